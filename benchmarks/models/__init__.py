@@ -1,0 +1,1 @@
+"""Real models from PyPI, each with its calibration data and its task metric."""

@@ -1,0 +1,1 @@
+"""From activations to a calibration table, and from batches to TensorRT."""

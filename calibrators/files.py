@@ -1,0 +1,61 @@
+"""Writing files so that a reader finds the old one or the new one, never a part."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trt_ptq.calibrators.errors import OutputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; when the block ends well, flush it to disk and rename it.
+
+    Raises:
+        OutputError: the folder or the file cannot be written. The old file is untouched then.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write `content` (text as UTF-8, newlines as they are) to `path` in one step."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def check_writable(path: Path, is_folder: bool = False) -> None:
+    """Find out before the work, not after it, that `path` cannot be written.
+
+    Raises:
+        OutputError: with the reason.
+    """
+    if not is_folder and path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder; name a file")
+    probe = (path if is_folder else path.parent) / f".trt-ptq-{secrets.token_hex(4)}.tmp"
+    _try(path, lambda: probe.parent.mkdir(parents=True, exist_ok=True))
+    _try(path, lambda: probe.write_bytes(b""))
+    probe.unlink()
+
+
+def _try(path: Path, action: Callable[[], object]) -> None:
+    try:
+        action()
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,48 @@
+"""Range methods: from the statistics of a tensor to its amax; the scale is amax / 127 (symmetric int8)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from trt_ptq.calibrators.errors import UsageError
+from trt_ptq.calibrators.methods.entropy import Entropy
+from trt_ptq.calibrators.methods.minmax import MinMax
+from trt_ptq.calibrators.methods.mse import Mse
+from trt_ptq.calibrators.methods.percentile import Percentile
+from trt_ptq.calibrators.statistics.tensor import TensorStatistics
+
+__all__ = ["METHODS", "Entropy", "MinMax", "Mse", "Percentile", "RangeMethod", "range_method"]
+
+
+class RangeMethod(Protocol):
+    """Chooses the range [-amax, amax] of a tensor; frozen, so that equal methods give equal tables."""
+
+    @property
+    def name(self) -> str: ...
+
+    def amax(self, tensor: TensorStatistics) -> float:
+        """The range in the tensor's unit: above 0 unless every value was 0."""
+        ...
+
+
+METHODS: dict[str, RangeMethod] = {
+    "entropy": Entropy(),
+    "minmax": MinMax(),
+    "mse": Mse(),
+    "percentile": Percentile(),
+}
+
+
+def range_method(name: str, percentile: float | None = None) -> RangeMethod:
+    """The method called `name`; `percentile` (0-100) belongs to the method "percentile" only.
+
+    Raises:
+        UsageError: unknown name, or a percentile where there is none.
+    """
+    if name not in METHODS:
+        raise UsageError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
+    if percentile is None:
+        return METHODS[name]
+    if name != "percentile":
+        raise UsageError(f"--percentile belongs to --method percentile, not to {name}")
+    return Percentile(percentile)

@@ -1,0 +1,36 @@
+"""Percentile: the rarest, largest magnitudes are clipped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trt_ptq.calibrators.errors import UsageError
+from trt_ptq.calibrators.statistics.tensor import TensorStatistics
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """The magnitude below which `percentile` % of all values lie, interpolated linearly within its bin."""
+
+    percentile: float = 99.99
+
+    @property
+    def name(self) -> str:
+        return f"percentile {self.percentile:g}"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.percentile <= 100:
+            raise UsageError(f"a percentile lies above 0 and up to 100, not {self.percentile}")
+
+    def amax(self, tensor: TensorStatistics) -> float:
+        if self.percentile == 100:
+            return tensor.amax
+        counts = tensor.histogram.counts
+        cumulative = np.cumsum(counts)
+        target = self.percentile / 100 * tensor.count
+        index = int(np.searchsorted(cumulative, target))
+        inside = target - (cumulative[index] - counts[index])
+        value = (index + inside / max(counts[index], 1)) * tensor.histogram.bin_width
+        return float(min(value, tensor.amax))

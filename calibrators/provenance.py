@@ -1,0 +1,63 @@
+"""What statistics and tables were made from, so that they are never used for something else."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from trt_ptq.calibrators.batches import Feeds, sample_count
+
+_MODULUS = 2**128
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Hashes of a model: `graph` of nodes, attributes and names, `weights` of the initializers."""
+
+    graph: str
+    weights: str
+
+    def difference(self, other: ModelIdentity) -> str | None:
+        """What differs from `other`, in words; None when both are the same model."""
+        if self == other:
+            return None
+        if self.graph == other.graph:
+            return "the graph is the same but the weights differ (retrained or fine-tuned?)"
+        if self.weights == other.weights:
+            return "the weights are the same but the graph differs (exported or edited anew?)"
+        return "both graph and weights differ"
+
+
+@dataclass(frozen=True)
+class DataFingerprint:
+    """A multiset of samples: how many, and the sum of their hashes modulo 2**128.
+
+    A sum does not depend on order, on batch size, or on how the samples were split over machines
+    (Bellare and Micciancio, "A New Paradigm for Collision-Free Hashing", 1997, AdHash).
+    """
+
+    samples: int = 0
+    digest: str = "0" * 32
+
+    def __add__(self, other: DataFingerprint) -> DataFingerprint:
+        total = (int(self.digest, 16) + int(other.digest, 16)) % _MODULUS
+        return DataFingerprint(self.samples + other.samples, f"{total:032x}")
+
+    @classmethod
+    def of(cls, feeds: Feeds) -> DataFingerprint:
+        """Fingerprint of one batch; inputs without the shared first axis count as part of every sample."""
+        samples = sample_count(feeds)
+        names = sorted(feeds)
+        arrays = {name: np.ascontiguousarray(feeds[name]) for name in names}
+        total = 0
+        for index in range(samples):
+            hasher = hashlib.blake2b(digest_size=16)
+            for name in names:
+                array = arrays[name]
+                value = array[index] if array.ndim and len(array) == samples else array
+                hasher.update(f"{name}|{value.dtype.str}|{value.shape}|".encode())
+                hasher.update(value.tobytes())
+            total += int.from_bytes(hasher.digest(), "big")
+        return cls(samples, f"{total % _MODULUS:032x}")

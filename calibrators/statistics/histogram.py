@@ -1,0 +1,63 @@
+"""A histogram that depends on nothing but the multiset of values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trt_ptq.calibrators.errors import StatisticsError
+from trt_ptq.calibrators.statistics.kernels import BINS, MIN_EXPONENT, fold
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Counts of |x| in 4096 equal bins over [0, 2**exponent).
+
+    `exponent` is the smallest that holds every value (never below -115), so the largest value lies in the upper
+    half: 2048 to 4096 bins reach up to it. Widening adds neighbouring bins in pairs, which loses nothing.
+    """
+
+    exponent: int
+    counts: Counts  # int64 [4096]
+
+    @property
+    def bin_width(self) -> float:
+        """Width of a bin, in the tensor's own unit."""
+        return 2.0 ** (self.exponent - 12)
+
+    @property
+    def last_bin(self) -> int:
+        """Index of the highest bin that is not empty; 0 when all are."""
+        occupied = np.flatnonzero(self.counts)
+        return int(occupied[-1]) if occupied.size else 0
+
+    def merge(self, other: Histogram) -> Histogram:
+        """The histogram of both multisets together: exact, associative, commutative."""
+        exponent = max(self.exponent, other.exponent)
+        return Histogram(exponent, self._widened(exponent) + other._widened(exponent))
+
+    def _widened(self, exponent: int) -> Counts:
+        counts = self.counts.copy()
+        fold(counts, exponent - self.exponent)
+        return counts
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Histogram)
+            and self.exponent == other.exponent
+            and np.array_equal(self.counts, other.counts)
+        )
+
+    def __post_init__(self) -> None:
+        if self.counts.shape != (BINS,) or self.counts.dtype != np.int64:
+            raise StatisticsError(
+                f"a histogram needs int64 [{BINS}] counts, got {self.counts.dtype} {self.counts.shape}"
+            )
+        if self.exponent < MIN_EXPONENT or (self.counts < 0).any():
+            raise StatisticsError("a histogram has a negative count or an impossible range")

@@ -1,0 +1,74 @@
+"""The statistics of all tensors of one model over one data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+
+from trt_ptq.calibrators.errors import StatisticsError
+from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
+from trt_ptq.calibrators.statistics.tensor import TensorStatistics
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Measured once; every range method works from this, without data and without the model.
+
+    `shares_range` maps a tensor that was not measured to the measured one whose range it takes
+    (views, and inputs of max-pool and concat, which take the range of their output).
+    `tools` are the versions of what measured it.
+    """
+
+    model: ModelIdentity
+    data: DataFingerprint
+    tools: tuple[str, ...]
+    tensors: Mapping[str, TensorStatistics]
+    shares_range: Mapping[str, str] = field(default_factory=dict)
+
+    def merge(self, other: Statistics) -> Statistics:
+        """Statistics over both data sets: exact, associative, commutative.
+
+        Raises:
+            StatisticsError: other model, other tensors, or the very same data twice.
+        """
+        difference = self.model.difference(other.model)
+        if difference:
+            raise StatisticsError(f"statistics of two models cannot be merged: {difference}")
+        if self.tensors.keys() != other.tensors.keys() or self.shares_range != other.shares_range:
+            unshared = sorted(self.tensors.keys() ^ other.tensors.keys())
+            named = ", ".join(unshared[:3]) or "shared ranges"
+            raise StatisticsError(
+                f"statistics of different tensors cannot be merged ({named}): "
+                "collect all shards with the same --tensors"
+            )
+        if self.data == other.data:
+            raise StatisticsError(
+                "two of the statistics are of the same data, which would count twice: give each shard once"
+            )
+        return Statistics(
+            model=self.model,
+            data=self.data + other.data,
+            tools=tuple(sorted({*self.tools, *other.tools})),
+            tensors={name: self.tensors[name].merge(other.tensors[name]) for name in sorted(self.tensors)},
+            shares_range=self.shares_range,
+        )
+
+
+def merge(parts: Iterable[Statistics]) -> Statistics:
+    """Merge any number of shards; the order does not matter.
+
+    Raises:
+        StatisticsError: no shards, or shards that do not belong together.
+    """
+    shards = list(parts)
+    if not shards:
+        raise StatisticsError("nothing to merge")
+    seen: set[DataFingerprint] = set()
+    for shard in shards:
+        if shard.data in seen:
+            raise StatisticsError(
+                "two of the statistics are of the same data, which would count twice: give each shard once"
+            )
+        seen.add(shard.data)
+    return reduce(Statistics.merge, shards)

@@ -1,0 +1,102 @@
+"""Statistics on disk: one safetensors file, the numbers as stacked arrays, the rest as JSON in its header.
+
+The same statistics give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from trt_ptq.calibrators.batches import Array
+from trt_ptq.calibrators.errors import StatisticsError
+from trt_ptq.calibrators.files import write_atomic
+from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
+from trt_ptq.calibrators.statistics.histogram import Histogram
+from trt_ptq.calibrators.statistics.kernels import BINS
+from trt_ptq.calibrators.statistics.statistics import Statistics
+from trt_ptq.calibrators.statistics.tensor import TensorStatistics
+
+_FORMAT = "trt_ptq statistics 1"
+_SCALARS = {
+    "count": np.int64,
+    "zeros": np.int64,
+    "nonfinite": np.int64,
+    "minimum": np.float32,
+    "maximum": np.float32,
+}
+
+
+def save_statistics(statistics: Statistics, path: Path) -> None:
+    """Write `statistics` to `path` in one step.
+
+    Raises:
+        OutputError: `path` cannot be written.
+    """
+    names = sorted(statistics.tensors)
+    rows = [statistics.tensors[name] for name in names]
+    arrays: dict[str, Array] = {
+        key: np.array([getattr(row, key) for row in rows], dtype) for key, dtype in _SCALARS.items()
+    }
+    arrays["exponent"] = np.array([row.histogram.exponent for row in rows], np.int32)
+    arrays["histogram"] = np.stack([row.histogram.counts for row in rows])
+    header = {
+        "format": _FORMAT,
+        "model": asdict(statistics.model),
+        "data": asdict(statistics.data),
+        "tools": list(statistics.tools),
+        "tensors": names,
+        "shares_range": dict(sorted(statistics.shares_range.items())),
+    }
+    # One metadata key: safetensors writes several in random order.
+    write_atomic(path, save(arrays, {"trt_ptq": json.dumps(header)}))
+
+
+def load_statistics(path: Path) -> Statistics:
+    """Read what `save_statistics` wrote.
+
+    Raises:
+        StatisticsError: no such file, another format, or damage.
+    """
+    if not path.is_file():
+        raise StatisticsError(f"{path}: no such statistics file; `trt-ptq calibrate` makes one")
+    try:
+        with safe_open(path, "numpy") as file:
+            header = json.loads((file.metadata() or {}).get("trt_ptq", "{}"))
+            if header.get("format") != _FORMAT:
+                raise StatisticsError(f'{path}: not a statistics file of this version ("{_FORMAT}")')
+            arrays = {key: file.get_tensor(key) for key in [*_SCALARS, "exponent", "histogram"]}
+        return _parse(header, arrays)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise StatisticsError(f"{path}: damaged or not a statistics file: {error}") from error
+    except StatisticsError as error:
+        raise StatisticsError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
+
+
+def _parse(header: dict[str, Any], arrays: dict[str, Array]) -> Statistics:
+    names: list[str] = header["tensors"]
+    if arrays["histogram"].shape != (len(names), BINS) or any(
+        arrays[key].shape != (len(names),) for key in [*_SCALARS, "exponent"]
+    ):
+        raise ValueError("its arrays do not fit its list of tensors")
+    columns = {key: arrays[key].tolist() for key in [*_SCALARS, "exponent"]}
+    tensors = {}
+    for row, name in enumerate(names):
+        scalars = {key: columns[key][row] for key in _SCALARS}
+        histogram = Histogram(columns["exponent"][row], arrays["histogram"][row])
+        if histogram.counts.sum() != scalars["count"]:
+            raise ValueError(f"the counts of tensor {name!r} do not add up")
+        tensors[name] = TensorStatistics(**scalars, histogram=histogram)
+    return Statistics(
+        model=ModelIdentity(**header["model"]),
+        data=DataFingerprint(**header["data"]),
+        tools=tuple(header["tools"]),
+        tensors=tensors,
+        shares_range=header["shares_range"],
+    )

@@ -1,0 +1,101 @@
+"""A calibration table: the range of each tensor, and what it came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from trt_ptq.calibrators.errors import TableError
+from trt_ptq.calibrators.methods import RangeMethod
+from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
+from trt_ptq.calibrators.statistics.statistics import Statistics
+
+INT8_MAX = 127
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny)  # TensorRT refuses zero and denormal scales
+
+
+def usable(amax: float) -> bool:
+    """Whether a range gives a scale that TensorRT takes: finite, and no denormal float32."""
+    return math.isfinite(amax) and amax / INT8_MAX >= SMALLEST_SCALE
+
+
+@dataclass(frozen=True)
+class TableProvenance:
+    """Where a table came from."""
+
+    model: ModelIdentity
+    data: DataFingerprint
+    method: str
+    tools: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CalibrationTable:
+    """`amax` by tensor name, in the tensor's unit; scale = amax / 127. Symmetric int8.
+
+    `provenance` is None for a table that was read from a TensorRT cache, which records none.
+    `unscaled` names tensors that no scale fits, so that they have no entry: always zero, or with a range that
+    is not finite in the cache they were read from.
+    """
+
+    amax: Mapping[str, float]
+    provenance: TableProvenance | None = None
+    unscaled: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, value in self.amax.items():
+            if not usable(value):
+                raise TableError(
+                    f"the range of tensor {name!r} is {value}: a scale must be finite and above {SMALLEST_SCALE:.3g}"
+                )
+
+    def scale(self, name: str) -> np.float32:
+        """The float32 scale of tensor `name`.
+
+        Raises:
+            KeyError: the table has no such tensor.
+        """
+        return np.float32(self.amax[name] / INT8_MAX)
+
+    def refuse_other_model(self, model: ModelIdentity, where: str) -> None:
+        """Make sure that the table was made for `model`.
+
+        Raises:
+            TableError: with what differs. A table without provenance passes: only its names can be checked.
+        """
+        difference = self.provenance and self.provenance.model.difference(model)
+        if difference:
+            raise TableError(f"{where}: made for another model: {difference}; calibrate this model, or allow it")
+
+
+def derive_table(statistics: Statistics, method: RangeMethod) -> CalibrationTable:
+    """The table that `method` derives from `statistics`, sorted by tensor name.
+
+    Tensors without a range of their own take the one that `Statistics.shares_range` names.
+    """
+    amax: dict[str, float] = {}
+    unscaled = []
+    for name, tensor in statistics.tensors.items():
+        value = method.amax(tensor)
+        if usable(value):
+            amax[name] = value
+        else:
+            unscaled.append(name)
+    for name, source in statistics.shares_range.items():
+        if source in amax:
+            amax[name] = amax[source]
+        else:
+            unscaled.append(name)
+    return CalibrationTable(
+        amax=dict(sorted(amax.items())),
+        provenance=TableProvenance(
+            model=statistics.model,
+            data=statistics.data,
+            method=method.name,
+            tools=statistics.tools,
+        ),
+        unscaled=tuple(sorted(unscaled)),
+    )

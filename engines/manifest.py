@@ -1,0 +1,52 @@
+"""What is written beside an engine, so that nobody has to guess what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trt_ptq.calibrators.errors import EngineError
+from trt_ptq.calibrators.files import write_atomic
+from trt_ptq.calibrators.provenance import ModelIdentity
+
+
+class EngineManifest(BaseModel):
+    """Facts about one engine file. `gpu` is None for an engine that was built without one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: str
+    backend_version: str
+    precision: str
+    source: ModelIdentity
+    profiles: dict[str, str]
+    gpu: str | None
+    build_seconds: float
+    size_bytes: int
+    sha256: str
+
+
+def manifest_path(engine: Path) -> Path:
+    """model.engine -> model.engine.json"""
+    return engine.with_name(engine.name + ".json")
+
+
+def write_manifest(manifest: EngineManifest, engine: Path) -> None:
+    """Write the manifest beside `engine`."""
+    write_atomic(manifest_path(engine), manifest.model_dump_json(indent=2) + "\n")
+
+
+def read_manifest(engine: Path) -> EngineManifest:
+    """Read the manifest beside `engine`.
+
+    Raises:
+        EngineError: there is none, or it is damaged.
+    """
+    path = manifest_path(engine)
+    try:
+        return EngineManifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EngineError(f"{engine}: no manifest {path.name} beside it: {error.strerror}") from error
+    except (ValidationError, ValueError) as error:
+        raise EngineError(f"{path}: not an engine manifest") from error

@@ -1,0 +1,74 @@
+"""What an engine is built from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from trt_ptq.calibrators.errors import UsageError
+from trt_ptq.calibrators.provenance import ModelIdentity
+
+Precision = Literal["fp32", "fp16", "int8"]
+_SHAPE = re.compile(r"[1-9]\d*(x[1-9]\d*)*")
+
+
+@dataclass(frozen=True)
+class ShapeProfile:
+    """The shapes that an engine accepts for one input, and the one it is tuned for."""
+
+    minimum: tuple[int, ...]
+    optimum: tuple[int, ...]
+    maximum: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        ranks = {len(self.minimum), len(self.optimum), len(self.maximum)}
+        if len(ranks) > 1 or any(
+            not low <= usual <= high for low, usual, high in zip(self.minimum, self.optimum, self.maximum, strict=False)
+        ):
+            raise UsageError(f"shape profile {self}: needs one rank and MIN <= OPT <= MAX on every axis")
+
+    @property
+    def fixed(self) -> tuple[int, ...]:
+        """The shape to give the network: the number where all three agree, -1 where the axis stays open."""
+        return tuple(low if low == high else -1 for low, high in zip(self.minimum, self.maximum, strict=True))
+
+    def __str__(self) -> str:
+        return ":".join("x".join(map(str, shape)) for shape in (self.minimum, self.optimum, self.maximum))
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """One engine to build: `onnx` is the model as the engine shall run it (float, float16 or Q/DQ).
+
+    `precision` says what that is; `source` is the identity of the float model behind it.
+    """
+
+    onnx: Path
+    engine: Path
+    precision: Precision
+    source: ModelIdentity
+    profiles: Mapping[str, ShapeProfile] = field(default_factory=dict)
+
+
+def parse_profiles(options: Sequence[str]) -> dict[str, ShapeProfile]:
+    """Profiles by input name from "name=MIN:OPT:MAX", or "name=SHAPE" for one shape; a shape is 8x3x224x224.
+
+    Raises:
+        UsageError: another form, or MIN <= OPT <= MAX does not hold.
+    """
+    profiles: dict[str, ShapeProfile] = {}
+    for option in options:
+        name, _, text = option.rpartition("=")
+        shapes = text.split(":")
+        if not name or len(shapes) not in (1, 3) or not all(_SHAPE.fullmatch(shape) for shape in shapes):
+            raise UsageError(
+                f"--shape {option!r}: write name=MIN:OPT:MAX, such as x=1x3x224x224:8x3x224x224:16x3x224x224"
+            )
+        if name in profiles:
+            raise UsageError(f"--shape names input {name!r} twice")
+        parsed = [tuple(int(axis) for axis in shape.split("x")) for shape in shapes]
+        profiles[name] = ShapeProfile(parsed[0], parsed[len(parsed) // 2], parsed[-1])
+    return profiles

@@ -1,0 +1,73 @@
+"""TensorRT INT8 post-training quantization: measure once, exactly; decide, convert, build and verify.
+
+The public names below are loaded when they are first used: importing trt_ptq itself imports next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from trt_ptq.version import __version__
+
+if TYPE_CHECKING:
+    from trt_ptq.accuracy.compare import Comparison as Comparison
+    from trt_ptq.accuracy.compare import compare_models as compare_models
+    from trt_ptq.accuracy.verdict import Verdict as Verdict
+    from trt_ptq.calibrators.batches import Batch as Batch
+    from trt_ptq.calibrators.batches import BatchSource as BatchSource
+    from trt_ptq.calibrators.errors import TrtPtqError as TrtPtqError
+    from trt_ptq.calibrators.methods import Entropy as Entropy
+    from trt_ptq.calibrators.methods import MinMax as MinMax
+    from trt_ptq.calibrators.methods import Mse as Mse
+    from trt_ptq.calibrators.methods import Percentile as Percentile
+    from trt_ptq.calibrators.methods import range_method as range_method
+    from trt_ptq.calibrators.statistics.statistics import Statistics as Statistics
+    from trt_ptq.calibrators.statistics.store import load_statistics as load_statistics
+    from trt_ptq.calibrators.statistics.store import save_statistics as save_statistics
+    from trt_ptq.calibrators.table.store import load_table as load_table
+    from trt_ptq.calibrators.table.store import save_table as save_table
+    from trt_ptq.calibrators.table.table import CalibrationTable as CalibrationTable
+    from trt_ptq.calibrators.table.table import derive_table as derive_table
+    from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache as TensorRTCache
+    from trt_ptq.collect.collector import collect as collect
+    from trt_ptq.data.open import open_source as open_source
+    from trt_ptq.engines.build import build_engine as build_engine
+    from trt_ptq.engines.spec import EngineSpec as EngineSpec
+    from trt_ptq.graph.model import load_model as load_model
+    from trt_ptq.graph.qdq import insert_qdq as insert_qdq
+    from trt_ptq.graph.save import save_model as save_model
+    from trt_ptq.graph.taps import choose_taps as choose_taps
+    from trt_ptq.pipeline import QuantizeJob as QuantizeJob
+    from trt_ptq.pipeline import quantize as quantize
+
+_HOME = {
+    "accuracy.compare": ("Comparison", "compare_models"),
+    "accuracy.verdict": ("Verdict",),
+    "calibrators.batches": ("Batch", "BatchSource"),
+    "calibrators.errors": ("TrtPtqError",),
+    "calibrators.methods": ("Entropy", "MinMax", "Mse", "Percentile", "range_method"),
+    "calibrators.statistics.statistics": ("Statistics",),
+    "calibrators.statistics.store": ("load_statistics", "save_statistics"),
+    "calibrators.table.store": ("load_table", "save_table"),
+    "calibrators.table.table": ("CalibrationTable", "derive_table"),
+    "calibrators.table.tensorrt_cache": ("TensorRTCache",),
+    "collect.collector": ("collect",),
+    "data.open": ("open_source",),
+    "engines.build": ("build_engine",),
+    "engines.spec": ("EngineSpec",),
+    "graph.model": ("load_model",),
+    "graph.qdq": ("insert_qdq",),
+    "graph.save": ("save_model",),
+    "graph.taps": ("choose_taps",),
+    "pipeline": ("QuantizeJob", "quantize"),
+}
+_MODULE_OF = {name: f"{__name__}.{module}" for module, names in _HOME.items() for name in names}
+
+__all__ = ["__version__", *sorted(_MODULE_OF)]  # noqa: PLE0604 - a test compares it with the imports above
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULE_OF[name]), name)

@@ -1,0 +1,73 @@
+"""Comparing models with their reference on the same batches, through Polygraphy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from polygraphy.backend.onnxrt import OnnxrtRunner
+
+from trt_ptq.accuracy.fidelity import FidelityMeter, OutputFidelity
+from trt_ptq.accuracy.runner import infer, onnx_runner
+from trt_ptq.calibrators.batches import BatchSource, sample_count
+from trt_ptq.calibrators.errors import DataError, ModelError
+from trt_ptq.collect.collector import Track, untracked
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Fidelity of one candidate to the reference, by output name."""
+
+    candidate: str
+    samples: int
+    outputs: dict[str, OutputFidelity]
+
+
+def compare_models(
+    reference: Path, candidates: Sequence[Path], source: BatchSource, track: Track = untracked
+) -> list[Comparison]:
+    """Run `reference` and all `candidates` (ONNX files) over `source`, a batch at a time, on ONNX Runtime's CPU.
+
+    Raises:
+        ModelError: a model cannot be loaded, or its outputs are not those of the reference.
+        DataError: no batches, or a model fails on one or answers NaN where the reference does not.
+    """
+    meters: list[dict[str, FidelityMeter]] = [{} for _ in candidates]
+    samples = 0
+    with ExitStack() as stack:
+        baseline = stack.enter_context(onnx_runner(reference))
+        runners = [stack.enter_context(onnx_runner(path)) for path in candidates]
+        for batch in track(source, "Comparing", source.total):
+            samples += sample_count(batch.feeds)
+            wanted = infer(baseline, batch.feeds, batch.origin)
+            for runner, metered in zip(runners, meters, strict=True):
+                got = infer(runner, batch.feeds, batch.origin)
+                _same_outputs(runner, wanted.keys() ^ got.keys(), reference)
+                for name, array in wanted.items():
+                    if got[name].shape != array.shape:
+                        raise ModelError(
+                            f"{runner.name}: output {name!r} has shape {list(got[name].shape)}, that of {reference} "
+                            f"{list(array.shape)}"
+                        )
+                    metered.setdefault(name, FidelityMeter()).update(array, got[name])
+    if not samples:
+        raise DataError("there are no batches to compare on")
+    return [
+        Comparison(path.name, samples, {name: meter.result() for name, meter in metered.items()})
+        for path, metered in zip(candidates, meters, strict=True)
+    ]
+
+
+def _same_outputs(runner: OnnxrtRunner, differing: set[str], reference: Path) -> None:
+    if differing:
+        raise ModelError(
+            f"{runner.name} and {reference} differ in their outputs ({', '.join(sorted(differing))}): "
+            "compare a model with the one it was made from"
+        )
+
+
+def fidelity_losses(comparison: Comparison) -> dict[str, float]:
+    """Loss by output where there is no task metric: 1 - cosine similarity."""
+    return {f"fidelity of {name}": 1 - one.cosine for name, one in comparison.outputs.items()}

@@ -1,0 +1,51 @@
+"""The user's own metric, on any number of models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trt_ptq.accuracy.runner import infer, onnx_runner
+from trt_ptq.accuracy.verdict import relative_loss
+from trt_ptq.calibrators.errors import DataError, TrtPtqError
+
+Metrics = dict[str, float]
+Evaluate = Callable[..., Any]
+
+
+def evaluate_model(path: Path, function: Evaluate, label: str) -> Metrics:
+    """Metrics that `function(run)` returns for the ONNX file `path`; `label` names the function in messages.
+
+    Raises:
+        DataError: the function fails, or returns something else than finite numbers by name.
+    """
+    with onnx_runner(path) as runner:
+        try:
+            returned = function(lambda feeds: infer(runner, feeds, label))
+        except TrtPtqError:
+            raise
+        except Exception as error:
+            raise DataError(f"{label} fails on {path.name}: {type(error).__name__}: {error}") from error
+    if not isinstance(returned, dict) or not returned:
+        raise DataError(f"{label} returned {returned!r:.60}: it must return a dict of metrics, name to number")
+    try:
+        metrics = {str(name): float(value) for name, value in returned.items()}
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{label} returned a metric that is not a number: {error}") from error
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise DataError(f"{label}: metric {name!r} of {path.name} is {value}")
+    return metrics
+
+
+def metric_losses(reference: Metrics, candidate: Metrics) -> dict[str, float]:
+    """Relative loss by metric.
+
+    Raises:
+        DataError: the two were not judged by the same metrics.
+    """
+    if reference.keys() != candidate.keys():
+        raise DataError("the evaluation returned other metrics for the INT8 model than for the FP32 model")
+    return {name: relative_loss(name, reference[name], candidate[name]) for name in reference}

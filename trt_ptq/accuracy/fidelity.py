@@ -1,0 +1,68 @@
+"""How close the outputs of a model are to those of its reference, accumulated batch by batch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from trt_ptq.calibrators.batches import Array
+
+
+@dataclass(frozen=True)
+class OutputFidelity:
+    """Of one output, over all batches.
+
+    `sqnr_db`: 10 log10 of the reference's energy over the error's; `cosine`: between all reference and all
+    candidate values; `top1`: share of positions whose largest entry along the last axis is the same (None for
+    outputs with fewer than two entries there); `max_abs` and `mean_abs` error in the output's unit.
+    """
+
+    sqnr_db: float
+    cosine: float
+    top1: float | None
+    max_abs: float
+    mean_abs: float
+
+
+class FidelityMeter:
+    """Adds up what `OutputFidelity` needs, in float64."""
+
+    def __init__(self) -> None:
+        self._signal = self._candidate = self._product = self._noise = 0.0
+        self._absolute = self._largest = 0.0
+        self._values = self._positions = self._agreeing = 0
+
+    def update(self, reference: Array, candidate: Array) -> None:
+        """Add one batch; both arrays have the same shape."""
+        wanted = reference.astype(np.float64).ravel()
+        got = candidate.astype(np.float64).ravel()
+        error = got - wanted
+        self._signal += float(wanted @ wanted)
+        self._candidate += float(got @ got)
+        self._product += float(wanted @ got)
+        self._noise += float(error @ error)
+        self._absolute += float(np.abs(error).sum())
+        self._largest = max(self._largest, float(np.abs(error).max(initial=0)))
+        self._values += wanted.size
+        if reference.ndim and reference.shape[-1] > 1:
+            same = reference.argmax(axis=-1) == candidate.argmax(axis=-1)
+            self._positions += same.size
+            self._agreeing += int(same.sum())
+
+    def result(self) -> OutputFidelity:
+        """Fidelity over all batches so far; equal outputs have infinite SQNR and cosine 1."""
+        norm = math.sqrt(self._signal * self._candidate)
+        if self._noise == 0:
+            sqnr, cosine = math.inf, 1.0
+        else:
+            sqnr = 10 * math.log10(self._signal / self._noise) if self._signal else -math.inf
+            cosine = self._product / norm if norm else 0.0
+        return OutputFidelity(
+            sqnr_db=sqnr,
+            cosine=cosine,
+            top1=self._agreeing / self._positions if self._positions else None,
+            max_abs=self._largest,
+            mean_abs=self._absolute / max(self._values, 1),
+        )

@@ -1,0 +1,54 @@
+"""Running ONNX models for judgement, through Polygraphy and ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+from polygraphy.logger import G_LOGGER
+
+from trt_ptq.calibrators.batches import Array, Feeds
+from trt_ptq.calibrators.errors import DataError, ModelError
+
+Run = Callable[[Feeds], dict[str, Array]]
+
+
+@contextmanager
+def onnx_runner(path: Path) -> Iterator[OnnxrtRunner]:
+    """An active Polygraphy runner for the ONNX file `path`.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model.
+    """
+    G_LOGGER.module_severity = G_LOGGER.ERROR
+    runner = OnnxrtRunner(SessionFromOnnx(str(path)), name=path.name)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # Polygraphy logs errors to stdout
+            runner.activate()
+    except Exception as error:  # ONNX Runtime and Polygraphy have no common base for their errors
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
+    try:
+        yield runner
+    finally:
+        runner.deactivate()
+
+
+def infer(runner: OnnxrtRunner, feeds: Feeds, origin: str) -> dict[str, Array]:
+    """Outputs by name for one batch.
+
+    Raises:
+        DataError: the model fails on the batch; names it.
+    """
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            outputs = runner.infer({name: np.ascontiguousarray(array) for name, array in feeds.items()})
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{origin}: {runner.name} fails on this batch: {reason}") from error
+    return {name: np.asarray(array) for name, array in outputs.items()}

@@ -1,0 +1,1 @@
+"""The `trt-ptq` command: one file a subcommand; no logic of its own."""

@@ -1,0 +1,80 @@
+"""trt-ptq compare"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from trt_ptq.accuracy.compare import compare_models, fidelity_losses
+from trt_ptq.accuracy.evaluate import evaluate_model, metric_losses
+from trt_ptq.accuracy.verdict import judge
+from trt_ptq.cli import console, options
+from trt_ptq.cli.parse import parse_share
+from trt_ptq.data.checked import CheckedSource
+from trt_ptq.data.open import open_source
+from trt_ptq.graph.model import read_inputs
+from trt_ptq.userfunction import load_function
+
+
+def compare(
+    reference: Annotated[Path, typer.Argument(help="The float ONNX model.", show_default=False)],
+    candidate: Annotated[Path, typer.Argument(help="The ONNX model to judge.", show_default=False)],
+    data: options.Data,
+    evaluate: Annotated[
+        Optional[str],
+        typer.Option("--eval", help="file.py:function with your own metric.", show_default=False),
+    ] = None,
+    max_drop: Annotated[str, typer.Option(help="The accuracy gate: largest relative loss.")] = "1%",
+    batch_size: options.BatchSize = 8,
+    preprocess: options.Preprocess = None,
+    json: options.Json = False,
+) -> None:
+    """Compare a model with its reference on data, on ONNX Runtime. Exit status 3 when the loss is over --max-drop.
+
+    Example: trt-ptq compare model.onnx int8/model.int8.onnx --data test/
+    """
+    gate = parse_share(max_drop)
+    function = load_function(evaluate) if evaluate else None
+    inputs = read_inputs(reference)
+    read_inputs(candidate)
+    source = CheckedSource(open_source(data, inputs, batch_size, preprocess), inputs)
+    comparison = compare_models(reference, [candidate], source, console.track)[0]
+    losses = fidelity_losses(comparison)
+    if function is not None and evaluate is not None:
+        losses = metric_losses(
+            evaluate_model(reference, function, evaluate), evaluate_model(candidate, function, evaluate)
+        )
+    verdict = judge(losses, gate)
+    if json:
+        console.print_json(
+            {
+                "comparison": asdict(comparison),
+                "losses": losses,
+                "verdict": {**asdict(verdict), "passed": verdict.passed},
+            }
+        )
+    else:
+        console.print_table(
+            ["output", "SQNR dB", "cosine", "top-1 agreement", "max error", "mean error"],
+            (
+                [
+                    name,
+                    f"{one.sqnr_db:.2f}",
+                    f"{one.cosine:.6f}",
+                    "" if one.top1 is None else f"{one.top1:.2%}",
+                    f"{one.max_abs:.4g}",
+                    f"{one.mean_abs:.4g}",
+                ]
+                for name, one in comparison.outputs.items()
+            ),
+            f"{candidate} against {reference}, {comparison.samples} samples",
+        )
+        console.say(
+            f"verdict: {verdict.grade} ({verdict.metric}: {verdict.loss:.2%} loss; allowed {gate:.2%}: "
+            f"{'passed' if verdict.passed else 'FAILED'})"
+        )
+    if not verdict.passed:
+        raise typer.Exit(3)

@@ -1,0 +1,76 @@
+"""What the commands share in talking to people and to programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from trt_ptq.calibrators.batches import Batch
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+_TABLE_WIDTH = 100  # where there is no terminal to ask
+
+
+def track(batches: Iterable[Batch], description: str, total: int | None) -> Iterator[Batch]:
+    """Show progress with the time left on standard error, if that is a terminal."""
+    columns = [
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("batches"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task(description, total=total)
+        for batch in batches:
+            yield batch
+            progress.advance(task)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output, nothing else."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+    """A table no wider than the terminal; a first column that is too long loses its middle part last."""
+    table = Table(title=title or None, title_justify="left")
+    for index, name in enumerate(head):
+        table.add_column(name, overflow="fold", justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, width=None if out.is_terminal else _TABLE_WIDTH).print(table)
+
+
+def say(text: str) -> None:
+    """A line for people, on standard output."""
+    out.print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """A warning, on standard error."""
+    err.print("warning: ", style="yellow", end="")
+    err.print(text, markup=False)
+
+
+def fail(text: str) -> None:
+    """An error, on standard error, as one line."""
+    err.print("error: ", style="bold red", end="")
+    err.print(" ".join(text.split()), markup=False)

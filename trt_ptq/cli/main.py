@@ -1,0 +1,67 @@
+"""Puts the commands together, and turns errors into one line and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from trt_ptq.calibrators.errors import TrtPtqError
+from trt_ptq.cli import build, cache, calibrate, compare, console, doctor, merge, qdq, quantize, report, table
+from trt_ptq.version import __version__
+
+UNEXPECTED, BAD_INPUT, GATE_FAILED = 1, 2, 3
+
+app = typer.Typer(
+    name="trt-ptq",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        console.say(f"trt-ptq {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Verified INT8 models and TensorRT engines from a float ONNX model and a few hundred inputs.
+
+    Exit status: 0 done and within the accuracy gate; 1 an unexpected error; 2 bad input or usage; 3 done, but the
+    gate failed; 130 interrupted.
+
+    Example: trt-ptq quantize model.onnx --data calibration/ --out int8/
+    """
+
+
+for command in (quantize, calibrate, merge, table, qdq, build, compare, report, doctor):
+    name = command.__name__.rpartition(".")[2]
+    app.command(name)(getattr(command, name))
+app.add_typer(cache.app, name="cache")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except TrtPtqError as error:
+        console.fail(str(error))
+        sys.exit(BAD_INPUT)
+    except Exception as error:
+        if os.environ.get("TRT_PTQ_DEBUG"):
+            raise
+        console.fail(
+            f"unexpected {type(error).__name__}: {error} (TRT_PTQ_DEBUG=1 shows where; please report it with that)"
+        )
+        sys.exit(UNEXPECTED)

@@ -1,0 +1,32 @@
+"""trt-ptq merge"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trt_ptq.calibrators.files import check_writable
+from trt_ptq.calibrators.statistics.statistics import merge as merge_statistics
+from trt_ptq.calibrators.statistics.store import load_statistics, save_statistics
+from trt_ptq.cli import console, options
+
+
+def merge(
+    shards: Annotated[list[Path], typer.Argument(help="Statistics files of one model.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Statistics file to write.", show_default=False)],
+    json: options.Json = False,
+) -> None:
+    """Merge statistics of shards of the data: bit for bit what one run over all of it gives.
+
+    Example: trt-ptq merge shard0.safetensors shard1.safetensors -o stats.safetensors
+    """
+    check_writable(out)
+    merged = merge_statistics(load_statistics(shard) for shard in shards)
+    save_statistics(merged, out)
+    if json:
+        console.print_json({"statistics": str(out), "tensors": len(merged.tensors), "data": asdict(merged.data)})
+    else:
+        console.say(f"{out}: {len(shards)} shards, {merged.data.samples} samples, {len(merged.tensors)} tensors")

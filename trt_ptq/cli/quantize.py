@@ -1,0 +1,119 @@
+"""trt-ptq quantize"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from trt_ptq.calibrators.methods import range_method
+from trt_ptq.cli import console, options
+from trt_ptq.cli.parse import parse_nonfinite, parse_share
+from trt_ptq.data.open import open_source
+from trt_ptq.engines.build import check_backend
+from trt_ptq.engines.spec import parse_profiles
+from trt_ptq.graph.model import load_model
+from trt_ptq.graph.profiles import check_profiles
+from trt_ptq.pipeline import QuantizeJob
+from trt_ptq.pipeline import quantize as run
+from trt_ptq.report.schema import Report
+from trt_ptq.userfunction import load_function
+
+
+def quantize(
+    model: options.Model,
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="Folder for all results.")] = Path("int8"),
+    method: options.Method = "percentile",
+    percentile: options.PercentileValue = None,
+    evaluate: Annotated[
+        Optional[str],
+        typer.Option(
+            "--eval",
+            help="file.py:function: takes run(feeds) -> outputs, returns a dict of metrics; higher is better unless the "
+            "name ends in _lower. Without it, fidelity to FP32 is judged.",
+            show_default=False,
+        ),
+    ] = None,
+    max_drop: Annotated[str, typer.Option(help="The accuracy gate: largest relative loss against FP32.")] = "1%",
+    test_data: options.TestData = None,
+    batch_size: options.BatchSize = 8,
+    preprocess: options.Preprocess = None,
+    tensors: options.Tensors = ["fused"],
+    nonfinite: options.Nonfinite = "refuse",
+    shape: options.Shapes = None,
+    backend: options.Backend = "auto",
+    json: options.Json = False,
+) -> None:
+    """The whole job: calibrate, convert to Q/DQ, compare with FP32 and FP16, build engines, report.
+
+    Leaves in --out: stats.safetensors, calibration.cache, calibration.json, model.int8.onnx, model.fp16.onnx, engines
+    with their manifests, report.json and report.html. Exit status 3 when the loss is over --max-drop.
+
+    Example: trt-ptq quantize model.onnx --data calibration/ --eval metric.py:accuracy --out int8/
+    """
+    loaded = load_model(model)
+    profiles = parse_profiles(shape or [])
+    check_profiles(profiles, loaded)
+    check_backend(backend)
+    source = open_source(data, loaded.inputs, batch_size, preprocess)
+    test = open_source(test_data, loaded.inputs, batch_size, preprocess) if test_data else None
+    job = QuantizeJob(
+        model=loaded,
+        source=source,
+        test=test,
+        data_name=data,
+        method=range_method(method, percentile),
+        out=out,
+        tensors=tuple(tensors),
+        nonfinite=parse_nonfinite(nonfinite),
+        profiles=profiles,
+        backend=backend,
+        evaluate=load_function(evaluate) if evaluate else None,
+        eval_name=evaluate or "",
+        max_drop=parse_share(max_drop),
+        track=console.track,
+    )
+    result = run(job)
+    for warning in result.report.warnings:
+        console.warn(warning)
+    if json:
+        console.print_json(result.report.model_dump(mode="json"))
+    else:
+        _show(result.report, out)
+    if result.engine_error:
+        raise result.engine_error
+    if not result.report.verdict.passed:
+        raise typer.Exit(3)
+
+
+def _show(report: Report, out: Path) -> None:
+    metrics = sorted({name for one in report.models for name in one.metrics})
+    engines = {one.precision: f"{one.size_bytes / 1e6:.2f}" for one in report.engines}
+    rows = []
+    for one in report.models:
+        worst = min(one.fidelity.values(), key=lambda output: output.cosine, default=None)
+        rows.append(
+            [
+                one.precision.upper(),
+                *(f"{one.metrics[name]:.4f}" for name in metrics),
+                f"{worst.sqnr_db:.1f}" if worst else "",
+                f"{worst.cosine:.5f}" if worst else "",
+                "" if worst is None or worst.top1 is None else f"{worst.top1:.2%}",
+                f"{one.size_bytes / 1e6:.2f}",
+                engines.get(one.precision, ""),
+            ]
+        )
+    head = ["", *metrics, "SQNR dB", "cosine", "top-1 agreement", "ONNX MB", "engine MB"]
+    console.print_table(head, rows, f"{report.model}, method {report.method}")
+    verdict = report.verdict
+    console.say(
+        f"{report.in_int8} of {len(report.nodes)} candidate nodes run in INT8; ranges of {len(report.tensors)} tensors "
+        f"from {report.fingerprint.samples} samples; compared on {report.held_out_samples} held-out samples"
+    )
+    console.say(
+        f"verdict: {verdict.grade} ({verdict.metric}: {verdict.loss:.2%} loss against FP32; allowed "
+        f"{verdict.max_drop:.2%}: {'passed' if verdict.passed else 'FAILED'})"
+    )
+    console.say(f"results in {out}/: open {out / 'report.html'}")

@@ -1,0 +1,170 @@
+"""Batch sources, one for each form that data comes in. Only one .npy/.npz is kept in memory."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from polygraphy.json import load_json
+
+from trt_ptq.calibrators.batches import Array, Batch, Feeds
+from trt_ptq.calibrators.errors import DataError
+
+
+@dataclass(frozen=True)
+class NpzFolder:
+    """A folder of .npz files, one batch each, in order of their names; keys are input names."""
+
+    files: tuple[Path, ...]
+
+    @property
+    def total(self) -> int | None:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for file in self.files:
+            yield Batch(read_arrays(file), str(file))
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """One .npz (keys are input names) or .npy (for the only input), whose first axis is the sample."""
+
+    path: Path
+    arrays: Feeds
+    batch_size: int
+
+    @property
+    def samples(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    @property
+    def total(self) -> int | None:
+        return -(-self.samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, self.samples, self.batch_size):
+            stop = min(start + self.batch_size, self.samples)
+            feeds = {name: array[start:stop] for name, array in self.arrays.items()}
+            yield Batch(feeds, f"{self.path}, samples {start} to {stop - 1}")
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """A folder of images, in order of their names, each turned into the input array of one sample."""
+
+    files: tuple[Path, ...]
+    input_name: str
+    preprocess: Callable[[Any], Array]
+    batch_size: int
+
+    @property
+    def total(self) -> int | None:
+        return -(-len(self.files) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.files), self.batch_size):
+            files = self.files[start : start + self.batch_size]
+            samples = [_read_image(file, self.preprocess) for file in files]
+            for file, sample in zip(files, samples, strict=True):
+                if sample.shape != samples[0].shape:
+                    raise DataError(
+                        f"{file}: preprocessed to shape {list(sample.shape)}, {files[0].name} to "
+                        f"{list(samples[0].shape)}: all images of a batch need one shape; or use --batch-size 1"
+                    )
+            yield Batch({self.input_name: np.stack(samples)}, f"{files[0]} to {files[-1].name}")
+
+
+@dataclass(frozen=True)
+class Loader:
+    """A user's function that yields feed dicts; it is called anew for each pass."""
+
+    spec: str
+    function: Callable[[], Any]
+
+    @property
+    def total(self) -> int | None:
+        return None
+
+    def __iter__(self) -> Iterator[Batch]:
+        index = 0
+        try:
+            for index, feeds in enumerate(self.function()):
+                if not isinstance(feeds, dict):
+                    raise DataError(
+                        f"{self.spec}, batch {index}: yields {type(feeds).__name__}, not a dict of arrays by input name"
+                    )
+                yield Batch(
+                    {str(name): np.asarray(array) for name, array in feeds.items()},
+                    f"{self.spec}, batch {index}",
+                )
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(f"{self.spec} fails after batch {index}: {type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True)
+class PolygraphyFile:
+    """A JSON file that Polygraphy saved (`--save-inputs`): a list of feed dicts."""
+
+    path: Path
+    batches: Sequence[Feeds]
+
+    @property
+    def total(self) -> int | None:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index, feeds in enumerate(self.batches):
+            yield Batch({name: np.asarray(array) for name, array in feeds.items()}, f"{self.path}, batch {index}")
+
+
+def read_arrays(path: Path) -> Feeds:
+    """The arrays of a .npz by name; of a .npy as {"": array}. Pickled objects are refused.
+
+    Raises:
+        DataError: unreadable, truncated or with objects in it; names the file.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        with loaded:
+            arrays = {name: loaded[name] for name in loaded.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        raise DataError(f"{path}: not a readable NumPy file: {error}") from error
+    if not arrays:
+        raise DataError(f"{path}: has no arrays")
+    return arrays
+
+
+def read_polygraphy(path: Path) -> PolygraphyFile:
+    """Read Polygraphy's JSON.
+
+    Raises:
+        DataError: not JSON, or not a list of feed dicts.
+    """
+    try:
+        loaded = load_json(str(path))
+    except Exception as error:  # Polygraphy raises many kinds, its own among them
+        raise DataError(f"{path}: not a Polygraphy JSON file: {error}") from error
+    if not isinstance(loaded, list) or not all(isinstance(feeds, dict) for feeds in loaded):
+        raise DataError(f"{path}: not a list of inputs, as Polygraphy's --save-inputs writes")
+    return PolygraphyFile(path, loaded)
+
+
+def _read_image(path: Path, preprocess: Callable[[Any], Array]) -> Array:
+    from PIL import Image, UnidentifiedImageError  # gated by `open_source`
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(preprocess(image))
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(f"{path}: not a readable image: {error}") from error
+    except Exception as error:
+        raise DataError(f"{path}: the preprocess function fails: {type(error).__name__}: {error}") from error

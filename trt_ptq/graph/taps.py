@@ -1,0 +1,78 @@
+"""Which tensors to measure, and the model that gives them as outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+from trt_ptq.calibrators.errors import ModelError, UsageError
+from trt_ptq.graph.dataflow import activations
+from trt_ptq.graph.model import Model
+from trt_ptq.graph.placement import plan_quantization
+
+# The output holds the input's values in another arrangement, or (max-pool, concat) NVIDIA gives both one range.
+_SAME_RANGE = {"Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Concat"}
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Tensors to measure, in graph order, and others that take the range of one of them."""
+
+    tensors: tuple[str, ...]
+    shares_range: dict[str, str]
+
+
+def choose_taps(model: Model, tensors: Sequence[str] = ("fused",)) -> Taps:
+    """The tensors to measure.
+
+    "fused": what a backend that fuses quantizes, the inputs of INT8 nodes. "all": every float activation. Else the
+    names themselves.
+
+    Raises:
+        UsageError: a name that is no float activation of the model.
+        ModelError: there is nothing to measure.
+    """
+    graph = model.to_ir().graph
+    available = activations(graph)
+    ordered = [value.name for value in [*graph.inputs, *(out for node in graph for out in node.outputs)]]
+    if tuple(tensors) == ("fused",):
+        chosen = set(plan_quantization(graph).activations)
+    elif tuple(tensors) == ("all",):
+        chosen = available
+    else:
+        chosen = set(tensors)
+        unknown = sorted(chosen - available)
+        if unknown:
+            raise UsageError(f"{model.path}: has no float activation named {', '.join(map(repr, unknown))}")
+    if not chosen:
+        raise ModelError(f"{model.path}: nothing to calibrate: no node of it can run in INT8")
+    taps = tuple(name for name in ordered if name in chosen)
+    return Taps(taps, _shared(graph, taps, available))
+
+
+def _shared(graph: ir.Graph, taps: tuple[str, ...], available: set[str]) -> dict[str, str]:
+    """Unmeasured tensors from which a measured one is only a view, a max-pool or a concat away."""
+    shares: dict[str, str] = {name: name for name in taps}
+    for node in reversed(graph):
+        target = shares.get(node.outputs[0].name or "")
+        if node.op_type not in _SAME_RANGE or target is None:
+            continue
+        for value in node.inputs:
+            if value is not None and value.name in available:
+                shares.setdefault(value.name, target)
+    return {name: target for name, target in shares.items() if name != target}
+
+
+def with_outputs(model: Model, tensors: Sequence[str]) -> onnx.ModelProto:
+    """A copy of the model whose outputs are `tensors` alone, in that order."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    known = {value.name: value for value in [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]}
+    outputs = [known[name] for name in tensors]
+    copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in outputs]
+    del proto.graph.output[:]
+    proto.graph.output.extend(copies)
+    return proto

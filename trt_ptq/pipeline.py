@@ -1,0 +1,184 @@
+"""The whole job: from a float model and data to a verified INT8 model and engine. The place to read first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trt_ptq.accuracy.compare import Comparison, compare_models, fidelity_losses
+from trt_ptq.accuracy.evaluate import Evaluate, Metrics, evaluate_model, metric_losses
+from trt_ptq.accuracy.verdict import EXCELLENT_BELOW, judge
+from trt_ptq.calibrators.batches import BatchSource
+from trt_ptq.calibrators.errors import EngineError, MissingPackageError, ModelError
+from trt_ptq.calibrators.files import check_writable, write_atomic
+from trt_ptq.calibrators.methods import RangeMethod
+from trt_ptq.calibrators.statistics.statistics import Statistics
+from trt_ptq.calibrators.statistics.store import save_statistics
+from trt_ptq.calibrators.table.store import save_table
+from trt_ptq.calibrators.table.table import derive_table
+from trt_ptq.collect.collector import Nonfinite, Track, collect, untracked
+from trt_ptq.data.audit import AuditedSource
+from trt_ptq.data.checked import CheckedSource
+from trt_ptq.data.shapes import ShapeWatch, profiles_from_shapes
+from trt_ptq.data.split import split_source
+from trt_ptq.engines.build import build_engine
+from trt_ptq.engines.manifest import EngineManifest
+from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
+from trt_ptq.graph.half import to_float16
+from trt_ptq.graph.model import Model
+from trt_ptq.graph.qdq import insert_qdq
+from trt_ptq.graph.save import save_model
+from trt_ptq.graph.taps import choose_taps
+from trt_ptq.report.html import render_html
+from trt_ptq.report.rows import range_warnings, tensor_rows
+from trt_ptq.report.schema import Judged, Report, write_report
+from trt_ptq.version import __version__
+
+
+@dataclass(frozen=True)
+class QuantizeJob:
+    """What to quantize, with what, and how to judge it.
+
+    `test` is compared on; without it, one batch in five of `source` is held out for that. `data_name` is what the
+    report calls the data. `evaluate(run)` returns metrics, `eval_name` names it in messages; without it, fidelity is
+    judged. `profiles` are taken from the data when empty.
+    """
+
+    model: Model
+    source: BatchSource
+    data_name: str
+    method: RangeMethod
+    out: Path
+    test: BatchSource | None = None
+    tensors: tuple[str, ...] = ("fused",)
+    nonfinite: Nonfinite = "refuse"
+    profiles: dict[str, ShapeProfile] = field(default_factory=dict)
+    backend: str = "auto"
+    evaluate: Evaluate | None = None
+    eval_name: str = ""
+    max_drop: float = EXCELLENT_BELOW
+    track: Track = untracked
+
+
+@dataclass(frozen=True)
+class QuantizeResult:
+    """The report, and why an engine is missing: `engine_error` if a builder refused the model."""
+
+    report: Report
+    engine_error: EngineError | None
+
+
+def quantize(job: QuantizeJob) -> QuantizeResult:
+    """Measure, decide, convert, judge, build; leaves every result in `job.out`.
+
+    Raises:
+        TrtPtqError: bad input, before or while it is used; what was finished by then stays.
+    """
+    check_writable(job.out, is_folder=True)
+    calibration, held_out = (_checked(job, part) for part in split_source(job.source, job.test))
+    statistics, profiles, warnings = _measure(job, calibration)
+    table = derive_table(statistics, job.method)
+    save_table(table, job.out / "calibration.cache")
+    save_table(table, job.out / "calibration.json")
+    rows = tensor_rows(statistics, table)
+    warnings += range_warnings(rows, job.method.name)
+    if table.unscaled:
+        warnings.append(f"always zero, so without a range: {', '.join(table.unscaled)}")
+
+    qdq = insert_qdq(job.model, table)
+    files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}
+    save_model(qdq.model, files["int8"])
+    try:
+        half = job.out / "model.fp16.onnx"
+        save_model(to_float16(job.model), half)
+        files["fp16"] = half
+    except ModelError as error:
+        warnings.append(str(error))
+
+    comparisons = _compare(job, files, held_out)
+    metrics = _evaluate(job, files)
+    int8 = comparisons["int8"]
+    losses = metric_losses(metrics["fp32"], metrics["int8"]) if metrics else fidelity_losses(int8)
+    engines, engine_error = _build(job, files, profiles, warnings)
+    report = Report(
+        tool=f"trt_ptq {__version__}",
+        model=str(job.model.path),
+        identity=job.model.identity,
+        data=job.data_name,
+        fingerprint=statistics.data,
+        held_out_samples=int8.samples,
+        method=job.method.name,
+        tensors=rows,
+        nodes=list(qdq.nodes),
+        models=[
+            Judged(
+                precision=precision,
+                file=files[precision].name,
+                size_bytes=files[precision].stat().st_size,
+                fidelity=comparisons[precision].outputs if precision in comparisons else {},
+                metrics=metrics.get(precision, {}),
+            )
+            for precision in sorted(files, key=("fp32", "fp16", "int8").index)
+        ],
+        engines=engines,
+        verdict=judge(losses, job.max_drop),
+        warnings=warnings,
+    )
+    write_report(report, job.out / "report.json")
+    write_atomic(job.out / "report.html", render_html(report))
+    return QuantizeResult(report, engine_error)
+
+
+def _checked(job: QuantizeJob, source: BatchSource) -> BatchSource:
+    return CheckedSource(source, job.model.inputs, allow_nonfinite=job.nonfinite == "skip")
+
+
+def _measure(job: QuantizeJob, calibration: BatchSource) -> tuple[Statistics, dict[str, ShapeProfile], list[str]]:
+    """Statistics (also saved), shape profiles, and what is suspicious about the data."""
+    taps = choose_taps(job.model, job.tensors)
+    audited = AuditedSource(calibration)
+    watched = ShapeWatch(audited)
+    statistics = collect(job.model, watched, taps, job.nonfinite, job.track)
+    save_statistics(statistics, job.out / "stats.safetensors")
+    profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
+    return statistics, profiles, audited.findings()
+
+
+def _compare(job: QuantizeJob, files: dict[Precision, Path], held_out: BatchSource) -> dict[Precision, Comparison]:
+    """Fidelity of every other precision to FP32 on held-out batches."""
+    others = [precision for precision in files if precision != "fp32"]
+    compared = compare_models(files["fp32"], [files[precision] for precision in others], held_out, job.track)
+    return dict(zip(others, compared, strict=True))
+
+
+def _evaluate(job: QuantizeJob, files: dict[Precision, Path]) -> dict[Precision, Metrics]:
+    """The user's metrics for every precision; empty without a metric."""
+    if job.evaluate is None:
+        return {}
+    return {precision: evaluate_model(path, job.evaluate, job.eval_name) for precision, path in files.items()}
+
+
+def _build(
+    job: QuantizeJob, files: dict[Precision, Path], profiles: dict[str, ShapeProfile], warnings: list[str]
+) -> tuple[list[EngineManifest], EngineError | None]:
+    """FP16 and INT8 engines. What hinders a builder does not undo the rest: it is told, and returned."""
+    built = []
+    for precision in ("fp16", "int8"):
+        if precision not in files:
+            continue
+        spec = EngineSpec(
+            onnx=files[precision],
+            engine=job.out / f"model.{precision}.engine",
+            precision=precision,
+            source=job.model.identity,
+            profiles=profiles,
+        )
+        try:
+            built.append(build_engine(spec, job.backend))
+        except MissingPackageError as error:
+            warnings.append(f"no engine was built: {error}")
+            return built, None
+        except EngineError as error:
+            warnings.append(f"no {precision} engine was built: {error}")
+            return built, error
+    return built, None

@@ -1,0 +1,146 @@
+"""report.html: one file that needs nothing else, readable without scripts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+
+from trt_ptq.report.schema import Report, TensorRow
+
+_GRADE_CLASS = {"excellent": "good", "acceptable": "fair", "needs work": "bad"}
+
+
+def render_html(report: Report) -> str:
+    """The whole page."""
+    verdict = report.verdict
+    passed = "passed" if verdict.passed else "FAILED"
+    sections = [
+        f'<p class="verdict {_GRADE_CLASS[verdict.grade]}"><b>{escape(verdict.grade)}</b>: '
+        f"{verdict.loss:.2%} loss of {escape(verdict.metric)} against FP32 "
+        f"(allowed {verdict.max_drop:.2%}: {passed})</p>",
+        _facts(report),
+        _warnings(report.warnings),
+        "<h2>Accuracy and size</h2>" + _models(report),
+        "<h2>Fidelity of the outputs to FP32</h2>" + _fidelity(report),
+        "<h2>Engines</h2>" + _engines(report),
+        f"<h2>Ranges ({len(report.tensors)} tensors, {escape(report.method)})</h2>" + _ranges(report),
+        f"<h2>Nodes ({report.in_int8} of {len(report.nodes)} candidates in INT8)</h2>" + _nodes(report),
+    ]
+    page = files("trt_ptq.report").joinpath("page.html").read_text(encoding="utf-8")
+    return page.replace("{{title}}", escape(report.model)).replace("{{body}}", "\n".join(sections))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; cells are HTML already."""
+    header = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _facts(report: Report) -> str:
+    data = report.fingerprint
+    facts = {
+        "model": report.model,
+        "graph / weights": f"{report.identity.graph[:16]} / {report.identity.weights[:16]}",
+        "calibrated with": f"{data.samples} samples of {report.data} (fingerprint {data.digest[:16]})",
+        "compared on": f"{report.held_out_samples} samples that were not used in calibration",
+        "made by": report.tool,
+    }
+    return "<dl>" + "".join(f"<dt>{key}</dt><dd>{escape(value)}</dd>" for key, value in facts.items()) + "</dl>"
+
+
+def _warnings(warnings: list[str]) -> str:
+    if not warnings:
+        return ""
+    return "<ul class='warnings'>" + "".join(f"<li>{escape(one)}</li>" for one in warnings) + "</ul>"
+
+
+def _models(report: Report) -> str:
+    names = sorted({name for one in report.models for name in one.metrics})
+    rows = [
+        [
+            one.precision.upper(),
+            escape(one.file),
+            f"{one.size_bytes / 1e6:.2f} MB",
+            *(f"{one.metrics[name]:.4f}" if name in one.metrics else "" for name in names),
+        ]
+        for one in report.models
+    ]
+    return _table(["", "ONNX file", "size", *map(escape, names)], rows)
+
+
+def _fidelity(report: Report) -> str:
+    rows = [
+        [
+            one.precision.upper(),
+            escape(name),
+            f"{output.sqnr_db:.1f} dB",
+            f"{output.cosine:.6f}",
+            "" if output.top1 is None else f"{output.top1:.2%}",
+            f"{output.max_abs:.3g}",
+            f"{output.mean_abs:.3g}",
+        ]
+        for one in report.models
+        for name, output in one.fidelity.items()
+    ]
+    return _table(["", "output", "SQNR", "cosine", "top-1 agreement", "max error", "mean error"], rows)
+
+
+def _engines(report: Report) -> str:
+    if not report.engines:
+        return "<p>None was built; see the warnings.</p>"
+    rows = [
+        [
+            one.precision.upper(),
+            f"{escape(one.backend)} {escape(one.backend_version)}",
+            f"{one.size_bytes / 1e6:.2f} MB",
+            f"{one.build_seconds:.1f} s",
+            escape(one.gpu or "built without a GPU, not run"),
+            "<br>".join(escape(f"{name}={shapes}") for name, shapes in one.profiles.items()),
+        ]
+        for one in report.engines
+    ]
+    return _table(["", "builder", "size", "build time", "GPU", "shapes"], rows)
+
+
+def _ranges(report: Report) -> str:
+    rows = [
+        [
+            escape(row.name),
+            _bars(row),
+            f"{row.minimum:.4g}",
+            f"{row.maximum:.4g}",
+            f"{row.amax:.4g}",
+            f"{row.scale:.4g}",
+            f"{row.clipped:.3%}",
+            f"{row.asymmetric_scale:.4g} / {row.asymmetric_zero_point}",
+        ]
+        for row in report.tensors
+    ]
+    head = ["tensor", "magnitudes (log counts; line: range)", "min", "max", "amax", "scale", "clipped"]
+    return _table([*head, "asymmetric scale / zero point (analysis only)"], rows)
+
+
+def _bars(row: TensorRow, width: int = 192, height: int = 32) -> str:
+    top = math.log1p(max(row.bars)) or 1
+    step = width / len(row.bars)
+    heights = [math.log1p(count) / top * height for count in row.bars]
+    bars = "".join(
+        f'<rect x="{index * step:.1f}" y="{height - tall:.1f}" width="{step:.1f}" height="{tall:.1f}"/>'
+        for index, tall in enumerate(heights)
+        if tall
+    )
+    x = min(row.amax / row.bars_end, 1) * width
+    line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"/>'
+    label = escape(f"{row.name}: magnitudes up to {row.bars_end:g}, range {row.amax:.4g}", quote=True)
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{bars}{line}</svg>'
+
+
+def _nodes(report: Report) -> str:
+    rows = [
+        [escape(node.node), node.op_type, "INT8" if node.int8 else "float", escape(node.reason)]
+        for node in report.nodes
+    ]
+    return _table(["node (by its first output)", "op", "runs in", "why"], rows)

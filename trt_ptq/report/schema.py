@@ -1,0 +1,93 @@
+"""What a quantization run found out: report.json, and all that report.html shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trt_ptq.accuracy.fidelity import OutputFidelity
+from trt_ptq.accuracy.verdict import Verdict
+from trt_ptq.calibrators.errors import StatisticsError
+from trt_ptq.calibrators.files import write_atomic
+from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
+from trt_ptq.engines.manifest import EngineManifest
+from trt_ptq.graph.placement import NodePlan
+
+BARS = 64
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class TensorRow(_Part):
+    """One calibrated tensor. `clipped` is the share of its values beyond `amax`; `asymmetric_*` are for analysis.
+
+    `bars` are its magnitudes counted in 64 equal bins up to `bars_end`.
+    """
+
+    name: str
+    minimum: float
+    maximum: float
+    amax: float
+    scale: float
+    clipped: float
+    nonfinite: int
+    asymmetric_scale: float
+    asymmetric_zero_point: int
+    bars: list[int]
+    bars_end: float
+
+
+class Judged(_Part):
+    """One ONNX model that was compared with FP32 (fidelity by output) and, with `--eval`, judged (metrics)."""
+
+    precision: Literal["fp32", "fp16", "int8"]
+    file: str
+    size_bytes: int
+    fidelity: dict[str, OutputFidelity]
+    metrics: dict[str, float]
+
+
+class Report(_Part):
+    """One run of `trt-ptq quantize`."""
+
+    tool: str
+    model: str
+    identity: ModelIdentity
+    data: str
+    fingerprint: DataFingerprint
+    held_out_samples: int
+    method: str
+    tensors: list[TensorRow]
+    nodes: list[NodePlan]
+    models: list[Judged]
+    engines: list[EngineManifest]
+    verdict: Verdict
+    warnings: list[str]
+
+    @property
+    def in_int8(self) -> int:
+        """Nodes that run in INT8."""
+        return sum(node.int8 for node in self.nodes)
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write report.json."""
+    write_atomic(path, report.model_dump_json(indent=1) + "\n")
+
+
+def read_report(path: Path) -> Report:
+    """Read report.json.
+
+    Raises:
+        StatisticsError: there is none, or it is damaged.
+    """
+    try:
+        return Report.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StatisticsError(f"cannot read {path}: {error.strerror}; `trt-ptq quantize` makes one") from error
+    except (ValidationError, ValueError) as error:
+        raise StatisticsError(f"{path}: not a report of this version") from error

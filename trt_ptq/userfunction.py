@@ -1,0 +1,60 @@
+"""Functions that users give as `file.py:function`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from trt_ptq.calibrators.errors import UsageError
+
+
+def load_function(spec: str) -> Callable[..., Any]:
+    """Import the function that `spec`, "path/to/file.py:function", names.
+
+    A file inside a package (its folder has `__init__.py`) is imported as part of it, so its own imports work.
+
+    Raises:
+        UsageError: no such file or function, or the file fails on import; with the reason.
+    """
+    file, _, name = spec.rpartition(":")
+    path = Path(file)
+    if path.suffix != ".py" or not name:
+        raise UsageError(f"{spec!r} does not name a function: write path/to/file.py:function")
+    if not path.is_file():
+        raise UsageError(f"{path}: no such Python file")
+    try:
+        module = _import_file(path.resolve())
+    except Exception as error:
+        raise UsageError(f"{path} fails on import: {type(error).__name__}: {error}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UsageError(f"{path} has no function {name!r}; it has: {', '.join(offered) or 'none'}")
+    return function  # type: ignore[no-any-return]
+
+
+def _import_file(path: Path) -> ModuleType:
+    root, names = path.parent, [path.stem]
+    while (root / "__init__.py").is_file():
+        names.insert(0, root.name)
+        root = root.parent
+    dotted = ".".join(names)
+    loaded = sys.modules.get(dotted)
+    if loaded is not None and Path(loaded.__file__ or "").resolve() == path:
+        return loaded
+    sys.path.insert(0, str(root))
+    try:
+        if len(names) > 1:
+            return importlib.import_module(dotted)
+        found = importlib.util.spec_from_file_location(dotted, path)
+        assert found is not None and found.loader is not None
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(str(root))
