@@ -56,8 +56,8 @@ def build(
         console.print_json({"engine": str(out), **manifest.model_dump(mode="json")})
         return
     console.say(
-        f"{out}: {wanted}, {manifest.size_bytes / 1e6:.2f} MB, built by {manifest.backend} {manifest.backend_version} in "
-        f"{manifest.build_seconds:.1f} s" + ("" if manifest.gpu else " without a GPU: it has not been run")
+        f"{out}: {wanted}, {manifest.size_bytes / 1e6:.2f} MB, built by {manifest.backend} {manifest.backend_version} "
+        f"in {manifest.build_seconds:.1f} s" + ("" if manifest.gpu else " without a GPU: it has not been run")
     )
 
 

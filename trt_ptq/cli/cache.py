@@ -71,8 +71,8 @@ def diff(before: File, after: File, json: options.Json = False) -> None:
     rows += [[name, "missing", "", ""] for name in difference.only_after]
     console.print_table(["tensor", f"amax in {before.name}", f"amax in {after.name}", "ratio"], rows)
     console.say(
-        f"{len(difference.changed)} differ, {difference.equal} are equal, {len(difference.only_before)} only in {before}, "
-        f"{len(difference.only_after)} only in {after}"
+        f"{len(difference.changed)} differ, {difference.equal} are equal, "
+        f"{len(difference.only_before)} only in {before}, {len(difference.only_after)} only in {after}"
     )
 
 

@@ -31,8 +31,8 @@ def quantize(
         Optional[str],
         typer.Option(
             "--eval",
-            help="file.py:function: takes run(feeds) -> outputs, returns a dict of metrics; higher is better unless the "
-            "name ends in _lower. Without it, fidelity to FP32 is judged.",
+            help="file.py:function: takes run(feeds) -> outputs, returns a dict of metrics; higher is better unless "
+            "the name ends in _lower. Without it, fidelity to FP32 is judged.",
             show_default=False,
         ),
     ] = None,

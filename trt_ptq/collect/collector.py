@@ -59,7 +59,7 @@ def collect(
     return Statistics(
         model=model.identity,
         data=data,
-        tools=(f"trt_ptq {__version__}", runtime_version()),
+        tools=(runtime_version(), f"trt_ptq {__version__}"),  # sorted, as a merge leaves them
         tensors={name: accumulator.statistics() for name, accumulator in accumulators.items()},
         shares_range=taps.shares_range,
     )

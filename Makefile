@@ -1,0 +1,49 @@
+# make demo: the main job on a real model.  make test: all tests.  Each target sets up what it needs, once.
+PYTHON ?= python3
+USER_VENV := .venv
+DEV_VENV := .venv-dev
+
+.PHONY: help demo test test-fast test-gpu lint bench clean
+
+help:
+	@echo "make demo       quantize a real text recogniser: INT8 model, TensorRT-RTX engine, report (a few minutes)"
+	@echo "make test       run all tests"
+	@echo "make test-fast  run the tests that take no more than seconds"
+	@echo "make test-gpu   run the tests that need an NVIDIA GPU"
+	@echo "make lint       ruff, mypy and import-linter"
+	@echo "make bench      measure what the README quotes"
+	@echo "make clean      remove virtual environments and the demo's results"
+
+$(USER_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(USER_VENV)
+	$(USER_VENV)/bin/python -m pip install --quiet --editable ".[demo]"
+	touch $@
+
+$(DEV_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(DEV_VENV)
+	$(DEV_VENV)/bin/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: $(USER_VENV)/ready
+	$(USER_VENV)/bin/python -m benchmarks.demo
+
+test: $(DEV_VENV)/ready
+	$(DEV_VENV)/bin/python -m pytest
+
+test-fast: $(DEV_VENV)/ready
+	$(DEV_VENV)/bin/python -m pytest -m "not slow and not gpu"
+
+test-gpu: $(DEV_VENV)/ready
+	$(DEV_VENV)/bin/python -m pytest -m gpu tests/gpu
+
+lint: $(DEV_VENV)/ready
+	$(DEV_VENV)/bin/ruff check .
+	$(DEV_VENV)/bin/ruff format --check .
+	$(DEV_VENV)/bin/mypy
+	$(DEV_VENV)/bin/lint-imports
+
+bench: $(DEV_VENV)/ready
+	$(DEV_VENV)/bin/python -m benchmarks.methods
+
+clean:
+	rm -rf $(USER_VENV) $(DEV_VENV) demo

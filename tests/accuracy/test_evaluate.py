@@ -1,0 +1,50 @@
+"""The user's own metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.networks import images
+from trt_ptq.accuracy.evaluate import evaluate_model, metric_losses
+from trt_ptq.calibrators.errors import DataError
+from trt_ptq.graph.model import Model
+
+Run = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def test_the_function_runs_the_model_and_returns_metrics(cnn: Model) -> None:
+    def mean(run: Run) -> dict[str, float]:
+        return {"mean": run({"x": images(4)})["y"].mean()}
+
+    assert np.isfinite(evaluate_model(cnn.path, mean, "metric.py:mean")["mean"])
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, "must return a dict"),
+        ({}, "must return a dict"),
+        ({"accuracy": "high"}, "not a number"),
+        ({"accuracy": float("nan")}, "metric 'accuracy' of cnn.onnx is nan"),
+    ],
+)
+def test_what_is_no_metric_is_refused(cnn: Model, returned: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        evaluate_model(cnn.path, lambda run: returned, "metric.py:broken")
+
+
+def test_a_failing_function_is_named(cnn: Model) -> None:
+    def broken(run: Run) -> dict[str, float]:
+        raise KeyError("label")
+
+    with pytest.raises(DataError, match=r"metric\.py:broken fails on cnn\.onnx: KeyError: 'label'"):
+        evaluate_model(cnn.path, broken, "metric.py:broken")
+
+
+def test_other_metrics_for_the_candidate_are_refused() -> None:
+    with pytest.raises(DataError, match="other metrics"):
+        metric_losses({"a": 1.0}, {"b": 1.0})

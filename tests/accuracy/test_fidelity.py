@@ -1,0 +1,52 @@
+"""SQNR, cosine and top-1 agreement, against their definitions on the whole arrays."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from trt_ptq.accuracy.fidelity import FidelityMeter
+
+
+def test_batches_add_up_to_the_definitions() -> None:
+    random = np.random.default_rng(0)
+    reference = random.normal(size=(30, 7)).astype(np.float32)
+    candidate = reference + random.normal(0, 0.3, size=reference.shape).astype(np.float32)
+    meter = FidelityMeter()
+    for part in (slice(0, 8), slice(8, 9), slice(9, 30)):
+        meter.update(reference[part], candidate[part])
+    result = meter.result()
+    wanted, got = reference.astype(float), candidate.astype(float)
+    error = got - wanted
+    assert result.sqnr_db == pytest.approx(10 * math.log10((wanted**2).sum() / (error**2).sum()))
+    assert result.cosine == pytest.approx((wanted * got).sum() / np.linalg.norm(wanted) / np.linalg.norm(got))
+    assert result.top1 == pytest.approx((wanted.argmax(1) == got.argmax(1)).mean())
+    assert result.max_abs == pytest.approx(np.abs(error).max())
+    assert result.mean_abs == pytest.approx(np.abs(error).mean())
+
+
+def test_equal_outputs_are_perfect() -> None:
+    meter = FidelityMeter()
+    meter.update(np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32))
+    assert (meter.result().sqnr_db, meter.result().cosine, meter.result().top1) == (math.inf, 1.0, 1.0)
+
+
+def test_an_output_of_one_value_has_no_top1() -> None:
+    meter = FidelityMeter()
+    meter.update(np.ones((4, 1), np.float32), np.ones((4, 1), np.float32))
+    assert meter.result().top1 is None
+
+
+def test_a_candidate_of_zeros_is_no_match() -> None:
+    meter = FidelityMeter()
+    meter.update(np.ones((4, 2), np.float32), np.zeros((4, 2), np.float32))
+    assert meter.result().cosine == 0
+    assert meter.result().sqnr_db == 0
+
+
+def test_a_nan_in_the_candidate_is_not_hidden() -> None:
+    meter = FidelityMeter()
+    meter.update(np.ones((4, 2), np.float32), np.full((4, 2), np.nan, np.float32))
+    assert math.isnan(meter.result().cosine)

@@ -1,0 +1,110 @@
+"""Statistics from a real run of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from tests.networks import images
+from trt_ptq.calibrators.batches import Array, Batch
+from trt_ptq.calibrators.errors import DataError, StatisticsError
+from trt_ptq.calibrators.statistics.statistics import merge
+from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
+from trt_ptq.collect.collector import check_statistics, collect
+from trt_ptq.graph.model import Model, load_model
+from trt_ptq.graph.taps import choose_taps, with_outputs
+
+
+@dataclass(frozen=True)
+class Given:
+    """Batches from memory."""
+
+    arrays: Sequence[Array]
+
+    @property
+    def total(self) -> int | None:
+        return len(self.arrays)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index, array in enumerate(self.arrays):
+            yield Batch({"x": array}, f"batch {index}")
+
+
+def test_statistics_are_of_the_very_activations(cnn: Model) -> None:
+    batches = [images(4, seed=seed) for seed in range(3)]
+    statistics = collect(cnn, Given(batches), choose_taps(cnn, ["all"]))
+    names = [name for name in statistics.tensors if name != "x"]
+    session = ort.InferenceSession(with_outputs(cnn, names).SerializeToString())
+    for index, name in enumerate(names):
+        expected = TensorAccumulator()
+        for batch in batches:
+            expected.update(session.run(None, {"x": batch})[index])
+        assert statistics.tensors[name] == expected.statistics(), name
+
+
+def test_an_input_is_measured_too(cnn: Model) -> None:
+    batch = images(4)
+    tensor = collect(cnn, Given([batch]), choose_taps(cnn)).tensors["x"]
+    assert (tensor.minimum, tensor.maximum, tensor.count) == (batch.min(), batch.max(), batch.size)
+
+
+def test_the_order_of_batches_does_not_matter(cnn: Model) -> None:
+    batches = [images(4, seed=seed) for seed in range(5)]
+    assert collect(cnn, Given(batches), choose_taps(cnn)) == collect(cnn, Given(batches[::-1]), choose_taps(cnn))
+
+
+def test_shards_merge_to_what_one_run_gives(cnn: Model) -> None:
+    batches = [images(4, seed=seed) for seed in range(5)]
+    taps = choose_taps(cnn)
+    whole = collect(cnn, Given(batches), taps)
+    shards = [collect(cnn, Given(part), taps) for part in (batches[3:], batches[:1], batches[1:3])]
+    assert merge(shards) == whole
+    assert whole.data.samples == 20
+
+
+def test_the_data_fingerprint_does_not_depend_on_the_batch_size(cnn: Model) -> None:
+    samples = images(12)
+    taps = choose_taps(cnn)
+    by_four = collect(cnn, Given(np.split(samples, 3)), taps)
+    by_six = collect(cnn, Given(np.split(samples, 2)), taps)
+    assert by_four.data == by_six.data
+    assert by_four.data != collect(cnn, Given([images(12, seed=1)]), taps).data
+
+
+def test_a_nan_in_an_activation_names_tensor_and_batch(cnn: Model) -> None:
+    broken = images(2, seed=1)
+    broken[1, 3] = np.inf
+    with pytest.raises(DataError, match=r"batch 1: tensor 'x' has 64 NaN or infinite values of 2048"):
+        collect(cnn, Given([images(2), broken]), choose_taps(cnn))
+
+
+def test_skipped_nans_are_counted(cnn: Model) -> None:
+    broken = images(2, seed=1)
+    broken[1, 3, 0, 0] = np.nan
+    statistics = collect(cnn, Given([images(2), broken]), choose_taps(cnn), nonfinite="skip")
+    assert statistics.tensors["x"].nonfinite == 1
+    assert statistics.tensors["r1"].nonfinite > 0
+    assert np.isfinite(statistics.tensors["r1"].maximum)
+
+
+def test_no_batches_at_all_is_an_error(cnn: Model) -> None:
+    with pytest.raises(DataError, match="no batches"):
+        collect(cnn, Given([]), choose_taps(cnn))
+
+
+def test_a_batch_that_the_model_cannot_take_is_named(cnn: Model) -> None:
+    with pytest.raises(DataError, match="batch 1: the model fails on this batch"):
+        collect(cnn, Given([images(2), images(2)[:, :, :4]]), choose_taps(cnn))
+
+
+def test_statistics_of_another_model_are_refused(cnn: Model) -> None:
+    statistics = collect(cnn, Given([images(2)]), choose_taps(cnn))
+    check_statistics(statistics, cnn, "stats")
+    other = load_model(cnn.path)
+    object.__setattr__(other, "identity", type(other.identity)("0" * 64, other.identity.weights))
+    with pytest.raises(StatisticsError, match=r"stats: of another model than .*the graph differs"):
+        check_statistics(statistics, other, "stats")

@@ -1,0 +1,37 @@
+"""Which tensors are measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from trt_ptq.calibrators.errors import UsageError
+from trt_ptq.graph.model import Model
+from trt_ptq.graph.taps import choose_taps, with_outputs
+
+
+def test_fused_are_the_inputs_of_int8_nodes(cnn: Model) -> None:
+    assert choose_taps(cnn).tensors == ("x", "r1", "f")
+
+
+def test_a_max_pool_and_a_view_share_the_range_of_their_output(cnn: Model) -> None:
+    assert choose_taps(cnn).shares_range == {"p": "f", "r2": "f"}
+
+
+def test_all_are_all_float_activations(cnn: Model) -> None:
+    taps = choose_taps(cnn, ["all"])
+    assert taps.tensors == ("x", "c1", "r1", "c2", "a", "r2", "p", "f", "y")
+    assert taps.shares_range == {}
+
+
+def test_tensors_can_be_named(cnn: Model) -> None:
+    assert choose_taps(cnn, ["c2", "r1"]).tensors == ("r1", "c2")
+
+
+def test_an_unknown_tensor_is_named(cnn: Model) -> None:
+    with pytest.raises(UsageError, match="no float activation named 'conv9'"):
+        choose_taps(cnn, ["conv9"])
+
+
+def test_a_tapped_model_has_the_tensors_as_its_outputs(cnn: Model) -> None:
+    assert [value.name for value in with_outputs(cnn, ["r1", "c2"]).graph.output] == ["r1", "c2"]
+    assert [value.name for value in cnn.proto.graph.output] == ["y"]

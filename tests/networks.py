@@ -1,0 +1,79 @@
+"""Small networks with seeded weights, for tests that need a real model of a known shape."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper, shape_inference
+
+CHANNELS = 16
+
+
+def weight(name: str, *shape: int, seed: int = 0) -> onnx.TensorProto:
+    """Normal weights, scaled so that activations keep their size."""
+    spread = math.sqrt(2 / max(math.prod(shape[1:]), 1))
+    values = np.random.default_rng([seed, *name.encode()]).normal(0, spread, shape).astype(np.float32)
+    return numpy_helper.from_array(values, name)
+
+
+def write(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    weights: list[onnx.TensorProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[str],
+    opset: int = 17,
+) -> Path:
+    """Write a checked ONNX file."""
+    named = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    graph = helper.make_graph(nodes, "network", inputs, named, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    model = shape_inference.infer_shapes(model)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def image_input(name: str = "x", batch: int | str = "n") -> onnx.ValueInfoProto:
+    """float32 [n, 16, 8, 8]"""
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, CHANNELS, 8, 8])
+
+
+def residual_cnn(path: Path, opset: int = 17, seed: int = 0) -> Path:
+    """Conv-Relu, a residual block, max-pool, a view, Gemm: x [n, 16, 8, 8] -> y [n, 32].
+
+    Tensors: x -> c1 -> r1 -> c2 -> (+ r1) a -> r2 -> p -> f -> y.
+    """
+    pads: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], **pads),
+        helper.make_node("Relu", ["c1"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], **pads),
+        helper.make_node("Add", ["c2", "r1"], ["a"]),
+        helper.make_node("Relu", ["a"], ["r2"]),
+        helper.make_node("MaxPool", ["r2"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "w3"], ["y"], transB=1),
+    ]
+    weights = [
+        weight("w1", CHANNELS, CHANNELS, 3, 3, seed=seed),
+        weight("b1", CHANNELS, seed=seed),
+        weight("w2", CHANNELS, CHANNELS, 3, 3, seed=seed),
+        weight("w3", 32, CHANNELS * 16, seed=seed),
+    ]
+    return write(path, nodes, weights, [image_input()], ["y"], opset)
+
+
+def images(samples: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    """float32 [samples, 16, 8, 8] that vary smoothly, as pictures do."""
+    random = np.random.default_rng(seed)
+    phase = random.uniform(0, 2 * np.pi, (samples, CHANNELS, 1, 1))
+    slope = random.uniform(0.2, 0.6, (samples, CHANNELS, 1, 1))
+    y, x = np.mgrid[0:8, 0:8]
+    pictures: npt.NDArray[np.float32] = np.sin(slope * x + slope[::-1] * y + phase).astype(np.float32)
+    return pictures

@@ -1,0 +1,1 @@
+"""Host-memory stand-ins for libcuda and libnvinfer, under the genuine Python packages: see README.md."""

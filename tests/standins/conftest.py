@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+import pytest
+
+from .build import Standins, build
+
+
+@pytest.fixture(scope="session")
+def standins() -> Standins:
+    return build()

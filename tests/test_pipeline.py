@@ -1,0 +1,148 @@
+"""The whole job on a small network."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from tests.networks import images
+from trt_ptq.calibrators.errors import DataError, OutputError
+from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.calibrators.statistics.store import load_statistics
+from trt_ptq.calibrators.table.store import load_table
+from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
+from trt_ptq.data.sources import ArrayFile
+from trt_ptq.engines.manifest import read_manifest
+from trt_ptq.graph.model import Model
+from trt_ptq.pipeline import QuantizeJob, quantize
+
+
+def source(samples: int = 40, batch_size: int = 4, seed: int = 0) -> ArrayFile:
+    return ArrayFile(Path("images.npz"), {"x": images(samples, seed)}, batch_size)
+
+
+def test_everything_is_left_in_one_folder(cnn: Model, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = quantize(QuantizeJob(cnn, source(), "images", METHODS["minmax"], out))
+    statistics = load_statistics(out / "stats.safetensors")
+    assert load_table(out / "calibration.json").amax["r1"] == statistics.tensors["r1"].amax
+    assert TensorRTCache.read(out / "calibration.cache").algorithm == "MinMaxCalibration"
+    assert ort.InferenceSession(out / "model.int8.onnx").run(None, {"x": images(2)})[0].shape == (2, 32)
+    assert {path.name for path in out.iterdir()} == {
+        "stats.safetensors",
+        "calibration.cache",
+        "calibration.json",
+        "model.int8.onnx",
+        "model.fp16.onnx",
+        "model.int8.engine",
+        "model.int8.engine.json",
+        "model.fp16.engine",
+        "model.fp16.engine.json",
+        "report.json",
+        "report.html",
+    }
+    assert result.report.in_int8 == 4
+    assert result.engine_error is None
+
+
+def test_held_out_batches_are_not_calibrated_with(cnn: Model, tmp_path: Path) -> None:
+    report = quantize(QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path)).report
+    assert (report.fingerprint.samples, report.held_out_samples) == (32, 8)
+
+
+def test_test_data_are_compared_on_instead(cnn: Model, tmp_path: Path) -> None:
+    job = QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path, test=source(12, seed=9))
+    report = quantize(job).report
+    assert (report.fingerprint.samples, report.held_out_samples) == (40, 12)
+
+
+def test_one_single_batch_cannot_be_split(cnn: Model, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="single batch"):
+        quantize(QuantizeJob(cnn, source(4), "images", METHODS["minmax"], tmp_path))
+
+
+def test_shapes_are_taken_from_the_data(cnn: Model, tmp_path: Path) -> None:
+    quantize(QuantizeJob(cnn, source(41), "images", METHODS["minmax"], tmp_path))
+    assert read_manifest(tmp_path / "model.int8.engine").profiles == {"x": "1x16x8x8:4x16x8x8:4x16x8x8"}
+
+
+def test_the_users_metric_decides(cnn: Model, tmp_path: Path) -> None:
+    exact = ort.InferenceSession(cnn.path)
+    feeds = {"x": images(64, seed=5)}
+    labels = exact.run(None, feeds)[0].argmax(1)
+
+    def accuracy(run) -> dict[str, float]:  # type: ignore[no-untyped-def]
+        return {"accuracy": float((run(feeds)["y"].argmax(1) == labels).mean())}
+
+    job = QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path, evaluate=accuracy, max_drop=0.5)
+    report = quantize(job).report
+    metrics = {one.precision: one.metrics["accuracy"] for one in report.models}
+    assert metrics["fp32"] == 1
+    assert report.verdict.metric == "accuracy"
+    assert report.verdict.loss == pytest.approx(1 - metrics["int8"])
+
+
+def test_a_gate_that_is_missed_is_told(cnn: Model, tmp_path: Path) -> None:
+    report = quantize(QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path, max_drop=0.0)).report
+    assert report.verdict.loss > 0
+    assert not report.verdict.passed
+
+
+def test_the_same_job_leaves_the_same_bytes(cnn: Model, tmp_path: Path) -> None:
+    names = ("stats.safetensors", "calibration.cache", "calibration.json", "model.int8.onnx", "model.fp16.onnx")
+    for run in ("a", "b"):
+        quantize(QuantizeJob(cnn, source(), "images", METHODS["entropy"], tmp_path / run))
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_without_a_builder_all_else_is_done_and_the_remedy_told(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    result = quantize(QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path))
+    assert any('pip install "trt-ptq[rtx]"' in warning for warning in result.report.warnings)
+    assert (tmp_path / "report.html").is_file()
+    assert not (tmp_path / "model.int8.engine").exists()
+
+
+def test_an_unwritable_folder_is_found_before_any_work(cnn: Model, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+
+    class Untouched(ArrayFile):
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            raise AssertionError("the data was read")
+
+    untouched = Untouched(Path("images.npz"), {"x": images(8)}, 4)
+    with pytest.raises(OutputError, match="cannot write"):
+        quantize(QuantizeJob(cnn, untouched, "images", METHODS["minmax"], file / "out"))
+
+
+def test_a_dead_tensor_is_warned_of_by_name(tmp_path: Path) -> None:
+    from onnx import helper
+
+    from tests.networks import CHANNELS, image_input, weight, write
+    from trt_ptq.graph.model import load_model
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c"]),
+        helper.make_node("Sub", ["c", "c"], ["dead"]),
+        helper.make_node("Conv", ["dead", "w2"], ["d"]),
+        helper.make_node("Add", ["c", "d"], ["y"]),
+    ]
+    weights = [weight("w1", CHANNELS, CHANNELS, 1, 1), weight("w2", CHANNELS, CHANNELS, 1, 1)]
+    model = load_model(write(tmp_path / "m.onnx", nodes, weights, [image_input()], ["y"]))
+    report = quantize(QuantizeJob(model, source(), "images", METHODS["minmax"], tmp_path / "out")).report
+    assert "always zero, so without a range: dead" in report.warnings
+    assert next(node.reason for node in report.nodes if node.node == "d") == "'dead' was always zero"
+
+
+def test_random_noise_is_warned_of(cnn: Model, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=(40, 16, 8, 8)).astype(np.float32)
+    job = QuantizeJob(cnn, ArrayFile(Path("n.npz"), {"x": noise}, 4), "noise", METHODS["minmax"], tmp_path)
+    assert any("looks like random noise" in warning for warning in quantize(job).report.warnings)
