@@ -81,9 +81,7 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     save_table(table, job.out / "calibration.cache")
     save_table(table, job.out / "calibration.json")
     rows = tensor_rows(statistics, table)
-    warnings += range_warnings(rows, job.method.name)
-    if table.unscaled:
-        warnings.append(f"always zero, so without a range: {', '.join(table.unscaled)}")
+    warnings += range_warnings(statistics, table, job.method.name)
 
     qdq = insert_qdq(job.model, table)
     files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}

@@ -42,9 +42,7 @@ def table(
         check_writable(out)
         save_table(derived, out, version)
     rows = tensor_rows(statistics, derived)
-    warnings = range_warnings(rows, chosen.name)
-    if derived.unscaled:
-        warnings.append(f"always zero, so without a range: {', '.join(derived.unscaled)}")
+    warnings = range_warnings(statistics, derived, chosen.name)
     for warning in warnings:
         console.warn(warning)
     if json:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from trt_ptq.calibrators.statistics.statistics import Statistics
+from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.report.schema import BARS, TensorRow
 
-MUCH_CLIPPED = 0.005
+MUCH_CLIPPED = 0.001
+FAR = 1.25  # a value that far beyond its range is off by a quarter of the range
 
 
 def tensor_rows(statistics: Statistics, table: CalibrationTable) -> list[TensorRow]:
     """One row for each measured tensor that has a range, in the order of the statistics."""
     rows = []
-    for name, tensor in statistics.tensors.items():
-        if name not in table.amax:
-            continue
-        amax, histogram = table.amax[name], tensor.histogram
-        beyond = histogram.counts[int(amax / histogram.bin_width) + 1 :].sum()
+    for name in _measured(statistics, table):
+        tensor, amax = statistics.tensors[name], table.amax[name]
+        histogram = tensor.histogram
         scale, zero_point = tensor.asymmetric()
         rows.append(
             TensorRow(
@@ -27,7 +27,7 @@ def tensor_rows(statistics: Statistics, table: CalibrationTable) -> list[TensorR
                 maximum=tensor.maximum,
                 amax=amax,
                 scale=float(table.scale(name)),
-                clipped=float(beyond) / max(tensor.count, 1),
+                clipped=_beyond(tensor, amax),
                 nonfinite=tensor.nonfinite,
                 asymmetric_scale=scale,
                 asymmetric_zero_point=zero_point,
@@ -38,20 +38,33 @@ def tensor_rows(statistics: Statistics, table: CalibrationTable) -> list[TensorR
     return rows
 
 
-def range_warnings(rows: list[TensorRow], method: str) -> list[str]:
+def range_warnings(statistics: Statistics, table: CalibrationTable, method: str) -> list[str]:
     """What is suspicious about the chosen ranges, a sentence each."""
     warnings = []
-    clipped = sorted((row for row in rows if row.clipped > MUCH_CLIPPED), key=lambda row: -row.clipped)
-    if clipped:
-        worst = clipped[0]
+    clipped = {name: _beyond(statistics.tensors[name], table.amax[name] * FAR) for name in _measured(statistics, table)}
+    much = {name: share for name, share in clipped.items() if share > MUCH_CLIPPED}
+    if much:
+        worst = max(much, key=lambda name: much[name])
         warnings.append(
-            f"method {method} clips more than {MUCH_CLIPPED:.1%} of the values of {len(clipped)} tensors, most of "
-            f"{worst.name!r} ({worst.clipped:.1%} lie beyond {worst.amax:.4g}): try another method"
+            f"method {method} clips {len(much)} tensors hard, most of all {worst!r}: {much[worst]:.1%} of its values "
+            f"lie more than {FAR - 1:.0%} beyond the range {table.amax[worst]:.4g}: try another method"
         )
-    skipped = [row for row in rows if row.nonfinite]
+    skipped = {name: tensor.nonfinite for name, tensor in statistics.tensors.items() if tensor.nonfinite}
     if skipped:
+        name, count = next(iter(skipped.items()))
         warnings.append(
-            f"{len(skipped)} tensors had NaN or infinite values, which were skipped, e.g. {skipped[0].nonfinite} in "
-            f"{skipped[0].name!r}"
+            f"{len(skipped)} tensors had NaN or infinite values, which were skipped, e.g. {count} in {name!r}"
         )
+    if table.unscaled:
+        warnings.append(f"always zero, so without a range: {', '.join(table.unscaled)}")
     return warnings
+
+
+def _measured(statistics: Statistics, table: CalibrationTable) -> list[str]:
+    return [name for name in statistics.tensors if name in table.amax]
+
+
+def _beyond(tensor: TensorStatistics, limit: float) -> float:
+    """Share of the values whose magnitude lies beyond `limit`, to the bin."""
+    beyond = tensor.histogram.counts[int(limit / tensor.histogram.bin_width) + 1 :].sum()
+    return float(beyond) / max(tensor.count, 1)

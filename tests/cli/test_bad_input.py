@@ -1,0 +1,143 @@
+"""Bad input: one clear line, exit status 2, nothing half-written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.run import refused, trt_ptq
+from tests.networks import images, residual_cnn
+from trt_ptq.calibrators.batches import Array
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Twelve good samples."""
+    path = tmp_path / "data.npz"
+    np.savez(path, x=images(12))
+    return path
+
+
+@pytest.mark.parametrize("command", ["quantize", "calibrate"])
+def test_a_missing_model(command: str, data: Path, tmp_path: Path) -> None:
+    assert refused(command, tmp_path / "none.onnx", "--data", data).endswith("none.onnx: no such model file")
+
+
+def test_an_empty_folder(cnn_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "has no .npz files and no images" in refused("calibrate", cnn_path, "--data", tmp_path / "empty")
+
+
+def test_a_wrong_input_name_lists_the_right_ones(cnn_path: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", image=images(4))
+    told = refused("calibrate", cnn_path, "--data", tmp_path / "d.npz")
+    assert "'image' unknown; x missing" in told
+    assert "the model takes x: float32 [n, 16, 8, 8]" in told
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (images(4).astype(np.float64), "is float64, the model takes float32"),
+        (images(4)[:, :3], "has shape [4, 3, 8, 8], the model takes x: float32 [n, 16, 8, 8]"),
+        (images(4)[..., 0], "has shape [4, 16, 8]"),
+    ],
+    ids=["dtype", "channels", "rank"],
+)
+def test_wrong_dtype_or_shape(cnn_path: Path, tmp_path: Path, array: Array, message: str) -> None:
+    np.savez(tmp_path / "d.npz", x=array)
+    assert message in refused("calibrate", cnn_path, "--data", tmp_path / "d.npz")
+
+
+def test_a_nan_in_one_file_names_the_file(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+    broken = images(12)
+    broken[3, 1, 0, 7] = np.nan
+    np.savez(npz_folder / "004.npz", x=broken)
+    out = tmp_path / "stats.safetensors"
+    told = refused("calibrate", cnn_path, "--data", npz_folder, "-o", out)
+    assert "004.npz: input 'x' has nan at [3, 1, 0, 7]" in told
+    assert not out.exists()
+
+
+def test_a_truncated_file_among_good_ones_is_named(cnn_path: Path, npz_folder: Path) -> None:
+    file = npz_folder / "007.npz"
+    file.write_bytes(file.read_bytes()[:500])
+    assert "007.npz: not a readable NumPy file" in refused("calibrate", cnn_path, "--data", npz_folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "kl"], "unknown method 'kl': choose one of entropy, minmax, mse, percentile"),
+        (["--method", "entropy", "--percentile", "99"], "--percentile belongs to --method percentile"),
+        (["--method", "percentile", "--percentile", "0"], "a percentile lies above 0"),
+        (["--max-drop", "much"], "'much' is not a share"),
+        (["--nonfinite", "maybe"], "--nonfinite is refuse or skip"),
+        (["--backend", "tvm"], "unknown backend 'tvm'"),
+        (["--shape", "y=1x2"], "unknown input 'y': the model has x"),
+        (["--shape", "x=1x3x8x8"], "does not fit the model's x: float32 [n, 16, 8, 8]"),
+        (["--tensors", "conv9"], "no float activation named 'conv9'"),
+        (["--eval", "metric.txt"], "write path/to/file.py:function"),
+        (["--eval", "nowhere.py:metric"], "nowhere.py: no such Python file"),
+        (["--batch-size", "0"], "--batch-size must be 1 or more"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_options_that_make_no_sense(
+    cnn_path: Path, data: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    out = tmp_path / "out"
+    assert message in refused("quantize", cnn_path, "--data", data, "--out", out, *options)
+    assert not out.exists() or not any(out.iterdir())
+
+
+def test_an_unwritable_output(cnn_path: Path, data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    assert "cannot write" in refused("quantize", cnn_path, "--data", data, "--out", file / "out")
+    assert "cannot write" in refused("calibrate", cnn_path, "--data", data, "-o", file / "stats")
+    assert "it is a folder" in refused("calibrate", cnn_path, "--data", data, "-o", tmp_path)
+
+
+def test_a_table_of_another_model_says_what_differs(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+    other = residual_cnn(tmp_path / "other.onnx", seed=1)
+    stats, table = tmp_path / "s.safetensors", tmp_path / "t.json"
+    assert trt_ptq("calibrate", cnn_path, "--data", npz_folder, "-o", stats).returncode == 0
+    assert trt_ptq("table", stats, "-o", table).returncode == 0
+    out = tmp_path / "int8.onnx"
+    told = refused("qdq", other, "--table", table, "-o", out)
+    assert "made for another model: the graph is the same but the weights differ" in told
+    assert not out.exists()
+    assert trt_ptq("qdq", other, "--table", table, "-o", out, "--allow-other-model").returncode == 0
+
+
+def test_a_corrupt_cache_names_the_line(cnn_path: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "c.cache"
+    cache.write_text("TRT-101601-EntropyCalibration2\nx: 3c010a14\nr1: 3c01\n")
+    assert "c.cache, line 3: expected" in refused("qdq", cnn_path, "--table", cache)
+
+
+def test_a_metric_that_fails_is_named(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+    metric = tmp_path / "metric.py"
+    metric.write_text("def accuracy(run):\n    return 1 / 0\n")
+    options = ["--data", npz_folder, "--out", tmp_path / "out", "--eval", f"{metric}:accuracy"]
+    assert "accuracy fails on cnn.onnx: ZeroDivisionError" in refused("quantize", cnn_path, *options)
+
+
+def test_an_interrupt_leaves_the_old_file_whole(cnn_path: Path, tmp_path: Path) -> None:
+    loader = tmp_path / "loader.py"
+    loader.write_text(
+        "import numpy as np\n"
+        "def batches():\n"
+        "    yield {'x': np.ones((1, 16, 8, 8), np.float32)}\n"
+        "    raise KeyboardInterrupt\n"
+    )
+    out = tmp_path / "stats.safetensors"
+    out.write_bytes(b"the old one")
+    done = trt_ptq("calibrate", cnn_path, "--data", f"{loader}:batches", "-o", out)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+    assert out.read_bytes() == b"the old one"
+    assert not list(tmp_path.glob(".*.tmp"))

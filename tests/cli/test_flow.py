@@ -1,0 +1,113 @@
+"""The commands, one after the other, as a user would type them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.run import trt_ptq
+from tests.networks import images
+
+SHAPE = "x=1x16x8x8:4x16x8x8:12x16x8x8"
+
+
+def test_from_data_to_engine_step_by_step(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+    stats, table = tmp_path / "stats.safetensors", tmp_path / "calibration.json"
+    int8, engine = tmp_path / "int8.onnx", tmp_path / "model.engine"
+    for command in (
+        ["calibrate", cnn_path, "--data", npz_folder, "-o", stats],
+        ["table", stats, "--method", "mse", "-o", table],
+        ["qdq", cnn_path, "--table", table, "-o", int8],
+        ["compare", cnn_path, int8, "--data", npz_folder, "--max-drop", "100%"],
+        ["build", cnn_path, "--table", table, "--shape", SHAPE, "-o", engine],
+    ):
+        done = trt_ptq(*command)
+        assert done.returncode == 0, (command, done.stderr)
+        assert done.stderr == ""
+    assert engine.with_name("model.engine.json").is_file()
+
+
+def test_quantize_does_it_all_and_json_is_the_report(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = trt_ptq("quantize", cnn_path, "--data", npz_folder, "--out", out, "--max-drop", "100%", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((out / "report.json").read_text())
+
+
+def test_a_missed_gate_is_exit_status_3(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+    done = trt_ptq("quantize", cnn_path, "--data", npz_folder, "--out", tmp_path / "out", "--max-drop", "0%")
+    assert done.returncode == 3
+    assert "FAILED" in done.stdout
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_a_users_metric_is_run(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+    metric = tmp_path / "metric.py"
+    metric.write_text(
+        "import numpy as np\n"
+        "def accuracy(run):\n"
+        "    y = run({'x': np.ones((2, 16, 8, 8), np.float32)})['y']\n"
+        "    return {'accuracy': 0.5 + 0 * float(y.sum())}\n"
+    )
+    out = tmp_path / "out"
+    done = trt_ptq("quantize", cnn_path, "--data", npz_folder, "--out", out, "--eval", f"{metric}:accuracy")
+    assert done.returncode == 0, done.stderr
+    assert "accuracy: 0.00% loss" in done.stdout
+
+
+def test_shards_merge_to_the_same_bytes(cnn_path: Path, tmp_path: Path) -> None:
+    samples = images(30)
+    parts = {"whole": samples, "a": samples[:7], "b": samples[7:]}
+    for name, part in parts.items():
+        np.savez(tmp_path / f"{name}.npz", x=part)
+        # One sample a batch: ONNX Runtime may round otherwise for another batch size.
+        options = ["--data", tmp_path / f"{name}.npz", "--batch-size", 1, "-o", tmp_path / f"{name}.st"]
+        assert trt_ptq("calibrate", cnn_path, *options).returncode == 0
+    assert trt_ptq("merge", tmp_path / "b.st", tmp_path / "a.st", "-o", tmp_path / "merged.st").returncode == 0
+    assert (tmp_path / "merged.st").read_bytes() == (tmp_path / "whole.st").read_bytes()
+
+
+def test_caches_are_shown_compared_converted_retargeted_and_linted(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.cache", tmp_path / "new.cache"
+    old.write_bytes(b"TRT-8601-EntropyCalibration2\nx: 3c010a14\ny: 3f800000\n")
+    assert "TRT-8601-EntropyCalibration2" in trt_ptq("cache", "show", old).stdout
+    assert trt_ptq("cache", "convert", old, tmp_path / "t.json").returncode == 0
+    assert trt_ptq("cache", "convert", tmp_path / "t.json", new, "--trt-version", "10.1.0").returncode == 0
+    assert new.read_bytes() == b"TRT-100100-EntropyCalibration2\nx: 3c010a14\ny: 3f800000\n"
+    assert trt_ptq("cache", "diff", old, new).stdout == "identical: 2 ranges\n"
+    assert trt_ptq("cache", "retarget", new, old, "--algorithm", "MinMaxCalibration").returncode == 0
+    assert old.read_bytes().startswith(b"TRT-100100-MinMaxCalibration\n")
+    assert trt_ptq("cache", "lint", old).returncode == 0
+    old.write_bytes(b"TRT-8601-EntropyCalibration2\nx: 00000000\n")
+    linted = trt_ptq("cache", "lint", old, "--json")
+    assert linted.returncode == 3
+    assert json.loads(linted.stdout)[0]["rule"] == "scale"
+
+
+def test_a_report_is_rendered_anew(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+    assert trt_ptq("quantize", cnn_path, "--data", npz_folder, "--out", tmp_path).returncode in (0, 3)
+    page = (tmp_path / "report.html").read_bytes()
+    (tmp_path / "report.html").unlink()
+    assert trt_ptq("report", tmp_path).returncode == 0
+    assert (tmp_path / "report.html").read_bytes() == page
+
+
+def test_doctor_names_versions() -> None:
+    assert json.loads(trt_ptq("doctor", "--json").stdout)["numpy"] == np.__version__
+
+
+COMMANDS = ["quantize", "calibrate", "merge", "table", "qdq", "build", "compare", "report", "doctor"]
+CACHE_COMMANDS = ["show", "diff", "convert", "retarget", "lint"]
+
+
+@pytest.mark.parametrize(
+    "command", [[one] for one in COMMANDS] + [["cache", one] for one in CACHE_COMMANDS], ids=" ".join
+)
+def test_every_command_has_help_with_an_example_and_json(command: list[str]) -> None:
+    done = trt_ptq(*command, "--help")
+    assert done.returncode == 0
+    assert f"Example: trt-ptq {' '.join(command)}" in done.stdout
+    assert "--json" in done.stdout
