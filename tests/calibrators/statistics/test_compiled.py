@@ -18,7 +18,8 @@ print(counts.sum())
 
 def test_without_a_writable_cache_folder_every_process_compiles_for_itself() -> None:
     # The class is numba's name for "NUMBA_CACHE_DIR and nothing else"; /proc refuses new folders to root, too.
-    environment = os.environ | {"NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator", "NUMBA_CACHE_DIR": "/proc/nowhere"}
+    unwritable = {"NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator", "NUMBA_CACHE_DIR": "/proc/nowhere"}
+    environment = os.environ | unwritable
     command = [sys.executable, "-c", _SCRIPT]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
