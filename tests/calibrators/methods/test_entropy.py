@@ -11,20 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trt_ptq.calibrators.batches import Array
+from tests.calibrators.measured import measure
 from trt_ptq.calibrators.methods import Entropy
 from trt_ptq.calibrators.methods.entropy import LEVELS, best_bin, without_gaps
 from trt_ptq.calibrators.statistics.histogram import Histogram
 from trt_ptq.calibrators.statistics.kernels import BINS
-from trt_ptq.calibrators.statistics.tensor import TensorAccumulator, TensorStatistics
 
 Counts = npt.NDArray[np.int64]
-
-
-def measure(values: Array) -> TensorStatistics:
-    accumulator = TensorAccumulator()
-    accumulator.update(values)
-    return accumulator.statistics()
 
 
 def literal_gap_filling(counts: Counts) -> list[float]:
@@ -164,7 +157,9 @@ def test_a_lonely_outlier_is_clipped() -> None:
 @given(st.integers(0, 1000), st.integers(-30, 30))
 def test_scaling_the_data_by_a_power_of_two_scales_the_range(seed: int, exponent: int) -> None:
     values = np.random.default_rng(seed).standard_normal(2000).astype(np.float32)
-    assert Entropy().amax(measure(values * np.float32(2.0**exponent))) == Entropy().amax(measure(values)) * 2.0**exponent
+    assert (
+        Entropy().amax(measure(values * np.float32(2.0**exponent))) == Entropy().amax(measure(values)) * 2.0**exponent
+    )
 
 
 def test_a_share_too_small_for_float64_beside_the_rest_does_not_spoil_the_choice() -> None:

@@ -7,18 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_ptq.calibrators.batches import Array
+from tests.calibrators.measured import measure
 from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.calibrators.methods import Percentile
-from trt_ptq.calibrators.statistics.tensor import TensorAccumulator, TensorStatistics
 
 DISTRIBUTIONS = ("standard_normal", "standard_exponential", "standard_cauchy", "random")
-
-
-def measure(values: Array) -> TensorStatistics:
-    accumulator = TensorAccumulator()
-    accumulator.update(values)
-    return accumulator.statistics()
 
 
 @given(

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from trt_ptq.calibrators.batches import Array
+from tests.calibrators.measured import measure
 from trt_ptq.calibrators.statistics.kernels import BINS, MIN_EXPONENT
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator, TensorStatistics
 
@@ -35,13 +35,6 @@ def any_bits(size: int) -> st.SearchStrategy[Floats]:
         st.sampled_from(np.concatenate([SPECIAL, NONFINITE]).view(np.uint32).tolist()),
     )
     return arrays(np.uint32, st.integers(0, size), elements=patterns).map(lambda bits: bits.view(np.float32))
-
-
-def measure(*batches: Array) -> TensorStatistics:
-    accumulator = TensorAccumulator()
-    for batch in batches:
-        accumulator.update(batch)
-    return accumulator.statistics()
 
 
 def reference(values: Floats) -> dict[str, Any]:
@@ -232,7 +225,9 @@ def test_a_snapshot_does_not_change_when_more_comes() -> None:
 
 def test_accumulators_in_a_pool_count_as_in_one_thread() -> None:
     generator = np.random.default_rng(0)
-    batches = [[generator.standard_normal(20_000).astype(np.float32) * 2.0**step for step in range(6)] for _ in range(16)]
+    batches = [
+        [generator.standard_normal(20_000).astype(np.float32) * 2.0**step for step in range(6)] for _ in range(16)
+    ]
     pooled = [TensorAccumulator() for _ in batches]
     with ThreadPoolExecutor(8) as pool:
         for step in range(6):

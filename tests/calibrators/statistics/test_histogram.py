@@ -32,7 +32,9 @@ def test_widening_adds_neighbours_in_pairs(steps: int) -> None:
 
 
 @given(histograms, histograms, histograms)
-def test_merge_is_commutative_associative_and_keeps_every_count(one: Histogram, two: Histogram, three: Histogram) -> None:
+def test_merge_is_commutative_associative_and_keeps_every_count(
+    one: Histogram, two: Histogram, three: Histogram
+) -> None:
     assert one.merge(two) == two.merge(one)
     assert one.merge(two).merge(three) == one.merge(two.merge(three))
     assert one.merge(two).counts.sum() == one.counts.sum() + two.counts.sum()

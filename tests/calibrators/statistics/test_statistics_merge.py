@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
-from itertools import permutations
+from itertools import pairwise, permutations
 from random import Random
 
 import numpy as np
@@ -40,7 +40,7 @@ def collect(indices: Sequence[int]) -> Statistics:
 @given(st.permutations(range(24)), st.lists(st.integers(1, 23), min_size=1, max_size=5, unique=True), st.randoms())
 def test_any_shards_in_any_order_equal_one_pass(order: list[int], cuts: list[int], random: Random) -> None:
     borders = [0, *sorted(cuts), 24]
-    shards = [collect(order[start:stop]) for start, stop in zip(borders, borders[1:], strict=False)]
+    shards = [collect(order[start:stop]) for start, stop in pairwise(borders)]
     random.shuffle(shards)
     assert merge(shards) == collect(range(24))
 

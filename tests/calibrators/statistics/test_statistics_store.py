@@ -14,20 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
+from tests.calibrators.measured import measure
 from trt_ptq.calibrators.batches import Array
 from trt_ptq.calibrators.errors import OutputError, StatisticsError
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.store import load_statistics, save_statistics
-from trt_ptq.calibrators.statistics.tensor import TensorAccumulator, TensorStatistics
 from trt_ptq.calibrators.table.table import derive_table
-
-
-def measure(values: Array) -> TensorStatistics:
-    accumulator = TensorAccumulator()
-    accumulator.update(values)
-    return accumulator.statistics()
 
 
 def example(batches: int = 1) -> Statistics:
@@ -76,8 +70,8 @@ def test_the_same_statistics_give_the_same_bytes(tmp_path: Path, content: bytes)
     reordered = replace(
         one,
         tools=tuple(reversed(one.tools)),
-        tensors=dict(reversed(one.tensors.items())),
-        shares_range=dict(reversed(one.shares_range.items())),
+        tensors=dict(reversed(list(one.tensors.items()))),
+        shares_range=dict(reversed(list(one.shares_range.items()))),
     )
     save_statistics(reordered, tmp_path / "s")
     assert (tmp_path / "s").read_bytes() == content
@@ -153,14 +147,7 @@ def test_any_flipped_bit_is_found(tmp_path: Path, content: bytes, data: st.DataO
     position = data.draw(st.one_of(st.integers(0, header + 200), st.integers(0, len(content) - 1)))
     damaged = bytearray(content)
     damaged[position] ^= 1 << data.draw(st.integers(0, 7))
-    path = tmp_path / "damaged"
-    path.write_bytes(damaged)
-    try:
-        loaded = load_statistics(path)
-    except StatisticsError as error:
-        assert str(path) in str(error) and "\n" not in str(error)
-    else:  # JSON's own white space, or the order of its keys, may change and mean the same
-        assert loaded == example() and position < header
+    refuse(tmp_path / "damaged", bytes(damaged))
 
 
 @pytest.mark.parametrize(
