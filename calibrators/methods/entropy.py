@@ -79,7 +79,7 @@ def best_bin(counts: Array, last: int) -> int:
     best, least = last, np.inf
     for candidate in range(last, LEVELS - 1, -1):
         folded = total - mass[candidate]
-        divergence = entropy[candidate] + folded * np.log(folded)
+        divergence = entropy[candidate] + (folded * np.log(folded) if folded > 0 else 0.0)  # 0: less than rounding
         start = 1
         for level in range(1, LEVELS + 1):
             # Bin i lies in coarse bin floor((i + 1/2) * 127 / (candidate + 1/2)): in integers.

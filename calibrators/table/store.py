@@ -49,25 +49,26 @@ def load_table(path: Path) -> CalibrationTable:
     Raises:
         TableError: no such file, or damage; with the line number for a cache.
     """
-    if not is_json(path):
-        return TensorRTCache.read(path).to_table()
     try:
+        if not is_json(path):
+            return TensorRTCache.parse(path.read_bytes(), str(path)).to_table()
         return _parse(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise TableError(f"cannot read calibration table {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise TableError(f"{path}: not a calibration table of this version: {error!r}") from error
     except TableError as error:
-        raise TableError(f"{path}: {error}") from error
+        raise TableError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
 
 
 def _parse(content: Any) -> CalibrationTable:
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f'"format" is not "{_FORMAT}"')
-    amax = {str(name): value for name, value in content["amax"].items()}
+    amax = content["amax"]
     for name, value in amax.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(f"the range of {name!r} is not a number")
+        name.encode()  # a lone surrogate cannot be written again
     source = content["provenance"]
     provenance = source and TableProvenance(
         model=ModelIdentity(**source["model"]),
@@ -75,4 +76,6 @@ def _parse(content: Any) -> CalibrationTable:
         method=source["method"],
         tools=tuple(source["tools"]),
     )
-    return CalibrationTable(amax, provenance, tuple(content["unscaled"]))
+    return CalibrationTable(
+        {name: float(value) for name, value in amax.items()}, provenance, tuple(content["unscaled"])
+    )

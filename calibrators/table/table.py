@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,12 +13,13 @@ from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
 from trt_ptq.calibrators.statistics.statistics import Statistics
 
 INT8_MAX = 127
+LARGEST_SCALE = float(np.finfo(np.float32).max)
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)  # TensorRT refuses zero and denormal scales
 
 
 def usable(amax: float) -> bool:
     """Whether a range gives a scale that TensorRT takes: finite, and no denormal float32."""
-    return math.isfinite(amax) and amax / INT8_MAX >= SMALLEST_SCALE
+    return SMALLEST_SCALE <= amax / INT8_MAX <= LARGEST_SCALE
 
 
 @dataclass(frozen=True)
