@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trt_ptq.calibrators.errors import TableError
-from trt_ptq.calibrators.table.table import INT8_MAX, CalibrationTable, usable
+from trt_ptq.calibrators.table.table import INT8_MAX, CalibrationTable
 
 ALGORITHMS = ("EntropyCalibration2", "MinMaxCalibration", "EntropyCalibration", "LegacyCalibration")
 _HEADER = re.compile(r"TRT-(\d+)-(\w+)")
@@ -88,11 +88,7 @@ class TensorRTCache:
 
         Entries with a zero, denormal, infinite or NaN scale (published caches have some) become `unscaled`.
         """
-        amax = {name: scale * INT8_MAX for name, scale in self.scales().items()}
-        return CalibrationTable(
-            {name: value for name, value in amax.items() if usable(value)},
-            unscaled=tuple(sorted(name for name, value in amax.items() if not usable(value))),
-        )
+        return CalibrationTable.of_ranges({name: scale * INT8_MAX for name, scale in self.scales().items()})
 
     @classmethod
     def from_table(
