@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from trt_ptq.calibrators.batches import Array
 from trt_ptq.calibrators.errors import ModelError
 from trt_ptq.calibrators.table.table import INT8_MAX, CalibrationTable, usable
 from trt_ptq.graph.dataflow import data_values
@@ -54,10 +53,17 @@ def extract_ranges(path: Path) -> ExtractedRanges:
     """Read the ranges of the Q/DQ model at `path`, of this tool, ONNX Runtime, modelopt or another.
 
     Raises:
-        ModelError: see `read_proto`; a float model; activations quantized per channel, by a scale computed at run
-            time, to something other than 8-bit integers, or with a scale that is zero, negative or not finite.
+        ModelError: see `read_proto`; a float model, or one quantized in operators; activations quantized per channel,
+            by a scale computed at run time, to something other than 8-bit integers, or with a scale that is zero,
+            negative or not finite.
     """
     graph = ir.from_proto(read_proto(path)).graph
+    operators = sorted({node.op_type for node in graph} & _UNREADABLE)
+    if operators:
+        raise ModelError(
+            f"{path}: quantized in operators ({', '.join(operators)}) instead of QuantizeLinear and DequantizeLinear: "
+            "export it in Q/DQ form (ONNX Runtime: quantize_static with quant_format=QuantFormat.QDQ)"
+        )
     carrying = data_values(graph)
     amax: dict[str, float] = {}
     widened: dict[str, WidenedRange] = {}
@@ -89,30 +95,30 @@ def extract_ranges(path: Path) -> ExtractedRanges:
         more = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
         raise ModelError(f"{path}: a TensorRT cache cannot hold this: {'; '.join(refused[:_NAMED])}{more}")
     if not amax:
-        raise ModelError(f"{path}: {_why_nothing(graph)}")
+        raise ModelError(
+            f"{path}: no activation of it is quantized, so there is nothing to extract: give the Q/DQ model, or "
+            "calibrate this one (trt-ptq calibrate)"
+        )
     return ExtractedRanges(CalibrationTable(amax), tuple(widened.values()), tuple(disagreeing), weights)
 
 
 def _read(node: ir.Node) -> tuple[float, str] | str:
     """amax, and the encoding in words unless it is symmetric int8; or why there is none."""
-    scale = _constant(node, 1)
-    zero = _constant(node, 2)
+    scale, zero = _constant(node, 1), _constant(node, 2)
     if scale is None:
         return "has a scale that is computed at run time"
     if scale.size != 1:
         return f"is quantized per channel ({scale.size} scales): TensorRT takes one a tensor for activations"
-    if len(node.inputs) > 2 and node.inputs[2] is not None and zero is None:
+    if zero is not None:
+        dtype, shift = zero.dtype, int(zero.numpy().reshape(-1)[0])
+    elif len(node.inputs) > 2 and node.inputs[2] is not None:
         return "has a zero point that is computed at run time"
-    dtype = node.outputs[0].dtype
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
-        dtype = node.inputs[2].dtype
-    elif dtype is None:
-        dtype = ir.DataType(node.attributes.get_int("output_dtype", 0) or ir.DataType.UINT8)
+    else:
+        dtype, shift = ir.DataType(node.attributes.get_int("output_dtype", 0) or ir.DataType.UINT8), 0
     if dtype not in _LIMITS:
         return f"is quantized to {dtype}, not to 8-bit integers"
-    step = float(np.float32(scale.reshape(-1)[0]))
-    shift = 0 if zero is None else int(zero.reshape(-1)[0])
-    if not usable(step * INT8_MAX) or step < 0:
+    step = float(np.float32(scale.numpy().reshape(-1)[0]))
+    if not usable(step * INT8_MAX):
         return f"has scale {step:g}: it must be above zero and finite"
     if dtype == ir.DataType.INT8 and shift == 0:
         return step * INT8_MAX, ""
@@ -120,10 +126,9 @@ def _read(node: ir.Node) -> tuple[float, str] | str:
     return max(-low, high), f"{dtype.name.lower()} with zero point {shift}: {low:.6g} to {high:.6g}"
 
 
-def _constant(node: ir.Node, index: int) -> Array | None:
+def _constant(node: ir.Node, index: int) -> ir.TensorProtocol | None:
     value = node.inputs[index] if len(node.inputs) > index else None
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
+    return None if value is None else ir.convenience.get_const_tensor(value)
 
 
 def _float_name(node: ir.Node) -> str:
@@ -144,13 +149,3 @@ def _float_name(node: ir.Node) -> str:
         assert before is not None
         value = before
     return value.name or ""
-
-
-def _why_nothing(graph: ir.Graph) -> str:
-    operators = sorted({node.op_type for node in graph} & _UNREADABLE)
-    if operators:
-        return (
-            f"quantized in operators ({', '.join(operators)}) instead of QuantizeLinear and DequantizeLinear: export "
-            "it in Q/DQ form (ONNX Runtime: quant_format=QuantFormat.QDQ, static)"
-        )
-    return "no activation of it is quantized, so there is nothing to extract: calibrate it (trt-ptq calibrate)"

@@ -16,12 +16,15 @@ from trt_ptq.graph.ranges import DerivedRange, derive_ranges
 
 UNNAMED = "(Unnamed Layer*"  # TensorRT's own name for an output that the parser left without one; it counts layers
 _NEAREST = 3
-_MAX_SOUGHT = 50  # names for which the nearest are looked up; comparing all with all takes minutes on large models
+_MAX_SOUGHT = 50  # a thousand names against a thousand take over half a minute
 
 
 @dataclass(frozen=True)
 class Unmatched:
-    """A name without its counterpart, and the most similar names of the other side that have none either."""
+    """A name without its counterpart, and the most similar names of the other side that have none either.
+
+    The similar names are looked up for the first 50 such names only.
+    """
 
     name: str
     nearest: tuple[str, ...]
