@@ -129,6 +129,8 @@ def from_json(content: Any) -> CalibrationTable:
     tensors = content["data"] if content.get("CLS") == "TensorsData" else content
     if not isinstance(tensors, dict):
         raise TableError('"data" is not a dictionary of tensors')
+    for name in tensors:
+        name.encode()  # a lone surrogate cannot be written again
     return CalibrationTable.of_ranges(
         {name: max(abs(_end(name, one, "lowest")), abs(_end(name, one, "highest"))) for name, one in tensors.items()}
     )

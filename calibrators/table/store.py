@@ -76,7 +76,7 @@ def load_table(path: Path) -> CalibrationTable:
         return _parse(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise TableError(f"cannot read calibration table {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise TableError(f"{path}: not a calibration table of this version: {error!r}") from error
     except TableError as error:
         raise TableError(f"{path}: {error}") from error

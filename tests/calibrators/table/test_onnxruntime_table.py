@@ -136,3 +136,21 @@ def test_a_file_that_is_no_flatbuffer_is_named_in_one_line(tmp_path: Path) -> No
     (tmp_path / "t.flatbuffers").write_bytes(b"TRT-8601-EntropyCalibration2\nx: 3c010a14\n")
     with pytest.raises(TableError, match=r"t\.flatbuffers: not a flatbuffers calibration table"):
         load_table(tmp_path / "t.flatbuffers")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"\\ud800": {"lowest": 0, "highest": 1, "CLS": "TensorData"}}',
+        '{"x": {"lowest": 0, "highest": 1' + "0" * 400 + ', "CLS": "TensorData"}}',
+        '{"CLS": "TensorsData", "data": [1]}',
+        '{"CLS": "TensorsData"}',
+        "[" * 100_000,
+        "{}",
+    ],
+    ids=["surrogate", "too large a number", "no dictionary", "no data", "nested", "empty"],
+)
+def test_json_that_is_no_table_is_refused_with_its_file(tmp_path: Path, content: str) -> None:
+    (tmp_path / "t.json").write_text(content)
+    with pytest.raises(TableError, match=r"t\.json: "):
+        load_table(tmp_path / "t.json")
