@@ -131,6 +131,15 @@ def test_a_zero_point_left_out_means_uint8(tmp_path: Path) -> None:
     assert found.widened[0].encoding == "uint8 with zero point 0: 0 to 127.5"
 
 
+@pytest.mark.parametrize(("zero", "amax"), [(200, 100.0), (50, 102.5)])
+def test_an_asymmetric_range_is_covered_by_its_larger_end(tmp_path: Path, zero: int, amax: float) -> None:
+    body = (
+        f"s = Constant <value_float = 0.5> () z = Constant <value = uint8 {{{zero}}}> () "
+        "q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z)"
+    )
+    assert dict(extract_ranges(written(tmp_path, body)).table.amax) == {"x": amax}
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

@@ -33,6 +33,11 @@ def test_an_unknown_name_is_reported_with_the_nearest_in_the_model_that_have_no_
     assert (one.name, one.nearest[0]) == ("r1:0", "r1")
 
 
+def test_a_tensor_that_has_its_range_is_no_suggestion(graph: ir.Graph) -> None:
+    (one,) = report(graph, "r1", "r1:0").unknown
+    assert "r1" not in one.nearest
+
+
 def test_a_needed_tensor_without_a_range_is_reported_with_the_nearest_names_of_the_table(graph: ir.Graph) -> None:
     missing = {one.name: one.nearest for one in report(graph, "x", "r2:0").missing}
     assert missing == {"p1": (), "r2": ("r2:0",)}

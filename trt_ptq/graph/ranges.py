@@ -64,15 +64,13 @@ def derive_ranges(graph: ir.Graph, table: CalibrationTable) -> tuple[DerivedRang
     group = _same_values(graph, known)
     settled: dict[str, tuple[float, str]] = {}
     reached: list[tuple[float, str, str, str]] = []  # range, group, the table's tensor, rule
-    for name in known & table.amax.keys():
+    for name in sorted(known & table.amax.keys()):
         amax, _ = settled.get(group[name], (0.0, ""))
         if table.amax[name] > amax:
             settled[group[name]] = (table.amax[name], name)
-    barred = {group[name] for name in table.unscaled if name in group}
     how = dict.fromkeys(settled, "same values")
-    rules = [rule for rule in _rules(graph, known, group) if rule.target not in barred]
     waiting: dict[str, list[_Rule]] = {}
-    for rule in rules:
+    for rule in _rules(graph, known, group):
         for source in set(rule.sources):
             waiting.setdefault(source, []).append(rule)
 
