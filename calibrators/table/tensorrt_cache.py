@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trt_ptq.calibrators.errors import TableError
-from trt_ptq.calibrators.table.table import INT8_MAX, CalibrationTable, usable
+from trt_ptq.calibrators.table.table import INT8_MAX, CalibrationTable
 
 ALGORITHMS = ("EntropyCalibration2", "MinMaxCalibration", "EntropyCalibration", "LegacyCalibration")
 _HEADER = re.compile(r"TRT-(\d{1,9})-(\w+)")
@@ -101,11 +101,7 @@ class TensorRTCache:
                     f"tensor {name!r} has two scales, {digits} and {kept[name]}: which one TensorRT takes is not "
                     "documented; keep one line of it"
                 )
-        amax = {name: scale * INT8_MAX for name, scale in self.scales().items()}
-        return CalibrationTable(
-            {name: value for name, value in amax.items() if usable(value)},
-            unscaled=tuple(sorted(name for name, value in amax.items() if not usable(value))),
-        )
+        return CalibrationTable.of_ranges({name: scale * INT8_MAX for name, scale in self.scales().items()})
 
     @classmethod
     def from_table(

@@ -11,11 +11,12 @@ import typer
 
 from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.calibrators.files import check_writable
-from trt_ptq.calibrators.table.store import load_table
 from trt_ptq.cli import console, options
+from trt_ptq.cli.tables import read_table
 from trt_ptq.engines.build import build_engine, check_backend
 from trt_ptq.engines.spec import EngineSpec, Precision, parse_profiles
 from trt_ptq.graph.half import to_float16
+from trt_ptq.graph.migration import migrate_table
 from trt_ptq.graph.model import Model, load_model
 from trt_ptq.graph.profiles import check_profiles
 from trt_ptq.graph.qdq import insert_qdq
@@ -79,7 +80,7 @@ def _convert(model: Model, precision: Precision, table: Path | None, allow_other
         return model.to_ir()
     if table is None:
         return to_float16(model)
-    ranges = load_table(table)
+    ranges = read_table(table)
     if not allow_other_model:
         ranges.refuse_other_model(model.identity, str(table))
-    return insert_qdq(model, ranges).model
+    return insert_qdq(model, migrate_table(model.to_ir().graph, ranges, str(table)).table).model
