@@ -12,7 +12,11 @@ from trt_ptq.calibrators.provenance import ModelIdentity
 
 
 class EngineManifest(BaseModel):
-    """Facts about one engine file. `gpu` is None for an engine that was built without one."""
+    """Facts about one engine file.
+
+    `gpu` is None for an engine that was built without one; `flags` are what the builder was told; `without_range`
+    names tensors that have no INT8 range in an implicit build, so that what makes or reads them runs in FP16.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,6 +29,8 @@ class EngineManifest(BaseModel):
     build_seconds: float
     size_bytes: int
     sha256: str
+    flags: tuple[str, ...] = ()
+    without_range: tuple[str, ...] = ()
 
 
 def manifest_path(engine: Path) -> Path:
