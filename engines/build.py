@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trt_ptq.calibrators.errors import EngineError, UsageError
-from trt_ptq.engines.gpu import gpu_name
+from trt_ptq.engines.driver import gpu_name
 from trt_ptq.engines.library import has_tensorrt, tensorrt
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec

@@ -8,7 +8,7 @@ from typing import Any
 
 from trt_ptq.calibrators.errors import EngineError
 from trt_ptq.calibrators.files import replacing
-from trt_ptq.engines.gpu import gpu_name
+from trt_ptq.engines.driver import gpu_name
 from trt_ptq.engines.library import Complaints, Library
 from trt_ptq.engines.manifest import EngineManifest, write_manifest
 from trt_ptq.engines.profiles import apply_profiles

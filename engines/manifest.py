@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from trt_ptq.calibrators.errors import EngineError
 from trt_ptq.calibrators.files import write_atomic
 from trt_ptq.calibrators.provenance import ModelIdentity
+from trt_ptq.engines.spec import Precision
 
 
 class EngineManifest(BaseModel):
@@ -22,7 +23,7 @@ class EngineManifest(BaseModel):
 
     backend: str
     backend_version: str
-    precision: str
+    precision: Precision
     source: ModelIdentity
     profiles: dict[str, str]
     gpu: str | None

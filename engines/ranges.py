@@ -47,7 +47,7 @@ def table_calibrator(library: Library, table: CalibrationTable) -> Any:
         def get_batch_size(self) -> int:
             return 1
 
-        def get_batch(self, names: list[str]) -> None:
+        def get_batch(self, _names: list[str]) -> None:
             self._asked_for_data = True
 
         def read_calibration_cache(self) -> bytes:

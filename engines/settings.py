@@ -73,9 +73,10 @@ def load_timing_cache(library: Library, config: Any, path: Path, complaints: Com
     # A damaged file may only be warned of, and replaced by an empty cache.
     said = [text for text in (*complaints.errors, *complaints.warnings) if "timing cache" in text.lower()]
     if content and (said or not taken):
+        reason = said[0] if said else complaints.first()
         raise EngineError(
-            f"{path}: {library.title} {library.version} refuses this timing cache "
-            f"({said[0] if said else complaints.first()}): it is damaged, or of another GPU or version; name another file"
+            f"{path}: {library.title} {library.version} refuses this timing cache ({reason}): it is damaged, or of "
+            "another GPU or version; name another file"
         )
 
 

@@ -102,6 +102,18 @@ class EngineSpec:
             raise UsageError(f"calibrated ranges are for int8, not {self.precision}")
 
 
+def parse_hardware_compatibility(text: str) -> HardwareCompatibility:
+    """The level called `text`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for level in HARDWARE_COMPATIBILITY:
+        if text == level:
+            return level
+    raise UsageError(f"--hardware-compatibility is {', '.join(HARDWARE_COMPATIBILITY)}, not {text!r}")
+
+
 def parse_profiles(options: Sequence[str]) -> dict[str, ShapeProfile]:
     """Profiles by input name from "name=MIN:OPT:MAX", or "name=SHAPE" for one shape; a shape is 8x3x224x224.
 
