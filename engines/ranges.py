@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 from trt_ptq.calibrators.errors import EngineError
 from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache, TensorRTVersion
 from trt_ptq.engines.library import Library
+from trt_ptq.engines.spec import MakeCalibrator
 
 _SHOWN = 3
 
@@ -34,14 +37,14 @@ def set_dynamic_ranges(network: Any, table: CalibrationTable) -> None:
             tensor.set_dynamic_range(-table.amax[tensor.name], table.amax[tensor.name])
 
 
-def table_calibrator(library: Library, table: CalibrationTable) -> Any:
-    """A calibrator without data: TensorRT reads `table` as the cache of its own version, and asks for no batch."""
+def table_calibrator(library: Library, table: CalibrationTable) -> MakeCalibrator:
+    """Calibrators without data: TensorRT reads `table` as the cache of its own version, and asks for no batch."""
     base: Any = library.module.IInt8EntropyCalibrator2
     cache = TensorRTCache.from_table(table, TensorRTVersion.parse(_three_numbers(library.version))).to_bytes()
 
     class ServedTable(base):  # type: ignore[misc]
         def __init__(self) -> None:
-            super().__init__()
+            base.__init__(self)
             self._asked_for_data = False
 
         def get_batch_size(self) -> int:
@@ -56,11 +59,12 @@ def table_calibrator(library: Library, table: CalibrationTable) -> Any:
         def write_calibration_cache(self, content: memoryview) -> None:
             """The table is the user's: TensorRT writes nothing into it."""
 
-        def raise_kept(self) -> None:
+        def passes(self) -> Iterator[None]:
+            yield
             if self._asked_for_data:
                 raise EngineError(f"{library.title} {library.version} ignored the table and asked for batches")
 
-    return ServedTable()
+    return lambda _network, _profile: nullcontext(ServedTable())
 
 
 def _three_numbers(version: str) -> str:

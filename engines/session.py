@@ -63,7 +63,7 @@ class EngineSession:
         return int(getattr(self.engine, "device_memory_size_v2", None) or self.engine.device_memory_size)
 
     def example_feeds(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-        """Seeded normal numbers, zeros for integers; without an entry in `shapes`, in the shape the engine is tuned for."""
+        """Seeded normal numbers, zeros for integers; in `shapes`, or else in the shape that the engine is tuned for."""
         random = np.random.default_rng(0)
         feeds = {}
         for name in self.inputs:

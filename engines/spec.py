@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -43,7 +44,7 @@ class ShapeProfile:
 
 
 class Int8Calibrator(Protocol):
-    """One of TensorRT's IInt8 calibrators that keeps what went wrong in a callback, instead of losing it.
+    """One of TensorRT's IInt8 calibrators that keeps what goes wrong in a callback, instead of losing it.
 
     TensorRT takes an exception in a callback for the end of the data, so the build asks afterwards.
     """
@@ -51,8 +52,13 @@ class Int8Calibrator(Protocol):
     def get_algorithm(self) -> Any:
         """The `CalibrationAlgoType`; TensorRT's own base classes answer it."""
 
-    def raise_kept(self) -> None:
-        """Raise what a callback raised; nothing, if none did."""
+    def passes(self) -> Iterator[None]:
+        """One turn for each build that is needed; raises what a callback raised, after each."""
+
+
+# Makes a calibrator for a network and its optimization profile (None where all shapes are fixed), e.g.
+# lambda network, profile: EntropyCalibrator(batches, "model.cache", network=network, profile=profile)
+MakeCalibrator = Callable[[Any, Any], AbstractContextManager[Int8Calibrator]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class DynamicRanges:
     table: CalibrationTable
 
 
-ImplicitRanges = CalibrationTable | DynamicRanges | Int8Calibrator
+ImplicitRanges = CalibrationTable | DynamicRanges | MakeCalibrator
 
 
 @dataclass(frozen=True)

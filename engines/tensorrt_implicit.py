@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 from trt_ptq.calibrators.errors import EngineError
 from trt_ptq.calibrators.table.table import CalibrationTable
@@ -40,20 +39,25 @@ def build_implicit(library: Library, spec: EngineSpec, ranges: ImplicitRanges) -
             set_dynamic_ranges(build.network, ranges.table)
             return build.write(build.plan(), ("int8", "fp16", "dynamic_ranges"), missing)
         missing = ()
-        calibrator: Any = ranges
         if isinstance(ranges, CalibrationTable):
             missing = without_range(trt, build.network, ranges)
-            calibrator = table_calibrator(library, ranges)
-        algorithm = calibrator.get_algorithm()
-        if spec.settings.dla_core is not None and algorithm != trt.CalibrationAlgoType.ENTROPY_CALIBRATION_2:
-            raise EngineError(f"DLA needs the algorithm EntropyCalibration2 (EntropyCalibrator), not {algorithm.name}")
-        # The config keeps only a raw pointer: `calibrator` has to live until the build is over.
-        build.config.int8_calibrator = calibrator
-        if build.profile is not None:
-            build.config.set_calibration_profile(build.profile)
-        try:
-            plan = build.plan()
-        finally:
-            # Not `except`: a build on partial data ends well, as TensorRT sees it.
-            calibrator.raise_kept()
-    return build.write(plan, ("int8", "fp16", f"calibrator={algorithm.name}"), missing)
+            make = table_calibrator(library, ranges)
+        else:
+            make = ranges
+        if spec.settings.timing_cache is None:
+            # So that the second pass of a calibrator that needs two is short.
+            build.config.set_timing_cache(build.config.create_timing_cache(b""), ignore_mismatch=False)
+        with make(build.network, build.profile) as calibrator:
+            algorithm = calibrator.get_algorithm()
+            if spec.settings.dla_core is not None and algorithm != trt.CalibrationAlgoType.ENTROPY_CALIBRATION_2:
+                raise EngineError(
+                    f"DLA needs the algorithm EntropyCalibration2 (EntropyCalibrator), not {algorithm.name}"
+                )
+            # The config keeps only a raw pointer: `calibrator` has to live until the build is over.
+            build.config.int8_calibrator = calibrator
+            if build.profile is not None:
+                build.config.set_calibration_profile(build.profile)
+            plan = None
+            for _ in calibrator.passes():
+                plan = build.plan()
+        return build.write(plan, ("int8", "fp16", f"calibrator={algorithm.name}"), missing)
