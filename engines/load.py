@@ -54,7 +54,7 @@ def load_engine(path: Path) -> LoadedEngine:
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(
-            f"{path}: {library.title} {library.version} cannot load it: {complaints.first()}: an engine is for the "
+            f"{path}: {library.title} {library.version} cannot load it: {complaints.first()}; an engine is for the "
             "TensorRT and the kind of GPU that it was built with: build it here again"
         )
     return LoadedEngine(path, library, manifest, gpu, engine, complaints, runtime)
