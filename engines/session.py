@@ -20,7 +20,7 @@ from trt_ptq.engines.load import load_engine
 class EngineSession:
     """A loaded engine as a context manager; leaving it frees engine and buffers.
 
-    `precision` is the manifest's ("unknown" without one), `gpu` the device it runs on.
+    `precision` is the manifest's ("unknown" without one), `gpu` the device it runs on; `dtypes` are numpy's by tensor.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,7 +38,7 @@ class EngineSession:
         modes = {name: self.engine.get_tensor_mode(name) for name in names}
         self.inputs = tuple(name for name in names if modes[name] == trt.TensorIOMode.INPUT)
         self.outputs = tuple(name for name in names if modes[name] == trt.TensorIOMode.OUTPUT)
-        self._dtypes = {name: np.dtype(trt.nptype(self.engine.get_tensor_dtype(name))) for name in names}
+        self.dtypes = {name: np.dtype(trt.nptype(self.engine.get_tensor_dtype(name))) for name in names}
 
     def __enter__(self) -> EngineSession:
         with ExitStack() as stack:
@@ -68,13 +68,13 @@ class EngineSession:
         feeds = {}
         for name in self.inputs:
             if self.engine.is_shape_inference_io(name):
-                feeds[name] = np.array(self.engine.get_tensor_profile_values(0, name)[1], self._dtypes[name])
+                feeds[name] = np.array(self.engine.get_tensor_profile_values(0, name)[1], self.dtypes[name])
                 continue
             shape = shapes.get(name) or tuple(self.engine.get_tensor_shape(name))
             if -1 in shape:
                 shape = tuple(self.engine.get_tensor_profile_shape(name, 0)[1])
-            floating = np.issubdtype(self._dtypes[name], np.floating)
-            feeds[name] = (random.standard_normal(shape) if floating else np.zeros(shape)).astype(self._dtypes[name])
+            floating = np.issubdtype(self.dtypes[name], np.floating)
+            feeds[name] = (random.standard_normal(shape) if floating else np.zeros(shape)).astype(self.dtypes[name])
         return feeds
 
     def inspect(self) -> Inspection:
@@ -132,8 +132,8 @@ class EngineSession:
             raise DataError(f"{self.path} has inputs {', '.join(self.inputs)}, and was fed {', '.join(feeds)}")
         arrays = {name: np.ascontiguousarray(feeds[name]) for name in self.inputs}
         for name, array in arrays.items():
-            if array.dtype != self._dtypes[name]:
-                raise DataError(f"{self.path}: input {name!r} is {self._dtypes[name]}, and was fed {array.dtype}")
+            if array.dtype != self.dtypes[name]:
+                raise DataError(f"{self.path}: input {name!r} is {self.dtypes[name]}, and was fed {array.dtype}")
             if not self._context.set_input_shape(name, array.shape):
                 least, _, most = self.engine.get_tensor_profile_shape(name, 0)
                 raise DataError(
@@ -152,7 +152,7 @@ class EngineSession:
             shape = tuple(self._context.get_tensor_shape(name))
             if any(size < 0 for size in shape):
                 raise EngineError(f"{self.path}: the shape of output {name!r} depends on the data: not supported here")
-            results[name] = np.empty(shape, self._dtypes[name])
+            results[name] = np.empty(shape, self.dtypes[name])
             self._bind(name, results[name].nbytes)
         return results
 

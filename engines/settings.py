@@ -86,5 +86,4 @@ def save_timing_cache(config: Any, path: Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with config.get_timing_cache().serialize() as content:
-        write_atomic(path, bytes(content))
+    write_atomic(path, bytes(config.get_timing_cache().serialize()))

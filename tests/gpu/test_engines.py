@@ -139,6 +139,7 @@ def test_quantize_builds_compares_and_measures_on_the_gpu(cnn: Model, tmp_path: 
     job = QuantizeJob(cnn, Pictures(), "pictures", range_method("percentile", None), tmp_path / "out", backend="trt")
     report = quantize(job).report
     assert [engine.backend for engine in report.engines] == ["tensorrt", "tensorrt"]
+    assert len(report.measured) == 2, report.warnings
     fp16, int8 = report.measured
     assert (fp16.benchmark.precision, int8.benchmark.precision) == ("fp16", "int8")
     assert int8.layers.get("int8", 0) > 0
@@ -147,8 +148,12 @@ def test_quantize_builds_compares_and_measures_on_the_gpu(cnn: Model, tmp_path: 
     assert "median latency" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_the_commands_inspect_and_bench_give_json(build: Build) -> None:
+def test_the_commands_inspect_bench_and_compare_give_json(build: Build, tmp_path: Path) -> None:
     fp16, int8 = build("fp16"), build("int8")
+    np.savez(tmp_path / "images.npz", x=images(8))
+    command = ["compare", str(fp16), str(int8), "--data", str(tmp_path / "images.npz"), "--max-drop", "5%", "--json"]
+    compared = json.loads(CliRunner().invoke(app, command).stdout)
+    assert compared["comparison"]["samples"] == 8
     inspected = json.loads(CliRunner().invoke(app, ["inspect", str(int8), "--json"]).stdout)
     assert inspected["precisions"].get("int8", 0) > 0
     benched = json.loads(CliRunner().invoke(app, ["bench", str(fp16), str(int8), "--runs", "20", "--json"]).stdout)

@@ -22,6 +22,7 @@ from trt_ptq.engines.latency import Benchmark, benchmark
 from trt_ptq.engines.load import load_engine
 from trt_ptq.engines.session import EngineSession
 from trt_ptq.engines.spec import Precision
+from trt_ptq.graph.model import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,20 @@ def measure_engines(
         fidelity = compare_engines(against, path, source, track).outputs if against else {}
         measured.append(MeasuredEngine(timed, inspection.precisions(), len(inspection.reformats), fidelity))
     return measured
+
+
+def engine_inputs(path: Path) -> tuple[TensorSpec, ...]:
+    """The inputs of an engine.
+
+    Raises:
+        EngineError, MissingPackageError: see `load_engine`.
+    """
+    session = EngineSession(path)
+    shapes = {name: tuple(session.engine.get_tensor_shape(name)) for name in session.inputs}
+    return tuple(
+        TensorSpec(name, session.dtypes[name], tuple("?" if size == -1 else size for size in shape))
+        for name, shape in shapes.items()
+    )
 
 
 def compare_engines(reference: Path, candidate: Path, source: BatchSource, track: Track = untracked) -> Comparison:
