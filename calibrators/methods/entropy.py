@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from trt_ptq.calibrators.statistics.compiled import compiled
 from trt_ptq.calibrators.statistics.histogram import Histogram
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 
@@ -60,7 +60,7 @@ def without_gaps(histogram: Histogram) -> npt.NDArray[np.float64]:
     return spread
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def best_bin(counts: Array, last: int) -> int:
     """The bin whose centre is the best range, among the bins from 127 to `last`.
 

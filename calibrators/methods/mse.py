@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
+from trt_ptq.calibrators.statistics.compiled import compiled
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Mse:
         return float(min(best * histogram.bin_width, tensor.amax))
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def squared_error(counts: Array, moments: Array, edge: int) -> float:
     """Sum of squared errors, in bins squared, when [0, edge] is quantized to 127 levels and the rest clipped.
 
@@ -62,7 +62,7 @@ def squared_error(counts: Array, moments: Array, edge: int) -> float:
     return error
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def best_edge(counts: Array, last: int) -> int:
     """The bin edge, up to the end of bin `last`, with the least squared error; of equal ones the widest."""
     moments = np.zeros((3, counts.size + 1))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
+
+from trt_ptq.calibrators.statistics.compiled import compiled
 
 if TYPE_CHECKING:
     from trt_ptq.calibrators.batches import Array
@@ -20,7 +21,7 @@ _INFINITY_BITS = 0x7F800000
 _ABS_MASK = 0x7FFFFFFF
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def accumulate(values: Array, counts: Array, exponent: int) -> Any:
     """Add float32 `values` [n] to `counts` int64[4096] of |x| over [0, 2**exponent), which grows in place.
 
@@ -75,7 +76,7 @@ def accumulate(values: Array, counts: Array, exponent: int) -> Any:
     return exponent, zeros, nonfinite, lowest, highest
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _largest(block: Array) -> Any:
     """Bits of the largest magnitude: magnitudes of floats order like their bits, NaN above infinity."""
     bits = block.view(np.int32)
@@ -85,7 +86,7 @@ def _largest(block: Array) -> Any:
     return largest
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _flush(lanes: Array, counts: Array) -> None:
     """Move the counts of all lanes to `counts`."""
     for lane in range(lanes.shape[0]):
@@ -94,7 +95,7 @@ def _flush(lanes: Array, counts: Array) -> None:
             lanes[lane, i] = 0
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def fold(counts: Array, steps: int) -> None:
     """Widen the range of `counts` [4096] by 2**steps in place: neighbours are added in pairs, `steps` times."""
     shift = min(steps, 12)

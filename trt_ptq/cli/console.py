@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -55,7 +56,7 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str =
     for index, name in enumerate(head):
         table.add_column(name, overflow="fold", justify="left" if index == 0 else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))  # [brackets] in a tensor's name are no markup
     Console(highlight=False, width=None if out.is_terminal else _TABLE_WIDTH).print(table)
 
 

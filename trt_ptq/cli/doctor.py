@@ -2,37 +2,77 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from contextlib import suppress
 from importlib import metadata
 
 from trt_ptq.cli import console, options
 from trt_ptq.version import __version__
 
-_NEEDED = ("numpy", "onnx", "onnxruntime", "onnx-ir", "numba", "safetensors", "pydantic", "polygraphy")
-_OPTIONAL = {
-    "tensorrt-rtx-cu12": ("rtx", "builds engines, without a GPU"),
-    "pillow": ("images", "folders of images"),
+_UNHEALTHY = 1
+_NEEDED = {
+    "numpy": "numpy",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "onnx-ir": "onnx_ir",
+    "numba": "numba",
+    "safetensors": "safetensors",
+    "pydantic": "pydantic",
+    "polygraphy": "polygraphy",
 }
+_OPTIONAL = {  # package: module, extra, what it is for
+    "tensorrt-rtx-cu12": ("tensorrt_rtx", "rtx", "builds engines, without a GPU"),
+    "tensorrt": ("tensorrt", "trt11", "builds engines on a GPU; extra trt10 for INT8 calibrators"),
+    "pycuda": ("pycuda.driver", "trt10", "memory on the GPU"),
+    "cuda-bindings": ("cuda.bindings.driver", "trt11", "memory on the GPU"),
+    "pillow": ("PIL.Image", "images", "folders of images"),
+}
+_DISTRIBUTIONS = {"tensorrt": ("tensorrt-cu12", "tensorrt-cu13", "tensorrt")}  # NVIDIA's images have the last
 
 
 def doctor(json: options.Json = False) -> None:
-    """Say what is installed, and what to install for the rest.
+    """Say what is installed, and what to install for the rest; exit status 1 if a package is missing or does not load.
 
     Example: trt-ptq doctor
     """
-    found = {name: _version(name) for name in (*_NEEDED, *_OPTIONAL)}
+    modules = {**_NEEDED, **{name: module for name, (module, _, _) in _OPTIONAL.items()}}
+    found = {name: _version(name) for name in modules}
+    broken = {
+        name: reason
+        for name, module in modules.items()
+        if (found[name] is not None or name in _NEEDED) and (reason := _does_not_load(module))
+    }
     if json:
-        console.print_json({"trt-ptq": __version__, **found})
-        return
-    rows = [["trt-ptq", __version__, ""]]
-    for name, version in found.items():
-        extra, purpose = _OPTIONAL.get(name, ("", ""))
-        missing = f'{purpose}: pip install "trt-ptq[{extra}]"' if version is None else purpose
-        rows.append([name, version or "not installed", missing])
-    console.print_table(["package", "version", ""], rows)
+        console.print_json({"trt-ptq": __version__, **found, "broken": broken})
+    else:
+        rows = [["trt-ptq", __version__, ""]]
+        rows += [[name, version or "not installed", _note(name, version)] for name, version in found.items()]
+        console.print_table(["package", "version", ""], rows)
+    for name, reason in broken.items():
+        console.fail(f"{name} does not load: {reason}")
+    if broken:
+        sys.exit(_UNHEALTHY)
 
 
 def _version(package: str) -> str | None:
+    for distribution in _DISTRIBUTIONS.get(package, (package,)):
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(distribution)
+    return None
+
+
+def _does_not_load(module: str) -> str | None:
+    """Why `module` cannot be imported; None when it can."""
     try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+        importlib.import_module(module)
+    except Exception as error:  # a broken binary fails in ways of its own
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _note(package: str, version: str | None) -> str:
+    if package not in _OPTIONAL:
+        return ""
+    _, extra, purpose = _OPTIONAL[package]
+    return purpose if version is not None else f'{purpose}: pip install "trt-ptq[{extra}]"'
