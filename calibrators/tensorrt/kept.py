@@ -28,7 +28,8 @@ class Kept:
 
     def keep(self, error: BaseException | None) -> None:
         """Keep `error`, unless there is an earlier one."""
-        self._error = self._error or error
+        if self._error is None:
+            self._error = error
 
     def raise_kept(self) -> None:
         """Raise what was kept, if anything was."""

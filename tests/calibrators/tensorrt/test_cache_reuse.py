@@ -13,6 +13,7 @@ from tests.calibrators.tensorrt.building import batches
 from tests.calibrators.tensorrt.conftest import LATEST, Play
 from tests.calibrators.tensorrt.tables import cache_text, header
 from trt_ptq.calibrators.provenance import DataFingerprint
+from trt_ptq.version import __version__
 
 CALIBRATE = 'build = Build(); tell(**build_with(EntropyCalibrator(batches(5), "model.cache", **build.known), build))'
 OTHER_MODEL = """
@@ -52,7 +53,7 @@ def test_record_beside_the_cache_says_what_it_was_made_from(play: Play, tmp_path
         "algorithm": "EntropyCalibration2",
         "ranges": "entropy",
         "tensorrt": LATEST,
-        "trt_ptq": "0.1.0",
+        "trt_ptq": __version__,
         "model": None,
         "data": {"samples": 20, "digest": data.digest},
         "batches": 5,

@@ -109,7 +109,7 @@ def test_memory_is_allocated_once_for_each_input_and_slot(play: Play) -> None:
     assert outcome["counters"]["copies_to_device"] == 2 * 9
 
 
-def test_next_batch_is_loaded_while_tensorrt_holds_the_last_one(play: Play) -> None:
+def test_next_batch_is_loaded_before_tensorrt_asks_for_it(play: Play) -> None:
     outcome = play(
         """
         import threading
@@ -184,19 +184,32 @@ def test_progress_is_shown_by_the_track_that_is_passed(play: Play) -> None:
         ("KeyboardInterrupt()", "KeyboardInterrupt: "),
     ],
 )
-@pytest.mark.parametrize("fail_at", [0, 2])
-def test_exception_in_the_data_is_raised_after_the_build_and_no_cache_is_written(
-    play: Play, tmp_path: Path, version: str, calibrator: str, error: str, told: str, fail_at: int
+def test_exception_in_the_middle_is_raised_after_the_build_and_no_cache_is_written(
+    play: Play, tmp_path: Path, version: str, calibrator: str, error: str, told: str
 ) -> None:
     outcome = play(
         f"""
         build = Build()
-        calibrator = {calibrator}(after({fail_at}, {error}, batches(5)), "model.cache", **build.known)
+        calibrator = {calibrator}(after(2, {error}, batches(5)), "model.cache", **build.known)
         tell(**build_with(calibrator, build))
         """,
         version=version,
     )
     assert outcome["raised"] == told
+    assert list(tmp_path.iterdir()) == []
+    assert_nothing_leaked(outcome)
+
+
+def test_exception_before_the_first_batch_is_raised_after_the_build(play: Play, tmp_path: Path) -> None:
+    outcome = play(
+        """
+        build = Build()
+        calibrator = EntropyCalibrator(after(0, ValueError("no disk"), []), "model.cache", **build.known)
+        tell(**build_with(calibrator, build))
+        """
+    )
+    assert outcome["raised"] == "ValueError: no disk"
+    assert outcome["plans"] == [None]
     assert list(tmp_path.iterdir()) == []
     assert_nothing_leaked(outcome)
 
