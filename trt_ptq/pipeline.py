@@ -9,7 +9,7 @@ from trt_ptq.accuracy.compare import Comparison, compare_models, fidelity_losses
 from trt_ptq.accuracy.engines import MeasuredEngine, measure_engines
 from trt_ptq.accuracy.evaluate import Evaluate, Metrics, evaluate_model, metric_losses
 from trt_ptq.accuracy.verdict import EXCELLENT_BELOW, judge
-from trt_ptq.calibrators.batches import BatchSource
+from trt_ptq.calibrators.batches import BatchSource, Track, untracked
 from trt_ptq.calibrators.errors import DataError, EngineError, MissingPackageError, ModelError
 from trt_ptq.calibrators.files import check_writable, write_atomic
 from trt_ptq.calibrators.methods import RangeMethod
@@ -17,7 +17,7 @@ from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.calibrators.table.store import save_table
 from trt_ptq.calibrators.table.table import derive_table
-from trt_ptq.collect.collector import Nonfinite, Track, collect, untracked
+from trt_ptq.collect.collector import Nonfinite, collect
 from trt_ptq.data.audit import AuditedSource
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.shapes import ShapeWatch, profiles_from_shapes
