@@ -61,6 +61,13 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> Non
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_reader_that_has_the_old_file_open_reads_it_to_its_end(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "f", "old")
+    with (tmp_path / "f").open() as reader:
+        write_atomic(tmp_path / "f", "new")
+        assert reader.read() == "old"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_kill_9_in_the_middle_leaves_the_old_file_whole(tmp_path: Path) -> None:
     path = tmp_path / "f.npz"

@@ -15,9 +15,8 @@ from polygraphy.logger import G_LOGGER
 
 from trt_ptq.accuracy.compare import Comparison
 from trt_ptq.accuracy.fidelity import FidelityMeter, OutputFidelity
-from trt_ptq.calibrators.batches import BatchSource, sample_count
+from trt_ptq.calibrators.batches import BatchSource, Track, sample_count, untracked
 from trt_ptq.calibrators.errors import DataError, EngineError
-from trt_ptq.collect.collector import Track, untracked
 from trt_ptq.engines.latency import Benchmark, benchmark
 from trt_ptq.engines.load import load_engine
 from trt_ptq.engines.session import EngineSession

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.calibrators.measured import measure
 from trt_ptq.calibrators.methods import Entropy
-from trt_ptq.calibrators.methods.entropy import LEVELS, best_bin, without_gaps
+from trt_ptq.calibrators.methods.entropy import LEVELS, best_bin, cumulative, divergence, without_gaps
 from trt_ptq.calibrators.statistics.histogram import Histogram
 from trt_ptq.calibrators.statistics.kernels import BINS
 
@@ -104,6 +104,15 @@ def test_chooses_the_bin_of_the_literal_reference(size: int, seed: int, shape: s
     if found != expected:  # both sums round: only a tie to the last digits may be decided otherwise
         assert divergences[found] == pytest.approx(divergences[expected], abs=3e-9)
         assert abs(abs(divergences[found] - divergences[expected]) - 1e-9) < 1e-11
+
+
+@pytest.mark.parametrize("shape", ["bell", "tail", "sparse", "levels", "shapeless"])
+def test_the_divergence_of_every_bin_is_that_of_the_literal_reference(shape: str) -> None:
+    """Also of bins 190, 317 and 444, where the border of a coarse bin falls on the middle of a bin."""
+    counts = histogram_of(460, 3, shape)
+    mass, entropy = cumulative(without_gaps(Histogram(0, counts)), 459)
+    for candidate, expected in literal_divergences(counts).items():
+        assert divergence(mass, entropy, candidate) / mass[-1] == pytest.approx(expected, abs=1e-11)
 
 
 @pytest.mark.parametrize("shape", ["bell", "tail", "sparse", "levels"])
