@@ -22,7 +22,7 @@ def build_trt(spec: EngineSpec) -> EngineManifest:
         MissingPackageError: TensorRT is not installed.
         OutputError: the engine cannot be written.
     """
-    library = tensorrt()
+    library = tensorrt("trt10" if spec.implicit is not None else "trt11")
     if gpu_name() is None:
         raise EngineError(
             "TensorRT builds only where an NVIDIA GPU is, and there is none here: --backend rtx needs none"

@@ -37,13 +37,13 @@ class Library:
             raise EngineError(f"{self.title} {self.version} has no {what}: leave that out, or use another backend")
 
 
-def tensorrt() -> Library:
-    """TensorRT.
+def tensorrt(extra: str = "trt11") -> Library:
+    """TensorRT; `extra` is what to install where it is missing: "trt10" for calibrators.
 
     Raises:
         MissingPackageError: it is not installed.
     """
-    return Library("tensorrt", "TensorRT", require("tensorrt", extra="trt10"))
+    return Library("tensorrt", "TensorRT", require("tensorrt", extra))
 
 
 def tensorrt_rtx() -> Library:

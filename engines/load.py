@@ -30,7 +30,7 @@ def load_engine(path: Path) -> LoadedEngine:
     """Load an engine with the TensorRT that its manifest names; without a manifest, with TensorRT.
 
     Raises:
-        EngineError: no such file, not the file of its manifest, of another TensorRT, no GPU, or refused by TensorRT;
+        EngineError: no such file, not the file of its manifest, no GPU, of another TensorRT, or refused by TensorRT;
             with its own first complaint.
         MissingPackageError: the TensorRT that it needs is not installed.
     """
@@ -41,12 +41,12 @@ def load_engine(path: Path) -> LoadedEngine:
     manifest = read_manifest(path) if manifest_path(path).exists() else None
     if manifest is not None and manifest.sha256 != hashlib.sha256(plan).hexdigest():
         raise EngineError(f"{path}: not the file that {manifest_path(path).name} describes: damaged, or replaced")
-    library = tensorrt_rtx() if manifest is not None and manifest.backend == "tensorrt-rtx" else tensorrt()
-    if manifest is not None:
-        _check_version(path, manifest, library)
     gpu = gpu_name()
     if gpu is None:
         raise EngineError(f"{path}: an engine runs only on an NVIDIA GPU, and there is none here")
+    library = tensorrt_rtx() if manifest is not None and manifest.backend == "tensorrt-rtx" else tensorrt()
+    if manifest is not None:
+        _check_version(path, manifest, library)
     complaints = Complaints(library)
     runtime = library.module.Runtime(complaints.logger)
     if manifest is not None and "version_compatible" in manifest.flags:

@@ -68,7 +68,12 @@ def test_a_setting_that_rtx_does_not_honour_is_refused(cnn_path: Path, arguments
 
 @NO_TENSORRT
 def test_tensorrt_that_is_not_installed_says_how_to_get_it(cnn_path: Path) -> None:
-    assert 'pip install "trt-ptq[trt10]"' in build(cnn_path, "--backend", "trt")
+    assert 'pip install "trt-ptq[trt11]"' in build(cnn_path, "--backend", "trt")
+
+
+@NO_TENSORRT
+def test_implicit_without_tensorrt_says_how_to_get_the_last_line_with_calibrators(cnn_path: Path, table: Path) -> None:
+    assert 'pip install "trt-ptq[trt10]"' in build(cnn_path, "--backend", "trt", "--table", table, "--implicit")
 
 
 def test_an_unknown_backend_is_refused_with_those_there_are(cnn_path: Path) -> None:
