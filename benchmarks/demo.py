@@ -19,7 +19,7 @@ ARGUMENTS = [
     "--shape",
     "x=1x3x48x160:8x3x48x320:16x3x48x640",
     "--max-drop",
-    "3%",
+    "5%",
     "--out",
     str(OUT),
 ]

@@ -1,1 +1,31 @@
-"""From activations to a calibration table, and from batches to TensorRT."""
+"""From activations to a calibration table, and from batches to TensorRT.
+
+The calibrator classes below are loaded when they are first used: importing this package imports next to nothing, and
+TensorRT is looked for only when a calibrator is made.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trt_ptq.calibrators.tensorrt.fed import EntropyCalibrator as EntropyCalibrator
+    from trt_ptq.calibrators.tensorrt.fed import MinMaxCalibrator as MinMaxCalibrator
+    from trt_ptq.calibrators.tensorrt.percentile import PercentileCalibrator as PercentileCalibrator
+    from trt_ptq.calibrators.tensorrt.served import TableCalibrator as TableCalibrator
+
+_HOME = {
+    "EntropyCalibrator": "fed",
+    "MinMaxCalibrator": "fed",
+    "PercentileCalibrator": "percentile",
+    "TableCalibrator": "served",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.tensorrt.{_HOME[name]}"), name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,3 +37,11 @@ def sample_count(feeds: Feeds) -> int:
     """Samples in a batch: the length of the first axis that the inputs share, else 1."""
     lengths = {np.shape(array)[0] for array in feeds.values() if np.ndim(array) > 0}
     return lengths.pop() if len(lengths) == 1 else 1
+
+
+Track = Callable[[Iterable[Batch], str, "int | None"], Iterable[Batch]]
+
+
+def untracked(batches: Iterable[Batch], _description: str, _total: int | None) -> Iterable[Batch]:
+    """Passes batches on without showing progress: the default for every `track`."""
+    return batches

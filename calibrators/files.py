@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trt_ptq.calibrators.errors import OutputError
@@ -18,7 +19,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder or the file cannot be written. The old file is untouched then.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.parent / f".trt-ptq-{secrets.token_hex(4)}.tmp"
+    _try(path, lambda: _refuse_special(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -31,7 +33,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # below a file, or after the rename, there is nothing to remove
+            temporary.unlink()
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -46,12 +49,24 @@ def check_writable(path: Path, is_folder: bool = False) -> None:
     Raises:
         OutputError: with the reason.
     """
-    if not is_folder and path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder; name a file")
+    if not is_folder:
+        _try(path, lambda: _refuse_special(path))
     probe = (path if is_folder else path.parent) / f".trt-ptq-{secrets.token_hex(4)}.tmp"
     _try(path, lambda: probe.parent.mkdir(parents=True, exist_ok=True))
     _try(path, lambda: probe.write_bytes(b""))
     probe.unlink()
+
+
+def _refuse_special(path: Path) -> None:
+    """Only a file may be replaced: renaming over /dev/null would destroy the device."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return  # nothing there yet; a missing or impossible folder is told when it is made
+    if stat.S_ISDIR(mode):
+        raise OutputError(f"cannot write {path}: it is a folder; name a file")
+    if not stat.S_ISREG(mode):
+        raise OutputError(f"cannot write {path}: it is a device or pipe; name a file")
 
 
 def _try(path: Path, action: Callable[[], object]) -> None:

@@ -16,7 +16,8 @@ def require(module: str, extra: str) -> Any:
     """
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: a shared library that does not load
+        reason = " ".join(str(error).split())
         raise MissingPackageError(
-            f'{module} is needed here and could not be imported ({error}): pip install "trt-ptq[{extra}]"'
+            f'{module} is needed here and could not be imported ({reason}): pip install "trt-ptq[{extra}]"'
         ) from error

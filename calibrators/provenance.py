@@ -47,10 +47,10 @@ class DataFingerprint:
 
     @classmethod
     def of(cls, feeds: Feeds) -> DataFingerprint:
-        """Fingerprint of one batch; inputs without the shared first axis count as part of every sample."""
+        """Fingerprint of one batch; an input without axes counts as part of every sample."""
         samples = sample_count(feeds)
         names = sorted(feeds)
-        arrays = {name: np.ascontiguousarray(feeds[name]) for name in names}
+        arrays = {name: np.asarray(feeds[name]) for name in names}
         total = 0
         for index in range(samples):
             hasher = hashlib.blake2b(digest_size=16)

@@ -4,12 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trt_ptq.calibrators.errors import UsageError
+from trt_ptq.calibrators.errors import EngineError, UsageError
+from trt_ptq.engines.driver import gpu_name
+from trt_ptq.engines.library import has_tensorrt, tensorrt
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec
+from trt_ptq.engines.tensorrt_explicit import build_explicit
+from trt_ptq.engines.tensorrt_implicit import build_implicit
 from trt_ptq.engines.tensorrt_rtx import build_rtx
 
-BACKENDS: dict[str, Callable[[EngineSpec], EngineManifest]] = {"rtx": build_rtx}
+
+def build_trt(spec: EngineSpec) -> EngineManifest:
+    """Build with TensorRT: implicit with calibrated ranges, explicit without.
+
+    Raises:
+        EngineError: there is no GPU, or the builder refuses.
+        MissingPackageError: TensorRT is not installed.
+        OutputError: the engine cannot be written.
+    """
+    library = tensorrt("trt10" if spec.implicit is not None else "trt11")
+    if gpu_name() is None:
+        raise EngineError(
+            "TensorRT builds only where an NVIDIA GPU is, and there is none here: --backend rtx needs none"
+        )
+    if spec.implicit is not None:
+        return build_implicit(library, spec, spec.implicit)
+    return build_explicit(library, spec)
+
+
+BACKENDS: dict[str, Callable[[EngineSpec], EngineManifest]] = {"trt": build_trt, "rtx": build_rtx}
 
 
 def check_backend(name: str) -> None:
@@ -22,6 +45,18 @@ def check_backend(name: str) -> None:
         raise UsageError(f"unknown backend {name!r}: choose one of auto, {', '.join(BACKENDS)}")
 
 
+def choose_backend(name: str) -> str:
+    """The backend that `name` means here: "auto" is TensorRT where it is installed and finds a GPU, else RTX.
+
+    Raises:
+        UsageError: unknown backend.
+    """
+    check_backend(name)
+    if name != "auto":
+        return name
+    return "trt" if has_tensorrt() and gpu_name() is not None else "rtx"
+
+
 def build_engine(spec: EngineSpec, backend: str = "auto") -> EngineManifest:
     """Build the engine of `spec` and write it with its manifest; "auto" is the best backend there is here.
 
@@ -29,5 +64,4 @@ def build_engine(spec: EngineSpec, backend: str = "auto") -> EngineManifest:
         UsageError: unknown backend.
         EngineError, MissingPackageError, OutputError: see the backend.
     """
-    check_backend(backend)
-    return BACKENDS["rtx" if backend == "auto" else backend](spec)
+    return BACKENDS[choose_backend(backend)](spec)

@@ -9,22 +9,29 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from trt_ptq.calibrators.errors import EngineError
 from trt_ptq.calibrators.files import write_atomic
 from trt_ptq.calibrators.provenance import ModelIdentity
+from trt_ptq.engines.spec import Precision
 
 
 class EngineManifest(BaseModel):
-    """Facts about one engine file. `gpu` is None for an engine that was built without one."""
+    """Facts about one engine file.
+
+    `gpu` is None for an engine that was built without one; `flags` are what the builder was told; `without_range`
+    names tensors that have no INT8 range in an implicit build, so that what makes or reads them runs in FP16.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backend: str
     backend_version: str
-    precision: str
+    precision: Precision
     source: ModelIdentity
     profiles: dict[str, str]
     gpu: str | None
     build_seconds: float
     size_bytes: int
     sha256: str
+    flags: tuple[str, ...] = ()
+    without_range: tuple[str, ...] = ()
 
 
 def manifest_path(engine: Path) -> Path:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trt_ptq.calibrators.table.table import CalibrationTable as CalibrationTable
     from trt_ptq.calibrators.table.table import derive_table as derive_table
     from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache as TensorRTCache
-    from trt_ptq.collect.collector import collect as collect
+    from trt_ptq.collect.collector import collect as collect_statistics  # noqa: F401 - a public name
     from trt_ptq.data.open import open_source as open_source
     from trt_ptq.engines.build import build_engine as build_engine
     from trt_ptq.engines.spec import EngineSpec as EngineSpec
@@ -52,7 +52,7 @@ _HOME = {
     "calibrators.table.store": ("load_table", "save_table"),
     "calibrators.table.table": ("CalibrationTable", "derive_table"),
     "calibrators.table.tensorrt_cache": ("TensorRTCache",),
-    "collect.collector": ("collect",),
+    "collect.collector": ("collect_statistics",),
     "data.open": ("open_source",),
     "engines.build": ("build_engine",),
     "engines.spec": ("EngineSpec",),
@@ -62,6 +62,7 @@ _HOME = {
     "graph.taps": ("choose_taps",),
     "pipeline": ("QuantizeJob", "quantize"),
 }
+_RENAMED = {"collect_statistics": "collect"}  # trt_ptq.collect is the package
 _MODULE_OF = {name: f"{__name__}.{module}" for module, names in _HOME.items() for name in names}
 
 __all__ = ["__version__", *sorted(_MODULE_OF)]  # noqa: PLE0604 - a test compares it with the imports above
@@ -70,4 +71,4 @@ __all__ = ["__version__", *sorted(_MODULE_OF)]  # noqa: PLE0604 - a test compare
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULE_OF[name]), name)
+    return getattr(import_module(_MODULE_OF[name]), _RENAMED.get(name, name))

@@ -6,17 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trt_ptq.accuracy.compare import Comparison, compare_models, fidelity_losses
+from trt_ptq.accuracy.engines import MeasuredEngine, measure_engines
 from trt_ptq.accuracy.evaluate import Evaluate, Metrics, evaluate_model, metric_losses
 from trt_ptq.accuracy.verdict import EXCELLENT_BELOW, judge
-from trt_ptq.calibrators.batches import BatchSource
-from trt_ptq.calibrators.errors import EngineError, MissingPackageError, ModelError
+from trt_ptq.calibrators.batches import BatchSource, Track, untracked
+from trt_ptq.calibrators.errors import DataError, EngineError, MissingPackageError, ModelError
 from trt_ptq.calibrators.files import check_writable, write_atomic
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.calibrators.table.store import save_table
 from trt_ptq.calibrators.table.table import derive_table
-from trt_ptq.collect.collector import Nonfinite, Track, collect, untracked
+from trt_ptq.collect.collector import Nonfinite, collect
 from trt_ptq.data.audit import AuditedSource
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.shapes import ShapeWatch, profiles_from_shapes
@@ -98,6 +99,7 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     int8 = comparisons["int8"]
     losses = metric_losses(metrics["fp32"], metrics["int8"]) if metrics else fidelity_losses(int8)
     engines, engine_error = _build(job, files, profiles, warnings)
+    measured = _measure_engines(job, engines, held_out, warnings)
     report = Report(
         tool=f"trt_ptq {__version__}",
         model=str(job.model.path),
@@ -119,6 +121,7 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
             for precision in sorted(files, key=("fp32", "fp16", "int8").index)
         ],
         engines=engines,
+        measured=measured,
         verdict=judge(losses, job.max_drop),
         warnings=warnings,
     )
@@ -166,7 +169,7 @@ def _build(
             continue
         spec = EngineSpec(
             onnx=files[precision],
-            engine=job.out / f"model.{precision}.engine",
+            engine=_engine_path(job, precision),
             precision=precision,
             source=job.model.identity,
             profiles=profiles,
@@ -180,3 +183,23 @@ def _build(
             warnings.append(f"no {precision} engine was built: {error}")
             return built, error
     return built, None
+
+
+def _engine_path(job: QuantizeJob, precision: str) -> Path:
+    return job.out / f"model.{precision}.engine"
+
+
+def _measure_engines(
+    job: QuantizeJob, engines: list[EngineManifest], held_out: BatchSource, warnings: list[str]
+) -> list[MeasuredEngine]:
+    """Latency, layers and fidelity of what TensorRT built here; empty without a GPU. A failure is told, no more."""
+    built: dict[Precision, Path] = {
+        one.precision: _engine_path(job, one.precision) for one in engines if one.backend == "tensorrt"
+    }
+    if not built:
+        return []
+    try:
+        return measure_engines(built, held_out, job.track)
+    except (DataError, EngineError, MissingPackageError) as error:
+        warnings.append(f"the engines were built, but not measured: {error}")
+        return []

@@ -44,6 +44,7 @@ def _import_file(path: Path) -> ModuleType:
         names.insert(0, root.name)
         root = root.parent
     dotted = ".".join(names)
+    alone = f"trt_ptq_user_file_{path.stem}"  # a name of its own: the file may be called like a module of others
     loaded = sys.modules.get(dotted)
     if loaded is not None and Path(loaded.__file__ or "").resolve() == path:
         return loaded
@@ -51,9 +52,10 @@ def _import_file(path: Path) -> ModuleType:
     try:
         if len(names) > 1:
             return importlib.import_module(dotted)
-        found = importlib.util.spec_from_file_location(dotted, path)
+        found = importlib.util.spec_from_file_location(alone, path)
         assert found is not None and found.loader is not None
         module = importlib.util.module_from_spec(found)
+        sys.modules[alone] = module  # dataclasses look their module up
         found.loader.exec_module(module)
         return module
     finally:

@@ -48,7 +48,7 @@ def model() -> Path:
     )
 
 
-def calibration(*, samples: int = 256) -> Iterator[Feeds]:
+def calibration(*, samples: int = 320) -> Iterator[Feeds]:
     """Batches of rendered lines, none of which is in the test set."""
     for batch in _batches("calibration", samples):
         yield batch.feeds()

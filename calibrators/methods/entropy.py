@@ -61,37 +61,49 @@ def without_gaps(histogram: Histogram) -> npt.NDArray[np.float64]:
 
 
 @compiled
-def best_bin(counts: Array, last: int) -> int:
-    """The bin whose centre is the best range, among the bins from 127 to `last`.
+def divergence(mass: Array, entropy: Array, candidate: int) -> float:
+    """Total count times the divergence, in nats, of the range that ends in bin `candidate`.
 
-    With T counts in all and C_j of them in coarse bin j, made of w_j bins,
-    T * divergence = sum_i p_i log p_i - sum_j C_j log(C_j / w_j): with cumulative sums of p and of p log p that
-    is O(127) a candidate.
+    With C_j counts in coarse bin j, made of w_j bins, that is sum_i p_i log p_i - sum_j C_j log(C_j / w_j): O(127)
+    with `mass` and `entropy`, the cumulative sums [bins + 1] of p and of p log p.
     """
+    total = mass[-1]
+    folded = total - mass[candidate]
+    result: float = entropy[candidate] + (folded * np.log(folded) if folded > 0 else 0.0)  # 0: less than rounding
+    start = 1
+    for level in range(1, LEVELS + 1):
+        # Bin i lies in coarse bin floor((i + 1/2) * 127 / (candidate + 1/2)): in integers.
+        stop = (level * (2 * candidate + 1) + LEVELS - 1) // LEVELS // 2
+        if level == LEVELS:
+            inside = total - mass[start]
+            stop = candidate + 1
+        else:
+            inside = mass[stop] - mass[start]
+        if inside > 0:
+            result -= inside * np.log(inside / (stop - start))
+        start = stop
+    return result
+
+
+@compiled
+def cumulative(counts: Array, last: int) -> tuple[Array, Array]:
+    """Cumulative sums [last + 2] of the counts p up to bin `last`, and of p log p."""
     mass = np.zeros(last + 2)
     entropy = np.zeros(last + 2)
     for i in range(last + 1):
         count = counts[i]
         mass[i + 1] = mass[i] + count
         entropy[i + 1] = entropy[i] + (count * np.log(count) if count > 0 else 0.0)
-    total = mass[last + 1]
+    return mass, entropy
 
+
+@compiled
+def best_bin(counts: Array, last: int) -> int:
+    """The bin whose centre is the best range, among the bins from 127 to `last`."""
+    mass, entropy = cumulative(counts, last)
     best, least = last, np.inf
     for candidate in range(last, LEVELS - 1, -1):
-        folded = total - mass[candidate]
-        divergence = entropy[candidate] + folded * np.log(folded)
-        start = 1
-        for level in range(1, LEVELS + 1):
-            # Bin i lies in coarse bin floor((i + 1/2) * 127 / (candidate + 1/2)): in integers.
-            stop = (level * (2 * candidate + 1) + LEVELS - 1) // LEVELS // 2
-            if level == LEVELS:
-                inside = total - mass[start]
-                stop = candidate + 1
-            else:
-                inside = mass[stop] - mass[start]
-            if inside > 0:
-                divergence -= inside * np.log(inside / (stop - start))
-            start = stop
-        if divergence < least - _TIE * total:
-            best, least = candidate, divergence
+        lost = divergence(mass, entropy, candidate)
+        if lost < least - _TIE * mass[-1]:
+            best, least = candidate, lost
     return best

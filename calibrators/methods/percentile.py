@@ -18,7 +18,7 @@ class Percentile:
 
     @property
     def name(self) -> str:
-        return f"percentile {self.percentile:g}"
+        return f"percentile {float(self.percentile)!r}".removesuffix(".0")
 
     def __post_init__(self) -> None:
         if not 0 < self.percentile <= 100:

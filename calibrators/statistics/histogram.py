@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trt_ptq.calibrators.errors import StatisticsError
-from trt_ptq.calibrators.statistics.kernels import BINS, MIN_EXPONENT, fold
+from trt_ptq.calibrators.statistics.kernels import BINS, MAX_EXPONENT, MIN_EXPONENT, fold
 
 Counts = npt.NDArray[np.int64]
 
@@ -59,5 +59,5 @@ class Histogram:
             raise StatisticsError(
                 f"a histogram needs int64 [{BINS}] counts, got {self.counts.dtype} {self.counts.shape}"
             )
-        if self.exponent < MIN_EXPONENT or (self.counts < 0).any():
+        if not MIN_EXPONENT <= self.exponent <= MAX_EXPONENT or (self.counts < 0).any():
             raise StatisticsError("a histogram has a negative count or an impossible range")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 BINS = 4096
 MIN_EXPONENT = -115  # 2**(12 - exponent) must stay a finite float32
+MAX_EXPONENT = 128  # every finite float32 is below 2**128
 _BLOCK = 4096  # values; the range pass leaves a block in cache for the counting pass
 _LANES = 4  # equal neighbours would wait for each other's increment in a single histogram
 _LANE_LIMIT = 2**31 - 1  # what an int32 lane can count

@@ -26,6 +26,9 @@ class Statistics:
     tensors: Mapping[str, TensorStatistics]
     shares_range: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tools", tuple(sorted(set(self.tools))))  # merged shards name them in the same order
+
     def merge(self, other: Statistics) -> Statistics:
         """Statistics over both data sets: exact, associative, commutative.
 
@@ -49,7 +52,7 @@ class Statistics:
         return Statistics(
             model=self.model,
             data=self.data + other.data,
-            tools=tuple(sorted({*self.tools, *other.tools})),
+            tools=self.tools + other.tools,
             tensors={name: self.tensors[name].merge(other.tensors[name]) for name in sorted(self.tensors)},
             shares_range=self.shares_range,
         )

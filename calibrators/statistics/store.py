@@ -1,17 +1,18 @@
 """Statistics on disk: one safetensors file, the numbers as stacked arrays, the rest as JSON in its header.
 
-The same statistics give the same bytes.
+The same statistics give the same bytes; a digest over all of them tells damage.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from trt_ptq.calibrators.batches import Array
@@ -31,6 +32,7 @@ _SCALARS = {
     "minimum": np.float32,
     "maximum": np.float32,
 }
+_ARRAYS = {**_SCALARS, "exponent": np.int32, "histogram": np.int64}
 
 
 def save_statistics(statistics: Statistics, path: Path) -> None:
@@ -45,7 +47,7 @@ def save_statistics(statistics: Statistics, path: Path) -> None:
         key: np.array([getattr(row, key) for row in rows], dtype) for key, dtype in _SCALARS.items()
     }
     arrays["exponent"] = np.array([row.histogram.exponent for row in rows], np.int32)
-    arrays["histogram"] = np.stack([row.histogram.counts for row in rows])
+    arrays["histogram"] = np.array([row.histogram.counts for row in rows], np.int64).reshape(-1, BINS)
     header = {
         "format": _FORMAT,
         "model": asdict(statistics.model),
@@ -54,8 +56,10 @@ def save_statistics(statistics: Statistics, path: Path) -> None:
         "tensors": names,
         "shares_range": dict(sorted(statistics.shares_range.items())),
     }
+    text = json.dumps(header)
+    arrays["digest"] = _digest(text, arrays)
     # One metadata key: safetensors writes several in random order.
-    write_atomic(path, save(arrays, {"trt_ptq": json.dumps(header)}))
+    write_atomic(path, save(arrays, {"trt_ptq": text}))
 
 
 def load_statistics(path: Path) -> Statistics:
@@ -64,26 +68,39 @@ def load_statistics(path: Path) -> Statistics:
     Raises:
         StatisticsError: no such file, another format, or damage.
     """
-    if not path.is_file():
-        raise StatisticsError(f"{path}: no such statistics file; `trt-ptq calibrate` makes one")
     try:
+        if not path.is_file():
+            raise StatisticsError(f"{path}: no such statistics file; `trt-ptq calibrate` makes one")
         with safe_open(path, "numpy") as file:
-            header = json.loads((file.metadata() or {}).get("trt_ptq", "{}"))
-            if header.get("format") != _FORMAT:
+            text = (file.metadata() or {}).get("trt_ptq", "{}")
+            header = json.loads(text)
+            if not isinstance(header, dict) or header.get("format") != _FORMAT:
                 raise StatisticsError(f'{path}: not a statistics file of this version ("{_FORMAT}")')
-            arrays = {key: file.get_tensor(key) for key in [*_SCALARS, "exponent", "histogram"]}
+            arrays = {key: file.get_tensor(key) for key in _ARRAYS}
+            if not np.array_equal(file.get_tensor("digest"), _digest(text, arrays)):
+                raise ValueError("its content does not fit its digest")
         return _parse(header, arrays)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise StatisticsError(f"{path}: damaged or not a statistics file: {error}") from error
     except StatisticsError as error:
         raise StatisticsError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
+    except Exception as error:  # safetensors, JSON and NumPy raise many kinds for damaged files
+        reason = " ".join(str(error).split())
+        raise StatisticsError(f"{path}: damaged or not a statistics file: {reason}") from error
+
+
+def _digest(header: str, arrays: dict[str, Array]) -> Array:
+    """BLAKE2b of the header and of each array's type, shape and content: uint8 [16]."""
+    hasher = hashlib.blake2b(header.encode(), digest_size=16)
+    for key in _ARRAYS:
+        array = arrays[key]
+        hasher.update(f"{key}|{array.dtype.str}|{array.shape}|".encode())
+        hasher.update(np.ascontiguousarray(array).data)
+    return np.frombuffer(hasher.digest(), np.uint8)
 
 
 def _parse(header: dict[str, Any], arrays: dict[str, Array]) -> Statistics:
     names: list[str] = header["tensors"]
-    if arrays["histogram"].shape != (len(names), BINS) or any(
-        arrays[key].shape != (len(names),) for key in [*_SCALARS, "exponent"]
-    ):
+    shapes = {key: (len(names),) for key in _ARRAYS} | {"histogram": (len(names), BINS)}
+    if any(arrays[key].shape != shapes[key] or arrays[key].dtype != dtype for key, dtype in _ARRAYS.items()):
         raise ValueError("its arrays do not fit its list of tensors")
     columns = {key: arrays[key].tolist() for key in [*_SCALARS, "exponent"]}
     tensors = {}

@@ -67,7 +67,8 @@ class TensorAccumulator:
 
     def update(self, values: Array) -> int:
         """Add floating-point `values` of any shape (rounded to float32); returns how many were not finite."""
-        flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and counted so
+            flat = np.ascontiguousarray(values, np.float32).reshape(-1)
         self._exponent, zeros, nonfinite, lowest, highest = accumulate(flat, self._counts, self._exponent)
         finite = flat.size - nonfinite
         self._finite += finite

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from trt_ptq.calibrators.table.table import INT8_MAX, SMALLEST_SCALE
+from trt_ptq.calibrators.table.table import INT8_MAX, usable
 from trt_ptq.calibrators.table.tensorrt_cache import ALGORITHMS, LAST_WITH_CALIBRATORS, TensorRTCache
 
 _FAR = 1e6  # a range that many times the median one is a mask constant, not an activation
@@ -43,7 +42,7 @@ def _header(cache: TensorRTCache) -> list[CacheFinding]:
         effect = f"TensorRT {cache.version.major} has no calibrators and reads no cache"
         remedy = "make a Q/DQ model of it: trt-ptq qdq MODEL --table CACHE"
         findings.append(CacheFinding("error", "version", cache.header, effect, remedy))
-    if cache.newline != "\n":
+    if "\r" in cache.newline + cache.ending:
         effect = "TensorRT writes LF; how it reads CRLF is not documented"
         remedy = "convert it: trt-ptq cache retarget writes LF"
         findings.append(CacheFinding("warning", "line-ending", cache.header, effect, remedy))
@@ -55,14 +54,14 @@ def _header(cache: TensorRTCache) -> list[CacheFinding]:
 
 def _entries(cache: TensorRTCache) -> list[CacheFinding]:
     scales = cache.scales()
-    usual = statistics.median([one for one in scales.values() if math.isfinite(one)] or [1.0])
+    usual = statistics.median([one for one in scales.values() if usable(one * INT8_MAX)] or [1.0])
     repeated = {name for name, count in Counter(name for name, _ in cache.entries).items() if count > 1}
     findings = []
     for name, scale in scales.items():
         if name in repeated:
             effect, remedy = "which of its scales TensorRT takes is not documented", "keep one line of it"
             findings.append(CacheFinding("error", "duplicate", name, effect, remedy))
-        if not (math.isfinite(scale) and scale >= SMALLEST_SCALE):
+        if not usable(scale * INT8_MAX):
             effect = f"scale {scale:g}: TensorRT refuses it or the tensor becomes all zeros"
             remedy = "a dead tensor, or NaN in the data: remove the line or calibrate again"
             findings.append(CacheFinding("error", "scale", name, effect, remedy))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,12 +13,13 @@ from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
 from trt_ptq.calibrators.statistics.statistics import Statistics
 
 INT8_MAX = 127
+LARGEST_SCALE = float(np.finfo(np.float32).max)
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)  # TensorRT refuses zero and denormal scales
 
 
 def usable(amax: float) -> bool:
     """Whether a range gives a scale that TensorRT takes: finite, and no denormal float32."""
-    return math.isfinite(amax) and amax / INT8_MAX >= SMALLEST_SCALE
+    return SMALLEST_SCALE <= amax / INT8_MAX <= LARGEST_SCALE
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class TableProvenance:
 class CalibrationTable:
     """`amax` by tensor name, in the tensor's unit; scale = amax / 127. Symmetric int8.
 
-    `provenance` is None for a table that was read from a TensorRT cache, which records none.
+    `provenance` is None for a table that was read from a TensorRT cache or from ONNX Runtime's form, which record none.
     `unscaled` names tensors that no scale fits, so that they have no entry: always zero, or with a range that
-    is not finite in the cache they were read from.
+    is not finite in the file they were read from.
     """
 
     amax: Mapping[str, float]
@@ -51,6 +51,14 @@ class CalibrationTable:
                 raise TableError(
                     f"the range of tensor {name!r} is {value}: a scale must be finite and above {SMALLEST_SCALE:.3g}"
                 )
+
+    @classmethod
+    def of_ranges(cls, amax: Mapping[str, float]) -> CalibrationTable:
+        """A table without provenance; ranges that give no usable scale (zero, infinite, NaN) become `unscaled`."""
+        return cls(
+            {name: value for name, value in amax.items() if usable(value)},
+            unscaled=tuple(sorted(name for name, value in amax.items() if not usable(value))),
+        )
 
     def scale(self, name: str) -> np.float32:
         """The float32 scale of tensor `name`.

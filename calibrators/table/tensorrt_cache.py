@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trt_ptq.calibrators.errors import TableError
-from trt_ptq.calibrators.table.table import INT8_MAX, CalibrationTable, usable
+from trt_ptq.calibrators.table.table import INT8_MAX, CalibrationTable
 
 ALGORITHMS = ("EntropyCalibration2", "MinMaxCalibration", "EntropyCalibration", "LegacyCalibration")
-_HEADER = re.compile(r"TRT-(\d+)-(\w+)")
+_HEADER = re.compile(r"TRT-(\d{1,9})-(\w+)")
 _HEX = re.compile(r"[0-9a-fA-F]{8}")
 
 
@@ -35,12 +35,15 @@ class TensorRTVersion:
         """From "10.16.1" (a fourth number is ignored).
 
         Raises:
-            TableError: not three numbers.
+            TableError: not three numbers, or numbers that a header cannot tell from another version's.
         """
         match = re.fullmatch(r"(\d+)\.(\d{1,2})\.(\d{1,2})(\.\d+)?", text)
         if not match:
             raise TableError(f"{text!r} is not a TensorRT version such as 10.16.1 or 8.6.1")
-        return cls(int(match[1]), int(match[2]), int(match[3]))
+        version = cls(int(match[1]), int(match[2]), int(match[3]))
+        if cls.from_number(version.number) != version:
+            raise TableError(f"{text!r} is not a TensorRT version: a cache header would read {version.number}")
+        return version
 
     @classmethod
     def from_number(cls, number: int) -> TensorRTVersion:
@@ -87,12 +90,18 @@ class TensorRTCache:
         """The ranges alone; exact, since amax = 127 * scale fits a Python float.
 
         Entries with a zero, denormal, infinite or NaN scale (published caches have some) become `unscaled`.
+
+        Raises:
+            TableError: a tensor with two different scales.
         """
-        amax = {name: scale * INT8_MAX for name, scale in self.scales().items()}
-        return CalibrationTable(
-            {name: value for name, value in amax.items() if usable(value)},
-            unscaled=tuple(sorted(name for name, value in amax.items() if not usable(value))),
-        )
+        kept = dict(self.entries)
+        for name, digits in self.entries:
+            if digits.lower() != kept[name].lower():
+                raise TableError(
+                    f"tensor {name!r} has two scales, {digits} and {kept[name]}: which one TensorRT takes is not "
+                    "documented; keep one line of it"
+                )
+        return CalibrationTable.of_ranges({name: scale * INT8_MAX for name, scale in self.scales().items()})
 
     @classmethod
     def from_table(
@@ -109,8 +118,10 @@ class TensorRTCache:
         if algorithm not in ALGORITHMS:
             raise TableError(f"unknown algorithm {algorithm!r}: choose one of {', '.join(ALGORITHMS)}")
         for name in table.amax:
-            if "\n" in name or "\r" in name:
-                raise TableError(f"tensor {name!r} has a line break in its name, which a TensorRT cache cannot hold")
+            if not name or "\n" in name or "\r" in name:
+                raise TableError(
+                    f"tensor {name!r} has no name or a line break in it, which a TensorRT cache cannot hold"
+                )
         return cls(
             version,
             algorithm,
@@ -131,7 +142,7 @@ class TensorRTCache:
             raise TableError(
                 f"{where}, line {bad_line}: not text (UTF-8), so not a TensorRT calibration cache"
             ) from None
-        newline = "\r\n" if "\r\n" in text else "\n"
+        newline = "\r\n" if text.partition("\n")[0].endswith("\r") else "\n"
         body = text.rstrip("\r\n")
         lines = body.split(newline)
         header = _HEADER.fullmatch(lines[0])

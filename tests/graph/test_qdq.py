@@ -96,8 +96,8 @@ def test_the_same_model_and_table_give_the_same_bytes(cnn_path: Path, tmp_path: 
 def test_a_node_without_a_range_stays_float_and_says_so(cnn: Model) -> None:
     result = insert_qdq(cnn, CalibrationTable({"x": 1.0, "f": 4.0}, unscaled=("r1",)))
     assert {node.node: node.reason for node in result.nodes if not node.int8} == {
-        "c2": "'r1' was always zero",
-        "a": "'r1' was always zero",
+        "c2": "'r1' has no usable scale (always zero, or not finite)",
+        "a": "'r1' has no usable scale (always zero, or not finite)",
     }
 
 

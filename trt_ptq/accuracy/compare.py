@@ -11,9 +11,8 @@ from polygraphy.backend.onnxrt import OnnxrtRunner
 
 from trt_ptq.accuracy.fidelity import FidelityMeter, OutputFidelity
 from trt_ptq.accuracy.runner import infer, onnx_runner
-from trt_ptq.calibrators.batches import BatchSource, sample_count
+from trt_ptq.calibrators.batches import BatchSource, Track, sample_count, untracked
 from trt_ptq.calibrators.errors import DataError, ModelError
-from trt_ptq.collect.collector import Track, untracked
 
 
 @dataclass(frozen=True)

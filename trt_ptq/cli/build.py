@@ -11,11 +11,21 @@ import typer
 
 from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.calibrators.files import check_writable
-from trt_ptq.calibrators.table.store import load_table
+from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.cli import console, options
+from trt_ptq.cli.tables import read_table
 from trt_ptq.engines.build import build_engine, check_backend
-from trt_ptq.engines.spec import EngineSpec, Precision, parse_profiles
+from trt_ptq.engines.spec import (
+    BuilderSettings,
+    DynamicRanges,
+    EngineSpec,
+    ImplicitRanges,
+    Precision,
+    parse_hardware_compatibility,
+    parse_profiles,
+)
 from trt_ptq.graph.half import to_float16
+from trt_ptq.graph.migration import migrate_table
 from trt_ptq.graph.model import Model, load_model
 from trt_ptq.graph.profiles import check_profiles
 from trt_ptq.graph.qdq import insert_qdq
@@ -34,6 +44,35 @@ def build(
     out: Annotated[Path, typer.Option("--out", "-o", help="Engine to write.")] = Path("model.engine"),
     shape: options.Shapes = None,
     backend: options.Backend = "auto",
+    implicit: Annotated[
+        bool,
+        typer.Option(
+            "--implicit", help="TensorRT 10 and older: let TensorRT quantize the float model by the table; no Q/DQ."
+        ),
+    ] = False,
+    dynamic_ranges: Annotated[
+        bool,
+        typer.Option(
+            "--dynamic-ranges",
+            help="With --implicit: set each tensor's range, instead of serving the table as a cache.",
+        ),
+    ] = False,
+    timing_cache: Annotated[
+        Optional[Path],
+        typer.Option(help="Timings of kernels: read if there, written after the build.", show_default=False),
+    ] = None,
+    workspace_mib: Annotated[
+        Optional[int], typer.Option(min=1, help="Limit on scratch memory, in MiB.", show_default=False)
+    ] = None,
+    dla_core: Annotated[
+        Optional[int], typer.Option(min=0, help="Run what can on this DLA core (Jetson).", show_default=False)
+    ] = None,
+    hardware_compatibility: Annotated[
+        str, typer.Option(help="none, ampere+ or same-compute-capability: other GPUs that shall run the engine.")
+    ] = "none",
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Other minor versions of TensorRT shall run the engine.")
+    ] = False,
     allow_other_model: options.AllowOtherModel = False,
     json: options.Json = False,
 ) -> None:
@@ -43,14 +82,29 @@ def build(
     """
     wanted = _precision(precision, table)
     check_backend(backend)
+    if implicit and table is None:
+        raise UsageError("--implicit needs --table")
+    if dynamic_ranges and not implicit:
+        raise UsageError("--dynamic-ranges is a way of --implicit: give both")
+    settings = BuilderSettings(
+        timing_cache=timing_cache,
+        workspace_bytes=workspace_mib and workspace_mib * 2**20,
+        dla_core=dla_core,
+        hardware_compatibility=parse_hardware_compatibility(hardware_compatibility),
+        version_compatible=version_compatible,
+    )
     profiles = parse_profiles(shape or [])
     loaded = load_model(model)
     check_profiles(profiles, loaded)
     check_writable(out)
+    ranges = _ranges(loaded, table, allow_other_model)
+    served: ImplicitRanges | None = None
+    if implicit and ranges is not None:
+        served = DynamicRanges(ranges) if dynamic_ranges else ranges
     with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
         converted = Path(folder) / f"{model.stem}.{wanted}.onnx"
-        save_model(_convert(loaded, wanted, table, allow_other_model), converted)
-        spec = EngineSpec(converted, out, wanted, loaded.identity, profiles)
+        save_model(loaded.to_ir() if served is not None else _convert(loaded, wanted, ranges), converted)
+        spec = EngineSpec(converted, out, wanted, loaded.identity, profiles, settings, served)
         manifest = build_engine(spec, backend)
     if json:
         console.print_json({"engine": str(out), **manifest.model_dump(mode="json")})
@@ -59,6 +113,12 @@ def build(
         f"{out}: {wanted}, {manifest.size_bytes / 1e6:.2f} MB, built by {manifest.backend} {manifest.backend_version} "
         f"in {manifest.build_seconds:.1f} s" + ("" if manifest.gpu else " without a GPU: it has not been run")
     )
+    if manifest.without_range:
+        console.warn(
+            f"{len(manifest.without_range)} tensors have no range in {table}; TensorRT may derive some, and runs what "
+            f"reads or makes the others in FP16: {', '.join(manifest.without_range[:5])}"
+            + (f", ... (all in {out}.json)" if len(manifest.without_range) > 5 else "")
+        )
 
 
 def _precision(text: str | None, table: Path | None) -> Precision:
@@ -74,12 +134,18 @@ def _precision(text: str | None, table: Path | None) -> Precision:
     raise UsageError(f"--precision is int8, fp16 or fp32, not {wanted!r}")
 
 
-def _convert(model: Model, precision: Precision, table: Path | None, allow_other_model: bool) -> ir.Model:
-    if precision == "fp32":
-        return model.to_ir()
+def _ranges(model: Model, table: Path | None, allow_other_model: bool) -> CalibrationTable | None:
     if table is None:
-        return to_float16(model)
-    ranges = load_table(table)
+        return None
+    ranges = read_table(table)
     if not allow_other_model:
         ranges.refuse_other_model(model.identity, str(table))
+    return migrate_table(model.to_ir().graph, ranges, str(table)).table
+
+
+def _convert(model: Model, precision: Precision, ranges: CalibrationTable | None) -> ir.Model:
+    if precision == "fp32":
+        return model.to_ir()
+    if ranges is None:
+        return to_float16(model)
     return insert_qdq(model, ranges).model

@@ -1,4 +1,4 @@
-"""trt-ptq cache show | diff | convert | retarget | lint"""
+"""trt-ptq cache show | diff | convert | extract | retarget | lint"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.calibrators.files import check_writable, write_atomic
 from trt_ptq.calibrators.table.diff import diff_tables
 from trt_ptq.calibrators.table.lint import lint_cache
-from trt_ptq.calibrators.table.store import is_json, load_table, save_table
+from trt_ptq.calibrators.table.store import form_of, save_table
 from trt_ptq.calibrators.table.tensorrt_cache import (
     ALGORITHMS,
     LAST_WITH_CALIBRATORS,
@@ -20,12 +20,18 @@ from trt_ptq.calibrators.table.tensorrt_cache import (
     TensorRTVersion,
 )
 from trt_ptq.cli import console, options
+from trt_ptq.cli.tables import read_table
 from trt_ptq.graph.dataflow import activations
+from trt_ptq.graph.extract import extract_ranges
 from trt_ptq.graph.model import load_model
 
 app = typer.Typer(help="Look at, compare, convert and check calibration tables.", no_args_is_help=True)
 
-File = Annotated[Path, typer.Argument(help="A TensorRT cache, or a table in .json.", show_default=False)]
+_FORMS = (
+    "The name decides the form: .json ours; .flatbuffers or .ort.json for ONNX Runtime's TensorRT provider; else a "
+    "TensorRT cache."
+)
+File = Annotated[Path, typer.Argument(help="A TensorRT cache, .json table or ONNX Runtime table.", show_default=False)]
 
 
 @app.command()
@@ -34,8 +40,13 @@ def show(file: File, json: options.Json = False) -> None:
 
     Example: trt-ptq cache show calibration.cache
     """
-    table = load_table(file)
-    source = f"made by {table.provenance.method}" if table.provenance else TensorRTCache.read(file).header
+    table = read_table(file)
+    if table.provenance:
+        source = f"made by {table.provenance.method}"
+    elif form_of(file) == "TensorRT cache":
+        source = TensorRTCache.read(file).header
+    else:
+        source = "no provenance"
     if json:
         provenance = table.provenance and asdict(table.provenance)
         console.print_json(
@@ -59,7 +70,7 @@ def diff(before: File, after: File, json: options.Json = False) -> None:
 
     Example: trt-ptq cache diff old.cache new.cache
     """
-    difference = diff_tables(load_table(before), load_table(after))
+    difference = diff_tables(read_table(before), read_table(after))
     if json:
         console.print_json({"identical": difference.identical, **asdict(difference)})
         return
@@ -79,17 +90,17 @@ def diff(before: File, after: File, json: options.Json = False) -> None:
 @app.command()
 def convert(
     source: File,
-    target: Annotated[Path, typer.Argument(help=".json for our form, else a TensorRT cache.", show_default=False)],
+    target: Annotated[Path, typer.Argument(help=_FORMS, show_default=False)],
     trt_version: options.TrtVersion = str(LAST_WITH_CALIBRATORS),
     json: options.Json = False,
 ) -> None:
-    """Convert between TensorRT's cache text and our JSON; the form goes by the extension.
+    """Convert between TensorRT's cache text, our JSON and ONNX Runtime's tables; the form goes by the file name.
 
     Example: trt-ptq cache convert calibration.cache calibration.json
     """
     version = TensorRTVersion.parse(trt_version)
     check_writable(target)
-    table = load_table(source)
+    table = read_table(source)
     save_table(table, target, version)
     if table.unscaled:
         console.warn(
@@ -99,6 +110,47 @@ def convert(
         console.print_json({"file": str(target), "ranges": len(table.amax), "unscaled": list(table.unscaled)})
     else:
         console.say(f"{target}: {len(table.amax)} ranges")
+
+
+@app.command()
+def extract(
+    model: Annotated[Path, typer.Argument(help="A Q/DQ model: ours, ONNX Runtime's, modelopt's.", show_default=False)],
+    target: Annotated[Path, typer.Argument(help=_FORMS, show_default=False)],
+    trt_version: options.TrtVersion = str(LAST_WITH_CALIBRATORS),
+    json: options.Json = False,
+) -> None:
+    """Make a table of the activation ranges in a Q/DQ model, under the names of its float model.
+
+    A tensor that the Q/DQ model does not quantize gets no range, so TensorRT keeps it in float.
+
+    Example: trt-ptq cache extract model.int8.onnx calibration.cache --trt-version 10.16.1
+    """
+    version = TensorRTVersion.parse(trt_version)
+    check_writable(target)
+    found = extract_ranges(model)
+    save_table(found.table, target, version)
+    if found.widened:
+        console.warn(
+            f"{len(found.widened)} tensors are not quantized symmetrically to int8: their ranges were widened to be"
+        )
+    if found.disagreeing:
+        names = ", ".join(map(repr, found.disagreeing))
+        console.warn(f"quantized with several scales, of which the widest was taken: {names}")
+    if json:
+        console.print_json(
+            {
+                "file": str(target),
+                "ranges": dict(found.table.amax),
+                "widened": [asdict(one) for one in found.widened],
+                "disagreeing": list(found.disagreeing),
+                "weights_skipped": found.weights,
+            }
+        )
+        return
+    if found.widened:
+        rows = [[one.name, one.encoding, f"{one.amax:.6g}"] for one in found.widened]
+        console.print_table(["widened to symmetric", "from", "amax"], rows)
+    console.say(f"{target}: {len(found.table.amax)} ranges; {found.weights} weights skipped")
 
 
 @app.command()
@@ -121,7 +173,7 @@ def retarget(
 
     Example: trt-ptq cache retarget old.cache new.cache --trt-version 10.16.1
     """
-    _refuse_json(source, target)
+    _need_cache(source, target)
     if algorithm is not None and algorithm not in ALGORITHMS:
         raise UsageError(f"unknown algorithm {algorithm!r}: choose one of {', '.join(ALGORITHMS)}")
     check_writable(target)
@@ -153,7 +205,7 @@ def lint(
 
     Example: trt-ptq cache lint calibration.cache --model model.onnx
     """
-    _refuse_json(file)
+    _need_cache(file)
     names = activations(load_model(model).to_ir().graph) if model else None
     findings = lint_cache(TensorRTCache.read(file), names)
     if json:
@@ -167,7 +219,9 @@ def lint(
         raise typer.Exit(3)
 
 
-def _refuse_json(*files: Path) -> None:
+def _need_cache(*files: Path) -> None:
     for file in files:
-        if is_json(file):
-            raise UsageError(f"{file}: this works on TensorRT caches; `trt-ptq cache convert` makes one of a .json")
+        if form_of(file) != "TensorRT cache":
+            raise UsageError(
+                f"{file}: this works on TensorRT caches; `trt-ptq cache convert` makes one of another form"
+            )

@@ -9,8 +9,10 @@ from typing import Annotated, Optional
 import typer
 
 from trt_ptq.accuracy.compare import compare_models, fidelity_losses
+from trt_ptq.accuracy.engines import compare_engines, engine_inputs
 from trt_ptq.accuracy.evaluate import evaluate_model, metric_losses
 from trt_ptq.accuracy.verdict import judge
+from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.cli import console, options
 from trt_ptq.cli.parse import parse_share
 from trt_ptq.data.checked import CheckedSource
@@ -18,10 +20,12 @@ from trt_ptq.data.open import open_source
 from trt_ptq.graph.model import read_inputs
 from trt_ptq.userfunction import load_function
 
+_ENGINES = (".engine", ".plan")
+
 
 def compare(
-    reference: Annotated[Path, typer.Argument(help="The float ONNX model.", show_default=False)],
-    candidate: Annotated[Path, typer.Argument(help="The ONNX model to judge.", show_default=False)],
+    reference: Annotated[Path, typer.Argument(help="The float ONNX model, or an engine.", show_default=False)],
+    candidate: Annotated[Path, typer.Argument(help="The ONNX model or engine to judge.", show_default=False)],
     data: options.Data,
     evaluate: Annotated[
         Optional[str],
@@ -32,16 +36,27 @@ def compare(
     preprocess: options.Preprocess = None,
     json: options.Json = False,
 ) -> None:
-    """Compare a model with its reference on data, on ONNX Runtime. Exit status 3 when the loss is over --max-drop.
+    """Compare a model with its reference on data. Exit status 3 when the loss is over --max-drop.
+
+    Two ONNX models run on ONNX Runtime's CPU, two engines (.engine, .plan) on the GPU.
 
     Example: trt-ptq compare model.onnx int8/model.int8.onnx --data test/
     """
     gate = parse_share(max_drop)
     function = load_function(evaluate) if evaluate else None
-    inputs = read_inputs(reference)
-    read_inputs(candidate)
+    on_gpu = reference.suffix in _ENGINES
+    if on_gpu != (candidate.suffix in _ENGINES):
+        raise UsageError(f"{reference} and {candidate}: compare two ONNX models, or two engines")
+    if on_gpu and function is not None:
+        raise UsageError("--eval judges ONNX models, not engines")
+    inputs = engine_inputs(reference) if on_gpu else read_inputs(reference)
+    if not on_gpu:
+        read_inputs(candidate)
     source = CheckedSource(open_source(data, inputs, batch_size, preprocess), inputs)
-    comparison = compare_models(reference, [candidate], source, console.track)[0]
+    if on_gpu:
+        comparison = compare_engines(reference, candidate, source, console.track)
+    else:
+        comparison = compare_models(reference, [candidate], source, console.track)[0]
     losses = fidelity_losses(comparison)
     if function is not None and evaluate is not None:
         losses = metric_losses(

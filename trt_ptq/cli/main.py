@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from trt_ptq.calibrators.errors import TrtPtqError
-from trt_ptq.cli import build, cache, calibrate, compare, console, doctor, merge, qdq, quantize, report, table
+from trt_ptq.cli import (
+    bench,
+    build,
+    cache,
+    calibrate,
+    compare,
+    console,
+    doctor,
+    inspect,
+    merge,
+    qdq,
+    quantize,
+    report,
+    table,
+)
 from trt_ptq.version import __version__
 
 UNEXPECTED, BAD_INPUT, GATE_FAILED = 1, 2, 3
@@ -45,7 +59,7 @@ def root(
     """
 
 
-for command in (quantize, calibrate, merge, table, qdq, build, compare, report, doctor):
+for command in (quantize, calibrate, merge, table, qdq, build, inspect, bench, compare, report, doctor):
     name = command.__name__.rpartition(".")[2]
     app.command(name)(getattr(command, name))
 app.add_typer(cache.app, name="cache")

@@ -43,7 +43,14 @@ Shapes = Annotated[
         show_default=False,
     ),
 ]
-Backend = Annotated[str, typer.Option(help="auto or rtx (TensorRT for RTX: needs no GPU to build).")]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="trt (TensorRT, on an NVIDIA GPU), rtx (TensorRT for RTX: needs no GPU to build), or auto: trt where it "
+        "is installed and finds a GPU, else rtx."
+    ),
+]
+Engine = Annotated[Path, typer.Argument(help="An engine file; its manifest (.json) beside it.", show_default=False)]
 AllowOtherModel = Annotated[
     bool, typer.Option("--allow-other-model", help="Use a table or statistics of another model all the same.")
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import onnxruntime as ort
 
-from trt_ptq.calibrators.batches import Array, Batch, BatchSource, Feeds
+from trt_ptq.calibrators.batches import Array, Batch, BatchSource, Feeds, Track, untracked
 from trt_ptq.calibrators.errors import DataError, StatisticsError
 from trt_ptq.calibrators.provenance import DataFingerprint
 from trt_ptq.calibrators.statistics.statistics import Statistics
@@ -21,12 +21,6 @@ from trt_ptq.graph.taps import Taps, with_outputs
 from trt_ptq.version import __version__
 
 Nonfinite = Literal["refuse", "skip"]
-Track = Callable[[Iterable[Batch], str, "int | None"], Iterable[Batch]]
-
-
-def untracked(batches: Iterable[Batch], _description: str, _total: int | None) -> Iterable[Batch]:
-    """Passes batches on without showing progress: the default for every `track`."""
-    return batches
 
 
 def collect(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from trt_ptq.calibrators.batches import Array, Batch, BatchSource, sample_count
 
 FEW_SAMPLES = 100  # NVIDIA and most authors advise several hundred
+_REMEMBERED = 100_000  # batches looked at for repeats: memory must not grow with the data
 _NOISE = 0.02  # neighbours in images, audio and embeddings correlate more than this
 
 
@@ -22,10 +24,10 @@ class AuditedSource:
 
     def _start(self) -> None:
         self._samples = 0
-        self._seen: dict[tuple[int, ...], str] = {}
-        self._repeated: list[str] = []
-        self._constant: list[str] = []
-        self._correlation: dict[str, list[float]] = {}
+        self._seen: dict[bytes, str] = {}
+        self._repeated = _Cases()
+        self._constant = _Cases()
+        self._correlation: dict[str, float] = {}  # by input, the largest magnitude of all batches
 
     @property
     def total(self) -> int | None:
@@ -42,12 +44,12 @@ class AuditedSource:
         found = []
         if self._samples < FEW_SAMPLES:
             found.append(f"only {self._samples} calibration samples: {FEW_SAMPLES} to 1000 are advised")
-        if self._repeated:
-            found.append(f"{len(self._repeated)} batches repeat earlier ones, e.g. {self._repeated[0]}")
-        if self._constant:
-            found.append(f"{len(self._constant)} inputs hold one single value, e.g. {self._constant[0]}")
-        for name, values in self._correlation.items():
-            if max(map(abs, values)) < _NOISE:
+        if self._repeated.count:
+            found.append(f"{self._repeated.count} batches repeat earlier ones, e.g. {self._repeated.first}")
+        if self._constant.count:
+            found.append(f"{self._constant.count} inputs hold one single value, e.g. {self._constant.first}")
+        for name, correlation in self._correlation.items():
+            if correlation < _NOISE:
                 found.append(
                     f"input {name!r} looks like random noise (neighbouring values do not correlate): ranges from "
                     "random data are wrong for real data"
@@ -56,22 +58,44 @@ class AuditedSource:
 
     def _look(self, batch: Batch) -> None:
         self._samples += sample_count(batch.feeds)
-        checksum = tuple(zlib.crc32(batch.feeds[name].tobytes()) for name in sorted(batch.feeds))
-        if checksum in self._seen:
-            self._repeated.append(f"{batch.origin} repeats {self._seen[checksum]}")
-        self._seen.setdefault(checksum, batch.origin)
+        digest = _digest(batch)
+        if digest in self._seen:
+            self._repeated.add(f"{batch.origin} repeats {self._seen[digest]}")
+        elif len(self._seen) < _REMEMBERED:
+            self._seen[digest] = batch.origin
         for name, array in batch.feeds.items():
             if not np.issubdtype(array.dtype, np.floating):
                 continue
             if array.size > 1 and array.min() == array.max():
-                self._constant.append(f"{name!r} of {batch.origin}")
+                self._constant.add(f"{name!r} of {batch.origin}")
             elif array.ndim >= 3 and array.size >= 4096:
-                self._correlation.setdefault(name, []).append(_neighbour_correlation(array))
+                self._correlation[name] = max(self._correlation.get(name, 0.0), _neighbour_correlation(array))
+
+
+@dataclass
+class _Cases:
+    """How often something was seen, and the first time."""
+
+    count: int = 0
+    first: str = ""
+
+    def add(self, case: str) -> None:
+        self.first = self.first or case
+        self.count += 1
+
+
+def _digest(batch: Batch) -> bytes:
+    hasher = hashlib.blake2b(digest_size=8)
+    for name in sorted(batch.feeds):
+        array = batch.feeds[name]
+        hasher.update(f"{name}|{array.shape}|".encode())
+        hasher.update(array.tobytes())
+    return hasher.digest()
 
 
 def _neighbour_correlation(array: Array) -> float:
-    """Correlation of each value with the next one along the last axis; 1 where it cannot be computed."""
+    """Magnitude of the correlation of each value with the next one along the last axis; 1 where it has none."""
     left, right = array[..., :-1].ravel(), array[..., 1:].ravel()
-    if left.size < 2 or left.std() == 0 or right.std() == 0:
-        return 1.0
-    return float(np.corrcoef(left, right)[0, 1])
+    with np.errstate(all="ignore"):  # NaN, for constant or non-finite values, which may be allowed
+        correlation = abs(float(np.corrcoef(left, right)[0, 1])) if left.size > 1 else 1.0
+    return correlation if np.isfinite(correlation) else 1.0

@@ -60,7 +60,10 @@ def _check_batch(batch: Batch, inputs: tuple[TensorSpec, ...]) -> None:
                 f"convert it with .astype(numpy.{one.dtype})"
             )
         if one.shape is not None and not _fits(array, one.shape):
-            raise DataError(f"{batch.origin}: input {one.name!r} has shape {list(array.shape)}, the model takes {one}")
+            remedy = _remedy(array, one.shape)
+            raise DataError(
+                f"{batch.origin}: input {one.name!r} has shape {list(array.shape)}, the model takes {one}{remedy}"
+            )
         if not array.size:
             raise DataError(f"{batch.origin}: input {one.name!r} is empty: shape {list(array.shape)}")
     _check_samples(batch, inputs)
@@ -72,13 +75,23 @@ def _fits(array: Array, shape: tuple[int | str, ...]) -> bool:
     )
 
 
+def _remedy(array: Array, shape: tuple[int | str, ...]) -> str:
+    """What helps where nothing but a fixed number of samples differs."""
+    if array.ndim and _fits(array[:0], (0, *shape[1:])):
+        return f": give batches of {shape[0]} (--batch-size {shape[0]}, where the data does not say)"
+    return ""
+
+
 def _check_samples(batch: Batch, inputs: tuple[TensorSpec, ...]) -> None:
-    """Inputs whose first axis is open must agree in how many samples they have."""
-    open_inputs = [one.name for one in inputs if one.shape and isinstance(one.shape[0], str)]
-    lengths = {name: batch.feeds[name].shape[0] for name in open_inputs}
-    if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise DataError(f"{batch.origin}: ragged batch: {told} samples (first axis)")
+    """Inputs whose first axis has the same name, or no name, must agree in how many samples they have."""
+    lengths: dict[str, dict[str, int]] = {}
+    for one in inputs:
+        if one.shape and isinstance(one.shape[0], str):
+            lengths.setdefault(one.shape[0], {})[one.name] = batch.feeds[one.name].shape[0]
+    for group in lengths.values():
+        if len(set(group.values())) > 1:
+            told = ", ".join(f"{name} has {length}" for name, length in group.items())
+            raise DataError(f"{batch.origin}: ragged batch: {told} samples (first axis)")
 
 
 def _check_finite(batch: Batch) -> None:

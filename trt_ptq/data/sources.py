@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +92,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         index = 0
         try:
-            for index, feeds in enumerate(self.function()):
+            for feeds in self.function():
                 if not isinstance(feeds, dict):
                     raise DataError(
                         f"{self.spec}, batch {index}: yields {type(feeds).__name__}, not a dict of arrays by input name"
@@ -102,10 +101,12 @@ class Loader:
                     {str(name): np.asarray(array) for name, array in feeds.items()},
                     f"{self.spec}, batch {index}",
                 )
+                index += 1
         except DataError:
             raise
         except Exception as error:
-            raise DataError(f"{self.spec} fails after batch {index}: {type(error).__name__}: {error}") from error
+            reason = " ".join(str(error).split())
+            raise DataError(f"{self.spec} fails at batch {index}: {type(error).__name__}: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class PolygraphyFile:
 
     def __iter__(self) -> Iterator[Batch]:
         for index, feeds in enumerate(self.batches):
-            yield Batch({name: np.asarray(array) for name, array in feeds.items()}, f"{self.path}, batch {index}")
+            yield Batch(feeds, f"{self.path}, batch {index}")
 
 
 def read_arrays(path: Path) -> Feeds:
@@ -136,10 +137,14 @@ def read_arrays(path: Path) -> Feeds:
             return {"": loaded}
         with loaded:
             arrays = {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise DataError(f"{path}: not a readable NumPy file: {error}") from error
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds for damaged files
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not a readable NumPy file: {reason}") from error
     if not arrays:
         raise DataError(f"{path}: has no arrays")
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # NumPy gives other members of the archive as bytes
+            raise DataError(f"{path}: {name!r} is not a NumPy array")
     return arrays
 
 
@@ -151,20 +156,25 @@ def read_polygraphy(path: Path) -> PolygraphyFile:
     """
     try:
         loaded = load_json(str(path))
+        if not isinstance(loaded, list) or not all(isinstance(feeds, dict) for feeds in loaded):
+            raise ValueError("not a list of inputs, as Polygraphy's --save-inputs writes")
+        batches = [{name: np.asarray(array) for name, array in feeds.items()} for feeds in loaded]
     except Exception as error:  # Polygraphy raises many kinds, its own among them
-        raise DataError(f"{path}: not a Polygraphy JSON file: {error}") from error
-    if not isinstance(loaded, list) or not all(isinstance(feeds, dict) for feeds in loaded):
-        raise DataError(f"{path}: not a list of inputs, as Polygraphy's --save-inputs writes")
-    return PolygraphyFile(path, loaded)
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not a Polygraphy JSON file: {reason}") from error
+    return PolygraphyFile(path, batches)
 
 
 def _read_image(path: Path, preprocess: Callable[[Any], Array]) -> Array:
-    from PIL import Image, UnidentifiedImageError  # gated by `open_source`
+    from PIL import Image  # gated by `open_source`
 
     try:
-        with Image.open(path) as image:
-            return np.asarray(preprocess(image))
-    except (UnidentifiedImageError, OSError) as error:
+        image = Image.open(path)
+        image.load()  # here, so that a truncated file is not taken for a fault of the function
+    except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
         raise DataError(f"{path}: not a readable image: {error}") from error
+    try:
+        with image:
+            return np.asarray(preprocess(image))
     except Exception as error:
         raise DataError(f"{path}: the preprocess function fails: {type(error).__name__}: {error}") from error

@@ -12,14 +12,19 @@ def activations(graph: ir.Graph) -> set[str]:
 
     What is computed from shapes or constants alone is no activation, even when it is float.
     """
-    carrying: set[ir.Value] = set(graph.inputs)
+    return {value.name for value in data_values(graph) if value.name and value.dtype == ir.DataType.FLOAT}
+
+
+def data_values(graph: ir.Graph) -> set[ir.Value]:
+    """Tensors of the main graph, of any type, that depend on the values of an input."""
+    carrying: set[ir.Value] = {value for value in graph.inputs if value.name not in graph.initializers}
     for node in graph:
         if node.op_type in _SHAPE_OPS and node.domain == "":
             continue
         used = [value for inner in _with_bodies(node) for value in inner.inputs]
         if any(value in carrying for value in used if value is not None):
             carrying.update(node.outputs)
-    return {value.name for value in carrying if value.name and value.dtype == ir.DataType.FLOAT}
+    return carrying
 
 
 def _with_bodies(node: ir.Node) -> list[ir.Node]:

@@ -69,8 +69,10 @@ def _with_ranges(plan: QuantizationPlan, table: CalibrationTable) -> Quantizatio
     lacking: dict[str, str] = {}
     for one in plan.inputs:
         if one.axis is None and one.tensor not in table.amax:
-            always_zero = one.tensor in table.unscaled
-            lacking[one.node] = f"{one.tensor!r} {'was always zero' if always_zero else 'has no range in the table'}"
+            no_scale = "has no usable scale (always zero, or not finite)"
+            lacking[one.node] = (
+                f"{one.tensor!r} {no_scale if one.tensor in table.unscaled else 'has no range in the table'}"
+            )
     return QuantizationPlan(
         nodes=tuple(
             replace(node, int8=False, reason=lacking[node.node]) if node.node in lacking else node

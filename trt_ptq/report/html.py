@@ -24,7 +24,7 @@ def render_html(report: Report) -> str:
         _warnings(report.warnings),
         "<h2>Accuracy and size</h2>" + _models(report),
         "<h2>Fidelity of the outputs to FP32</h2>" + _fidelity(report),
-        "<h2>Engines</h2>" + _engines(report),
+        "<h2>Engines</h2>" + _engines(report) + _measured(report),
         f"<h2>Ranges ({len(report.tensors)} tensors, {escape(report.method)})</h2>" + _ranges(report),
         f"<h2>Nodes ({report.in_int8} of {len(report.nodes)} candidates in INT8)</h2>" + _nodes(report),
     ]
@@ -103,6 +103,31 @@ def _engines(report: Report) -> str:
         for one in report.engines
     ]
     return _table(["", "builder", "size", "build time", "GPU", "shapes"], rows)
+
+
+def _measured(report: Report) -> str:
+    """What the engines did on the GPU; nothing where they were not run."""
+    if not report.measured:
+        return ""
+    rows = []
+    for one in report.measured:
+        timed = one.benchmark
+        worst = min(one.fidelity.values(), key=lambda output: output.cosine, default=None)
+        rows.append(
+            [
+                timed.precision.upper(),
+                f"{timed.latency.median_ms:.3f} ms",
+                f"{timed.latency.p99_ms:.3f} ms",
+                f"{timed.latency.throughput:.0f} / s at batch {timed.latency.batch}",
+                f"{timed.device_memory_bytes / 1e6:.2f} MB",
+                ", ".join(f"{count} {escape(precision)}" for precision, count in one.layers.items()),
+                str(one.reformats),
+                f"{worst.sqnr_db:.1f} dB" if worst else "",
+                escape(timed.gpu),
+            ]
+        )
+    head = ["", "median latency", "99th percentile", "throughput", "device memory", "layers", "reformats"]
+    return _table([*head, "SQNR to the FP16 engine (worst output)", "GPU"], rows)
 
 
 def _ranges(report: Report) -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from trt_ptq.accuracy.engines import MeasuredEngine
 from trt_ptq.accuracy.fidelity import OutputFidelity
 from trt_ptq.accuracy.verdict import Verdict
 from trt_ptq.calibrators.errors import StatisticsError
@@ -52,7 +53,7 @@ class Judged(_Part):
 
 
 class Report(_Part):
-    """One run of `trt-ptq quantize`."""
+    """One run of `trt-ptq quantize`. `measured` are engines that were run on the GPU; empty where there is none."""
 
     tool: str
     model: str
@@ -65,6 +66,7 @@ class Report(_Part):
     nodes: list[NodePlan]
     models: list[Judged]
     engines: list[EngineManifest]
+    measured: list[MeasuredEngine] = []
     verdict: Verdict
     warnings: list[str]
 

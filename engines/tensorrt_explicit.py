@@ -1,0 +1,20 @@
+"""TensorRT 10 and later, explicit: every tensor has the type that the ONNX model says (Q/DQ, float16 or float)."""
+
+from __future__ import annotations
+
+from trt_ptq.engines.building import Build
+from trt_ptq.engines.library import Library
+from trt_ptq.engines.manifest import EngineManifest
+from trt_ptq.engines.spec import EngineSpec
+
+
+def build_explicit(library: Library, spec: EngineSpec) -> EngineManifest:
+    """Build a strongly typed engine of `spec.onnx` and write it with its manifest.
+
+    Raises:
+        EngineError: the model cannot be parsed, its open dimensions have no profile, a setting is unknown here, or
+            the builder refuses; with the builder's own first complaint.
+        OutputError: the engine cannot be written.
+    """
+    build = Build(library, spec, strongly_typed=True)
+    return build.write(build.plan(), ("strongly_typed",))

@@ -1,0 +1,97 @@
+"""Merging Statistics: exact in any order, and refused where it would mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+from itertools import pairwise, permutations
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trt_ptq.calibrators.errors import StatisticsError
+from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
+from trt_ptq.calibrators.statistics.statistics import Statistics, merge
+from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
+
+MODEL = ModelIdentity("graph", "weights")
+SAMPLES = np.random.default_rng(0).standard_normal((24, 50)).astype(np.float32)
+
+
+def collect(indices: Sequence[int]) -> Statistics:
+    """One shard: an input "x" and a tensor "y" computed from it."""
+    x, y = TensorAccumulator(), TensorAccumulator()
+    batch = SAMPLES[list(indices)]
+    x.update(batch)
+    y.update(np.square(batch))
+    return Statistics(
+        model=MODEL,
+        data=DataFingerprint.of({"x": batch}) if indices else DataFingerprint(),
+        tools=("trt_ptq 1", "onnxruntime 1"),
+        tensors={"x": x.statistics(), "y": y.statistics()},
+        shares_range={"z": "y"},
+    )
+
+
+@given(st.permutations(range(24)), st.lists(st.integers(1, 23), min_size=1, max_size=5, unique=True), st.randoms())
+def test_any_shards_in_any_order_equal_one_pass(order: list[int], cuts: list[int], random: Random) -> None:
+    borders = [0, *sorted(cuts), 24]
+    shards = [collect(order[start:stop]) for start, stop in pairwise(borders)]
+    random.shuffle(shards)
+    assert merge(shards) == collect(range(24))
+
+
+def test_merge_is_commutative_and_associative() -> None:
+    shards = [collect(range(0, 5)), collect(range(5, 11)), collect(range(11, 24))]
+    left = [reduce(Statistics.merge, order) for order in permutations(shards)]
+    right = [a.merge(b.merge(c)) for a, b, c in permutations(shards)]
+    assert all(one == left[0] for one in left + right)
+
+
+def test_a_single_shard_is_itself() -> None:
+    assert merge([collect(range(3))]) == collect(range(3))
+
+
+def test_nothing_to_merge_is_an_error() -> None:
+    with pytest.raises(StatisticsError, match="nothing to merge"):
+        merge([])
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (ModelIdentity("graph", "other"), "the weights differ"),
+        (ModelIdentity("other", "weights"), "the graph differs"),
+        (ModelIdentity("other", "other"), "both graph and weights differ"),
+    ],
+)
+def test_another_model_is_refused_with_what_differs(other: ModelIdentity, told: str) -> None:
+    with pytest.raises(StatisticsError, match=told):
+        merge([collect([0]), replace(collect([1]), model=other)])
+
+
+def test_other_tensors_are_refused_by_name() -> None:
+    shard = collect([1])
+    with pytest.raises(StatisticsError, match=r"\(y\).*--tensors"):
+        merge([collect([0]), replace(shard, tensors={"x": shard.tensors["x"]})])
+
+
+def test_other_shared_ranges_are_refused() -> None:
+    with pytest.raises(StatisticsError, match="shared ranges"):
+        merge([collect([0]), replace(collect([1]), shares_range={})])
+
+
+def test_the_same_data_twice_is_refused_even_in_another_order() -> None:
+    with pytest.raises(StatisticsError, match="count twice"):
+        collect([0, 1]).merge(collect([1, 0]))
+    with pytest.raises(StatisticsError, match="count twice"):
+        merge([collect([0]), collect([1]), collect([0])])
+
+
+def test_shards_of_different_tools_name_all_of_them() -> None:
+    merged = collect([0]).merge(replace(collect([1]), tools=("onnxruntime 2", "trt_ptq 1")))
+    assert merged.tools == ("onnxruntime 1", "onnxruntime 2", "trt_ptq 1")

@@ -1,0 +1,104 @@
+"""build, inspect and bench: what they say where they cannot do what is asked (exit status 2, one line, no file)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trt_ptq.calibrators.table.store import save_table
+from trt_ptq.calibrators.table.table import CalibrationTable
+from trt_ptq.engines.driver import gpu_name
+from trt_ptq.engines.library import has_tensorrt
+
+NO_GPU = pytest.mark.skipif(gpu_name() is not None, reason="there is a GPU here")
+NO_TENSORRT = pytest.mark.skipif(has_tensorrt(), reason="TensorRT is installed here")
+
+
+@pytest.fixture(autouse=True)
+def _rtx() -> None:
+    pytest.importorskip("tensorrt_rtx", reason='needs tensorrt-rtx: pip install "trt-ptq[rtx]"')
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "calibration.cache"
+    save_table(CalibrationTable({"x": 1.0, "r1": 3.0, "f": 4.0}), path)
+    return path
+
+
+def told(*arguments: object) -> str:
+    """The one line of a command that has to fail."""
+    code = "from trt_ptq.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def build(model: Path, *arguments: object) -> str:
+    out = model.parent / "out" / "model.engine"
+    text = told("build", model, "--shape", "x=4x16x8x8", "-o", out, *arguments)
+    assert not out.exists()
+    return text
+
+
+def test_rtx_takes_no_table_beside_the_model(cnn_path: Path, table: Path) -> None:
+    text = build(cnn_path, "--backend", "rtx", "--table", table, "--implicit")
+    assert "trt-ptq qdq MODEL --table TABLE" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--timing-cache", "timing.cache"], "has no timing cache"),
+        (["--hardware-compatibility", "ampere+"], "has no hardware compatibility level ampere+"),
+        (["--dla-core", "0"], "there is no DLA core 0"),
+        (["--version-compatible"], "libnvinfer_lean"),
+        (["--workspace-mib", "1"], "workspace limit"),
+    ],
+)
+def test_a_setting_that_rtx_does_not_honour_is_refused(cnn_path: Path, arguments: list[str], message: str) -> None:
+    assert message in build(cnn_path, "--backend", "rtx", *arguments)
+
+
+@NO_TENSORRT
+def test_tensorrt_that_is_not_installed_says_how_to_get_it(cnn_path: Path) -> None:
+    assert 'pip install "trt-ptq[trt11]"' in build(cnn_path, "--backend", "trt")
+
+
+@NO_TENSORRT
+def test_implicit_without_tensorrt_says_how_to_get_the_last_line_with_calibrators(cnn_path: Path, table: Path) -> None:
+    assert 'pip install "trt-ptq[trt10]"' in build(cnn_path, "--backend", "trt", "--table", table, "--implicit")
+
+
+def test_an_unknown_backend_is_refused_with_those_there_are(cnn_path: Path) -> None:
+    assert "unknown backend 'openvino': choose one of auto, trt, rtx" in build(cnn_path, "--backend", "openvino")
+
+
+def test_an_unknown_level_is_refused_with_those_there_are(cnn_path: Path) -> None:
+    text = build(cnn_path, "--hardware-compatibility", "hopper")
+    assert "is none, ampere+, same-compute-capability, not 'hopper'" in text
+
+
+def test_implicit_needs_a_table_and_dynamic_ranges_need_implicit(cnn_path: Path, table: Path) -> None:
+    assert "--implicit needs --table" in build(cnn_path, "--implicit")
+    assert "--dynamic-ranges is a way of --implicit" in build(cnn_path, "--table", table, "--dynamic-ranges")
+
+
+def test_a_model_is_not_compared_with_an_engine(cnn_path: Path) -> None:
+    assert "compare two ONNX models, or two engines" in told("compare", cnn_path, "m.engine", "--data", "images.npz")
+
+
+@NO_GPU
+@pytest.mark.parametrize("command", ["inspect", "bench"])
+def test_an_engine_where_no_gpu_is_is_refused(cnn_path: Path, tmp_path: Path, command: str) -> None:
+    engine = tmp_path / "model.engine"
+    code = "from trt_ptq.cli.main import main; main()"
+    built = ["build", str(cnn_path), "--precision", "fp32", "--shape", "x=4x16x8x8", "-o", str(engine)]
+    subprocess.run([sys.executable, "-c", code, *built], check=True, capture_output=True, timeout=120)
+    assert "an engine runs only on an NVIDIA GPU, and there is none here" in told(command, engine)

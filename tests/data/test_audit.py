@@ -1,0 +1,101 @@
+"""The audit says what looks wrong about calibration data, and nothing about good data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from trt_ptq.calibrators.batches import Batch
+from trt_ptq.data import audit
+from trt_ptq.data.audit import AuditedSource
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Made:
+    """`count` batches of what `make` gives for their index."""
+
+    make: Callable[[int], Floats]
+    count: int
+
+    @property
+    def total(self) -> int | None:
+        return self.count
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (Batch({"x": self.make(index)}, f"batch {index}") for index in range(self.count))
+
+
+def picture(index: int) -> Floats:
+    """Smooth, as images are: a running sum of noise."""
+    return np.random.default_rng(index).standard_normal((8, 3, 32, 32)).cumsum(axis=-1).astype(np.float32)
+
+
+def noise(index: int) -> Floats:
+    return np.random.default_rng(index).standard_normal((8, 3, 32, 32)).astype(np.float32)
+
+
+def findings(make: Callable[[int], Floats], count: int = 13) -> list[str]:
+    source = AuditedSource(Made(make, count))
+    assert len(list(source)) == source.total == count
+    return source.findings()
+
+
+def test_good_data_has_no_findings() -> None:
+    assert findings(picture) == []
+
+
+def test_few_samples() -> None:
+    assert findings(picture, 12) == ["only 96 calibration samples: 100 to 1000 are advised"]
+
+
+def test_repeated_batches() -> None:
+    assert findings(lambda index: picture(index % 10)) == [
+        "3 batches repeat earlier ones, e.g. batch 10 repeats batch 0"
+    ]
+
+
+def test_batches_of_the_same_bytes_but_another_shape_do_not_repeat() -> None:
+    assert findings(lambda index: picture(0).reshape(8, 3, 2**index, -1), 6)[1:] == []
+
+
+def test_constant_inputs() -> None:
+    found = findings(lambda index: np.full((8, 3, 32, 32), index, np.float32))
+    assert found == ["13 inputs hold one single value, e.g. 'x' of batch 0"]
+
+
+def test_random_noise() -> None:
+    assert len(findings(noise)) == 1
+    assert findings(noise)[0].startswith("input 'x' looks like random noise")
+
+
+def test_one_real_batch_among_noise_is_enough_to_say_nothing() -> None:
+    assert findings(lambda index: picture(0) if index == 7 else noise(index)) == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_nan_and_infinity_that_were_allowed_are_no_noise_and_no_warning() -> None:
+    def broken(index: int) -> Floats:
+        values = noise(index)
+        values[0, 0, 0, :2] = np.nan, np.inf
+        return values
+
+    assert findings(broken) == []
+
+
+def test_a_second_pass_starts_anew() -> None:
+    source = AuditedSource(Made(picture, 13))
+    list(source)
+    list(source)
+    assert source.findings() == []
+
+
+def test_memory_does_not_grow_with_the_number_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "_REMEMBERED", 5)
+    repeats = findings(lambda index: picture(index % 12), 18)
+    assert repeats == ["5 batches repeat earlier ones, e.g. batch 12 repeats batch 0"]  # 5 of 6: the rest is not kept

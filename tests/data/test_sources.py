@@ -1,0 +1,305 @@
+"""Every form of --data becomes batches; what cannot is told in one line that names it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from polygraphy.json import save_json
+
+from trt_ptq.calibrators.batches import Batch, BatchSource
+from trt_ptq.calibrators.errors import DataError, MissingPackageError, UsageError
+from trt_ptq.data.open import open_source
+from trt_ptq.graph.model import TensorSpec
+
+X = TensorSpec("x", np.dtype(np.float32), ("n", 4))
+Y = TensorSpec("y", np.dtype(np.int64), ("n",))
+IMAGE = TensorSpec("image", np.dtype(np.float32), ("n", 3, 2, 2))
+
+
+def rows(count: int) -> npt.NDArray[np.float32]:
+    return np.arange(count * 4, dtype=np.float32).reshape(count, 4)
+
+
+def shapes(source: BatchSource) -> list[dict[str, tuple[int, ...]]]:
+    return [{name: array.shape for name, array in batch.feeds.items()} for batch in source]
+
+
+def one_line(error: BaseException) -> str:
+    assert "\n" not in str(error)
+    return str(error)
+
+
+class TestFolderOfNpz:
+    def test_each_file_is_a_batch_in_order_of_names(self, tmp_path: Path) -> None:
+        for name, count in (("b", 2), ("a", 3), ("c", 1)):
+            np.savez(tmp_path / f"{name}.npz", x=rows(count), y=np.arange(count))
+        source = open_source(str(tmp_path), (X, Y))
+        assert shapes(source) == [{"x": (count, 4), "y": (count,)} for count in (3, 2, 1)]
+        assert source.total == 3
+        assert [batch.origin for batch in source] == [str(tmp_path / f"{name}.npz") for name in "abc"]
+
+    def test_can_be_read_again(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "a.npz", x=rows(2))
+        source = open_source(str(tmp_path), (X,))
+        assert shapes(source) == shapes(source)
+
+    def test_an_interrupted_write_is_not_taken_for_a_batch(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "a.npz", x=rows(2))
+        (tmp_path / ".trt-ptq-00000000.tmp").write_bytes(b"half")
+        assert len(shapes(open_source(str(tmp_path), (X,)))) == 1
+
+    def test_an_empty_folder_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"no \.npz files and no images"):
+            open_source(str(tmp_path), (X,))
+
+    def test_two_kinds_in_one_folder_are_refused(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "a.npz", x=rows(2))
+        (tmp_path / "b.png").write_bytes(b"")
+        with pytest.raises(DataError, match=r"both \.npz files and images"):
+            open_source(str(tmp_path), (X,))
+
+    def test_only_the_damaged_file_is_named(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "a.npz", x=rows(2))
+        (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-30])
+        with pytest.raises(DataError, match=r"b\.npz: not a readable NumPy file") as caught:
+            list(open_source(str(tmp_path), (X,)))
+        one_line(caught.value)
+
+
+class TestArrays:
+    @pytest.mark.parametrize(("batch_size", "sizes"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (8, [5])])
+    def test_one_npz_is_cut_along_the_first_axis(self, tmp_path: Path, batch_size: int, sizes: list[int]) -> None:
+        np.savez(tmp_path / "d.npz", x=rows(5), y=np.arange(5))
+        source = open_source(str(tmp_path / "d.npz"), (X, Y), batch_size)
+        assert shapes(source) == [{"x": (size, 4), "y": (size,)} for size in sizes]
+        assert source.total == len(sizes)
+        assert np.array_equal(np.concatenate([batch.feeds["x"] for batch in source]), rows(5))
+
+    def test_one_npy_feeds_the_only_input(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "d.npy", rows(5))
+        batches = list(open_source(str(tmp_path / "d.npy"), (X,), 4))
+        assert shapes(batches) == [{"x": (4, 4)}, {"x": (1, 4)}]  # type: ignore[arg-type]
+        assert batches[1].origin == f"{tmp_path / 'd.npy'}, samples 4 to 4"
+
+    def test_one_npy_for_two_inputs_is_refused_with_their_names(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "d.npy", rows(5))
+        with pytest.raises(DataError, match=r"the model has 2 \(x, y\)"):
+            open_source(str(tmp_path / "d.npy"), (X, Y))
+
+    def test_arrays_of_different_lengths_are_refused_with_their_shapes(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "d.npz", x=rows(5), y=np.arange(4))
+        with pytest.raises(DataError, match=r"x \[5, 4\], y \[4\]"):
+            open_source(str(tmp_path / "d.npz"), (X, Y))
+
+    @pytest.mark.parametrize("arrays", [{}, {"x": np.float32(3)}, {"x": rows(0)}], ids=["none", "scalar", "no samples"])
+    def test_a_file_without_samples_is_refused(self, tmp_path: Path, arrays: dict[str, Any]) -> None:
+        np.savez(tmp_path / "d.npz", **arrays)
+        with pytest.raises(DataError, match=r"d\.npz: "):
+            open_source(str(tmp_path / "d.npz"), (X,))
+
+    @pytest.mark.parametrize("name", ["d.npz", "d.npy"])
+    def test_pickled_objects_are_refused_and_not_loaded(self, tmp_path: Path, name: str) -> None:
+        objects = np.array([{"a": 1}, None], dtype=object)
+        (np.savez if name == "d.npz" else np.save)(tmp_path / name, objects)
+        with pytest.raises(DataError, match=f"{name}: not a readable NumPy file"):
+            open_source(str(tmp_path / name), (X,))
+
+    def test_other_members_of_an_archive_are_refused_by_name(self, tmp_path: Path) -> None:
+        import zipfile
+
+        np.savez(tmp_path / "d.npz", x=rows(2))
+        with zipfile.ZipFile(tmp_path / "d.npz", "a") as archive:
+            archive.writestr("notes.txt", "hello")
+        with pytest.raises(DataError, match=r"'notes\.txt' is not a NumPy array"):
+            open_source(str(tmp_path / "d.npz"), (X,))
+
+    @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+    def test_a_file_damaged_anywhere_is_read_or_refused_in_one_line(self, tmp_path: Path, save: Any) -> None:
+        path = tmp_path / "d.npz"
+        save(path, x=rows(8), y=np.arange(8))
+        content = path.read_bytes()
+        refused = 0
+        for position in range(len(content)):
+            for damaged in (
+                content[:position] + bytes([content[position] ^ 0x41]) + content[position + 1 :],
+                content[:position],
+            ):
+                path.write_bytes(damaged)
+                try:
+                    open_source(str(path), (X, Y))
+                except DataError as error:
+                    assert str(path) in one_line(error)  # noqa: PT017 - not every damage matters to NumPy
+                    refused += 1
+        assert refused > len(content)
+
+    @pytest.mark.parametrize(
+        ("name", "told"),
+        [("absent.npz", "no such data file or folder"), ("d.txt", "unknown form of data"), ("absent", "no such data")],
+    )
+    def test_what_is_not_there_or_unknown_is_refused(self, tmp_path: Path, name: str, told: str) -> None:
+        (tmp_path / "d.txt").write_text("")
+        with pytest.raises(DataError, match=told):
+            open_source(str(tmp_path / name), (X,))
+
+    def test_a_batch_size_below_one_is_a_usage_error(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="--batch-size must be 1 or more, not 0"):
+            open_source(str(tmp_path), (X,), batch_size=0)
+
+
+class TestImages:
+    PREPROCESS = (
+        "import numpy as np\n"
+        "def prepare(image):\n"
+        "    return np.asarray(image.convert('RGB'), np.float32).transpose(2, 0, 1) / 255\n"
+        "def fails(image):\n"
+        "    return open('no such mean file')\n"
+    )
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """Three images, red, green and blue."""
+        images = pytest.importorskip("PIL.Image", reason="needs pillow")
+        (tmp_path / "images").mkdir()
+        (tmp_path / "prepare.py").write_text(self.PREPROCESS)
+        for name, colour in (("1.png", "red"), ("2.BMP", "lime"), ("3.jpg", "blue")):
+            images.new("RGB", (2, 2), colour).save(tmp_path / "images" / name)
+        return tmp_path / "images"
+
+    def open(self, folder: Path, function: str = "prepare") -> BatchSource:
+        return open_source(str(folder), (IMAGE,), 2, f"{folder.parent / 'prepare.py'}:{function}")
+
+    def test_each_image_is_a_sample_in_order_of_names(self, folder: Path) -> None:
+        source = self.open(folder)
+        batches = list(source)
+        assert shapes(source) == [{"image": (2, 3, 2, 2)}, {"image": (1, 3, 2, 2)}]
+        assert source.total == 2
+        assert batches[0].feeds["image"][:, :, 0, 0].tolist() == [[1, 0, 0], [0, 1, 0]]
+        assert batches[0].origin == f"{folder / '1.png'} to 2.BMP"
+
+    def test_need_a_preprocess_function(self, folder: Path) -> None:
+        with pytest.raises(UsageError, match=r"images need --preprocess file\.py:function"):
+            open_source(str(folder), (IMAGE,))
+
+    def test_feed_one_input_only(self, folder: Path) -> None:
+        with pytest.raises(DataError, match="images feed one input, the model has 2"):
+            open_source(str(folder), (IMAGE, Y), preprocess=f"{folder.parent / 'prepare.py'}:prepare")
+
+    def test_of_different_shapes_are_named(self, folder: Path) -> None:
+        images = pytest.importorskip("PIL.Image")
+        images.new("RGB", (3, 2)).save(folder / "2.BMP")
+        with pytest.raises(DataError, match=r"2\.BMP: preprocessed to shape \[3, 2, 3\], 1\.png to \[3, 2, 2\]"):
+            list(self.open(folder))
+
+    def test_a_damaged_image_is_named(self, folder: Path) -> None:
+        (folder / "2.BMP").write_bytes((folder / "1.png").read_bytes()[:45])
+        with pytest.raises(DataError, match=r"2\.BMP: not a readable image"):
+            list(self.open(folder))
+
+    def test_a_fault_of_the_function_is_not_blamed_on_the_image(self, folder: Path) -> None:
+        with pytest.raises(DataError, match=r"1\.png: the preprocess function fails: FileNotFoundError"):
+            list(self.open(folder, "fails"))
+
+    def test_without_pillow_the_pip_command_is_told(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "PIL.Image", None)
+        with pytest.raises(MissingPackageError, match=r'pip install "trt-ptq\[images\]"'):
+            self.open(folder)
+
+
+class TestPythonFunction:
+    def write(self, folder: Path, code: str) -> str:
+        (folder / "json.py").write_text(f"import numpy as np\n{code}")  # a name that Python's own library has
+        return f"{folder / 'json.py'}:batches"
+
+    def test_yields_feed_dicts_anew_for_each_pass(self, tmp_path: Path) -> None:
+        spec = self.write(tmp_path, "def batches():\n  for n in (2, 3):\n    yield {'x': np.zeros((n, 4), np.float32)}")
+        source = open_source(spec, (X,))
+        assert shapes(source) == shapes(source) == [{"x": (2, 4)}, {"x": (3, 4)}]
+        assert source.total is None
+        assert [batch.origin for batch in source] == [f"{spec}, batch 0", f"{spec}, batch 1"]
+
+    def test_in_a_package_may_import_from_it(self, tmp_path: Path) -> None:
+        package = tmp_path / "some_users_package"
+        (package / "inner").mkdir(parents=True)
+        for folder in (package, package / "inner"):
+            (folder / "__init__.py").write_text("")
+        (package / "sizes.py").write_text("SIZES = (1, 2)")
+        (package / "inner" / "load.py").write_text(
+            "import numpy as np\nfrom ..sizes import SIZES\n"
+            "def batches():\n  return [{'x': np.zeros((n, 4), np.float32)} for n in SIZES]"
+        )
+        source = open_source(f"{package / 'inner' / 'load.py'}:batches", (X,))
+        assert shapes(source) == [{"x": (1, 4)}, {"x": (2, 4)}]
+
+    def test_may_import_its_neighbours_and_define_dataclasses(self, tmp_path: Path) -> None:
+        (tmp_path / "a_neighbour_of_it.py").write_text("ROWS = 3")
+        (tmp_path / "load.py").write_text(
+            "from __future__ import annotations\nimport numpy as np\nfrom dataclasses import dataclass\n"
+            "from a_neighbour_of_it import ROWS\n@dataclass\nclass Config:\n  rows: int = ROWS\n"
+            "def batches():\n  yield {'x': np.zeros((Config().rows, 4), np.float32)}"
+        )
+        assert shapes(open_source(f"{tmp_path / 'load.py'}:batches", (X,))) == [{"x": (3, 4)}]
+
+    @pytest.mark.parametrize(
+        ("code", "told"),
+        [
+            ("def batches():\n  yield {}\n  raise OSError('disk\\nfull')", "fails at batch 1: OSError: disk full"),
+            ("def batches():\n  raise OSError('none')\n  yield", "fails at batch 0: OSError: none"),
+            ("def batches(): return None", "fails at batch 0: TypeError"),
+            ("def batches():\n  yield {'x': [[1], [1, 2]]}", "fails at batch 0: ValueError"),
+            ("def batches():\n  yield np.zeros(3)", "batch 0: yields ndarray, not a dict of arrays by input name"),
+        ],
+    )
+    def test_a_failure_names_the_batch(self, tmp_path: Path, code: str, told: str) -> None:
+        with pytest.raises(DataError, match=told) as caught:
+            list(open_source(self.write(tmp_path, code), (X,)))
+        one_line(caught.value)
+
+    @pytest.mark.parametrize(
+        ("code", "told"),
+        [
+            ("def other(): pass", "no function 'batches'; it has: other"),
+            ("1 / 0", "fails on import: ZeroDivisionError"),
+        ],
+    )
+    def test_a_function_that_cannot_be_had_is_a_usage_error(self, tmp_path: Path, code: str, told: str) -> None:
+        with pytest.raises(UsageError, match=told):
+            open_source(self.write(tmp_path, code), (X,))
+
+    def test_a_missing_file_is_a_usage_error(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="no such Python file"):
+            open_source(f"{tmp_path / 'absent.py'}:batches", (X,))
+
+    def test_an_interrupt_is_not_swallowed(self, tmp_path: Path) -> None:
+        spec = self.write(tmp_path, "def batches():\n  raise KeyboardInterrupt\n  yield")
+        with pytest.raises(KeyboardInterrupt):
+            list(open_source(spec, (X,)))
+
+
+class TestPolygraphyJson:
+    def test_what_polygraphy_saved_is_read(self, tmp_path: Path) -> None:
+        save_json([{"x": rows(2), "y": np.arange(2)}, {"x": rows(3), "y": np.arange(3)}], str(tmp_path / "d.json"))
+        source = open_source(str(tmp_path / "d.json"), (X, Y))
+        assert shapes(source) == [{"x": (2, 4), "y": (2,)}, {"x": (3, 4), "y": (3,)}]
+        assert source.total == 2
+        assert np.array_equal(next(iter(source)).feeds["x"], rows(2))
+        assert [batch.origin for batch in source][1] == f"{tmp_path / 'd.json'}, batch 1"
+
+    @pytest.mark.parametrize(
+        "content",
+        ["", "{}", "[1]", "[" * 100_000, '[{"x": [[1], [1, 2]]}]', '[{"x": {"polygraphy_class": "ndarray"}}]'],
+        ids=["empty", "a dict", "no dicts", "deep", "ragged", "no array"],
+    )
+    def test_another_json_is_refused_by_name(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / "d.json").write_text(content)
+        with pytest.raises(DataError, match=r"d\.json: not a Polygraphy JSON file") as caught:
+            open_source(str(tmp_path / "d.json"), (X,))
+        one_line(caught.value)
+
+
+def test_a_batch_is_not_tied_to_a_file() -> None:
+    assert Batch({"x": rows(1)}, "memory").origin == "memory"

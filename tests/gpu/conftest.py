@@ -1,0 +1,86 @@
+"""Models, batches and engines for the tests that run on a card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.networks import images
+from trt_ptq.calibrators.batches import Batch
+from trt_ptq.calibrators.methods import range_method
+from trt_ptq.calibrators.statistics.statistics import Statistics
+from trt_ptq.calibrators.table.table import CalibrationTable, derive_table
+from trt_ptq.collect.collector import collect
+from trt_ptq.engines.build import build_engine
+from trt_ptq.engines.spec import EngineSpec, ImplicitRanges, parse_profiles
+from trt_ptq.graph.half import to_float16
+from trt_ptq.graph.model import Model
+from trt_ptq.graph.qdq import insert_qdq
+from trt_ptq.graph.save import save_model
+from trt_ptq.graph.taps import choose_taps
+
+BATCH, BATCHES = 4, 6
+PROFILES = parse_profiles([f"x=1x16x8x8:{BATCH}x16x8x8:8x16x8x8"])
+
+Build = Callable[..., Path]
+
+
+class Pictures:
+    """A BatchSource of full batches, from `seed` on; counts how often it was read."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
+        self.read = 0
+
+    @property
+    def total(self) -> int:
+        return BATCHES
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index in range(BATCHES):
+            self.read += 1
+            yield Batch({"x": images(BATCH, self._seed + index)}, f"batch {index}")
+
+
+@pytest.fixture
+def pictures() -> Pictures:
+    return Pictures()
+
+
+@pytest.fixture
+def others() -> Pictures:
+    """Batches that were not calibrated with."""
+    return Pictures(seed=100)
+
+
+@pytest.fixture
+def statistics(cnn: Model) -> Statistics:
+    """Of every float activation, by ONNX Runtime."""
+    return collect(cnn, Pictures(), choose_taps(cnn, ("all",)), "refuse")
+
+
+@pytest.fixture
+def table(statistics: Statistics) -> CalibrationTable:
+    return derive_table(statistics, range_method("percentile", None))
+
+
+@pytest.fixture
+def build(cnn: Model, table: CalibrationTable, tmp_path: Path) -> Build:
+    """Builds an engine of the CNN: "fp32", "fp16", "int8" (explicit Q/DQ), or int8 with `implicit` ranges."""
+
+    def make(precision: Any, implicit: ImplicitRanges | None = None, name: str = "", **more: Any) -> Path:
+        onnx = tmp_path / f"{precision}.onnx"
+        if precision == "fp32" or implicit is not None:
+            onnx = cnn.path
+        elif precision == "fp16":
+            save_model(to_float16(cnn), onnx)
+        else:
+            save_model(insert_qdq(cnn, table).model, onnx)
+        engine = tmp_path / f"{name or precision}.engine"
+        build_engine(EngineSpec(onnx, engine, precision, cnn.identity, PROFILES, implicit=implicit, **more), "trt")
+        return engine
+
+    return make

@@ -1,0 +1,85 @@
+"""Every way to the device copies what it is given and frees what it took (proof: GPU)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from trt_ptq.calibrators.errors import EngineError, MissingPackageError
+from trt_ptq.calibrators.tensorrt.buffers import DeviceBuffers
+from trt_ptq.calibrators.tensorrt.cuda_bindings_buffers import CudaBindingsBuffers
+from trt_ptq.calibrators.tensorrt.pycuda_buffers import PycudaBuffers
+from trt_ptq.calibrators.tensorrt.staging import Staging
+from trt_ptq.calibrators.tensorrt.torch_buffers import TorchBuffers
+
+pytestmark = pytest.mark.gpu
+SIZE = 8 << 20
+
+
+@pytest.fixture(params=[PycudaBuffers, CudaBindingsBuffers, TorchBuffers])
+def buffers(request: pytest.FixtureRequest) -> Iterator[DeviceBuffers]:
+    kind: Callable[[], DeviceBuffers] = request.param
+    try:
+        opened = kind()
+    except (MissingPackageError, EngineError) as error:
+        pytest.skip(str(error))
+    yield opened
+    opened.close()
+
+
+def read_back(buffers: DeviceBuffers, pointer: int, size_bytes: int) -> bytes:
+    """What lies at `pointer`, by the driver itself, in the primary context that all kinds use here."""
+    driver = ctypes.CDLL("libcuda.so.1")
+    context = ctypes.c_void_p()
+    assert driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+    host = ctypes.create_string_buffer(size_bytes)
+    try:
+        assert driver.cuCtxPushCurrent_v2(context) == 0
+        assert driver.cuMemcpyDtoH_v2(host, ctypes.c_uint64(pointer), ctypes.c_size_t(size_bytes)) == 0
+        assert driver.cuCtxPopCurrent_v2(ctypes.byref(context)) == 0
+    finally:
+        driver.cuDevicePrimaryCtxRelease_v2(0)
+    return host.raw
+
+
+def test_copy_is_there_after_synchronize(buffers: DeviceBuffers) -> None:
+    content = np.random.default_rng(0).integers(0, 256, SIZE, np.uint8)
+    pointer, pinned = buffers.allocate(SIZE), buffers.allocate_pinned(SIZE)
+    pinned[:] = content
+    buffers.copy(pinned, pointer)
+    buffers.synchronize()
+    assert read_back(buffers, pointer, SIZE) == content.tobytes()
+
+
+def test_slots_in_turn_hold_the_last_two_batches(buffers: DeviceBuffers) -> None:
+    staging = Staging(buffers, {"x": 4 * 1000})
+    batches = [np.full(1000, value, np.float32) for value in range(3)]
+    pointers = []
+    for batch in batches:
+        pointers.append(staging.send({"x": batch})["x"])
+        buffers.synchronize()
+    assert pointers[0] == pointers[2] != pointers[1]
+    for batch, pointer in zip(batches[1:], pointers[1:], strict=True):
+        assert read_back(buffers, pointer, batch.nbytes) == batch.tobytes()
+
+
+def test_more_than_the_device_has_is_refused_with_the_sizes(buffers: DeviceBuffers) -> None:
+    free, total = buffers.memory()
+    assert 0 < free <= total
+    with pytest.raises(EngineError, match=f"out of memory .* asked for 2 x \\(x {total:,} bytes\\)"):
+        Staging(buffers, {"x": total})
+
+
+def test_closing_gives_the_memory_back(buffers: DeviceBuffers) -> None:
+    before, total = buffers.memory()
+    large = min(before, total) // 2
+    buffers.allocate(large)
+    buffers.close()
+    buffers.close()
+    again = type(buffers)()
+    free, _ = again.memory()
+    again.close()
+    assert free >= large

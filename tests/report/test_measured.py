@@ -1,0 +1,35 @@
+"""How the report shows engines that were run. The figures are made up: real ones need a GPU (tests/gpu)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.networks import images
+from trt_ptq.accuracy.engines import MeasuredEngine
+from trt_ptq.accuracy.fidelity import OutputFidelity
+from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.data.sources import ArrayFile
+from trt_ptq.engines.latency import Benchmark, summarize
+from trt_ptq.graph.model import Model
+from trt_ptq.pipeline import QuantizeJob, quantize
+from trt_ptq.report.html import render_html
+from trt_ptq.report.schema import read_report, write_report
+
+MADE_UP = MeasuredEngine(
+    benchmark=Benchmark("m.engine", "int8", "<GPU>", {"x": (8, 16, 8, 8)}, 1, 2_000_000, summarize([0.5, 0.5], 8)),
+    layers={"int8": 3, "fp16": 1},
+    reformats=2,
+    fidelity={"y": OutputFidelity(34.5, 0.999, None, 0.1, 0.01)},
+)
+
+
+def test_what_was_measured_is_written_read_and_shown(cnn: Model, tmp_path: Path) -> None:
+    source = ArrayFile(Path("images.npz"), {"x": images(40)}, batch_size=4)
+    report = quantize(QuantizeJob(cnn, source, "images", METHODS["minmax"], tmp_path / "out")).report
+    measured = report.model_copy(update={"measured": [MADE_UP]})
+    write_report(measured, tmp_path / "report.json")
+    assert read_report(tmp_path / "report.json") == measured
+    page = render_html(measured)
+    for shown in ("0.500 ms", "16000 / s at batch 8", "2.00 MB", "3 int8, 1 fp16", "34.5 dB", "&lt;GPU&gt;"):
+        assert shown in page
+    assert "median latency" not in render_html(report.model_copy(update={"measured": []}))
