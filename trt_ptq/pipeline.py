@@ -26,7 +26,7 @@ from trt_ptq.engines.build import build_engine
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
 from trt_ptq.graph.half import to_float16
-from trt_ptq.graph.model import Model
+from trt_ptq.graph.model import Model, file_size_bytes
 from trt_ptq.graph.qdq import insert_qdq
 from trt_ptq.graph.save import save_model
 from trt_ptq.graph.taps import choose_taps
@@ -76,6 +76,8 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
         TrtPtqError: bad input, before or while it is used; what was finished by then stays.
     """
     check_writable(job.out, is_folder=True)
+    for name in ("model.int8.onnx", "model.fp16.onnx"):
+        check_writable(job.out / name, job.model.path)
     calibration, held_out = (_checked(job, part) for part in split_source(job.source, job.test))
     statistics, profiles, warnings = _measure(job, calibration)
     table = derive_table(statistics, job.method)
@@ -114,7 +116,7 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
             Judged(
                 precision=precision,
                 file=files[precision].name,
-                size_bytes=files[precision].stat().st_size,
+                size_bytes=file_size_bytes(files[precision]),
                 fidelity=comparisons[precision].outputs if precision in comparisons else {},
                 metrics=metrics.get(precision, {}),
             )

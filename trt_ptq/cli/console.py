@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -46,15 +47,25 @@ def track(batches: Iterable[Batch], description: str, total: int | None) -> Iter
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output, nothing else."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """One JSON document on standard output, nothing else; infinity and NaN, which JSON lacks, become strings."""
+    sys.stdout.write(json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _strict(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
     """A table no wider than the terminal; a first column that is too long loses its middle part last."""
-    table = Table(title=title or None, title_justify="left")
+    table = Table(title=escape(title) or None, title_justify="left")
     for index, name in enumerate(head):
-        table.add_column(name, overflow="fold", justify="left" if index == 0 else "right")
+        table.add_column(escape(name), overflow="fold", justify="left" if index == 0 else "right")
     for row in rows:
         table.add_row(*map(escape, row))  # [brackets] in a tensor's name are no markup
     Console(highlight=False, width=None if out.is_terminal else _TABLE_WIDTH).print(table)

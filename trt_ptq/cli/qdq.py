@@ -39,7 +39,7 @@ def qdq(
     if not allow_other_model:
         ranges.refuse_other_model(loaded.identity, str(table))
     migrated = migrate_table(loaded.to_ir().graph, ranges, str(table))
-    check_writable(out)
+    check_writable(out, model, table)
     result = insert_qdq(loaded, migrated.table)
     save_model(result.model, out)
     if json:

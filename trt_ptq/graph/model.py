@@ -134,6 +134,14 @@ def read_proto(path: Path) -> onnx.ModelProto:
     return proto
 
 
+def file_size_bytes(path: Path) -> int:
+    """Size of the ONNX file `path` and of the files that hold its weights."""
+    tensors = _tensors(onnx.load(path, load_external_data=False))
+    outside = [one for one in tensors if external_data_helper.uses_external_data(one)]
+    files = {path.parent / external_data_helper.ExternalDataInfo(one).location for one in outside}
+    return sum(file.stat().st_size for file in {path, *files})
+
+
 def _check_external(tensor: onnx.TensorProto, path: Path) -> None:
     info = external_data_helper.ExternalDataInfo(tensor)
     file = path.parent / info.location
