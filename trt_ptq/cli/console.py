@@ -46,7 +46,8 @@ def track(batches: Iterable[Batch], description: str, total: int | None) -> Iter
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output, nothing else."""
+    """One JSON document on standard output, nothing else; NaN and infinity, which JSON lacks, as text."""
+    value = json.loads(json.dumps(value), parse_constant=str)
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
