@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from tests.networks import images, residual_cnn, weight
 from trt_ptq.calibrators.errors import ModelError
 from trt_ptq.calibrators.table.table import CalibrationTable
-from trt_ptq.graph.model import Model, load_model
+from trt_ptq.graph.model import Model, load_model, model_size_bytes
 from trt_ptq.graph.qdq import insert_qdq
 from trt_ptq.graph.save import save_model
 
@@ -50,6 +50,11 @@ def external(cnn_path: Path) -> Path:
 def test_external_weights_give_the_same_model(external: Path, tmp_path: Path) -> None:
     inline = residual_cnn(tmp_path / "inline.onnx")
     assert load_model(external).identity == load_model(inline).identity
+
+
+def test_external_weights_count_in_the_size_of_a_model(external: Path) -> None:
+    files = [external, external.parent / "weights.bin"]
+    assert model_size_bytes(external) == sum(file.stat().st_size for file in files)
 
 
 def test_missing_external_weights_are_named(external: Path) -> None:

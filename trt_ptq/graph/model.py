@@ -137,6 +137,17 @@ def read_proto(path: Path) -> onnx.ModelProto:
     return proto
 
 
+def model_size_bytes(path: Path) -> int:
+    """Size of the ONNX file `path`, its files of external weights included."""
+    proto = onnx.load(path, load_external_data=False)
+    files = {
+        path.parent / external_data_helper.ExternalDataInfo(tensor).location
+        for tensor in _tensors(proto)
+        if external_data_helper.uses_external_data(tensor)
+    }
+    return sum(file.stat().st_size for file in {path, *files})
+
+
 def _check_external(tensor: onnx.TensorProto, path: Path) -> None:
     info = external_data_helper.ExternalDataInfo(tensor)
     file = path.parent / info.location
