@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -47,18 +46,9 @@ def track(batches: Iterable[Batch], description: str, total: int | None) -> Iter
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output, nothing else; infinity and NaN, which JSON lacks, become strings."""
-    sys.stdout.write(json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _strict(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+    """One JSON document on standard output, nothing else; NaN and infinity, which JSON lacks, as text."""
+    value = json.loads(json.dumps(value), parse_constant=str)
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
