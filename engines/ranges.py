@@ -1,16 +1,11 @@
-"""A calibration table for TensorRT's implicit quantization: served as a calibration cache, or set tensor by tensor."""
+"""A calibration table beside a TensorRT network: which tensors it names, and its ranges set on them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 from trt_ptq.calibrators.errors import EngineError
 from trt_ptq.calibrators.table.table import CalibrationTable
-from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache, TensorRTVersion
-from trt_ptq.engines.library import Library
-from trt_ptq.engines.spec import MakeCalibrator
 
 _SHOWN = 3
 
@@ -35,40 +30,6 @@ def set_dynamic_ranges(network: Any, table: CalibrationTable) -> None:
     for tensor in _tensors(network):
         if tensor.name in table.amax:
             tensor.set_dynamic_range(-table.amax[tensor.name], table.amax[tensor.name])
-
-
-def table_calibrator(library: Library, table: CalibrationTable) -> MakeCalibrator:
-    """Calibrators without data: TensorRT reads `table` as the cache of its own version, and asks for no batch."""
-    base: Any = library.module.IInt8EntropyCalibrator2
-    cache = TensorRTCache.from_table(table, TensorRTVersion.parse(_three_numbers(library.version))).to_bytes()
-
-    class ServedTable(base):  # type: ignore[misc]
-        def __init__(self) -> None:
-            base.__init__(self)
-            self._asked_for_data = False
-
-        def get_batch_size(self) -> int:
-            return 1
-
-        def get_batch(self, _names: list[str]) -> None:
-            self._asked_for_data = True
-
-        def read_calibration_cache(self) -> bytes:
-            return cache
-
-        def write_calibration_cache(self, content: memoryview) -> None:
-            """The table is the user's: TensorRT writes nothing into it."""
-
-        def passes(self) -> Iterator[None]:
-            yield
-            if self._asked_for_data:
-                raise EngineError(f"{library.title} {library.version} ignored the table and asked for batches")
-
-    return lambda _network, _profile: nullcontext(ServedTable())
-
-
-def _three_numbers(version: str) -> str:
-    return ".".join(version.split(".")[:3])
 
 
 def _tensors(network: Any) -> list[Any]:

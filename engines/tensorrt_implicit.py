@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
+from typing import Any
 
 from trt_ptq.calibrators.errors import EngineError
 from trt_ptq.calibrators.table.table import CalibrationTable
+from trt_ptq.calibrators.tensorrt.served import TableCalibrator
 from trt_ptq.engines.building import Build
 from trt_ptq.engines.library import Library
 from trt_ptq.engines.manifest import EngineManifest
-from trt_ptq.engines.ranges import set_dynamic_ranges, table_calibrator, without_range
-from trt_ptq.engines.spec import DynamicRanges, EngineSpec, ImplicitRanges
+from trt_ptq.engines.ranges import set_dynamic_ranges, without_range
+from trt_ptq.engines.spec import DynamicRanges, EngineSpec, ImplicitRanges, MakeCalibrator
 
 
 def build_implicit(library: Library, spec: EngineSpec, ranges: ImplicitRanges) -> EngineManifest:
@@ -41,7 +44,7 @@ def build_implicit(library: Library, spec: EngineSpec, ranges: ImplicitRanges) -
         missing = ()
         if isinstance(ranges, CalibrationTable):
             missing = without_range(trt, build.network, ranges)
-            make = table_calibrator(library, ranges)
+            make: MakeCalibrator = partial(_served, ranges)
         else:
             make = ranges
         if spec.settings.timing_cache is None:
@@ -61,3 +64,7 @@ def build_implicit(library: Library, spec: EngineSpec, ranges: ImplicitRanges) -
             for _ in calibrator.passes():
                 plan = build.plan()
         return build.write(plan, ("int8", "fp16", f"calibrator={algorithm.name}"), missing)
+
+
+def _served(table: CalibrationTable, network: Any, _profile: Any) -> Any:
+    return TableCalibrator(table, network=network)

@@ -9,8 +9,8 @@ import pytest
 
 from tests.calibrators.tensorrt.building import batch, batches
 from tests.calibrators.tensorrt.conftest import LATEST, Play
+from tests.calibrators.tensorrt.leaks import assert_nothing_leaked
 from tests.calibrators.tensorrt.tables import cache_text, header
-from tests.calibrators.tensorrt.test_contract import assert_nothing_leaked
 
 
 @pytest.mark.parametrize(
