@@ -54,6 +54,8 @@ class EngineSession:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._context = None  # before its device memory's context goes
+        self.engine = None  # a session that is kept must not keep the engine on the device
+        del self._loaded
         self._stack.__exit__(kind, error, traceback)
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trt_ptq.calibrators.errors import EngineError
-from trt_ptq.calibrators.files import write_atomic
+from trt_ptq.calibrators.files import check_writable, write_atomic
 from trt_ptq.engines.library import Complaints, Library
 from trt_ptq.engines.spec import BuilderSettings
 
@@ -60,7 +60,9 @@ def load_timing_cache(library: Library, config: Any, path: Path, complaints: Com
 
     Raises:
         EngineError: the file cannot be read, or is of another GPU or TensorRT.
+        OutputError: it cannot be written after the build.
     """
+    check_writable(path)
     library.refuse_unless(
         hasattr(config, "create_timing_cache") and "timing_cache" not in library.without_effect, "timing cache"
     )

@@ -58,8 +58,8 @@ def build_implicit(library: Library, spec: EngineSpec, ranges: ImplicitRanges) -
                 )
             # The config keeps only a raw pointer: `calibrator` has to live until the build is over.
             build.config.int8_calibrator = calibrator
-            if build.profile is not None:
-                build.config.set_calibration_profile(build.profile)
+            if build.profile is not None and not build.config.set_calibration_profile(build.profile):
+                raise EngineError(f"{spec.onnx}: {library.title} refuses the calibration profile of these shapes")
             plan = None
             for _ in calibrator.passes():
                 plan = build.plan()

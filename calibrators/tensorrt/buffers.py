@@ -57,6 +57,11 @@ def open_buffers() -> DeviceBuffers:
     raise MissingPackageError(f"calibration needs one of pycuda, cuda-bindings or torch: {'; '.join(reasons)}")
 
 
+def full_device(reason: object) -> EngineError:
+    """The error for a device on which there is no memory even to start."""
+    return EngineError(f"no memory on the CUDA device even to start ({reason}): free the GPU (see nvidia-smi)")
+
+
 def no_device(reason: object) -> EngineError:
     """The error for a machine on which CUDA does not start."""
     return EngineError(

@@ -72,6 +72,8 @@ def read_cache(
         if model is not None:
             notify(f"{path}: has no {record_path(path).name}, so nothing says that it is of this model: used unchecked")
         return cache
+    if model is not None and record.model is None:
+        notify(f"{path}: {record_path(path).name} names no model, so it may be of another one: used unchecked")
     if record.sha256 != sha256(path.read_bytes()):
         raise TableError(f"{path}: is not the file that {record_path(path).name} describes; {_REMEDY}")
     if record.ranges != ranges:

@@ -11,7 +11,7 @@ import numpy as np
 
 from trt_ptq.calibrators.errors import EngineError
 from trt_ptq.calibrators.optional import require
-from trt_ptq.calibrators.tensorrt.buffers import Bytes, no_device
+from trt_ptq.calibrators.tensorrt.buffers import Bytes, full_device, no_device
 
 
 class CudaBindingsBuffers:
@@ -27,12 +27,21 @@ class CudaBindingsBuffers:
                 device = self._call("cuDeviceGet", 0)
                 self._context = self._call("cuDevicePrimaryCtxRetain", device)
                 self._device = device
+        except MemoryError as error:
+            raise full_device(error) from error
         except (RuntimeError, EngineError) as error:  # RuntimeError: no libcuda
             raise no_device(error) from error
         self._pointers: list[int] = []
         self._pinned: list[int] = []
-        with self._current():
-            self._stream = self._call("cuStreamCreate", self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
+        try:
+            with self._current():
+                self._stream = self._call("cuStreamCreate", self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
+        except MemoryError as error:
+            self._release_context()
+            raise full_device(error) from error
+        except EngineError:
+            self._release_context()
+            raise
         self._open = True
 
     def allocate(self, size_bytes: int) -> int:
@@ -70,6 +79,9 @@ class CudaBindingsBuffers:
             for address in self._pinned:
                 self._call("cuMemFreeHost", address)
             self._call("cuStreamDestroy", self._stream)
+        self._release_context()
+
+    def _release_context(self) -> None:
         if self._device is not None:
             self._call("cuDevicePrimaryCtxRelease", self._device)
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from trt_ptq.calibrators.batches import Track, untracked
-from trt_ptq.calibrators.errors import EngineError
+from trt_ptq.calibrators.errors import EngineError, TableError
 from trt_ptq.calibrators.files import check_writable
 from trt_ptq.calibrators.provenance import ModelIdentity
 from trt_ptq.calibrators.tensorrt.buffers import open_buffers
 from trt_ptq.calibrators.tensorrt.cache_file import CacheRecord, read_cache, sha256, write_cache
 from trt_ptq.calibrators.tensorrt.calibrator import Calibrator
 from trt_ptq.calibrators.tensorrt.feeder import Feeder, OpenBuffers
-from trt_ptq.calibrators.tensorrt.inputs import network_inputs
+from trt_ptq.calibrators.tensorrt.inputs import network_inputs, tensor_names
 from trt_ptq.calibrators.tensorrt.native import running_version, tensorrt_with_calibrators
 from trt_ptq.calibrators.tensorrt.notices import notify
 from trt_ptq.version import __version__
@@ -70,6 +70,8 @@ class FedCalibrator(Calibrator):
         if self._path is not None:
             check_writable(self._path)
             found = read_cache(self._path, running_version(), self.algorithm, self.ranges, model)
+            if found is not None and network is not None and not found.scales().keys() & tensor_names(network):
+                raise TableError(f"{self._path}: names no tensor of this network: it is a cache of another model")
             self._served = None if found is None else found.to_bytes()
         if self._inputs is None and self._served is None:
             notify("no network was given, so that batches are checked only against the first one, not against TensorRT")
@@ -87,6 +89,8 @@ class FedCalibrator(Calibrator):
         return self._served
 
     def accept_cache(self, content: bytes) -> None:
+        if self._served is not None:
+            return  # TensorRT gives back what it was served: nothing was measured
         feeder = self._feeder
         if feeder is None or not feeder.ended:
             raise EngineError("TensorRT stopped calibrating before the data ended (interrupted?): no cache was kept")

@@ -48,6 +48,14 @@ def network_inputs(network: Any, profile: Any = None) -> dict[str, InputSpec]:
     return {tensor.name: InputSpec(_dtype(tensor), _shape(tensor, profile)) for tensor in tensors}
 
 
+def tensor_names(network: Any) -> set[str]:
+    """Names of the inputs of a `trt.INetworkDefinition` and of all that its layers make."""
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    tensors = [network.get_input(index) for index in range(network.num_inputs)]
+    tensors += [layer.get_output(number) for layer in layers for number in range(layer.num_outputs)]
+    return {tensor.name for tensor in tensors if tensor is not None}
+
+
 def specs_of(feeds: Feeds) -> Mapping[str, InputSpec]:
     """The inputs as `feeds` has them."""
     return {name: InputSpec(array.dtype, array.shape) for name, array in feeds.items()}

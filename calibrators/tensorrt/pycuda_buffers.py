@@ -10,7 +10,7 @@ import numpy as np
 
 from trt_ptq.calibrators.errors import EngineError
 from trt_ptq.calibrators.optional import require
-from trt_ptq.calibrators.tensorrt.buffers import Bytes, no_device
+from trt_ptq.calibrators.tensorrt.buffers import Bytes, full_device, no_device
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for TensorRT's work on the default stream
 
@@ -26,12 +26,21 @@ class PycudaBuffers:
             self._retained = self._context is None
             if self._retained:
                 self._context = self._device().retain_primary_context()
+        except self._driver.MemoryError as error:
+            raise full_device(error) from error
         except self._driver.Error as error:
             raise no_device(error) from error
         self._allocations: list[Any] = []
         self._pinned: list[Any] = []
-        with self._current():
-            self._stream = self._driver.Stream(_NON_BLOCKING)
+        try:
+            with self._current():
+                self._stream = self._driver.Stream(_NON_BLOCKING)
+        except MemoryError as error:
+            self._release_context()
+            raise full_device(error) from error
+        except EngineError:
+            self._release_context()
+            raise
 
     def allocate(self, size_bytes: int) -> int:
         with self._current():
@@ -65,6 +74,9 @@ class PycudaBuffers:
             for memory in (*self._allocations, *self._pinned):
                 memory.free()
             self._allocations, self._pinned, self._stream = [], [], None
+        self._release_context()
+
+    def _release_context(self) -> None:
         if self._retained:
             self._context.detach()  # pycuda's destructor would not release a primary context
 

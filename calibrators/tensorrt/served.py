@@ -10,6 +10,7 @@ from trt_ptq.calibrators.provenance import ModelIdentity
 from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
 from trt_ptq.calibrators.tensorrt.calibrator import Calibrator
+from trt_ptq.calibrators.tensorrt.inputs import tensor_names
 from trt_ptq.calibrators.tensorrt.native import running_version
 
 
@@ -36,20 +37,15 @@ class TableCalibrator(Calibrator):
         super().__init__()
         if model is not None:
             table.refuse_other_model(model, "the calibration table")
-        if network is not None and not table.amax.keys() & _tensor_names(network):
+        if network is not None and not table.amax.keys() & tensor_names(network):
             raise TableError("the calibration table names no tensor of this network: it is of another model")
         self._content = TensorRTCache.from_table(table, running_version(), self.algorithm).to_bytes()
 
     def cache_to_serve(self) -> bytes:
         return self._content
 
+    def accept_cache(self, content: bytes) -> None:
+        """The table is the user's: what TensorRT gives back changes nothing in it."""
+
     def pointers(self, names: Sequence[str]) -> list[int] | None:  # noqa: ARG002
         raise EngineError("TensorRT did not take the calibration table that it was given, and asked for batches")
-
-
-def _tensor_names(network: Any) -> set[str]:
-    names = {network.get_input(index).name for index in range(network.num_inputs)}
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        names |= {layer.get_output(number).name for number in range(layer.num_outputs)}
-    return names

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from trt_ptq.calibrators.errors import MissingPackageError
+from trt_ptq.calibrators.errors import EngineError, MissingPackageError
 from trt_ptq.calibrators.optional import require
-from trt_ptq.calibrators.tensorrt.buffers import Bytes, no_device
+from trt_ptq.calibrators.tensorrt.buffers import Bytes, full_device, no_device
 
 
 class TorchBuffers:
@@ -19,30 +21,34 @@ class TorchBuffers:
         if not self._torch.cuda.is_available():
             raise no_device("torch.cuda.is_available() is false")
         self._device = self._torch.device("cuda", self._torch.cuda.current_device())
-        self._stream = self._torch.cuda.Stream(self._device)
+        try:
+            with self._current():
+                self._stream = self._torch.cuda.Stream(self._device)
+        except MemoryError as error:
+            raise full_device(error) from error
         self._on_device: dict[int, Any] = {}
         self._pinned: dict[int, Any] = {}
 
     def allocate(self, size_bytes: int) -> int:
-        try:
+        with self._current():
             tensor = self._torch.empty(size_bytes, dtype=self._torch.uint8, device=self._device)
-        except self._torch.cuda.OutOfMemoryError as error:
-            raise MemoryError(str(error).splitlines()[0]) from error
         self._on_device[tensor.data_ptr()] = tensor
         return int(tensor.data_ptr())
 
     def allocate_pinned(self, size_bytes: int) -> Bytes:
-        tensor = self._torch.empty(size_bytes, dtype=self._torch.uint8, pin_memory=True)
+        with self._current():
+            tensor = self._torch.empty(size_bytes, dtype=self._torch.uint8, pin_memory=True)
         self._pinned[tensor.data_ptr()] = tensor
         array: Bytes = tensor.numpy()
         return array
 
     def copy(self, source: Bytes, pointer: int) -> None:
-        with self._torch.cuda.stream(self._stream):
+        with self._current(), self._torch.cuda.stream(self._stream):
             self._on_device[pointer].copy_(self._pinned[source.ctypes.data], non_blocking=True)
 
     def synchronize(self) -> None:
-        self._stream.synchronize()
+        with self._current():
+            self._stream.synchronize()
 
     def memory(self) -> tuple[int, int]:
         free, total = self._torch.cuda.mem_get_info(self._device)
@@ -54,3 +60,15 @@ class TorchBuffers:
         self._stream.synchronize()
         self._on_device, self._pinned = {}, {}
         self._torch.cuda.empty_cache()
+
+    @contextmanager
+    def _current(self) -> Iterator[None]:
+        """Our device for this thread, which torch would start on device 0; errors as in the protocol."""
+        try:
+            with self._torch.cuda.device(self._device):
+                yield
+        except RuntimeError as error:  # torch has one class for pinned memory that is short, and for all else
+            told = str(error).splitlines()[0]
+            if "out of memory" in told:
+                raise MemoryError(told) from error
+            raise EngineError(f"torch: {told}") from error

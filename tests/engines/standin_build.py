@@ -33,6 +33,7 @@ class Options:
     failure: str | None = None  # the calibrator's get_batch raises this
     passes: int = 1
     as_if_there_were_a_dla: bool = False
+    calibration_profile_refused: bool = False
 
 
 @dataclasses.dataclass
@@ -112,6 +113,9 @@ def run(options: Options) -> dict[str, Any]:
     engine, seen = Path(options.engine), Seen()
     if options.as_if_there_were_a_dla:  # the stand-in has none, as most machines
         backend_settings._use_dla = lambda *_: None
+    if options.calibration_profile_refused:
+        trt: Any = importlib.import_module("tensorrt")
+        trt.IBuilderConfig.set_calibration_profile = lambda *_: False
     settings = {**options.settings}
     if "timing_cache" in settings:
         settings["timing_cache"] = Path(settings["timing_cache"])

@@ -112,6 +112,7 @@ def run(path: Path) -> dict[str, Any]:
         "answers": answers,
         "refused": refused,
         "timed": [timed.latency.runs, timed.latency.batch, timed.shapes["x"], timed.device_memory_bytes],
+        "engine_is_kept": session.engine is not None,
         "while_open": while_open,
         "closed": standin.counters()._asdict(),
     }

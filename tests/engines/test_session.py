@@ -148,6 +148,10 @@ def test_leaving_the_session_frees_everything(session: dict[str, Any]) -> None:
     assert [session["closed"][kind] for kind in kinds] == [0] * len(kinds)
 
 
+def test_a_session_that_was_left_keeps_no_engine(session: dict[str, Any]) -> None:
+    assert session["engine_is_kept"] is False
+
+
 def test_too_little_memory_says_what_was_asked_for_and_what_is_free(standins: Standins, tmp_path: Path) -> None:
     told = python(standins, [str(SESSION), str(tmp_path / "none")], limit_bytes=1000)["error"]
     assert told == (

@@ -217,3 +217,20 @@ def test_timings_are_written_after_a_build_and_read_before_the_next(
         built = build_on(standins, cnn_path, out, version, precision="fp32", settings={"timing_cache": str(cache)})
         assert built["error"] is None
         assert cache.read_bytes() == b"stand-in timing cache"
+
+
+def test_a_timing_cache_that_cannot_be_written_is_told_before_the_build(
+    standins: Standins, cnn_path: Path, out: Path
+) -> None:
+    settings = {"timing_cache": str(cnn_path / "timing.cache")}  # below a file
+    built = build_on(standins, cnn_path, out, precision="fp32", settings=settings)
+    assert built["error"].startswith(f"OutputError: cannot write {cnn_path / 'timing.cache'}")
+    assert built["files"] == []
+
+
+def test_a_calibration_profile_that_tensorrt_refuses_ends_the_build(
+    standins: Standins, cnn_path: Path, out: Path
+) -> None:
+    built = build_on(standins, cnn_path, out, implicit="table", amax=AMAX, calibration_profile_refused=True)
+    assert "refuses the calibration profile" in built["error"]
+    assert built["files"] == []

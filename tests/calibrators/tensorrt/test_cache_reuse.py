@@ -151,3 +151,51 @@ def test_calibrator_serves_its_own_result_to_a_second_build(play: Play) -> None:
     first, second = outcome["plans"]
     assert (first["source"], second["source"]) == ("calibrated", "cache")
     assert first["table"] == second["table"]
+
+
+def test_cache_that_names_no_tensor_of_the_network_is_refused_without_a_record_too(play: Play, tmp_path: Path) -> None:
+    (tmp_path / "model.cache").write_text(f"{header(LATEST)}\nsome_other_input: 3c010a14\n")
+    outcome = play(
+        "build = Build(); tell(raised=raised_by(lambda: EntropyCalibrator([], 'model.cache', **build.known)))"
+    )
+    assert outcome["raised"] == (
+        "TableError: model.cache: names no tensor of this network: it is a cache of another model"
+    )
+
+
+def test_record_that_names_no_model_is_told_where_the_model_is_known(play: Play, tmp_path: Path) -> None:
+    made_cache(play)
+    outcome = play(
+        """
+        from trt_ptq.calibrators.provenance import ModelIdentity
+        build = Build()
+        EntropyCalibrator([], "model.cache", model=ModelIdentity("graph", "weights"), **build.known)
+        tell()
+        """
+    )
+    assert "model.cache: model.cache.json names no model, so it may be of another one" in outcome["log"]
+
+
+@pytest.mark.parametrize(
+    "calibrator",
+    [
+        "EntropyCalibrator([], 'model.cache', **build.known)",
+        "TableCalibrator(CalibrationTable({'image': 1.0}), network=build.network)",
+    ],
+)
+def test_a_cache_that_tensorrt_gives_back_after_it_was_served_is_no_error(
+    play: Play, tmp_path: Path, calibrator: str
+) -> None:
+    made_cache(play)
+    before = (tmp_path / "model.cache").read_bytes()
+    outcome = play(
+        f"""
+        from trt_ptq.calibrators.table.table import CalibrationTable
+        build = Build()
+        calibrator = {calibrator}
+        calibrator.write_calibration_cache(memoryview(calibrator.read_calibration_cache()))
+        tell(raised=raised_by(calibrator.raise_kept))
+        """
+    )
+    assert outcome["raised"] is None
+    assert (tmp_path / "model.cache").read_bytes() == before
