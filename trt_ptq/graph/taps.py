@@ -38,8 +38,11 @@ def choose_taps(model: Model, tensors: Sequence[str] = ("fused",)) -> Taps:
     graph = model.to_ir().graph
     available = activations(graph)
     ordered = [value.name for value in [*graph.inputs, *(out for node in graph for out in node.outputs)]]
+    reasons = ""
     if tuple(tensors) == ("fused",):
-        chosen = set(plan_quantization(graph).activations)
+        plan = plan_quantization(graph)
+        chosen = set(plan.activations)
+        reasons = "; ".join(sorted({node.reason for node in plan.nodes}))
     elif tuple(tensors) == ("all",):
         chosen = available
     else:
@@ -48,7 +51,9 @@ def choose_taps(model: Model, tensors: Sequence[str] = ("fused",)) -> Taps:
         if unknown:
             raise UsageError(f"{model.path}: has no float activation named {', '.join(map(repr, unknown))}")
     if not chosen:
-        raise ModelError(f"{model.path}: nothing to calibrate: no node of it can run in INT8")
+        raise ModelError(
+            f"{model.path}: nothing to calibrate: no node of it can run in INT8" + f" ({reasons})" * bool(reasons)
+        )
     taps = tuple(name for name in ordered if name in chosen)
     return Taps(taps, _shared(graph, taps, available))
 
