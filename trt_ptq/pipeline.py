@@ -11,8 +11,8 @@ from trt_ptq.accuracy.evaluate import Evaluate, Metrics, evaluate_model, metric_
 from trt_ptq.accuracy.runner import onnx_runner
 from trt_ptq.accuracy.verdict import EXCELLENT_BELOW, judge
 from trt_ptq.calibrators.batches import BatchSource, Track, untracked
-from trt_ptq.calibrators.errors import DataError, EngineError, MissingPackageError, ModelError, UsageError
-from trt_ptq.calibrators.files import check_writable, write_atomic
+from trt_ptq.calibrators.errors import DataError, EngineError, MissingPackageError, ModelError
+from trt_ptq.calibrators.files import write_atomic
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.store import save_statistics
@@ -31,20 +31,11 @@ from trt_ptq.graph.model import Model, model_size_bytes
 from trt_ptq.graph.qdq import insert_qdq
 from trt_ptq.graph.save import save_model
 from trt_ptq.graph.taps import choose_taps
+from trt_ptq.report.folder import check_folder, remove_last_run
 from trt_ptq.report.html import render_html
 from trt_ptq.report.rows import range_warnings, tensor_rows
 from trt_ptq.report.schema import Judged, Report, write_report
 from trt_ptq.version import __version__
-
-_ONNX = ("model.int8.onnx", "model.fp16.onnx")
-_ENGINES = ("model.int8.engine", "model.fp16.engine")
-_DERIVED = (
-    *("calibration.cache", "calibration.json", "report.json", "report.html"),
-    *_ONNX,
-    *(f"{name}.data" for name in _ONNX),
-    *_ENGINES,
-    *(f"{name}.json" for name in _ENGINES),
-)
 
 
 @dataclass(frozen=True)
@@ -86,11 +77,11 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     Raises:
         TrtPtqError: bad input, before or while it is used; what was finished by then stays.
     """
-    _check_out(job)
+    check_folder(job.out, job.model.path)
     calibration, held_out = (_checked(job, part) for part in split_source(job.source, job.test))
     audited = AuditedSource(calibration)
     statistics, profiles = _measure(job, audited)
-    _remove_last_run(job.out)
+    remove_last_run(job.out)
     table = derive_table(statistics, job.method)
     save_table(table, job.out / "calibration.cache")
     save_table(table, job.out / "calibration.json")
@@ -146,18 +137,6 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
 
 def _checked(job: QuantizeJob, source: BatchSource) -> BatchSource:
     return CheckedSource(source, job.model.inputs, allow_nonfinite=job.nonfinite == "skip")
-
-
-def _check_out(job: QuantizeJob) -> None:
-    check_writable(job.out, is_folder=True)
-    if job.model.path.resolve() in [(job.out / name).resolve() for name in _DERIVED]:
-        raise UsageError(f"{job.model.path}: a result of that name would replace the model: give another --out")
-
-
-def _remove_last_run(out: Path) -> None:
-    """Remove what an earlier run left: results of this one must not stand beside results of another model."""
-    for name in _DERIVED:
-        (out / name).unlink(missing_ok=True)
 
 
 def _measure(job: QuantizeJob, calibration: BatchSource) -> tuple[Statistics, dict[str, ShapeProfile]]:

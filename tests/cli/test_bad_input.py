@@ -128,6 +128,13 @@ def test_a_metric_that_fails_is_named(cnn_path: Path, npz_folder: Path, tmp_path
     assert "accuracy fails on cnn.onnx: ZeroDivisionError" in refused("quantize", cnn_path, *options)
 
 
+def test_a_converted_model_never_replaces_the_float_one(cnn_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.cache").write_text("TRT-101601-EntropyCalibration2\nx: 3c010a14\n")
+    before = cnn_path.read_bytes()
+    assert "would replace the float model" in refused("qdq", cnn_path, "--table", tmp_path / "t.cache", "-o", cnn_path)
+    assert cnn_path.read_bytes() == before
+
+
 def test_an_interrupt_leaves_the_old_file_whole(cnn_path: Path, tmp_path: Path) -> None:
     loader = tmp_path / "loader.py"
     loader.write_text(
