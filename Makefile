@@ -3,15 +3,16 @@ PYTHON ?= python3
 USER_VENV := .venv
 DEV_VENV := .venv-dev
 
-.PHONY: help demo test test-fast test-gpu lint bench clean
+.PHONY: help demo test test-fast test-gpu lint bench image clean
 
 help:
 	@echo "make demo       quantize a real text recogniser: INT8 model, TensorRT-RTX engine, report (a few minutes)"
 	@echo "make test       run all tests"
 	@echo "make test-fast  run the tests that take no more than seconds"
 	@echo "make test-gpu   run the tests that need an NVIDIA GPU"
-	@echo "make lint       ruff, mypy and import-linter"
+	@echo "make lint       ruff, mypy, import-linter and hadolint"
 	@echo "make bench      measure what the README quotes"
+	@echo "make image      build and run the CPU-only image without a Docker engine (root, Debian)"
 	@echo "make clean      remove virtual environments and the demo's results"
 
 $(USER_VENV)/ready: pyproject.toml
@@ -41,9 +42,13 @@ lint: $(DEV_VENV)/ready
 	$(DEV_VENV)/bin/ruff format --check .
 	$(DEV_VENV)/bin/mypy
 	$(DEV_VENV)/bin/lint-imports
+	$(DEV_VENV)/bin/hadolint docker/*.Dockerfile
 
 bench: $(DEV_VENV)/ready
 	$(DEV_VENV)/bin/python -m benchmarks.methods
+
+image:
+	docker/build-without-engine.sh
 
 clean:
 	rm -rf $(USER_VENV) $(DEV_VENV) demo

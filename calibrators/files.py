@@ -74,5 +74,7 @@ def _refuse_special(path: Path) -> None:
 def _try(path: Path, action: Callable[[], object]) -> None:
     try:
         action()
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(f"cannot write {path}: there is a file where a folder must be; name another") from error
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error

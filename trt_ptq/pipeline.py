@@ -11,7 +11,7 @@ from trt_ptq.accuracy.evaluate import Evaluate, Metrics, evaluate_model, metric_
 from trt_ptq.accuracy.runner import onnx_runner
 from trt_ptq.accuracy.verdict import EXCELLENT_BELOW, judge
 from trt_ptq.calibrators.batches import BatchSource, Track, untracked
-from trt_ptq.calibrators.errors import DataError, EngineError, MissingPackageError, ModelError
+from trt_ptq.calibrators.errors import DataError, EngineError, MissingPackageError, ModelError, TrtPtqError
 from trt_ptq.calibrators.files import write_atomic
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics
@@ -65,10 +65,11 @@ class QuantizeJob:
 
 @dataclass(frozen=True)
 class QuantizeResult:
-    """The report, and why an engine is missing: `engine_error` if a builder refused the model."""
+    """The report, and why an engine is missing: `engine_error` if a builder refused the model, or one that was
+    asked for by name is not installed."""
 
     report: Report
-    engine_error: EngineError | None
+    engine_error: TrtPtqError | None
 
 
 def quantize(job: QuantizeJob) -> QuantizeResult:
@@ -189,7 +190,7 @@ def _evaluate(job: QuantizeJob, files: dict[Precision, Path], warnings: list[str
 
 def _build(
     job: QuantizeJob, files: dict[Precision, Path], profiles: dict[str, ShapeProfile], warnings: list[str]
-) -> tuple[list[EngineManifest], EngineError | None]:
+) -> tuple[list[EngineManifest], TrtPtqError | None]:
     """FP16 and INT8 engines. What hinders a builder does not undo the rest: it is told, and returned."""
     built = []
     for precision in ("fp16", "int8"):
@@ -206,7 +207,7 @@ def _build(
             built.append(build_engine(spec, job.backend))
         except MissingPackageError as error:
             warnings.append(f"no engine was built: {error}")
-            return built, None
+            return built, None if job.backend == "auto" else error
         except EngineError as error:
             warnings.append(f"no {precision} engine was built: {error}")
             return built, error

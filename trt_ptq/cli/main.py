@@ -26,7 +26,7 @@ from trt_ptq.cli import (
 )
 from trt_ptq.version import __version__
 
-UNEXPECTED, BAD_INPUT, GATE_FAILED = 1, 2, 3
+UNEXPECTED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     name="trt-ptq",
@@ -68,11 +68,16 @@ app.add_typer(cache.app, name="cache")
 def main() -> None:
     """Entry point of the console script."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except TrtPtqError as error:
         console.fail(str(error))
         sys.exit(BAD_INPUT)
+    except typer.Abort:
+        sys.exit(INTERRUPTED)
     except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error of Typer, whose base class differs between its versions
+            console.fail(f"{error.format_message().rstrip('.')}: see --help")
+            sys.exit(BAD_INPUT)
         if os.environ.get("TRT_PTQ_DEBUG"):
             raise
         console.fail(

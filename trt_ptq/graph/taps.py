@@ -41,7 +41,6 @@ def choose_taps(model: Model, tensors: Sequence[str] = ("fused",)) -> Taps:
     graph = model.to_ir().graph
     available = activations(graph)
     ordered = [value.name for value in [*graph.inputs, *(out for node in graph for out in node.outputs)]]
-    reasons = ""
     if tuple(tensors) == ("fused",):
         plan = plan_quantization(graph)
         chosen = set(plan.activations)
