@@ -43,14 +43,16 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def check_writable(path: Path, is_folder: bool = False) -> None:
-    """Find out before the work, not after it, that `path` cannot be written.
+def check_writable(path: Path, *inputs: Path, is_folder: bool = False) -> None:
+    """Find out before the work, not after it, that `path` cannot be written, or is one of the `inputs`.
 
     Raises:
         OutputError: with the reason.
     """
     if not is_folder:
         _try(path, lambda: _refuse_special(path))
+        if any(path.resolve() == one.resolve() for one in inputs):
+            raise OutputError(f"cannot write {path}: it is what is read here; name another file")
     probe = (path if is_folder else path.parent) / f".trt-ptq-{secrets.token_hex(4)}.tmp"
     _try(path, lambda: probe.parent.mkdir(parents=True, exist_ok=True))
     _try(path, lambda: probe.write_bytes(b""))

@@ -6,18 +6,20 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
 from tests.networks import images
-from trt_ptq.calibrators.errors import DataError, OutputError
+from trt_ptq.calibrators.errors import DataError, OutputError, UsageError
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.statistics.store import load_statistics
 from trt_ptq.calibrators.table.store import load_table
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
 from trt_ptq.data.sources import ArrayFile
 from trt_ptq.engines.manifest import read_manifest
-from trt_ptq.graph.model import Model
+from trt_ptq.graph.model import Model, load_model
 from trt_ptq.pipeline import QuantizeJob, quantize
 
 
@@ -139,10 +141,73 @@ def test_a_dead_tensor_is_warned_of_by_name(tmp_path: Path) -> None:
     model = load_model(write(tmp_path / "m.onnx", nodes, weights, [image_input()], ["y"]))
     report = quantize(QuantizeJob(model, source(), "images", METHODS["minmax"], tmp_path / "out")).report
     assert "always zero, so without a range: dead" in report.warnings
-    assert next(node.reason for node in report.nodes if node.node == "d") == "'dead' was always zero"
+    assert next(node.reason for node in report.nodes if node.node == "d") == (
+        "'dead' has no usable scale (always zero, or not finite)"
+    )
 
 
 def test_random_noise_is_warned_of(cnn: Model, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(size=(40, 16, 8, 8)).astype(np.float32)
     job = QuantizeJob(cnn, ArrayFile(Path("n.npz"), {"x": noise}, 4), "noise", METHODS["minmax"], tmp_path)
     assert any("looks like random noise" in warning for warning in quantize(job).report.warnings)
+
+
+def test_nothing_of_an_earlier_run_stays_beside_the_new_results(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantize(QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path / "out"))
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    quantize(QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path / "out"))
+    assert not list((tmp_path / "out").glob("*.engine*"))
+
+
+def test_the_model_itself_is_never_replaced(cnn: Model, tmp_path: Path) -> None:
+    taken = cnn.path.rename(tmp_path / "model.fp16.onnx")
+    with pytest.raises(UsageError, match="would replace the model"):
+        quantize(QuantizeJob(load_model(taken), source(), "images", METHODS["minmax"], tmp_path))
+
+
+def test_a_comparison_on_calibration_data_is_told(cnn: Model, tmp_path: Path) -> None:
+    job = QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path, test=source())
+    told = [warning for warning in quantize(job).report.warnings if "were calibrated with too" in warning]
+    assert told[0].startswith("10 batches that the models are compared on")
+
+
+def test_external_weights_count_in_the_reported_size(cnn_path: Path, tmp_path: Path) -> None:
+    inline = cnn_path.stat().st_size
+    onnx.save(onnx.load(cnn_path), cnn_path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    report = quantize(QuantizeJob(load_model(cnn_path), source(), "i", METHODS["minmax"], tmp_path / "out")).report
+    sizes = {one.precision: one.size_bytes for one in report.models}
+    assert sizes["fp32"] == pytest.approx(inline, rel=0.05)
+    assert sizes["int8"] < sizes["fp16"] < sizes["fp32"]
+
+
+def test_a_float16_model_without_a_metric_does_not_undo_the_rest(cnn: Model, tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def accuracy(_run) -> dict[str, float]:  # type: ignore[no-untyped-def]
+        calls.append("")
+        return {"accuracy": float("nan") if len(calls) == 3 else 1.0}
+
+    job = QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path, evaluate=accuracy, eval_name="accuracy")
+    report = quantize(job).report
+    assert [one.metrics for one in report.models] == [{"accuracy": 1.0}, {}, {"accuracy": 1.0}]
+    assert any("float16 was not judged by the metric" in warning for warning in report.warnings)
+
+
+def test_a_float16_model_that_cannot_be_loaded_does_not_undo_the_rest(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trt_ptq.pipeline.to_float16", lambda _model: ir.from_proto(no_kernel()))
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    report = quantize(QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path)).report
+    assert any(warning.startswith("float16 was not judged: ") for warning in report.warnings)
+    assert report.verdict.passed
+
+
+def no_kernel() -> onnx.ModelProto:
+    """A model of an operator that ONNX Runtime does not know."""
+    named = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    node = onnx.helper.make_node("Unheard", ["x"], ["y"], domain="elsewhere")
+    imports = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("elsewhere", 1)]
+    return onnx.helper.make_model(onnx.helper.make_graph([node], "g", named[:1], named[1:]), opset_imports=imports)

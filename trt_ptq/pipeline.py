@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trt_ptq.accuracy.compare import Comparison, compare_models, fidelity_losses
+from trt_ptq.accuracy.compare import Comparison, compare_models, fidelity_losses, fidelity_warnings
 from trt_ptq.accuracy.engines import MeasuredEngine, measure_engines
 from trt_ptq.accuracy.evaluate import Evaluate, Metrics, evaluate_model, metric_losses
+from trt_ptq.accuracy.runner import onnx_runner
 from trt_ptq.accuracy.verdict import EXCELLENT_BELOW, judge
 from trt_ptq.calibrators.batches import BatchSource, Track, untracked
 from trt_ptq.calibrators.errors import DataError, EngineError, MissingPackageError, ModelError
-from trt_ptq.calibrators.files import check_writable, write_atomic
+from trt_ptq.calibrators.files import write_atomic
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.calibrators.table.store import save_table
 from trt_ptq.calibrators.table.table import derive_table
 from trt_ptq.collect.collector import Nonfinite, collect
-from trt_ptq.data.audit import AuditedSource
+from trt_ptq.data.audit import AuditedSource, HeldOutSource
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.shapes import ShapeWatch, profiles_from_shapes
 from trt_ptq.data.split import split_source
@@ -26,10 +27,11 @@ from trt_ptq.engines.build import build_engine
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
 from trt_ptq.graph.half import to_float16
-from trt_ptq.graph.model import Model
+from trt_ptq.graph.model import Model, model_size_bytes
 from trt_ptq.graph.qdq import insert_qdq
 from trt_ptq.graph.save import save_model
 from trt_ptq.graph.taps import choose_taps
+from trt_ptq.report.folder import check_folder, remove_last_run
 from trt_ptq.report.html import render_html
 from trt_ptq.report.rows import range_warnings, tensor_rows
 from trt_ptq.report.schema import Judged, Report, write_report
@@ -75,14 +77,16 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     Raises:
         TrtPtqError: bad input, before or while it is used; what was finished by then stays.
     """
-    check_writable(job.out, is_folder=True)
+    check_folder(job.out, job.model.path)
     calibration, held_out = (_checked(job, part) for part in split_source(job.source, job.test))
-    statistics, profiles, warnings = _measure(job, calibration)
+    audited = AuditedSource(calibration)
+    statistics, profiles = _measure(job, audited)
+    remove_last_run(job.out)
     table = derive_table(statistics, job.method)
     save_table(table, job.out / "calibration.cache")
     save_table(table, job.out / "calibration.json")
     rows = tensor_rows(statistics, table)
-    warnings += range_warnings(statistics, table, job.method.name)
+    warnings = audited.findings() + range_warnings(statistics, table, job.method.name)
 
     qdq = insert_qdq(job.model, table)
     files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}
@@ -94,8 +98,9 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     except ModelError as error:
         warnings.append(str(error))
 
-    comparisons = _compare(job, files, held_out)
-    metrics = _evaluate(job, files)
+    runnable = _runnable(files, warnings)
+    comparisons = _compare(job, runnable, HeldOutSource(held_out, audited), warnings)
+    metrics = _evaluate(job, runnable, warnings)
     int8 = comparisons["int8"]
     losses = metric_losses(metrics["fp32"], metrics["int8"]) if metrics else fidelity_losses(int8)
     engines, engine_error = _build(job, files, profiles, warnings)
@@ -114,7 +119,7 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
             Judged(
                 precision=precision,
                 file=files[precision].name,
-                size_bytes=files[precision].stat().st_size,
+                size_bytes=model_size_bytes(files[precision]),
                 fidelity=comparisons[precision].outputs if precision in comparisons else {},
                 metrics=metrics.get(precision, {}),
             )
@@ -134,29 +139,52 @@ def _checked(job: QuantizeJob, source: BatchSource) -> BatchSource:
     return CheckedSource(source, job.model.inputs, allow_nonfinite=job.nonfinite == "skip")
 
 
-def _measure(job: QuantizeJob, calibration: BatchSource) -> tuple[Statistics, dict[str, ShapeProfile], list[str]]:
-    """Statistics (also saved), shape profiles, and what is suspicious about the data."""
+def _measure(job: QuantizeJob, calibration: BatchSource) -> tuple[Statistics, dict[str, ShapeProfile]]:
+    """Statistics (also saved) and shape profiles."""
     taps = choose_taps(job.model, job.tensors)
-    audited = AuditedSource(calibration)
-    watched = ShapeWatch(audited)
+    watched = ShapeWatch(calibration)
     statistics = collect(job.model, watched, taps, job.nonfinite, job.track)
     save_statistics(statistics, job.out / "stats.safetensors")
     profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
-    return statistics, profiles, audited.findings()
+    return statistics, profiles
 
 
-def _compare(job: QuantizeJob, files: dict[Precision, Path], held_out: BatchSource) -> dict[Precision, Comparison]:
+def _runnable(files: dict[Precision, Path], warnings: list[str]) -> dict[Precision, Path]:
+    """`files` without a float16 model that ONNX Runtime cannot load: it is a baseline, and told."""
+    if "fp16" in files:
+        try:
+            with onnx_runner(files["fp16"]):
+                return files
+        except ModelError as error:
+            warnings.append(f"float16 was not judged: {error}")
+    return {precision: path for precision, path in files.items() if precision != "fp16"}
+
+
+def _compare(
+    job: QuantizeJob, files: dict[Precision, Path], held_out: HeldOutSource, warnings: list[str]
+) -> dict[Precision, Comparison]:
     """Fidelity of every other precision to FP32 on held-out batches."""
     others = [precision for precision in files if precision != "fp32"]
     compared = compare_models(files["fp32"], [files[precision] for precision in others], held_out, job.track)
+    warnings += held_out.findings()
+    for one in compared:
+        warnings += fidelity_warnings(one)
     return dict(zip(others, compared, strict=True))
 
 
-def _evaluate(job: QuantizeJob, files: dict[Precision, Path]) -> dict[Precision, Metrics]:
-    """The user's metrics for every precision; empty without a metric."""
+def _evaluate(job: QuantizeJob, files: dict[Precision, Path], warnings: list[str]) -> dict[Precision, Metrics]:
+    """The user's metrics for every precision; empty without a metric. Float16 that has none is told, no more."""
     if job.evaluate is None:
         return {}
-    return {precision: evaluate_model(path, job.evaluate, job.eval_name) for precision, path in files.items()}
+    metrics: dict[Precision, Metrics] = {}
+    for precision, path in files.items():
+        try:
+            metrics[precision] = evaluate_model(path, job.evaluate, job.eval_name)
+        except DataError as error:
+            if precision != "fp16":
+                raise
+            warnings.append(f"float16 was not judged by the metric: {error}")
+    return metrics
 
 
 def _build(

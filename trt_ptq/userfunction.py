@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,14 +30,48 @@ def load_function(spec: str) -> Callable[..., Any]:
     if not path.is_file():
         raise UsageError(f"{path}: no such Python file")
     try:
-        module = _import_file(path.resolve())
+        with _users_turn():
+            module = _import_file(path.resolve())
     except Exception as error:
         raise UsageError(f"{path} fails on import: {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):
         offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise UsageError(f"{path} has no function {name!r}; it has: {', '.join(offered) or 'none'}")
-    return function  # type: ignore[no-any-return]
+    return _guarded(function)
+
+
+def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, and the generator it may return, each step of it run in `_users_turn`."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        with _users_turn():
+            returned = function(*arguments)
+        return _guarded_steps(returned) if isinstance(returned, Iterator) else returned
+
+    return call
+
+
+def _guarded_steps(steps: Iterator[Any]) -> Iterator[Any]:
+    while True:
+        with _users_turn():
+            try:
+                step = next(steps)
+            except StopIteration:
+                return
+        yield step
+
+
+@contextmanager
+def _users_turn() -> Iterator[None]:
+    """While a user's code runs: what it prints goes to standard error, so that --json stays JSON, and a `sys.exit(0)`
+    in it is a fault like others, not our success."""
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except SystemExit as error:
+        raise RuntimeError(f"it calls sys.exit({error.code!r})") from error
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -12,7 +12,10 @@ from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 
 @dataclass(frozen=True)
 class Percentile:
-    """The magnitude below which `percentile` % of all values lie, interpolated linearly within its bin."""
+    """The magnitude below which `percentile` % of all values lie, interpolated linearly within its bin.
+
+    Where so many values are zero that this is 0, which would clip all others, the range is the largest magnitude.
+    """
 
     percentile: float = 99.99
 
@@ -25,11 +28,12 @@ class Percentile:
             raise UsageError(f"a percentile lies above 0 and up to 100, not {self.percentile}")
 
     def amax(self, tensor: TensorStatistics) -> float:
-        if self.percentile == 100:
+        counts = tensor.histogram.counts.copy()
+        counts[0] -= tensor.zeros
+        target = self.percentile / 100 * tensor.count - tensor.zeros
+        if self.percentile == 100 or target <= 0:
             return tensor.amax
-        counts = tensor.histogram.counts
         cumulative = np.cumsum(counts)
-        target = self.percentile / 100 * tensor.count
         index = int(np.searchsorted(cumulative, target))
         inside = target - (cumulative[index] - counts[index])
         value = (index + inside / max(counts[index], 1)) * tensor.histogram.bin_width

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from trt_ptq.accuracy.fidelity import FidelityMeter
+from trt_ptq.accuracy.fidelity import FidelityMeter, OutputFidelity, worst_output
+from trt_ptq.calibrators.batches import Array
 
 
 def test_batches_add_up_to_the_definitions() -> None:
@@ -50,3 +51,47 @@ def test_a_nan_in_the_candidate_is_not_hidden() -> None:
     meter = FidelityMeter()
     meter.update(np.ones((4, 2), np.float32), np.full((4, 2), np.nan, np.float32))
     assert math.isnan(meter.result().cosine)
+
+
+def fidelity(reference: Array, candidate: Array) -> OutputFidelity:
+    meter = FidelityMeter()
+    meter.update(reference, candidate)
+    return meter.result()
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf])
+def test_what_the_reference_has_as_no_number_is_left_out_and_counted(value: float) -> None:
+    result = fidelity(np.array([[1, value, 3]], np.float32), np.array([[1, value, 4]], np.float32))
+    assert (result.compared, result.left_out) == (2, 1)
+    assert result.cosine == pytest.approx(13 / math.sqrt(10 * 17))
+    assert (result.max_abs, result.mean_abs) == (1, 0.5)
+
+
+def test_an_infinity_of_the_candidate_alone_is_not_hidden() -> None:
+    result = fidelity(np.ones(3, np.float32), np.array([1, np.inf, 1], np.float32))
+    assert math.isnan(result.cosine)
+    assert math.isnan(result.max_abs)
+
+
+def test_an_empty_output_is_not_perfect_but_unknown() -> None:
+    result = fidelity(np.zeros((0, 5), np.float32), np.zeros((0, 5), np.float32))
+    assert result.compared == 0
+    assert math.isnan(result.cosine)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.uint8, np.float16])
+def test_outputs_of_other_types_are_compared_as_numbers(dtype: type[np.generic]) -> None:
+    result = fidelity(np.array([[0, 1, 1]], dtype), np.array([[0, 1, 0]], dtype))
+    assert result.cosine == pytest.approx(1 / math.sqrt(2))
+    assert result.max_abs == 1
+
+
+def test_nan_is_the_worst_of_all_outputs_and_an_empty_one_is_none() -> None:
+    ones = np.ones(3, np.float32)
+    outputs = {
+        "fine": fidelity(ones, ones),
+        "broken": fidelity(ones, ones * np.nan),
+        "empty": fidelity(ones[:0], ones[:0]),
+    }
+    assert worst_output(outputs) is outputs["broken"]
+    assert worst_output({"empty": outputs["empty"]}) is None

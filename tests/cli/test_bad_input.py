@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.cli.run import refused, trt_ptq
-from tests.networks import images, residual_cnn
+from tests.networks import images, residual_cnn, write
 from trt_ptq.calibrators.batches import Array
 
 
@@ -126,6 +128,13 @@ def test_a_metric_that_fails_is_named(cnn_path: Path, npz_folder: Path, tmp_path
     assert "accuracy fails on cnn.onnx: ZeroDivisionError" in refused("quantize", cnn_path, *options)
 
 
+def test_a_converted_model_never_replaces_the_float_one(cnn_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.cache").write_text("TRT-101601-EntropyCalibration2\nx: 3c010a14\n")
+    before = cnn_path.read_bytes()
+    assert "would replace the float model" in refused("qdq", cnn_path, "--table", tmp_path / "t.cache", "-o", cnn_path)
+    assert cnn_path.read_bytes() == before
+
+
 def test_an_interrupt_leaves_the_old_file_whole(cnn_path: Path, tmp_path: Path) -> None:
     loader = tmp_path / "loader.py"
     loader.write_text(
@@ -141,3 +150,67 @@ def test_an_interrupt_leaves_the_old_file_whole(cnn_path: Path, tmp_path: Path) 
     assert "Traceback" not in done.stderr
     assert out.read_bytes() == b"the old one"
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("command", "source"), [("calibrate", "--data"), ("qdq", "--table"), ("build", "--table"), ("quantize", "--data")]
+)
+def test_the_model_that_is_read_is_never_overwritten(
+    command: str, source: str, cnn_path: Path, data: Path, tmp_path: Path
+) -> None:
+    out = cnn_path
+    if command == "quantize":
+        cnn_path = cnn_path.rename(tmp_path / "model.fp16.onnx")
+        out = tmp_path
+    before = cnn_path.read_bytes()
+    given = data if source == "--data" else tmp_path / "c.cache"
+    (tmp_path / "c.cache").write_text("TRT-101601-EntropyCalibration2\nx: 3c010a14\nr1: 3c010a14\n")
+    assert "it is what is read here; name another file" in refused(command, cnn_path, source, given, "--out", out)
+    assert cnn_path.read_bytes() == before
+
+
+def test_the_model_in_half_precision_is_told_so(data: Path, tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT16, ["n", 16]) for name in "xy")
+    weight = numpy_helper.from_array(np.ones((16, 16), np.float16), "w")
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "half", [x], [y], [weight])
+    model = tmp_path / "half.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), model)
+    told = refused("calibrate", model, "--data", data)
+    assert "it computes in float16, bfloat16 or double: give the float32 model" in told
+
+
+def test_a_model_too_narrow_for_int8_is_told_why(data: Path, tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8])
+    weight = numpy_helper.from_array(np.ones((8, 8), np.float32), "w")
+    model = write(tmp_path / "m.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], [weight], [x], ["y"])
+    assert "1 of 1: K or N under 16: no gain from INT8" in refused("calibrate", model, "--data", data)
+
+
+@pytest.mark.parametrize("code", ["def f():\n    sys.exit(0)\n    yield\n", "sys.exit(0)\n"], ids=["run", "import"])
+def test_a_loader_that_exits_is_no_success(code: str, cnn_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "loader.py").write_text(f"import sys\n{code}")
+    assert "it calls sys.exit(0)" in refused("calibrate", cnn_path, "--data", f"{tmp_path}/loader.py:f")
+
+
+def test_a_loader_that_yields_once_only_is_told_to_yield_anew(cnn_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "loader.py").write_text(
+        "import numpy as np\none = iter([{'x': np.ones((2, 16, 8, 8), np.float32)}] * 4)\ndef f():\n    return one\n"
+    )
+    options = ["--data", f"{tmp_path}/loader.py:f", "--out", tmp_path / "out"]
+    assert "a function must yield them anew each time it is called" in refused("quantize", cnn_path, *options)
+
+
+def test_preprocess_without_images(cnn_path: Path, data: Path, npz_folder: Path) -> None:
+    for given in (data, npz_folder):
+        assert "--preprocess is for" in refused("calibrate", cnn_path, "--data", given, "--preprocess", "p.py:f")
+
+
+def test_a_candidate_with_another_input_shape_is_one_line(cnn_path: Path, data: Path, tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 16])
+    other = write(tmp_path / "other.onnx", [helper.make_node("Relu", ["x"], ["y"])], [], [x], ["y"])
+    assert "other.onnx fails on this batch" in refused("compare", cnn_path, other, "--data", data)
+
+
+def test_an_engine_that_cannot_be_built_is_named_by_its_model(cnn_path: Path, tmp_path: Path) -> None:
+    told = refused("build", cnn_path, "--backend", "rtx", "--out", tmp_path / "e.engine")
+    assert told.startswith(f"{cnn_path}: input 'x' has open dimensions")

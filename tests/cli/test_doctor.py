@@ -21,7 +21,7 @@ def test_versions_are_those_installed() -> None:
 
 
 def test_what_is_missing_comes_with_the_command_that_installs_it() -> None:
-    assert '"trt-ptq[trt10]"' in trt_ptq("doctor").stdout
+    assert '"trt-ptq[pycuda]"' in trt_ptq("doctor").stdout
 
 
 def test_a_package_that_is_installed_but_does_not_load_is_named_and_fails_the_health_check(

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 PINNED = [
     ("tensorrt10", "TENSORRT", "trt10"),
-    ("tensorrt10", "PYCUDA", "trt10"),
+    ("tensorrt10", "PYCUDA", "pycuda"),
     ("tensorrt11", "TENSORRT", "trt11"),
     ("tensorrt11", "CUDA_BINDINGS", "trt11"),
 ]

@@ -26,6 +26,12 @@ def test_weights_are_halved_and_results_close(cnn: Model, tmp_path: Path) -> Non
     assert half.dtype == np.float32
 
 
+def test_the_result_is_valid_onnx(cnn: Model, tmp_path: Path) -> None:
+    path = tmp_path / "half.onnx"
+    save_model(to_float16(cnn), path)
+    onnx.checker.check_model(str(path))
+
+
 def test_a_constant_beyond_float16_keeps_its_node_in_float32(tmp_path: Path) -> None:
     """A BatchNormalization whose running variance is 1e7, as the PP-OCRv4 detector has."""
     large = {"mean": 0.0, "variance": 1e7, "gain": 3000.0, "bias": 0.0}

@@ -8,11 +8,12 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper
 
-from tests.networks import images, residual_cnn
+from tests.networks import images, residual_cnn, weight
 from trt_ptq.calibrators.errors import ModelError
 from trt_ptq.calibrators.table.table import CalibrationTable
-from trt_ptq.graph.model import Model, load_model
+from trt_ptq.graph.model import Model, load_model, model_size_bytes
 from trt_ptq.graph.qdq import insert_qdq
 from trt_ptq.graph.save import save_model
 
@@ -49,6 +50,11 @@ def external(cnn_path: Path) -> Path:
 def test_external_weights_give_the_same_model(external: Path, tmp_path: Path) -> None:
     inline = residual_cnn(tmp_path / "inline.onnx")
     assert load_model(external).identity == load_model(inline).identity
+
+
+def test_external_weights_count_in_the_size_of_a_model(external: Path) -> None:
+    files = [external, external.parent / "weights.bin"]
+    assert model_size_bytes(external) == sum(file.stat().st_size for file in files)
 
 
 def test_missing_external_weights_are_named(external: Path) -> None:
@@ -95,3 +101,58 @@ def test_identity_ignores_comments_and_node_names(cnn_path: Path, cnn: Model) ->
         node.name = f"renamed_{node.op_type}"
     onnx.save(proto, cnn_path)
     assert load_model(cnn_path).identity == cnn.identity
+
+
+def times_two(path: Path, scalar: float = 2.0, activation: str = "Relu") -> Path:
+    """x -> MatMul -> a function -> Mul with a bare number -> y, written as it is."""
+    function = helper.make_function(
+        "local", "Activation", ["a"], ["b"], [helper.make_node(activation, ["a"], ["b"])], [helper.make_opsetid("", 17)]
+    )
+    nodes = [
+        helper.make_node("Constant", [], ["factor"], value_float=scalar),
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Activation", ["m"], ["r"], domain="local"),
+        helper.make_node("Mul", ["r", "factor"], ["y"]),
+    ]
+    named = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 16]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "g", named[:1], named[1:], [weight("w", 16, 16)])
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, functions=[function], ir_version=8), path)
+    return path
+
+
+def test_a_number_in_the_graph_is_part_of_its_identity(tmp_path: Path) -> None:
+    two, three = (load_model(times_two(tmp_path / "m.onnx", scalar)).identity for scalar in (2.0, 3.0))
+    assert two.graph != three.graph
+    assert two.weights == three.weights
+
+
+def test_functions_are_part_of_the_identity(tmp_path: Path) -> None:
+    relu, sigmoid = (
+        load_model(times_two(tmp_path / "m.onnx", activation=activation)).identity for activation in ("Relu", "Sigmoid")
+    )
+    assert relu.graph != sigmoid.graph
+
+
+@pytest.mark.parametrize("opset", [9, 13])
+def test_a_model_of_old_ir_whose_weights_are_inputs_gives_a_valid_one(tmp_path: Path, opset: int) -> None:
+    path = tmp_path / "old.onnx"
+    named = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, 16])
+        for name, rows in (("x", 4), ("w", 16), ("y", 4))
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], "g", named[:2], named[2:], [weight("w", 16, 16)]
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=3), path)
+    model = load_model(path)
+    assert [one.name for one in model.inputs] == ["x"]
+    save_model(insert_qdq(model, CalibrationTable({"x": 1.0})).model, tmp_path / "int8.onnx")
+    onnx.checker.check_model(str(tmp_path / "int8.onnx"))
+
+
+def test_the_long_name_of_the_onnx_domain_is_known(cnn_path: Path) -> None:
+    proto = onnx.load(cnn_path)
+    proto.opset_import[0].domain = "ai.onnx"
+    onnx.save(proto, cnn_path)
+    assert load_model(cnn_path).outputs == ("y",)

@@ -118,3 +118,14 @@ def test_what_is_computed_from_shapes_is_never_quantized(tmp_path: Path) -> None
     path = write(tmp_path / "m.onnx", nodes, [weight("w", 64, 32), reps], [image_input()], ["y"])
     assert plan_of(path).activations == ()
     assert "not a float32 activation" in reasons(plan_of(path))["m"]
+
+
+def test_an_add_that_stretches_an_input_is_no_residual(tmp_path: Path) -> None:
+    """A convolution's output plus one value a channel: no kernel takes that as its shortcut."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["g"]),
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Add", ["c", "g"], ["y"]),
+    ]
+    path = write(tmp_path / "m.onnx", nodes, [weight("w", CHANNELS, CHANNELS, 1, 1)], [image_input()], ["y"])
+    assert plan_of(path).activations == ("x",)

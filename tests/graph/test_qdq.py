@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.networks import CHANNELS, image_input, images, weight, write
 from trt_ptq.calibrators.batches import Array
@@ -97,8 +97,56 @@ def test_a_node_without_a_range_stays_float_and_says_so(cnn: Model) -> None:
     result = insert_qdq(cnn, CalibrationTable({"x": 1.0, "f": 4.0}, unscaled=("r1",)))
     assert {node.node: node.reason for node in result.nodes if not node.int8} == {
         "c2": "'r1' has no usable scale (always zero, or not finite)",
-        "a": "'r1' has no usable scale (always zero, or not finite)",
     }
+
+
+def test_a_residual_add_stays_float_with_its_convolution(tmp_path: Path) -> None:
+    """Its shortcut has a range, but there is no INT8 kernel to join."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"]),
+        helper.make_node("Relu", ["c1"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"]),
+        helper.make_node("Add", ["c2", "x"], ["y"]),
+    ]
+    weights = [weight(name, CHANNELS, CHANNELS, 1, 1) for name in ("w1", "w2")]
+    path = write(tmp_path / "m.onnx", nodes, weights, [image_input()], ["y"])
+    graph = insert_qdq(load_model(path), CalibrationTable({"x": 1.0})).model.graph
+    add = next(node for node in graph if node.op_type == "Add")
+    assert [value.name for value in add.inputs if value is not None] == ["c2", "x"]
+
+
+def test_a_model_with_nothing_to_quantize_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], [], [image_input()], ["y"])
+    with pytest.raises(ModelError, match="no node can run in INT8"):
+        insert_qdq(load_model(path), CalibrationTable({"x": 1.0}))
+
+
+def test_names_that_the_model_has_already_are_not_taken_again(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["x.quantized"]),
+        helper.make_node("Relu", ["x.quantized"], ["w.int8"]),
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Add", ["c", "w.int8"], ["y"]),
+    ]
+    path = write(tmp_path / "m.onnx", nodes, [weight("w", CHANNELS, CHANNELS, 1, 1)], [image_input()], ["y"])
+    converted = tmp_path / "int8.onnx"
+    save_model(insert_qdq(load_model(path), CalibrationTable({"x": 1.0, "w.int8": 1.0})).model, converted)
+    onnx.checker.check_model(str(converted))
+    feeds = {"x": images(4)}
+    exact, rounded = (ort.InferenceSession(one).run(None, feeds)[0] for one in (path, converted))
+    np.testing.assert_allclose(rounded, exact, atol=0.05)
+
+
+def test_a_weight_along_two_axes_is_stored_for_each(tmp_path: Path) -> None:
+    rows = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 32])
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Gemm", ["m", "w"], ["y"], transB=1)]
+    path = write(tmp_path / "m.onnx", nodes, [weight("w", 32, 32)], [rows], ["y"])
+    converted = tmp_path / "int8.onnx"
+    save_model(insert_qdq(load_model(path), CalibrationTable({"x": 4.0, "m": 8.0})).model, converted)
+    onnx.checker.check_model(str(converted))
+    feeds = {"x": np.random.default_rng(0).normal(size=(8, 32)).astype(np.float32)}
+    exact, rounded = (ort.InferenceSession(one).run(None, feeds)[0] for one in (path, converted))
+    assert np.square(exact - rounded).sum() < 0.01 * np.square(exact).sum()
 
 
 def test_a_table_of_foreign_names_is_refused(cnn: Model) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from trt_ptq.calibrators.errors import UsageError
-from trt_ptq.graph.model import Model
+import pytest
+from onnx import TensorProto, helper
+
+from tests.networks import weight, write
+from trt_ptq.calibrators.errors import ModelError, UsageError
+from trt_ptq.graph.model import Model, load_model
 from trt_ptq.graph.taps import choose_taps, with_outputs
 
 
@@ -30,6 +34,14 @@ def test_tensors_can_be_named(cnn: Model) -> None:
 def test_an_unknown_tensor_is_named(cnn: Model) -> None:
     with pytest.raises(UsageError, match="no float activation named 'conv9'"):
         choose_taps(cnn, ["conv9"])
+
+
+def test_a_model_that_cannot_be_quantized_says_why(tmp_path: Path) -> None:
+    pixels = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])
+    node = helper.make_node("Conv", ["x", "w"], ["y"])
+    path = write(tmp_path / "m.onnx", [node], [weight("w", 32, 3, 3, 3)], [pixels], ["y"])
+    with pytest.raises(ModelError, match=r"no node of it can run in INT8 \(under 16 channels"):
+        choose_taps(load_model(path))
 
 
 def test_a_tapped_model_has_the_tensors_as_its_outputs(cnn: Model) -> None:

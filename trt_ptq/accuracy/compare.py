@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from trt_ptq.accuracy.fidelity import FidelityMeter, OutputFidelity
 from trt_ptq.accuracy.runner import infer, onnx_runner
 from trt_ptq.calibrators.batches import BatchSource, Track, sample_count, untracked
 from trt_ptq.calibrators.errors import DataError, ModelError
+
+_COMPARABLE = "biuf"  # NumPy's kinds of booleans, integers and floats
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ def compare_models(
 
     Raises:
         ModelError: a model cannot be loaded, or its outputs are not those of the reference.
-        DataError: no batches, or a model fails on one or answers NaN where the reference does not.
+        DataError: no batches, or a model fails on one.
     """
     meters: list[dict[str, FidelityMeter]] = [{} for _ in candidates]
     samples = 0
@@ -48,8 +51,11 @@ def compare_models(
                     if got[name].shape != array.shape:
                         raise ModelError(
                             f"{runner.name}: output {name!r} has shape {list(got[name].shape)}, that of {reference} "
-                            f"{list(array.shape)}"
+                            f"{list(array.shape)}: an output whose size depends on the data, as after a non-maximum "
+                            "suppression, cannot be compared; end the model before it"
                         )
+                    if array.dtype.kind not in _COMPARABLE:
+                        raise ModelError(f"{reference}: output {name!r} holds no numbers, so it cannot be compared")
                     metered.setdefault(name, FidelityMeter()).update(array, got[name])
     if not samples:
         raise DataError("there are no batches to compare on")
@@ -68,5 +74,21 @@ def _same_outputs(runner: OnnxrtRunner, differing: set[str], reference: Path) ->
 
 
 def fidelity_losses(comparison: Comparison) -> dict[str, float]:
-    """Loss by output where there is no task metric: 1 - cosine similarity."""
-    return {f"fidelity of {name}": 1 - one.cosine for name, one in comparison.outputs.items()}
+    """Loss by output where there is no task metric: 1 - cosine similarity. Outputs without a value are none."""
+    return {f"fidelity of {name}": 1 - one.cosine for name, one in comparison.outputs.items() if one.compared}
+
+
+def fidelity_warnings(comparison: Comparison) -> list[str]:
+    """What the figures of a comparison do not cover, a sentence each."""
+    warnings = []
+    for name, one in comparison.outputs.items():
+        if one.left_out:
+            warnings.append(
+                f"output {name!r}: {one.left_out} values are NaN or infinite in the reference, "
+                f"so {comparison.candidate} was compared on the other {one.compared}"
+            )
+        elif not one.compared:
+            warnings.append(f"output {name!r} was empty on every batch: it was not compared")
+        if one.compared and math.isnan(one.cosine):
+            warnings.append(f"output {name!r} of {comparison.candidate} is NaN or infinite where the reference is not")
+    return warnings

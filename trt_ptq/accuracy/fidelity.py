@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,9 @@ class OutputFidelity:
 
     `sqnr_db`: 10 log10 of the reference's energy over the error's; `cosine`: between all reference and all
     candidate values; `top1`: share of positions whose largest entry along the last axis is the same (None for
-    outputs with fewer than two entries there); `max_abs` and `mean_abs` error in the output's unit.
+    outputs with fewer than two entries there); `max_abs` and `mean_abs` error in the output's unit. All are NaN where
+    the candidate is NaN or infinite and the reference is not, and where no value could be `compared`. Values that are
+    NaN or infinite in the reference are `left_out`.
     """
 
     sqnr_db: float
@@ -24,6 +27,14 @@ class OutputFidelity:
     top1: float | None
     max_abs: float
     mean_abs: float
+    compared: int
+    left_out: int = 0
+
+
+def worst_output(outputs: Mapping[str, OutputFidelity]) -> OutputFidelity | None:
+    """The one of least cosine, NaN being less than any number; None where no output could be compared."""
+    compared = [one for one in outputs.values() if one.compared]
+    return min(compared, key=lambda one: -math.inf if math.isnan(one.cosine) else one.cosine, default=None)
 
 
 class FidelityMeter:
@@ -32,29 +43,35 @@ class FidelityMeter:
     def __init__(self) -> None:
         self._signal = self._candidate = self._product = self._noise = 0.0
         self._absolute = self._largest = 0.0
-        self._values = self._positions = self._agreeing = 0
+        self._values = self._left_out = self._positions = self._agreeing = 0
 
     def update(self, reference: Array, candidate: Array) -> None:
         """Add one batch; both arrays have the same shape."""
-        wanted = reference.astype(np.float64).ravel()
-        got = candidate.astype(np.float64).ravel()
+        scored = np.isfinite(reference)
+        wanted = reference[scored].astype(np.float64)
+        got = candidate[scored].astype(np.float64)
+        self._values += wanted.size
+        self._left_out += reference.size - wanted.size
+        if not np.isfinite(got).all():
+            got = np.full_like(got, np.nan)
         error = got - wanted
         self._signal += float(wanted @ wanted)
         self._candidate += float(got @ got)
         self._product += float(wanted @ got)
         self._noise += float(error @ error)
         self._absolute += float(np.abs(error).sum())
-        self._largest = max(self._largest, float(np.abs(error).max(initial=0)))
-        self._values += wanted.size
+        self._largest = float(np.maximum(self._largest, np.abs(error).max(initial=0)))  # NaN stays NaN
         if reference.ndim and reference.shape[-1] > 1:
-            same = reference.argmax(axis=-1) == candidate.argmax(axis=-1)
+            same = (reference.argmax(axis=-1) == candidate.argmax(axis=-1))[~np.isnan(reference).any(axis=-1)]
             self._positions += same.size
             self._agreeing += int(same.sum())
 
     def result(self) -> OutputFidelity:
         """Fidelity over all batches so far; equal outputs have infinite SQNR and cosine 1."""
         norm = math.sqrt(self._signal * self._candidate)
-        if self._noise == 0:
+        if not self._values:
+            sqnr = cosine = math.nan
+        elif self._noise == 0:
             sqnr, cosine = math.inf, 1.0
         else:
             sqnr = 10 * math.log10(self._signal / self._noise) if self._signal else -math.inf
@@ -63,6 +80,8 @@ class FidelityMeter:
             sqnr_db=sqnr,
             cosine=cosine,
             top1=self._agreeing / self._positions if self._positions else None,
-            max_abs=self._largest,
-            mean_abs=self._absolute / max(self._values, 1),
+            max_abs=self._largest if self._values else math.nan,
+            mean_abs=self._absolute / self._values if self._values else math.nan,
+            compared=self._values,
+            left_out=self._left_out,
         )

@@ -19,6 +19,13 @@ Run = Callable[[Feeds], dict[str, Array]]
 
 
 @contextmanager
+def _silence() -> Iterator[None]:
+    """Polygraphy logs errors to stdout or, since 0.50, to stderr, and raises them too: once is enough."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+@contextmanager
 def onnx_runner(path: Path) -> Iterator[OnnxrtRunner]:
     """An active Polygraphy runner for the ONNX file `path`.
 
@@ -28,7 +35,7 @@ def onnx_runner(path: Path) -> Iterator[OnnxrtRunner]:
     G_LOGGER.module_severity = G_LOGGER.ERROR
     runner = OnnxrtRunner(SessionFromOnnx(str(path)), name=path.name)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # Polygraphy logs errors to stdout
+        with _silence():
             runner.activate()
     except Exception as error:  # ONNX Runtime and Polygraphy have no common base for their errors
         reason = str(error).strip().splitlines()[0]
@@ -46,7 +53,7 @@ def infer(runner: OnnxrtRunner, feeds: Feeds, origin: str) -> dict[str, Array]:
         DataError: the model fails on the batch; names it.
     """
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with _silence():
             outputs = runner.infer({name: np.ascontiguousarray(array) for name, array in feeds.items()})
     except Exception as error:
         reason = str(error).strip().splitlines()[0]

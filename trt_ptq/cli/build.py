@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 import onnx_ir as ir
 import typer
 
-from trt_ptq.calibrators.errors import UsageError
+from trt_ptq.calibrators.errors import EngineError, UsageError
 from trt_ptq.calibrators.files import check_writable
 from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.cli import console, options
@@ -96,7 +96,7 @@ def build(
     profiles = parse_profiles(shape or [])
     loaded = load_model(model)
     check_profiles(profiles, loaded)
-    check_writable(out)
+    check_writable(out, model, *([table] if table else []))
     ranges = _ranges(loaded, table, allow_other_model)
     served: ImplicitRanges | None = None
     if implicit and ranges is not None:
@@ -105,7 +105,10 @@ def build(
         converted = Path(folder) / f"{model.stem}.{wanted}.onnx"
         save_model(loaded.to_ir() if served is not None else _convert(loaded, wanted, ranges), converted)
         spec = EngineSpec(converted, out, wanted, loaded.identity, profiles, settings, served)
-        manifest = build_engine(spec, backend)
+        try:
+            manifest = build_engine(spec, backend)
+        except EngineError as error:  # names our copy, which is gone by then
+            raise EngineError(str(error).replace(str(converted), str(model))) from error
     if json:
         console.print_json({"engine": str(out), **manifest.model_dump(mode="json")})
         return

@@ -126,7 +126,7 @@ def extract(
     Example: trt-ptq cache extract model.int8.onnx calibration.cache --trt-version 10.16.1
     """
     version = TensorRTVersion.parse(trt_version)
-    check_writable(target)
+    check_writable(target, model)
     found = extract_ranges(model)
     save_table(found.table, target, version)
     if found.widened:

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from trt_ptq.accuracy.compare import compare_models, fidelity_losses
+from trt_ptq.accuracy.compare import compare_models, fidelity_losses, fidelity_warnings
 from trt_ptq.accuracy.engines import compare_engines, engine_inputs
 from trt_ptq.accuracy.evaluate import evaluate_model, metric_losses
 from trt_ptq.accuracy.verdict import judge
@@ -62,6 +62,8 @@ def compare(
         losses = metric_losses(
             evaluate_model(reference, function, evaluate), evaluate_model(candidate, function, evaluate)
         )
+    for warning in fidelity_warnings(comparison):
+        console.warn(warning)
     verdict = judge(losses, gate)
     if json:
         console.print_json(

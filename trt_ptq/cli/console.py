@@ -46,15 +46,16 @@ def track(batches: Iterable[Batch], description: str, total: int | None) -> Iter
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output, nothing else."""
+    """One JSON document on standard output, nothing else; NaN and infinity, which JSON lacks, as text."""
+    value = json.loads(json.dumps(value), parse_constant=str)
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
     """A table no wider than the terminal; a first column that is too long loses its middle part last."""
-    table = Table(title=title or None, title_justify="left")
+    table = Table(title=escape(title) or None, title_justify="left")
     for index, name in enumerate(head):
-        table.add_column(name, overflow="fold", justify="left" if index == 0 else "right")
+        table.add_column(escape(name), overflow="fold", justify="left" if index == 0 else "right")
     for row in rows:
         table.add_row(*map(escape, row))  # [brackets] in a tensor's name are no markup
     Console(highlight=False, width=None if out.is_terminal else _TABLE_WIDTH).print(table)

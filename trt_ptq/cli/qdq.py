@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.calibrators.files import check_writable
 from trt_ptq.cli import console, options
 from trt_ptq.cli.tables import read_table
@@ -34,12 +35,14 @@ def qdq(
 
     Example: trt-ptq qdq model.onnx --table calibration.cache -o model.int8.onnx
     """
+    if out.resolve() == model.resolve():
+        raise UsageError(f"{out}: would replace the float model: give another --out")
     loaded = load_model(model)
     ranges = read_table(table)
     if not allow_other_model:
         ranges.refuse_other_model(loaded.identity, str(table))
     migrated = migrate_table(loaded.to_ir().graph, ranges, str(table))
-    check_writable(out)
+    check_writable(out, model, table)
     result = insert_qdq(loaded, migrated.table)
     save_model(result.model, out)
     if json:

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from trt_ptq.accuracy.fidelity import worst_output
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.cli import console, options
 from trt_ptq.cli.parse import parse_nonfinite, parse_share
@@ -93,11 +94,11 @@ def _show(report: Report, out: Path) -> None:
     engines = {one.precision: f"{one.size_bytes / 1e6:.2f}" for one in report.engines}
     rows = []
     for one in report.models:
-        worst = min(one.fidelity.values(), key=lambda output: output.cosine, default=None)
+        worst = worst_output(one.fidelity)
         rows.append(
             [
                 one.precision.upper(),
-                *(f"{one.metrics[name]:.4f}" for name in metrics),
+                *(f"{one.metrics[name]:.4f}" if name in one.metrics else "" for name in metrics),
                 f"{worst.sqnr_db:.1f}" if worst else "",
                 f"{worst.cosine:.5f}" if worst else "",
                 "" if worst is None or worst.top1 is None else f"{worst.top1:.2%}",

@@ -39,7 +39,7 @@ def table(
     statistics = load_statistics(stats)
     derived = derive_table(statistics, chosen)
     if out is not None:
-        check_writable(out)
+        check_writable(out, stats)
         save_table(derived, out, version)
     rows = tensor_rows(statistics, derived)
     warnings = range_warnings(statistics, derived, chosen.name)

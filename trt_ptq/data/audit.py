@@ -56,6 +56,10 @@ class AuditedSource:
                 )
         return found
 
+    def has_seen(self, batch: Batch) -> bool:
+        """Whether the very same batch has passed."""
+        return _digest(batch) in self._seen
+
     def _look(self, batch: Batch) -> None:
         self._samples += sample_count(batch.feeds)
         digest = _digest(batch)
@@ -70,6 +74,36 @@ class AuditedSource:
                 self._constant.add(f"{name!r} of {batch.origin}")
             elif array.ndim >= 3 and array.size >= 4096:
                 self._correlation[name] = max(self._correlation.get(name, 0.0), _neighbour_correlation(array))
+
+
+class HeldOutSource:
+    """Passes held-out batches on and looks whether they were `calibrated` with; read `findings()` after a full pass."""
+
+    def __init__(self, source: BatchSource, calibrated: AuditedSource) -> None:
+        self._source = source
+        self._calibrated = calibrated
+        self._known = _Cases()
+
+    @property
+    def total(self) -> int | None:
+        return self._source.total
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._known = _Cases()
+        for batch in self._source:
+            if self._calibrated.has_seen(batch):
+                self._known.add(batch.origin)
+            yield batch
+
+    def findings(self) -> list[str]:
+        """Warnings, each a sentence that names the batch."""
+        if not self._known.count:
+            return []
+        return [
+            f"{self._known.count} batches that the models are compared on were calibrated with too, e.g. "
+            f"{self._known.first}: the accuracy on new data may be lower (give other --test-data; a loader must yield "
+            "the same batches in the same order each time)"
+        ]
 
 
 @dataclass

@@ -42,7 +42,8 @@ class CheckedSource:
                 _check_finite(batch)
             yield batch
         if empty:
-            raise DataError("the data has no batches")
+            again = " (a function must yield them anew each time it is called)" if self.source.total is None else ""
+            raise DataError(f"the data has no batches{again}")
 
 
 def _check_batch(batch: Batch, inputs: tuple[TensorSpec, ...]) -> None:

@@ -29,9 +29,11 @@ def open_source(
     """
     if batch_size < 1:
         raise UsageError(f"--batch-size must be 1 or more, not {batch_size}")
+    path = Path(spec)
+    if preprocess is not None and not path.is_dir():
+        raise UsageError(f"--preprocess is for a folder of images, which {spec} is not")
     if ".py:" in spec:
         return Loader(spec, load_function(spec))
-    path = Path(spec)
     if path.is_dir():
         return _open_folder(path, inputs, batch_size, preprocess)
     if not path.is_file():
@@ -49,6 +51,8 @@ def _open_folder(path: Path, inputs: tuple[TensorSpec, ...], batch_size: int, pr
     images = tuple(file for file in files if file.suffix.lower() in _IMAGES)
     if arrays and images:
         raise DataError(f"{path}: has both .npz files and images: keep one kind in a folder")
+    if arrays and preprocess is not None:
+        raise UsageError(f"--preprocess is for images: {path} has .npz files")
     if arrays:
         return NpzFolder(arrays)
     if not images:

@@ -33,7 +33,9 @@ def to_float16(model: Model) -> ir.Model:
         )
     except Exception as error:  # the converter raises bare errors of many kinds
         raise ModelError(f"{model.path}: no float16 version can be made of it: {error}") from error
-    return ir.from_proto(converted)
+    half = ir.from_proto(converted)
+    half.graph.sort()  # the converter puts its casts at the end
+    return half
 
 
 def _beyond_range(value: ir.Value | None) -> bool:

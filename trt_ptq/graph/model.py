@@ -19,7 +19,9 @@ from trt_ptq.calibrators.errors import ModelError
 from trt_ptq.calibrators.provenance import ModelIdentity
 
 MIN_OPSET = 13  # the first with per-channel DequantizeLinear
+_MIN_IR_VERSION = 7  # of opset 13; before 4 every initializer had to be an input, which ours are not
 _PROTOBUF_LIMIT = 2**31
+_ONNX_DOMAINS = ("", "ai.onnx")
 _QUANTIZED_OPS = {
     "QuantizeLinear",
     "DequantizeLinear",
@@ -89,6 +91,7 @@ def load_model(path: Path) -> Model:
     model = passes.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model).model
     model = passes.RemoveInitializersFromInputsPass()(model).model
     prepared = shape_inference.infer_shapes(ir.to_proto(model), data_prop=True)
+    prepared.ir_version = max(prepared.ir_version, _MIN_IR_VERSION)
     return Model(
         path=path,
         proto=prepared,
@@ -121,7 +124,7 @@ def read_proto(path: Path) -> onnx.ModelProto:
         proto = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError, OSError) as error:
         raise ModelError(f"{path}: not an ONNX model, or truncated: {error}") from error
-    if not proto.graph.node or not any(not entry.domain for entry in proto.opset_import):
+    if not proto.graph.node or not any(entry.domain in _ONNX_DOMAINS for entry in proto.opset_import):
         raise ModelError(f"{path}: not an ONNX model: it has no graph")
     for tensor in _tensors(proto):
         if external_data_helper.uses_external_data(tensor):
@@ -132,6 +135,17 @@ def read_proto(path: Path) -> onnx.ModelProto:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: not a valid ONNX model: {reason}") from error
     return proto
+
+
+def model_size_bytes(path: Path) -> int:
+    """Size of the ONNX file `path`, its files of external weights included."""
+    proto = onnx.load(path, load_external_data=False)
+    files = {
+        path.parent / external_data_helper.ExternalDataInfo(tensor).location
+        for tensor in _tensors(proto)
+        if external_data_helper.uses_external_data(tensor)
+    }
+    return sum(file.stat().st_size for file in {path, *files})
 
 
 def _check_external(tensor: onnx.TensorProto, path: Path) -> None:
@@ -171,7 +185,7 @@ def _raise_opset(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 
 
 def _opset(proto: onnx.ModelProto) -> int:
-    return int(next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")))
+    return int(next(entry.version for entry in proto.opset_import if entry.domain in _ONNX_DOMAINS))
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -193,26 +207,33 @@ def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def _graph_hash(proto: onnx.ModelProto) -> str:
-    """Hash of nodes, attributes, tensor names, inputs and outputs: no weights, comments or node names."""
+    """Hash of nodes, attributes, tensor names, functions, inputs and outputs: no weights, comments or node names."""
     hasher = hashlib.sha256()
     for node in proto.graph.node:
-        if node.op_type == "Constant":
+        if _is_weight(node):
             continue
         bare = onnx.NodeProto()
         bare.CopyFrom(node)
         for field in ("name", "doc_string", "metadata_props"):
             bare.ClearField(field)
         hasher.update(bare.SerializeToString(deterministic=True))
+    for function in proto.functions:
+        hasher.update(function.SerializeToString(deterministic=True))
     for value in [*proto.graph.input, *proto.graph.output]:
         hasher.update(value.name.encode() + value.type.SerializeToString(deterministic=True))
     return hasher.hexdigest()
+
+
+def _is_weight(node: onnx.NodeProto) -> bool:
+    """Whether a node is a Constant that holds a tensor; one of bare numbers is part of the graph."""
+    return node.op_type == "Constant" and node.attribute[0].HasField("t")
 
 
 def _weights_hash(proto: onnx.ModelProto, folder: Path) -> str:
     """Hash of the weights' values, in order of their names."""
     named = {tensor.name: tensor for tensor in proto.graph.initializer}
     for node in proto.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+        if _is_weight(node):
             named[node.output[0]] = node.attribute[0].t
     hasher = hashlib.sha256()
     for name in sorted(named):

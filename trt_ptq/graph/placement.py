@@ -11,6 +11,7 @@ Source: NVIDIA, "Working with Quantized Types", TensorRT developer guide.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -55,8 +56,18 @@ class QuantizationPlan:
         return tuple(dict.fromkeys(one.tensor for one in self.inputs if one.axis is None))
 
 
-def plan_quantization(graph: ir.Graph) -> QuantizationPlan:
-    """Decide for every weighted node and residual Add of the main graph."""
+WhyWithout = Callable[[str], str | None]
+
+
+def _all_have_ranges(_tensor: str) -> None:
+    return None
+
+
+def plan_quantization(graph: ir.Graph, without_range: WhyWithout = _all_have_ranges) -> QuantizationPlan:
+    """Decide for every weighted node and residual Add of the main graph.
+
+    `without_range` says why an activation has no range, so that what reads it stays float; None where it has one.
+    """
     carrying = activations(graph)
     nodes: list[NodePlan] = []
     inputs: list[QuantizedInput] = []
@@ -64,7 +75,7 @@ def plan_quantization(graph: ir.Graph) -> QuantizationPlan:
         if node.op_type not in _WEIGHT_AXES or node.domain != "":
             continue
         name = node.outputs[0].name or ""
-        reason = _why_float(node, carrying)
+        reason = _why_float(node, carrying) or without_range(_name(node.inputs[0]))
         nodes.append(NodePlan(name, node.op_type, reason is None, reason or "weighted op"))
         if reason is None:
             data, weight = node.inputs[0], node.inputs[1]
@@ -75,9 +86,12 @@ def plan_quantization(graph: ir.Graph) -> QuantizationPlan:
     for node in graph:
         shortcut = _shortcut(node, in_int8, carrying)
         if shortcut is not None:
-            name = node.outputs[0].name or ""
-            nodes.append(NodePlan(name, node.op_type, True, "residual Add: joins its convolution's kernel"))
-            inputs.append(QuantizedInput(name, shortcut, _name(node.inputs[shortcut])))
+            name, tensor = _name(node.outputs[0]), _name(node.inputs[shortcut])
+            lacking = without_range(tensor)
+            reason = lacking or "residual Add: joins its convolution's kernel"
+            nodes.append(NodePlan(name, node.op_type, lacking is None, reason))
+            if lacking is None:
+                inputs.append(QuantizedInput(name, shortcut, tensor))
     return QuantizationPlan(tuple(nodes), tuple(inputs))
 
 
@@ -128,13 +142,23 @@ def _shortcut(node: ir.Node, in_int8: set[str], carrying: set[str]) -> int | Non
     """
     if node.op_type != "Add" or node.domain != "":
         return None
-    if any(value is None or _name(value) not in carrying for value in node.inputs):
+    if any(value is None or _name(value) not in carrying for value in node.inputs) or _broadcasts(node):
         return None
     sources = [_convolution(value, in_int8) for value in node.inputs]
     order = [-1 if one is None else _position(one) for one in sources]
     if max(order) < 0 or node.inputs[0] is node.inputs[1]:
         return None
     return 0 if order[1] > order[0] else 1
+
+
+def _broadcasts(node: ir.Node) -> bool:
+    """Whether an Add is known to stretch one of its inputs, as no residual does."""
+    first, second = (None if value is None else value.shape for value in node.inputs)
+    if first is None or second is None:
+        return False
+    return len(first) != len(second) or any(
+        isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(first, second, strict=True)
+    )
 
 
 def _convolution(value: ir.Value | None, in_int8: set[str]) -> ir.Node | None:

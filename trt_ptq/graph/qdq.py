@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, count
 
 import numpy as np
 import onnx_ir as ir
 
 from trt_ptq.calibrators.batches import Array
-from trt_ptq.calibrators.errors import TableError
+from trt_ptq.calibrators.errors import ModelError, TableError
 from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.graph.model import Model
-from trt_ptq.graph.placement import NodePlan, QuantizationPlan, plan_quantization
+from trt_ptq.graph.placement import NodePlan, plan_quantization
 from trt_ptq.graph.weights import quantize_weight
 
 
@@ -35,17 +37,20 @@ def insert_qdq(model: Model, table: CalibrationTable) -> QdqModel:
 
     Raises:
         TableError: the table has a range for none of the tensors that the plan needs.
-        ModelError: NaN or infinity in a weight.
+        ModelError: NaN or infinity in a weight, or no node that INT8 is for.
     """
     result = model.to_ir()
-    plan = _with_ranges(plan_quantization(result.graph), table)
-    if plan.nodes and not plan.activations:
+    plan = plan_quantization(result.graph, partial(_why_without, table))
+    if not plan.nodes:
+        raise ModelError(f"{model.path}: no node can run in INT8: it has no Conv, ConvTranspose, Gemm or MatMul")
+    if not plan.activations:
         raise TableError(
             f"{model.path}: no node can run in INT8: "
             + "; ".join(sorted({node.reason for node in plan.nodes}))
             + ". Is the table of this model?"
         )
     nodes = {node.outputs[0].name: node for node in result.graph}
+    inserter = _Inserter(result.graph)
     pairs: dict[tuple[str, int | None], ir.Value] = {}
     for one in plan.inputs:
         node = nodes[one.node]
@@ -54,9 +59,9 @@ def insert_qdq(model: Model, table: CalibrationTable) -> QdqModel:
         key = (one.tensor, one.axis)
         if key not in pairs:
             if one.axis is None:
-                pairs[key] = _activation_pair(result.graph, value, table.scale(one.tensor))
+                pairs[key] = inserter.activation_pair(value, table.scale(one.tensor))
             else:
-                pairs[key] = _int8_weight(result.graph, value, one.axis)
+                pairs[key] = inserter.int8_weight(value, one.axis)
         node.replace_input_with(one.index, pairs[key])
         if one.axis is not None and not value.uses() and not value.is_graph_output():
             del result.graph.initializers[one.tensor]
@@ -64,66 +69,70 @@ def insert_qdq(model: Model, table: CalibrationTable) -> QdqModel:
     return QdqModel(result, plan.nodes)
 
 
-def _with_ranges(plan: QuantizationPlan, table: CalibrationTable) -> QuantizationPlan:
-    """The plan without the nodes for which `table` has no range."""
-    lacking: dict[str, str] = {}
-    for one in plan.inputs:
-        if one.axis is None and one.tensor not in table.amax:
-            no_scale = "has no usable scale (always zero, or not finite)"
-            lacking[one.node] = (
-                f"{one.tensor!r} {no_scale if one.tensor in table.unscaled else 'has no range in the table'}"
-            )
-    return QuantizationPlan(
-        nodes=tuple(
-            replace(node, int8=False, reason=lacking[node.node]) if node.node in lacking else node
-            for node in plan.nodes
-        ),
-        inputs=tuple(one for one in plan.inputs if one.node not in lacking),
-    )
+def _why_without(table: CalibrationTable, tensor: str) -> str | None:
+    """Why `tensor` has no range; None when it has one."""
+    if tensor in table.amax:
+        return None
+    if tensor in table.unscaled:
+        return f"{tensor!r} has no usable scale (always zero, or not finite)"
+    return f"{tensor!r} has no range in the table"
 
 
-def _activation_pair(graph: ir.Graph, value: ir.Value, scale: np.float32) -> ir.Value:
-    """Q and DQ of an activation; returns the dequantized tensor."""
-    scales = _initializer(graph, f"{value.name}.qdq.scale", np.array(scale, np.float32))
-    zeros = _initializer(graph, f"{value.name}.qdq.zero_point", np.array(0, np.int8))
-    quantized = _node(graph, "QuantizeLinear", value, scales, zeros, f"{value.name}.quantized")
-    return _node(graph, "DequantizeLinear", quantized, scales, zeros, f"{value.name}.dequantized", like=value)
+class _Inserter:
+    """Adds values to a graph, under names that it does not have yet."""
 
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._names = {value.name for value in [*graph.inputs, *graph.initializers.values()]}
+        for node in graph.all_nodes():
+            self._names |= {value.name for value in (*node.inputs, *node.outputs) if value is not None}
 
-def _int8_weight(graph: ir.Graph, value: ir.Value, axis: int) -> ir.Value:
-    """int8 initializer with a DQ behind it; returns the dequantized weight."""
-    assert value.const_value is not None
-    name = f"{value.name}.axis{axis}" if len(value.uses()) > 1 else str(value.name)
-    weight = quantize_weight(value.const_value.numpy(), axis, str(value.name))
-    values = _initializer(graph, f"{name}.int8", weight.values)
-    scales = _initializer(graph, f"{name}.int8.scale", weight.scales)
-    zeros = _initializer(graph, f"{name}.int8.zero_point", np.zeros(weight.scales.shape, np.int8))
-    return _node(graph, "DequantizeLinear", values, scales, zeros, f"{name}.dequantized", like=value, axis=axis)
+    def activation_pair(self, value: ir.Value, scale: np.float32) -> ir.Value:
+        """Q and DQ of an activation; returns the dequantized tensor."""
+        scales = self._initializer(f"{value.name}.qdq.scale", np.array(scale, np.float32))
+        zeros = self._initializer(f"{value.name}.qdq.zero_point", np.array(0, np.int8))
+        quantized = self._node("QuantizeLinear", value, scales, zeros, f"{value.name}.quantized")
+        return self._node("DequantizeLinear", quantized, scales, zeros, f"{value.name}.dequantized", like=value)
 
+    def int8_weight(self, value: ir.Value, axis: int) -> ir.Value:
+        """int8 initializer with a DQ behind it; returns the dequantized weight."""
+        assert value.const_value is not None
+        weight = quantize_weight(value.const_value.numpy(), axis, str(value.name))
+        values = self._initializer(f"{value.name}.int8", weight.values)
+        scales = self._initializer(f"{value.name}.int8.scale", weight.scales)
+        zeros = self._initializer(f"{value.name}.int8.zero_point", np.zeros(weight.scales.shape, np.int8))
+        output = f"{value.name}.dequantized"
+        return self._node("DequantizeLinear", values, scales, zeros, output, like=value, axis=axis)
 
-def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    value = ir.val(name, const_value=ir.tensor(array, name=name))
-    graph.register_initializer(value)
-    return value
+    def _initializer(self, name: str, array: Array) -> ir.Value:
+        name = self._free(name)
+        value = ir.val(name, const_value=ir.tensor(array, name=name))
+        self._graph.register_initializer(value)
+        return value
 
+    def _node(
+        self,
+        op_type: str,
+        data: ir.Value,
+        scales: ir.Value,
+        zeros: ir.Value,
+        output: str,
+        like: ir.Value | None = None,
+        axis: int | None = None,
+    ) -> ir.Value:
+        """A Q or DQ node; its output has the shape of `data`, and int8 or the type of `like`."""
+        output = self._free(output)
+        node = ir.node(
+            op_type,
+            [data, scales, zeros],
+            attributes={} if axis is None else {"axis": axis},
+            outputs=[ir.val(output, dtype=like.dtype if like else ir.DataType.INT8, shape=data.shape)],
+            name=output,
+        )
+        self._graph.append(node)  # in any place: the graph is sorted at the end
+        return node.outputs[0]
 
-def _node(
-    graph: ir.Graph,
-    op_type: str,
-    data: ir.Value,
-    scales: ir.Value,
-    zeros: ir.Value,
-    output: str,
-    like: ir.Value | None = None,
-    axis: int | None = None,
-) -> ir.Value:
-    """A Q or DQ node; its output has the shape of `data`, and int8 or the type of `like`."""
-    node = ir.node(
-        op_type,
-        [data, scales, zeros],
-        attributes={} if axis is None else {"axis": axis},
-        outputs=[ir.val(output, dtype=like.dtype if like else ir.DataType.INT8, shape=data.shape)],
-        name=output,
-    )
-    graph.append(node)  # in any place: the graph is sorted at the end
-    return node.outputs[0]
+    def _free(self, wanted: str) -> str:
+        name = next(name for name in chain([wanted], (f"{wanted}.{i}" for i in count(1))) if name not in self._names)
+        self._names.add(name)
+        return name

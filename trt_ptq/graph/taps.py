@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,10 +12,12 @@ import onnx_ir as ir
 from trt_ptq.calibrators.errors import ModelError, UsageError
 from trt_ptq.graph.dataflow import activations
 from trt_ptq.graph.model import Model
-from trt_ptq.graph.placement import plan_quantization
+from trt_ptq.graph.placement import QuantizationPlan, plan_quantization
 
 # The output holds the input's values in another arrangement, or (max-pool, concat) NVIDIA gives both one range.
 _SAME_RANGE = {"Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Concat"}
+
+_OTHER_FLOATS = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,12 @@ def choose_taps(model: Model, tensors: Sequence[str] = ("fused",)) -> Taps:
     graph = model.to_ir().graph
     available = activations(graph)
     ordered = [value.name for value in [*graph.inputs, *(out for node in graph for out in node.outputs)]]
+    reasons = ""
     if tuple(tensors) == ("fused",):
-        chosen = set(plan_quantization(graph).activations)
+        plan = plan_quantization(graph)
+        chosen = set(plan.activations)
+        if not chosen:
+            raise ModelError(f"{model.path}: nothing to calibrate: {_why_none(plan, graph)}")
     elif tuple(tensors) == ("all",):
         chosen = available
     else:
@@ -48,9 +55,20 @@ def choose_taps(model: Model, tensors: Sequence[str] = ("fused",)) -> Taps:
         if unknown:
             raise UsageError(f"{model.path}: has no float activation named {', '.join(map(repr, unknown))}")
     if not chosen:
-        raise ModelError(f"{model.path}: nothing to calibrate: no node of it can run in INT8")
+        raise ModelError(f"{model.path}: nothing to calibrate: it has no float32 activation")
     taps = tuple(name for name in ordered if name in chosen)
     return Taps(taps, _shared(graph, taps, available))
+
+
+def _why_none(plan: QuantizationPlan, graph: ir.Graph) -> str:
+    """Why no node can run in INT8, in words."""
+    if any(value.dtype in _OTHER_FLOATS for node in graph for value in node.outputs):
+        return "it computes in float16, bfloat16 or double: give the float32 model that it was made from"
+    if not plan.nodes:
+        return "it has no Conv, ConvTranspose, Gemm or MatMul"
+    reasons = Counter(node.reason for node in plan.nodes)
+    told = "; ".join(f"{count} of {len(plan.nodes)}: {reason}" for reason, count in reasons.most_common())
+    return f"none of its nodes can run in INT8 ({told})"
 
 
 def _shared(graph: ir.Graph, taps: tuple[str, ...], available: set[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
+from trt_ptq.accuracy.fidelity import worst_output
 from trt_ptq.report.schema import Report, TensorRow
 
 _GRADE_CLASS = {"excellent": "good", "acceptable": "fair", "needs work": "bad"}
@@ -112,7 +113,7 @@ def _measured(report: Report) -> str:
     rows = []
     for one in report.measured:
         timed = one.benchmark
-        worst = min(one.fidelity.values(), key=lambda output: output.cosine, default=None)
+        worst = worst_output(one.fidelity)
         rows.append(
             [
                 timed.precision.upper(),

@@ -55,8 +55,17 @@ def test_a_tensor_without_a_range_has_none(values: list[float]) -> None:
     assert Percentile().amax(measure(np.array(values, np.float32))) == 0
 
 
-def test_a_tensor_of_mostly_zeros_keeps_a_range_above_zero() -> None:
-    assert 0 < Percentile(50).amax(measure(np.array([0.0] * 99 + [1.0], np.float32))) < 1
+def test_where_the_percentile_is_a_zero_nothing_is_clipped() -> None:
+    """A range just above zero would lose every value that is not."""
+    sparse = np.zeros(100_001, np.float32)
+    sparse[7] = 5
+    assert Percentile(99.99).amax(measure(sparse)) == 5
+
+
+def test_zeros_count_as_values_below() -> None:
+    half = np.concatenate([np.zeros(1000), np.linspace(0, 1, 1001)[1:]]).astype(np.float32)
+    tensor = measure(half)
+    assert Percentile(75).amax(tensor) == pytest.approx(0.5, abs=tensor.histogram.bin_width)
 
 
 @pytest.mark.parametrize("percentile", [0, -1, 100.0001, float("nan"), float("inf")])

@@ -1,0 +1,56 @@
+"""What goes to standard output: text that says what was given, JSON that any parser reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from tests.cli.run import trt_ptq
+
+
+def _strictly(text: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_json_of_a_perfect_match_has_no_infinity_that_json_lacks(cnn_path: Path, npz_folder: Path) -> None:
+    done = trt_ptq("compare", cnn_path, cnn_path, "--data", npz_folder, "--json")
+    assert _strictly(done.stdout)["comparison"]["outputs"]["y"]["sqnr_db"] == "Infinity"
+
+
+def test_json_stays_alone_when_a_users_function_prints(cnn_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "loader.py").write_text(
+        "import numpy as np\n"
+        "print('on import')\n"
+        "def f():\n"
+        "    print('in the middle')\n"
+        "    yield {'x': np.ones((2, 16, 8, 8), np.float32)}\n"
+    )
+    out = tmp_path / "s.safetensors"
+    done = trt_ptq("calibrate", cnn_path, "--data", f"{tmp_path}/loader.py:f", "-o", out, "--json")
+    assert _strictly(done.stdout)["data"]["samples"] == 2
+    assert "on import" in done.stderr
+    assert "in the middle" in done.stderr
+
+
+def test_brackets_in_a_file_name_are_shown_as_they_are(tmp_path: Path) -> None:
+    cache = Path("[") / "red] [bold].cache"  # to Rich, [/red] closes what was never opened
+    (tmp_path / "[").mkdir()
+    (tmp_path / cache).write_text("TRT-101601-EntropyCalibration2\nx: 3c010a14\n")
+    done = trt_ptq("cache", "show", cache, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "[/red] [bold].cache" in " ".join(done.stdout.split())
+
+
+def test_the_size_of_a_model_counts_its_external_weights(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+    split = tmp_path / "split.onnx"
+    onnx.save(onnx.load(cnn_path), split, save_as_external_data=True, location="split.data", size_threshold=0)
+    out = tmp_path / "out"
+    done = trt_ptq("quantize", split, "--data", npz_folder, "--out", out, "--max-drop", "100%", "--json")
+    fp32 = _strictly(done.stdout)["models"][0]
+    assert fp32["size_bytes"] == split.stat().st_size + (tmp_path / "split.data").stat().st_size
