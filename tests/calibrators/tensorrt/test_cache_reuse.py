@@ -199,3 +199,20 @@ def test_a_cache_that_tensorrt_gives_back_after_it_was_served_is_no_error(
     )
     assert outcome["raised"] is None
     assert (tmp_path / "model.cache").read_bytes() == before
+
+
+def test_what_is_kept_is_a_copy_and_not_tensorrts_own_memory(play: Play) -> None:
+    outcome = play(
+        """
+        kinds = []
+
+        class Watched(EntropyCalibrator):
+            def accept_cache(self, content):
+                kinds.append(type(content).__name__)
+                super().accept_cache(content)
+
+        build = Build()
+        tell(kinds=kinds, **build_with(Watched(batches(2), **build.known), build))
+        """
+    )
+    assert outcome["kinds"] == ["bytes"]
