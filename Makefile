@@ -2,6 +2,8 @@
 PYTHON ?= python3
 USER_VENV := .venv
 DEV_VENV := .venv-dev
+GPU_VENV := .venv-gpu
+TRT ?= trt10
 
 .PHONY: help demo test test-fast test-gpu lint bench image clean
 
@@ -9,7 +11,7 @@ help:
 	@echo "make demo       quantize a real text recogniser: INT8 model, TensorRT-RTX engine, report (a few minutes)"
 	@echo "make test       run all tests"
 	@echo "make test-fast  run the tests that take no more than seconds"
-	@echo "make test-gpu   run the tests that need an NVIDIA GPU"
+	@echo "make test-gpu   run the tests that need an NVIDIA GPU, with TensorRT 10 (TRT=trt11: 11)"
 	@echo "make lint       ruff, mypy, import-linter and hadolint"
 	@echo "make bench      measure what the README quotes"
 	@echo "make image      build and run the CPU-only image without a Docker engine (root, Debian)"
@@ -25,6 +27,11 @@ $(DEV_VENV)/ready: pyproject.toml
 	$(DEV_VENV)/bin/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
+$(GPU_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/python -m pip install --quiet --editable ".[images,rtx,$(TRT)]" "pytest>=8.3" "pytest-timeout>=2.3"
+	touch $@
+
 demo: $(USER_VENV)/ready
 	$(USER_VENV)/bin/python -m benchmarks.demo
 
@@ -34,8 +41,8 @@ test: $(DEV_VENV)/ready
 test-fast: $(DEV_VENV)/ready
 	$(DEV_VENV)/bin/python -m pytest -m "not slow and not gpu"
 
-test-gpu: $(DEV_VENV)/ready
-	$(DEV_VENV)/bin/python -m pytest -m gpu tests/gpu
+test-gpu: $(GPU_VENV)/ready
+	$(GPU_VENV)/bin/python -m pytest -m gpu tests/gpu
 
 lint: $(DEV_VENV)/ready
 	$(DEV_VENV)/bin/ruff check .
@@ -51,4 +58,4 @@ image:
 	docker/build-without-engine.sh
 
 clean:
-	rm -rf $(USER_VENV) $(DEV_VENV) demo
+	rm -rf $(USER_VENV) $(DEV_VENV) $(GPU_VENV) demo

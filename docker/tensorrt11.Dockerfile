@@ -23,6 +23,14 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     && /opt/trt-ptq/bin/pip install --no-cache-dir ".[${EXTRAS}]" "${CUDA_BINDINGS}" ${TENSORRT:+"${TENSORRT}"} \
     && /opt/trt-ptq/bin/pip uninstall --quiet --yes pip
 
+# make test-gpu in a container: docker build --target tests -t trt-ptq:tensorrt11-tests -f docker/tensorrt11.Dockerfile . && docker run --rm --gpus all …
+FROM builder AS tests
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
+    --mount=type=secret,id=ca.crt,target=/etc/ssl/certs/ca-certificates.crt \
+    /opt/trt-ptq/bin/python -m ensurepip \
+    && /opt/trt-ptq/bin/python -m pip install --no-cache-dir "pytest>=8.3" "pytest-timeout>=2.3"
+ENTRYPOINT ["/opt/trt-ptq/bin/python", "-m", "pytest", "-m", "gpu", "tests/gpu"]
+
 FROM ${BASE}
 # hadolint ignore=DL3008
 RUN apt-get update \

@@ -85,6 +85,14 @@ def test_a_pinned_version_is_one_that_the_extra_allows(image: str, argument: str
 
 
 @pytest.mark.parametrize("name", ["tensorrt10", "tensorrt11"])
+def test_the_gpu_tests_have_a_stage_that_runs_what_make_runs(name: str) -> None:
+    instructions = _instructions(ROOT / "docker" / f"{name}.Dockerfile")
+    start = instructions.index(("FROM", "builder AS tests"))
+    command = json.loads(next(text for keyword, text in instructions[start:] if keyword == "ENTRYPOINT"))
+    assert " ".join(command[1:]) in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize("name", ["tensorrt10", "tensorrt11"])
 def test_tensorrt_services_reserve_a_gpu(name: str) -> None:
     [device] = _services()[name]["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
