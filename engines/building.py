@@ -10,7 +10,7 @@ from trt_ptq.calibrators.errors import EngineError
 from trt_ptq.calibrators.files import replacing
 from trt_ptq.engines.driver import gpu_name
 from trt_ptq.engines.library import Complaints, Library
-from trt_ptq.engines.manifest import EngineManifest, write_manifest
+from trt_ptq.engines.manifest import EngineManifest, manifest_path, write_manifest
 from trt_ptq.engines.profiles import apply_profiles
 from trt_ptq.engines.settings import apply_settings, load_timing_cache, save_timing_cache
 from trt_ptq.engines.spec import EngineSpec
@@ -72,6 +72,7 @@ class Build:
         """
         spec = self._spec
         content = memoryview(plan)
+        manifest_path(spec.engine).unlink(missing_ok=True)  # no moment with a new engine beside an old manifest
         with replacing(spec.engine) as temporary:
             temporary.write_bytes(content)
         if spec.settings.timing_cache is not None:

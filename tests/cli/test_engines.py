@@ -86,7 +86,7 @@ def test_an_unknown_level_is_refused_with_those_there_are(cnn_path: Path) -> Non
 
 
 def test_implicit_needs_a_table_and_dynamic_ranges_need_implicit(cnn_path: Path, table: Path) -> None:
-    assert "--implicit needs --table" in build(cnn_path, "--implicit")
+    assert "--implicit needs either --table or --data" in build(cnn_path, "--implicit")
     assert "--dynamic-ranges is a way of --implicit" in build(cnn_path, "--table", table, "--dynamic-ranges")
 
 

@@ -13,7 +13,10 @@ from trt_ptq.calibrators.errors import EngineError, UsageError
 from trt_ptq.calibrators.files import check_writable
 from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.cli import console, options
+from trt_ptq.cli.calibrators import calibrator_factory
 from trt_ptq.cli.tables import read_table
+from trt_ptq.data.checked import CheckedSource
+from trt_ptq.data.open import open_source
 from trt_ptq.engines.build import build_engine, check_backend
 from trt_ptq.engines.spec import (
     BuilderSettings,
@@ -47,9 +50,25 @@ def build(
     implicit: Annotated[
         bool,
         typer.Option(
-            "--implicit", help="TensorRT 10 and older: let TensorRT quantize the float model by the table; no Q/DQ."
+            "--implicit",
+            help="TensorRT 10 and older: let TensorRT quantize the float model, by --table or with --data; no Q/DQ.",
         ),
     ] = False,
+    data: Annotated[
+        Optional[str],
+        typer.Option(
+            help="With --implicit: TensorRT calibrates with these inputs (forms: see quantize).", show_default=False
+        ),
+    ] = None,
+    calibrator: Annotated[str, typer.Option(help="With --data: entropy (Entropy2) or minmax.")] = "entropy",
+    cache: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="With --data: TensorRT's cache; used if it is there and fits, else written.", show_default=False
+        ),
+    ] = None,
+    batch_size: options.BatchSize = 8,
+    preprocess: options.Preprocess = None,
     dynamic_ranges: Annotated[
         bool,
         typer.Option(
@@ -78,12 +97,18 @@ def build(
 ) -> None:
     """Build an engine from a float model, with a manifest (.json) beside it.
 
+    With --implicit --data, TensorRT 10 calibrates by itself, with our calibrators, and keeps its cache in --cache.
+
     Example: trt-ptq build model.onnx --table calibration.json --shape x=1x3x224x224:8x3x224x224:16x3x224x224
     """
-    wanted = _precision(precision, table)
+    wanted = _precision(precision, table is not None or data is not None)
     check_backend(backend)
-    if implicit and table is None:
-        raise UsageError("--implicit needs --table")
+    if implicit and (table is None) == (data is None):
+        raise UsageError("--implicit needs either --table or --data")
+    if data is not None and not implicit:
+        raise UsageError("--data goes with --implicit; for a Q/DQ engine, calibrate first and give --table")
+    if cache is not None and data is None:
+        raise UsageError("--cache goes with --data; to use an existing cache alone, give it as --table")
     if dynamic_ranges and not implicit:
         raise UsageError("--dynamic-ranges is a way of --implicit: give both")
     settings = BuilderSettings(
@@ -99,7 +124,10 @@ def build(
     check_writable(out, model, *([table] if table else []))
     ranges = _ranges(loaded, table, allow_other_model)
     served: ImplicitRanges | None = None
-    if implicit and ranges is not None:
+    if data is not None:
+        batches = CheckedSource(open_source(data, loaded.inputs, batch_size, preprocess), loaded.inputs)
+        served = calibrator_factory(calibrator, loaded, batches, cache)
+    elif implicit and ranges is not None:
         served = DynamicRanges(ranges) if dynamic_ranges else ranges
     with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
         converted = Path(folder) / f"{model.stem}.{wanted}.onnx"
@@ -124,10 +152,10 @@ def build(
         )
 
 
-def _precision(text: str | None, table: Path | None) -> Precision:
-    wanted = text or ("int8" if table else "fp16")
-    if (wanted == "int8") != (table is not None):
-        raise UsageError("--precision int8 needs --table, and no other precision takes one")
+def _precision(text: str | None, has_ranges: bool) -> Precision:
+    wanted = text or ("int8" if has_ranges else "fp16")
+    if (wanted == "int8") != has_ranges:
+        raise UsageError("--precision int8 needs --table (or --implicit --data), and no other precision takes one")
     if wanted == "int8":
         return "int8"
     if wanted == "fp16":
