@@ -7,10 +7,9 @@ import time
 from typing import Any
 
 from trt_ptq.calibrators.errors import EngineError
-from trt_ptq.calibrators.files import replacing
 from trt_ptq.engines.driver import gpu_name
 from trt_ptq.engines.library import Complaints, Library
-from trt_ptq.engines.manifest import EngineManifest, manifest_path, write_manifest
+from trt_ptq.engines.manifest import EngineManifest, write_engine
 from trt_ptq.engines.profiles import apply_profiles
 from trt_ptq.engines.settings import apply_settings, load_timing_cache, save_timing_cache
 from trt_ptq.engines.spec import EngineSpec
@@ -72,9 +71,6 @@ class Build:
         """
         spec = self._spec
         content = memoryview(plan)
-        manifest_path(spec.engine).unlink(missing_ok=True)  # no moment with a new engine beside an old manifest
-        with replacing(spec.engine) as temporary:
-            temporary.write_bytes(content)
         if spec.settings.timing_cache is not None:
             save_timing_cache(self.config, spec.settings.timing_cache)
         manifest = EngineManifest(
@@ -90,7 +86,7 @@ class Build:
             flags=(*flags, *self._flags),
             without_range=without_range,
         )
-        write_manifest(manifest, spec.engine)
+        write_engine(spec.engine, content, manifest)
         return manifest
 
 

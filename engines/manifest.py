@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trt_ptq.calibrators.errors import EngineError
-from trt_ptq.calibrators.files import write_atomic
+from trt_ptq.calibrators.files import check_writable, replacing, write_atomic
 from trt_ptq.calibrators.provenance import ModelIdentity
 from trt_ptq.engines.spec import Precision
 
@@ -39,9 +40,24 @@ def manifest_path(engine: Path) -> Path:
     return engine.with_name(engine.name + ".json")
 
 
-def write_manifest(manifest: EngineManifest, engine: Path) -> None:
-    """Write the manifest beside `engine`."""
-    write_atomic(manifest_path(engine), manifest.model_dump_json(indent=2) + "\n")
+def write_engine(engine: Path, content: memoryview, manifest: EngineManifest) -> None:
+    """Write the engine and the manifest beside it; never an engine beside the manifest of another, or beside none.
+
+    Raises:
+        OutputError: one of them cannot be written; neither is there then, or both old ones still are.
+    """
+    beside = manifest_path(engine)
+    check_writable(beside)
+    try:
+        with replacing(engine) as temporary:
+            temporary.write_bytes(content)
+            engine.unlink(missing_ok=True)  # from here on there is no engine until its own manifest is there
+            write_atomic(beside, manifest.model_dump_json(indent=2) + "\n")
+    except BaseException:
+        if not engine.exists():
+            with suppress(OSError):
+                beside.unlink()
+        raise
 
 
 def read_manifest(engine: Path) -> EngineManifest:

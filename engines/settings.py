@@ -55,6 +55,19 @@ def _use_dla(library: Library, builder: Any, config: Any, core: int) -> None:
     config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
 
 
+def refuse_idle_dla(network: Any, config: Any, core: int) -> None:
+    """Make sure that a layer can run on the DLA: GPU fallback would take all of them without a word.
+
+    Raises:
+        EngineError: none can.
+    """
+    if not any(config.can_run_on_DLA(network.get_layer(index)) for index in range(network.num_layers)):
+        raise EngineError(
+            f"no layer of this model can run on DLA core {core} as it is: build the float model with --implicit, "
+            "or leave --dla-core out"
+        )
+
+
 def load_timing_cache(library: Library, config: Any, path: Path, complaints: Complaints) -> None:
     """Give the builder the timings in `path`; without that file it starts an empty cache.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from trt_ptq.engines.building import Build
 from trt_ptq.engines.library import Library
 from trt_ptq.engines.manifest import EngineManifest
+from trt_ptq.engines.settings import refuse_idle_dla
 from trt_ptq.engines.spec import EngineSpec
 
 
@@ -12,9 +13,11 @@ def build_explicit(library: Library, spec: EngineSpec) -> EngineManifest:
     """Build a strongly typed engine of `spec.onnx` and write it with its manifest.
 
     Raises:
-        EngineError: the model cannot be parsed, its open dimensions have no profile, a setting is unknown here, or
-            the builder refuses; with the builder's own first complaint.
+        EngineError: the model cannot be parsed, its open dimensions have no profile, a setting is unknown here,
+            no layer can run on the DLA that is asked for, or the builder refuses; with its own first complaint.
         OutputError: the engine cannot be written.
     """
     build = Build(library, spec, strongly_typed=True)
+    if spec.settings.dla_core is not None:
+        refuse_idle_dla(build.network, build.config, spec.settings.dla_core)
     return build.write(build.plan(), ("strongly_typed",))

@@ -18,6 +18,7 @@ from trt_ptq.cli.tables import read_table
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.open import open_source
 from trt_ptq.engines.build import build_engine, check_backend
+from trt_ptq.engines.manifest import manifest_path
 from trt_ptq.engines.spec import (
     BuilderSettings,
     DynamicRanges,
@@ -60,7 +61,10 @@ def build(
             help="With --implicit: TensorRT calibrates with these inputs (forms: see quantize).", show_default=False
         ),
     ] = None,
-    calibrator: Annotated[str, typer.Option(help="With --data: entropy (Entropy2) or minmax.")] = "entropy",
+    calibrator: Annotated[
+        Optional[str],
+        typer.Option(help="With --data: entropy (Entropy2) unless minmax is asked for.", show_default=False),
+    ] = None,
     cache: Annotated[
         Optional[Path],
         typer.Option(
@@ -99,6 +103,8 @@ def build(
 
     With --implicit --data, TensorRT 10 calibrates by itself, with our calibrators, and keeps its cache in --cache.
 
+    Example: trt-ptq build model.onnx --implicit --data calibration/ --cache model.cache
+
     Example: trt-ptq build model.onnx --table calibration.json --shape x=1x3x224x224:8x3x224x224:16x3x224x224
     """
     wanted = _precision(precision, table is not None or data is not None)
@@ -109,8 +115,10 @@ def build(
         raise UsageError("--data goes with --implicit; for a Q/DQ engine, calibrate first and give --table")
     if cache is not None and data is None:
         raise UsageError("--cache goes with --data; to use an existing cache alone, give it as --table")
-    if dynamic_ranges and not implicit:
-        raise UsageError("--dynamic-ranges is a way of --implicit: give both")
+    if dynamic_ranges and (not implicit or table is None):
+        raise UsageError("--dynamic-ranges is a way of --implicit --table: give all three")
+    if data is None and (calibrator is not None or preprocess is not None):
+        raise UsageError("--calibrator and --preprocess go with --data")
     settings = BuilderSettings(
         timing_cache=timing_cache,
         workspace_bytes=workspace_mib and workspace_mib * 2**20,
@@ -121,12 +129,15 @@ def build(
     profiles = parse_profiles(shape or [])
     loaded = load_model(model)
     check_profiles(profiles, loaded)
-    check_writable(out, model, *([table] if table else []))
+    inputs = [model, *([table] if table else []), *([Path(data)] if data else [])]
+    check_writable(out, *inputs)
+    if cache is not None:
+        check_writable(cache, *inputs, out, manifest_path(out))
     ranges = _ranges(loaded, table, allow_other_model)
     served: ImplicitRanges | None = None
     if data is not None:
         batches = CheckedSource(open_source(data, loaded.inputs, batch_size, preprocess), loaded.inputs)
-        served = calibrator_factory(calibrator, loaded, batches, cache)
+        served = calibrator_factory(calibrator or "entropy", loaded, batches, cache)
     elif implicit and ranges is not None:
         served = DynamicRanges(ranges) if dynamic_ranges else ranges
     with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
