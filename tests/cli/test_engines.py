@@ -72,8 +72,12 @@ def test_tensorrt_that_is_not_installed_says_how_to_get_it(cnn_path: Path) -> No
 
 
 @NO_TENSORRT
-def test_implicit_without_tensorrt_says_how_to_get_the_last_line_with_calibrators(cnn_path: Path, table: Path) -> None:
-    assert 'pip install "trt-ptq[trt10]"' in build(cnn_path, "--backend", "trt", "--table", table, "--implicit")
+@pytest.mark.parametrize("ranges", ["--table", "--data"])
+def test_implicit_without_tensorrt_says_how_to_get_the_last_line_with_calibrators(
+    cnn_path: Path, table: Path, npz_folder: Path, ranges: str
+) -> None:
+    given = {"--table": table, "--data": npz_folder}[ranges]
+    assert 'pip install "trt-ptq[trt10]"' in build(cnn_path, "--backend", "trt", ranges, given, "--implicit")
 
 
 def test_an_unknown_backend_is_refused_with_those_there_are(cnn_path: Path) -> None:

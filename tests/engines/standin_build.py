@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trt_ptq.calibrators.errors import TrtPtqError
+from trt_ptq.calibrators.errors import OutputError, TrtPtqError
 from trt_ptq.calibrators.provenance import ModelIdentity
 from trt_ptq.calibrators.table.table import CalibrationTable
+from trt_ptq.engines import building, manifest
 from trt_ptq.engines import settings as backend_settings
 from trt_ptq.engines.build import build_engine
 from trt_ptq.engines.spec import BuilderSettings, DynamicRanges, EngineSpec, ImplicitRanges, parse_profiles
@@ -34,6 +35,7 @@ class Options:
     passes: int = 1
     as_if_there_were_a_dla: bool = False
     calibration_profile_refused: bool = False
+    manifest_cannot_be_written: bool = False
 
 
 @dataclasses.dataclass
@@ -108,18 +110,42 @@ def ranges(options: Options, seen: Seen) -> ImplicitRanges | None:
     return make
 
 
+def read_back(trt: Any, configured: dict[str, Any]) -> None:
+    """Put what the genuine configuration says into `configured`, once trt_ptq is done with it."""
+    module: Any = building
+    apply = module.apply_settings
+
+    def applied(library: Any, builder: Any, config: Any, settings: BuilderSettings) -> tuple[str, ...]:
+        told: tuple[str, ...] = apply(library, builder, config, settings)
+        configured["version_compatible"] = config.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        configured["workspace_bytes"] = config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE)
+        configured["hardware_compatibility"] = config.hardware_compatibility_level.name
+        return told
+
+    module.apply_settings = applied
+
+
+def cannot_write(path: Path, _content: object) -> None:
+    raise OutputError(f"cannot write {path}: No space left on device")
+
+
 def run(options: Options) -> dict[str, Any]:
     standin: Any = importlib.import_module("standin")
+    trt: Any = importlib.import_module("tensorrt")
     engine, seen = Path(options.engine), Seen()
+    configured: dict[str, Any] = {}
+    read_back(trt, configured)
+    if options.manifest_cannot_be_written:
+        module: Any = manifest
+        module.write_atomic = cannot_write
     if options.as_if_there_were_a_dla:  # the stand-in has none, as most machines
         backend_settings._use_dla = lambda *_: None
     if options.calibration_profile_refused:
-        trt: Any = importlib.import_module("tensorrt")
         trt.IBuilderConfig.set_calibration_profile = lambda *_: False
     settings = {**options.settings}
     if "timing_cache" in settings:
         settings["timing_cache"] = Path(settings["timing_cache"])
-    outcome: dict[str, Any] = {"error": None, "manifest": None, "plan": None}
+    outcome: dict[str, Any] = {"error": None, "manifest": None, "plan": None, "configured": configured}
     try:
         spec = EngineSpec(
             Path(options.onnx),

@@ -61,8 +61,8 @@ def test_a_failure_in_the_data_leaves_no_engine_and_no_cache(
     assert done.returncode == 2
     assert "004.npz: not a readable NumPy file" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not engine.exists()
-    assert not cache.exists()
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert sorted(path.name for path in tmp_path.glob("model*")) == []
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,9 @@ def test_a_failure_in_the_data_leaves_no_engine_and_no_cache(
     [
         (["--implicit"], "--implicit needs either --table or --data"),
         (["--data", "d"], "--data goes with --implicit"),
+        (["--calibrator", "minmax"], "--calibrator and --preprocess go with --data"),
+        (["--implicit", "--data", "DATA", "--dynamic-ranges"], "--dynamic-ranges is a way of --implicit --table"),
+        (["--implicit", "--data", "DATA", "--cache", "model.engine"], "it is what is read here"),
         (["--implicit", "--data", "DATA", "--calibrator", "mse"], "--calibrator is entropy or minmax"),
     ],
 )

@@ -19,7 +19,9 @@ from trt_ptq.calibrators.errors import EngineError
 from trt_ptq.engines.library import tensorrt_rtx
 from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.engines.tensorrt_implicit import build_implicit
-from trt_ptq.graph.model import Model
+from trt_ptq.graph.half import to_float16
+from trt_ptq.graph.model import Model, load_model
+from trt_ptq.graph.save import save_model
 
 BUILD = Path(__file__).with_name("standin_build.py")
 ROOT = Path(__file__).parents[2]
@@ -174,8 +176,13 @@ def test_settings_reach_the_builder_and_the_manifest(
     standins: Standins, version: str, cnn_path: Path, out: Path
 ) -> None:
     settings = {"workspace_bytes": 2**30, "hardware_compatibility": "ampere+", "version_compatible": True}
-    manifest = build_on(standins, cnn_path, out, version, precision="fp32", settings=settings)["manifest"]
-    assert manifest["flags"] == [
+    built = build_on(standins, cnn_path, out, version, precision="fp32", settings=settings)
+    assert built["configured"] == {
+        "workspace_bytes": 2**30,
+        "hardware_compatibility": "AMPERE_PLUS",
+        "version_compatible": True,
+    }
+    assert built["manifest"]["flags"] == [
         "strongly_typed",
         "workspace_bytes=1073741824",
         "hardware_compatibility=ampere+",
@@ -207,6 +214,39 @@ def test_dla_takes_no_other_algorithm_than_entropy_2(standins: Standins, cnn_pat
     )
     assert entropy["error"] is None
     assert entropy["manifest"]["flags"][-1] == "dla_core=0"
+
+
+def test_a_dla_on_which_no_layer_of_an_explicit_build_can_run_is_refused(
+    standins: Standins, version: str, cnn_path: Path, out: Path
+) -> None:
+    dla: dict[str, Any] = {"settings": {"dla_core": 0}, "as_if_there_were_a_dla": True}
+    refused = build_on(standins, cnn_path, out, version, precision="fp32", **dla)
+    assert refused["error"].startswith("EngineError: no layer of this model can run on DLA core 0")
+    assert refused["files"] == []
+    half = cnn_path.with_name("half.onnx")
+    save_model(to_float16(load_model(cnn_path)), half)
+    built = build_on(standins, half, out, version, precision="fp16", **dla)
+    assert built["error"] is None
+    assert built["manifest"]["flags"] == ["strongly_typed", "dla_core=0"]
+
+
+def test_an_engine_whose_manifest_cannot_be_written_is_not_kept_nor_is_the_old_manifest(
+    standins: Standins, cnn_path: Path, out: Path
+) -> None:
+    assert build_on(standins, cnn_path, out, precision="fp32")["files"] == ["model.engine", "model.engine.json"]
+    built = build_on(standins, cnn_path, out, precision="fp32", manifest_cannot_be_written=True)
+    assert built["error"].startswith(f"OutputError: cannot write {out}.json")
+    assert built["files"] == []
+
+
+def test_an_old_engine_stays_with_its_manifest_when_the_new_one_cannot_be_built(
+    standins: Standins, cnn_path: Path, out: Path
+) -> None:
+    old = build_on(standins, cnn_path, out, precision="fp32")["manifest"]
+    built = build_on(standins, cnn_path, out, implicit="IInt8EntropyCalibrator2", failure="OSError")
+    assert built["error"] == "OSError: disk on fire"
+    assert built["files"] == ["model.engine", "model.engine.json"]
+    assert json.loads(out.with_name("model.engine.json").read_text()) == old
 
 
 def test_timings_are_written_after_a_build_and_read_before_the_next(

@@ -1,5 +1,7 @@
 #include "config.h"
 
+#include "network.h"
+
 namespace standin {
 
 // ---- host memory
@@ -92,6 +94,7 @@ const MethodTable<Config> Config::methods_{
     {10, method<&Config::clearFlag>()},
     {11, method<&Config::setFlag>()},
     {12, method<&Config::getFlag>()},
+    {17, method<&Config::canRunOnDLA>()},
     {18, method<&Config::set<Setting::DLA_CORE>>()},
     {19, method<&Config::get<Setting::DLA_CORE>>()},
     {20, method<&Config::set<Setting::DEFAULT_DEVICE_TYPE>>()},
@@ -148,6 +151,12 @@ bool Config::setCalibrationProfile(const Profile* profile) {
 size_t Config::getMemoryPoolLimit(int32_t pool) const {
     const auto found = pools_.find(pool);
     return found == pools_.end() ? 0 : found->second;
+}
+
+// A DLA computes in FP16 and INT8 only.
+bool Config::canRunOnDLA(const Layer* layer) const {
+    const Tensor* output = layer->getNbOutputs() ? layer->getOutput(0) : nullptr;
+    return output && (output->getType() == HALF || output->getType() == INT8);
 }
 
 TimingCache* Config::createTimingCache(const void* data, size_t size) const {

@@ -75,6 +75,8 @@ enum class Setting {
     RUNTIME_PLATFORM,
 };
 
+class Layer;
+
 class Config : public ApiObject {
 public:
     static constexpr const char* apiName = "IBuilderConfig";
@@ -96,6 +98,7 @@ public:
 
     void setMemoryPoolLimit(int32_t pool, size_t bytes) { pools_[pool] = bytes; }
     size_t getMemoryPoolLimit(int32_t pool) const;
+    bool canRunOnDLA(const Layer* layer) const;
     TimingCache* createTimingCache(const void* data, size_t size) const;
     bool setTimingCache(const TimingCache& cache, bool ignoreMismatch);
     TimingCache* getTimingCache() const;  // a copy: the bindings delete what they get
