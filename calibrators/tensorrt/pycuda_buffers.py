@@ -19,7 +19,7 @@ class PycudaBuffers:
     """In pycuda's current context (that of `pycuda.autoinit`, say), else in the current device's primary one."""
 
     def __init__(self) -> None:
-        self._driver = require("pycuda.driver", extra="trt10")
+        self._driver = require("pycuda.driver", extra="pycuda")
         try:
             self._driver.init()
             self._context = self._driver.Context.get_current()
