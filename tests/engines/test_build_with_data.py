@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cli.run import refused
-from tests.engines.test_tensorrt import LATEST, ROOT
+from tests.engines.on_standins import LATEST, run_python
 from tests.standins import packages
-from tests.standins.build import Standins, build
+from tests.standins.build import Standins
 
 SHAPE = "x=1x16x8x8:12x16x8x8:12x16x8x8"
 
 
-@pytest.fixture(scope="module")
-def standins() -> Standins:
-    return build()
-
-
 def run(standins: Standins, *arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = standins.environment([packages.tensorrt_bindings(LATEST), packages.cuda_bindings()])
-    return subprocess.run(
-        [sys.executable, "-m", "trt_ptq", "build", *map(str, arguments)],
-        env={**environment, "PYTHONPATH": f"{environment['PYTHONPATH']}:{ROOT}"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    folders = [packages.tensorrt_bindings(LATEST), packages.cuda_bindings()]
+    return run_python(standins, ["-m", "trt_ptq", "build", *map(str, arguments)], folders)
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.standins import packages
-from tests.standins.build import Standins, build
+from tests.engines.on_standins import LATEST, outcome_of
+from tests.standins.build import Standins
 from trt_ptq.calibrators.errors import EngineError
 from trt_ptq.engines.build import build_engine
 from trt_ptq.engines.driver import gpu_name
@@ -20,15 +18,8 @@ from trt_ptq.engines.manifest import manifest_path
 from trt_ptq.engines.spec import EngineSpec, parse_profiles
 from trt_ptq.graph.model import Model
 
-ROOT = Path(__file__).parents[2]
 SESSION = Path(__file__).with_name("standin_session.py")
-LATEST = packages.TENSORRT_VERSIONS[-1]
 NO_GPU = pytest.mark.skipif(gpu_name() is not None, reason="there is a GPU here")
-
-
-@pytest.fixture(scope="module")
-def standins() -> Standins:
-    return build()
 
 
 @pytest.fixture
@@ -39,20 +30,6 @@ def engine(cnn: Model, tmp_path: Path) -> Path:
     profiles = parse_profiles(["x=1x16x8x8:4x16x8x8:8x16x8x8"])
     build_engine(EngineSpec(cnn.path, path, "fp32", cnn.identity, profiles), "rtx")
     return path
-
-
-def python(standins: Standins, arguments: list[str], **switches: Any) -> Any:
-    environment = standins.environment([packages.tensorrt_bindings(LATEST)], **switches)
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        env={**environment, "PYTHONPATH": f"{environment['PYTHONPATH']}:{ROOT}"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 # ---- run: a plan of TensorRT-RTX
@@ -92,7 +69,7 @@ except EngineError as error:
 def test_a_corrupt_plan_gives_tensorrts_own_reason(standins: Standins, tmp_path: Path) -> None:
     path = tmp_path / "corrupt.engine"
     path.write_bytes(b"not a plan")
-    told = python(standins, ["-c", LOAD, str(path)])
+    told = outcome_of(standins, ["-c", LOAD, str(path)])
     assert told.startswith(f"{path}: TensorRT {LATEST} cannot load it: ")
     assert "these bytes are no plan; an engine is for the TensorRT and the kind of GPU" in told
 
@@ -100,10 +77,10 @@ def test_a_corrupt_plan_gives_tensorrts_own_reason(standins: Standins, tmp_path:
 def test_a_plan_for_another_tensorrt_names_both(standins: Standins, cnn: Model, tmp_path: Path) -> None:
     path = tmp_path / "model.engine"
     options = {"onnx": str(cnn.path), "engine": str(path), "precision": "fp32", "shapes": ["x=4x16x8x8"]}
-    assert python(standins, [str(SESSION.with_name("standin_build.py")), json.dumps(options)])["error"] is None
+    assert outcome_of(standins, [str(SESSION.with_name("standin_build.py")), json.dumps(options)])["error"] is None
     manifest = json.loads(manifest_path(path).read_text())
     manifest_path(path).write_text(json.dumps({**manifest, "backend_version": "10.9.0.34"}))
-    told = python(standins, ["-c", LOAD, str(path)])
+    told = outcome_of(standins, ["-c", LOAD, str(path)])
     assert told == (
         f"{path}: built by TensorRT 10.9.0.34, and this is {LATEST}: build it here again, or install that version"
     )
@@ -114,7 +91,7 @@ def test_a_plan_for_another_tensorrt_without_a_manifest_gives_tensorrts_own_reas
 ) -> None:
     path = tmp_path / "old.engine"
     path.write_bytes(b"TRT_PTQ STAND-IN PLAN, NOT A TENSORRT ENGINE\nversion: 100900\n")
-    told = python(standins, ["-c", LOAD, str(path)])
+    told = outcome_of(standins, ["-c", LOAD, str(path)])
     assert "the plan is of version 100900, this library of 101601" in told
     assert told.endswith("build it here again")
 
@@ -123,7 +100,7 @@ def test_a_plan_for_another_tensorrt_without_a_manifest_gives_tensorrts_own_reas
 def session(standins: Standins, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("session") / "doubling.engine"
     path.write_bytes(b"12345")
-    outcome: dict[str, Any] = python(standins, [str(SESSION), str(path)], defer=True)
+    outcome: dict[str, Any] = outcome_of(standins, [str(SESSION), str(path)], defer=True)
     return outcome
 
 
@@ -153,7 +130,7 @@ def test_a_session_that_was_left_keeps_no_engine(session: dict[str, Any]) -> Non
 
 
 def test_too_little_memory_says_what_was_asked_for_and_what_is_free(standins: Standins, tmp_path: Path) -> None:
-    told = python(standins, [str(SESSION), str(tmp_path / "none")], limit_bytes=1000)["error"]
+    told = outcome_of(standins, [str(SESSION), str(tmp_path / "none")], limit_bytes=1000)["error"]
     assert told == (
         "EngineError: no device memory for 1,048,576 bytes (1,000 of 1,000 are free): "
         "cuMemAlloc_v2: CUDA_ERROR_OUT_OF_MEMORY (2)"
@@ -162,5 +139,5 @@ def test_too_little_memory_says_what_was_asked_for_and_what_is_free(standins: St
 
 def test_no_device_is_no_gpu(standins: Standins) -> None:
     code = "import json; from trt_ptq.engines.driver import gpu_name; print(json.dumps(gpu_name()))"
-    assert python(standins, ["-c", code], no_device=True) is None
-    assert python(standins, ["-c", code]) == "host-memory stand-in (no GPU)"
+    assert outcome_of(standins, ["-c", code], no_device=True) is None
+    assert outcome_of(standins, ["-c", code]) == "host-memory stand-in (no GPU)"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.engines.on_standins import LATEST, outcome_of
 from tests.standins import packages
-from tests.standins.build import Standins, build
+from tests.standins.build import Standins
 from trt_ptq.calibrators.errors import EngineError
 from trt_ptq.engines.library import tensorrt_rtx
 from trt_ptq.engines.spec import EngineSpec
@@ -24,15 +23,8 @@ from trt_ptq.graph.model import Model, load_model
 from trt_ptq.graph.save import save_model
 
 BUILD = Path(__file__).with_name("standin_build.py")
-ROOT = Path(__file__).parents[2]
-LATEST = packages.TENSORRT_VERSIONS[-1]
 AMAX = {"x": 1.0, "c1": 2.0, "r1": 3.0, "c2": 4.0, "a": 5.0, "r2": 6.0, "p": 6.0, "f": 6.0, "y": 7.0}
 SHAPES = ["x=1x16x8x8:4x16x8x8:8x16x8x8"]
-
-
-@pytest.fixture(scope="module")
-def standins() -> Standins:
-    return build()
 
 
 @pytest.fixture(params=packages.TENSORRT_VERSIONS)
@@ -49,17 +41,7 @@ def out(tmp_path: Path) -> Path:
 
 def build_on(standins: Standins, onnx: Path, out: Path, version: str = LATEST, **options: Any) -> dict[str, Any]:
     given = {"onnx": str(onnx), "engine": str(out), "shapes": SHAPES, **options}
-    environment = standins.environment([packages.tensorrt_bindings(version)])
-    done = subprocess.run(
-        [sys.executable, str(BUILD), json.dumps(given)],
-        env={**environment, "PYTHONPATH": f"{environment['PYTHONPATH']}:{ROOT}"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    outcome: dict[str, Any] = outcome_of(standins, [str(BUILD), json.dumps(given)], version)
     return outcome
 
 
