@@ -64,8 +64,7 @@ def test_calibrator_on_tensorrt_11_says_what_to_do_instead(tmp_path: Path) -> No
 def test_machine_without_a_way_to_the_device_says_what_to_install() -> None:
     told = said("from trt_ptq.calibrators.tensorrt.buffers import open_buffers; open_buffers()")
     for package, extra in {"pycuda.driver": "pycuda", "cuda.bindings.driver": "trt10", "torch": "torch"}.items():
-        assert re.search(
-            rf'{re.escape(package)} is needed here and could not be imported \([^)]*\): pip install "trt-ptq\[{extra}\]"',
-            told,
-        ), told
+        reason = r"is needed here and could not be imported \([^)]*\)"
+        command = rf'pip install "trt-ptq\[{extra}\]"'
+        assert re.search(rf"{re.escape(package)} {reason}: {command}", told), told
     assert told.startswith("MissingPackageError calibration needs one of pycuda, cuda-bindings or torch")
