@@ -9,21 +9,30 @@ import onnxruntime as ort
 
 from trt_ptq.calibrators.errors import ModelError
 
-_TOO_LARGE = 2**31 - 1
 _QUIET = 3  # errors only
 
 
-def create_session(proto: onnx.ModelProto, folder: Path, name: str) -> ort.InferenceSession:
-    """A session for `proto`, whose external weights lie in `folder`; `name` is for messages.
+def session_options(threads: int | None = None) -> ort.SessionOptions:
+    """Options for `threads` threads, by default one for each core.
 
     Graph optimisation stays on, and idle workers sleep instead of spinning on the core that counts.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = _QUIET
+    options.intra_op_num_threads = threads or 0
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def create_session(
+    proto: onnx.ModelProto, folder: Path, name: str, options: ort.SessionOptions | None = None
+) -> ort.InferenceSession:
+    """A session for `proto`, whose external weights lie in `folder`; `name` is for messages.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = _QUIET
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options = options or session_options()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
     try:
         return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])

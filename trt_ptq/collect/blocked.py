@@ -1,0 +1,76 @@
+"""Tapping convolutions in the layout that ONNX Runtime computes them in.
+
+On a CPU, ONNX Runtime keeps the channels of a convolution in blocks of 8 or 16 (NCHWc). A tapped tensor would first be
+reordered to NCHW, which costs more than counting it. Statistics do not depend on the order of values, so the blocked
+tensor is as good; but where the channels do not fill their blocks it is padded, and the reordered one is taken.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+
+from trt_ptq.collect.session import create_session, session_options
+
+_LARGEST_BLOCK = 16  # channels
+_MODEL, _WEIGHTS = "optimized.onnx", "weights.bin"
+
+
+def create_tapped_session(
+    proto: onnx.ModelProto, folder: Path, name: str, threads: int | None = None
+) -> tuple[ort.InferenceSession, dict[str, str]]:
+    """A session for `proto` (see `create_session`), and for each output of `proto` the output of the session that
+    holds its values, in whatever order.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model.
+    """
+    same = {value.name: value.name for value in proto.graph.output}
+    options = session_options(threads)
+    if not any(node.op_type == "Conv" for node in proto.graph.node):
+        return create_session(proto, folder, name, options), same
+    with tempfile.TemporaryDirectory(prefix="trt-ptq-") as temporary:
+        options.optimized_model_filepath = str(Path(temporary) / _MODEL)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+        session = create_session(proto, folder, name, options)
+        optimized = onnx.load(options.optimized_model_filepath, load_external_data=False)
+        blocked = _tap_before_reordering(optimized)
+        if not blocked:
+            return session, same
+        del session  # before its successor takes as much memory
+        final = session_options(threads)
+        final.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimized already
+        return create_session(optimized, Path(temporary), name, final), same | blocked
+
+
+def _tap_before_reordering(proto: onnx.ModelProto) -> dict[str, str]:
+    """Replace each output that is a reordered, unpadded tensor by that tensor; returns new names by old ones."""
+    graph = proto.graph
+    reordered = {node.output[0]: node for node in graph.node if node.op_type == "ReorderOutput"}
+    blocked = {}
+    for value in graph.output:
+        node = reordered.get(value.name)
+        if node is not None and _channels(node) % _LARGEST_BLOCK == 0:
+            blocked[value.name] = node.input[0]
+    used = {name for node in graph.node for name in node.input}
+    for name in blocked:
+        if name not in used:
+            graph.node.remove(reordered[name])
+    outputs = {blocked.get(value.name, value.name): value for value in graph.output}
+    copies = []
+    for name, value in outputs.items():
+        copy = onnx.ValueInfoProto()
+        copy.CopyFrom(value)
+        copy.name = name
+        copies.append(copy)
+    del graph.output[:]
+    graph.output.extend(copies)
+    return blocked
+
+
+def _channels(node: onnx.NodeProto) -> int:
+    return int(next(attribute.i for attribute in node.attribute if attribute.name == "channels"))
