@@ -14,11 +14,11 @@ from trt_ptq.calibrators.batches import BatchSource, Track, untracked
 from trt_ptq.calibrators.errors import DataError, EngineError, MissingPackageError, ModelError, TrtPtqError
 from trt_ptq.calibrators.files import write_atomic
 from trt_ptq.calibrators.methods import RangeMethod
-from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.calibrators.table.store import save_table
 from trt_ptq.calibrators.table.table import derive_table
 from trt_ptq.collect.collector import Nonfinite, collect
+from trt_ptq.collect.passes import plan_passes
 from trt_ptq.data.audit import AuditedSource, HeldOutSource
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.shapes import ShapeWatch, profiles_from_shapes
@@ -55,6 +55,7 @@ class QuantizeJob:
     test: BatchSource | None = None
     tensors: tuple[str, ...] = ("fused",)
     nonfinite: Nonfinite = "refuse"
+    memory_limit: int | None = None  # bytes
     profiles: dict[str, ShapeProfile] = field(default_factory=dict)
     backend: str = "auto"
     evaluate: Evaluate | None = None
@@ -81,7 +82,12 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     check_folder(job.out, job.model.path)
     calibration, held_out = (_checked(job, part) for part in split_source(job.source, job.test))
     audited = AuditedSource(calibration)
-    statistics, profiles = _measure(job, audited)
+    taps = choose_taps(job.model, job.tensors)
+    passes = plan_passes(job.model, taps, audited, job.memory_limit) if job.memory_limit else (taps.tensors,)
+    watched = ShapeWatch(audited)
+    statistics = collect(job.model, watched, taps, job.nonfinite, job.track, passes)
+    save_statistics(statistics, job.out / "stats.safetensors")
+    profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
     remove_last_run(job.out)
     table = derive_table(statistics, job.method)
     save_table(table, job.out / "calibration.cache")
@@ -112,6 +118,7 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
         identity=job.model.identity,
         data=job.data_name,
         fingerprint=statistics.data,
+        passes=len(passes),
         held_out_samples=int8.samples,
         method=job.method.name,
         tensors=rows,
@@ -138,16 +145,6 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
 
 def _checked(job: QuantizeJob, source: BatchSource) -> BatchSource:
     return CheckedSource(source, job.model.inputs, allow_nonfinite=job.nonfinite == "skip")
-
-
-def _measure(job: QuantizeJob, calibration: BatchSource) -> tuple[Statistics, dict[str, ShapeProfile]]:
-    """Statistics (also saved) and shape profiles."""
-    taps = choose_taps(job.model, job.tensors)
-    watched = ShapeWatch(calibration)
-    statistics = collect(job.model, watched, taps, job.nonfinite, job.track)
-    save_statistics(statistics, job.out / "stats.safetensors")
-    profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
-    return statistics, profiles
 
 
 def _runnable(files: dict[Precision, Path], warnings: list[str]) -> dict[Precision, Path]:

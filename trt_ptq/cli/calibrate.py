@@ -11,8 +11,9 @@ import typer
 from trt_ptq.calibrators.files import check_writable
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.cli import console, options
-from trt_ptq.cli.parse import parse_nonfinite
+from trt_ptq.cli.parse import parse_nonfinite, parse_size
 from trt_ptq.collect.collector import collect
+from trt_ptq.collect.passes import plan_passes
 from trt_ptq.data.audit import AuditedSource
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.open import open_source
@@ -28,6 +29,7 @@ def calibrate(
     preprocess: options.Preprocess = None,
     tensors: options.Tensors = ["fused"],
     nonfinite: options.Nonfinite = "refuse",
+    memory_limit: options.MemoryLimit = None,
     json: options.Json = False,
 ) -> None:
     """Run the model over the data once and keep the statistics of its tensors.
@@ -42,7 +44,8 @@ def calibrate(
     taps = choose_taps(loaded, tensors)
     source = open_source(data, loaded.inputs, batch_size, preprocess)
     audited = AuditedSource(CheckedSource(source, loaded.inputs, allow_nonfinite=policy == "skip"))
-    statistics = collect(loaded, audited, taps, policy, console.track)
+    passes = plan_passes(loaded, taps, audited, parse_size(memory_limit)) if memory_limit else (taps.tensors,)
+    statistics = collect(loaded, audited, taps, policy, console.track, passes)
     save_statistics(statistics, out)
     skipped = {name: tensor.nonfinite for name, tensor in statistics.tensors.items() if tensor.nonfinite}
     findings = audited.findings() + [
@@ -56,8 +59,12 @@ def calibrate(
                 "statistics": str(out),
                 "tensors": len(statistics.tensors),
                 "data": asdict(statistics.data),
+                "passes": len(passes),
                 "warnings": findings,
             }
         )
     else:
-        console.say(f"{out}: {len(statistics.tensors)} tensors over {statistics.data.samples} samples")
+        console.say(
+            f"{out}: {len(statistics.tensors)} tensors over {statistics.data.samples} samples"
+            + (f", in {len(passes)} passes" if memory_limit else "")
+        )

@@ -35,6 +35,13 @@ Tensors = Annotated[
     typer.Option(help="fused (inputs of INT8 nodes), all (every float activation), or tensor names (repeat)."),
 ]
 Nonfinite = Annotated[str, typer.Option(help="NaN and infinity in tensors: refuse, or skip (count and report).")]
+MemoryLimit = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Keep the process below this (800MB, 4GB), if need be by several passes over the data.",
+        show_default=False,
+    ),
+]
 Shapes = Annotated[
     Optional[list[str]],
     typer.Option(

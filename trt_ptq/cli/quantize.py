@@ -10,7 +10,7 @@ import typer
 from trt_ptq.accuracy.fidelity import worst_output
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.cli import console, options
-from trt_ptq.cli.parse import parse_nonfinite, parse_share
+from trt_ptq.cli.parse import parse_nonfinite, parse_share, parse_size
 from trt_ptq.data.open import open_source
 from trt_ptq.engines.build import check_backend
 from trt_ptq.engines.spec import parse_profiles
@@ -43,6 +43,7 @@ def quantize(
     preprocess: options.Preprocess = None,
     tensors: options.Tensors = ["fused"],
     nonfinite: options.Nonfinite = "refuse",
+    memory_limit: options.MemoryLimit = None,
     shape: options.Shapes = None,
     backend: options.Backend = "auto",
     json: options.Json = False,
@@ -69,6 +70,7 @@ def quantize(
         out=out,
         tensors=tuple(tensors),
         nonfinite=parse_nonfinite(nonfinite),
+        memory_limit=parse_size(memory_limit) if memory_limit else None,
         profiles=profiles,
         backend=backend,
         evaluate=load_function(evaluate) if evaluate else None,
@@ -109,9 +111,10 @@ def _show(report: Report, out: Path) -> None:
     head = ["", *metrics, "SQNR dB", "cosine", "top-1 agreement", "ONNX MB", "engine MB"]
     console.print_table(head, rows, f"{report.model}, method {report.method}")
     verdict = report.verdict
+    passes = f" in {report.passes} passes" if report.passes > 1 else ""
     console.say(
         f"{report.in_int8} of {len(report.nodes)} candidate nodes run in INT8; ranges of {len(report.tensors)} tensors "
-        f"from {report.fingerprint.samples} samples; compared on {report.held_out_samples} held-out samples"
+        f"from {report.fingerprint.samples} samples{passes}; compared on {report.held_out_samples} held-out samples"
     )
     console.say(
         f"verdict: {verdict.grade} ({verdict.metric}: {verdict.loss:.2%} loss against FP32; allowed "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes import common as passes
 
 from trt_ptq.calibrators.errors import ModelError, UsageError
 from trt_ptq.graph.dataflow import activations
@@ -84,12 +85,9 @@ def _shared(graph: ir.Graph, taps: tuple[str, ...], available: set[str]) -> dict
 
 
 def with_outputs(model: Model, tensors: Sequence[str]) -> onnx.ModelProto:
-    """A copy of the model whose outputs are `tensors` alone, in that order."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    known = {value.name: value for value in [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]}
-    outputs = [known[name] for name in tensors]
-    copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in outputs]
-    del proto.graph.output[:]
-    proto.graph.output.extend(copies)
-    return proto
+    """The part of the model that computes `tensors`, which are its outputs, in that order."""
+    part = model.to_ir()
+    values = {value.name: value for node in part.graph for value in node.outputs}
+    values |= {value.name: value for value in part.graph.inputs}
+    part.graph.outputs[:] = [values[name] for name in tensors]
+    return ir.to_proto(passes.RemoveUnusedNodesPass()(part).model)

@@ -45,7 +45,8 @@ def _facts(report: Report) -> str:
     facts = {
         "model": report.model,
         "graph / weights": f"{report.identity.graph[:16]} / {report.identity.weights[:16]}",
-        "calibrated with": f"{data.samples} samples of {report.data} (fingerprint {data.digest[:16]})",
+        "calibrated with": f"{data.samples} samples of {report.data} (fingerprint {data.digest[:16]}), in "
+        f"{report.passes} pass{'es' * (report.passes > 1)}",
         "compared on": f"{report.held_out_samples} samples that were not used in calibration",
         "made by": report.tool,
     }

@@ -53,13 +53,18 @@ class Judged(_Part):
 
 
 class Report(_Part):
-    """One run of `trt-ptq quantize`. `measured` are engines that were run on the GPU; empty where there is none."""
+    """One run of `trt-ptq quantize`.
+
+    `passes` over the data filled the statistics. `measured` are engines that were run on the GPU; empty where there
+    is none.
+    """
 
     tool: str
     model: str
     identity: ModelIdentity
     data: str
     fingerprint: DataFingerprint
+    passes: int = 1
     held_out_samples: int
     method: str
     tensors: list[TensorRow]
