@@ -34,7 +34,7 @@ def collect(
     """
     inputs = {one.name for one in model.inputs}
     computed = [name for name in taps.tensors if name not in inputs]
-    session = create_session(with_outputs(model, computed or model.outputs), model.path.parent, str(model.path))
+    session = create_session(with_outputs(model, computed or model.outputs), model.external.folder, str(model.path))
     accumulators = {name: TensorAccumulator() for name in taps.tensors}
     data = DataFingerprint()
     with ThreadPoolExecutor(cpu_count()) as pool:

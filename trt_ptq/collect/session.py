@@ -9,7 +9,6 @@ import onnxruntime as ort
 
 from trt_ptq.calibrators.errors import ModelError
 
-_TOO_LARGE = 2**31 - 1
 _QUIET = 3  # errors only
 
 
