@@ -82,6 +82,11 @@ def _in_nodes(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
                 waiting += body.node
 
 
+def external_initializers(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Initializers of the main graph whose values are in files beside the model, by name."""
+    return {tensor.name: tensor for tensor in proto.graph.initializer if uses_external_data(tensor)}
+
+
 def external_files(path: Path) -> set[Path]:
     """The files that the ONNX file `path` says its weights are in, links resolved; they may be missing."""
     proto = onnx.load(path, load_external_data=False)
@@ -101,7 +106,7 @@ def settle_external(proto: onnx.ModelProto, path: Path) -> ExternalWeights:
     Raises:
         ModelError: a file is missing, too short, or outside of the model's folder; names tensor and file.
     """
-    initializers = [tensor for tensor in proto.graph.initializer if uses_external_data(tensor)]
+    initializers = external_initializers(proto).values()
     others = [tensor for tensor in _in_nodes(proto) if uses_external_data(tensor)]
     parts = [_locate(tensor, path.parent, path) for tensor in (*initializers, *others)]
     files = frozenset(part.file for part in parts)

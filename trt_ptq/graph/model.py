@@ -20,6 +20,7 @@ from trt_ptq.calibrators.provenance import ModelIdentity
 from trt_ptq.graph.external import (
     ExternalWeights,
     external_files,
+    external_initializers,
     hash_values,
     settle_external,
     without_values,
@@ -154,14 +155,19 @@ def model_size_bytes(path: Path) -> int:
 
 
 def _raise_opset(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    outside = external_initializers(proto)
     try:
-        return version_converter.convert_version(proto, MIN_OPSET)
+        raised = version_converter.convert_version(proto, MIN_OPSET)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise ModelError(
             f"{path}: cannot be raised from opset {_opset(proto)} to {MIN_OPSET} ({reason}): "
             f"export it with opset {MIN_OPSET} or newer"
         ) from error
+    for tensor in raised.graph.initializer:
+        if tensor.name in outside:
+            tensor.CopyFrom(outside[tensor.name])  # up to onnx 1.18 the converter forgets where the values are
+    return raised
 
 
 def _opset(proto: onnx.ModelProto) -> int:
