@@ -79,7 +79,7 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     Raises:
         TrtPtqError: bad input, before or while it is used; what was finished by then stays.
     """
-    check_folder(job.out, job.model.path)
+    check_folder(job.out, job.model.path, job.model.external.files)
     calibration, held_out = (_checked(job, part) for part in split_source(job.source, job.test))
     audited = AuditedSource(calibration)
     taps = choose_taps(job.model, job.tensors)

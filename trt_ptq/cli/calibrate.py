@@ -40,7 +40,7 @@ def calibrate(
     """
     policy = parse_nonfinite(nonfinite)
     loaded = load_model(model)
-    check_writable(out, model, Path(data))
+    check_writable(out, model, *loaded.external.files, Path(data))
     taps = choose_taps(loaded, tensors)
     source = open_source(data, loaded.inputs, batch_size, preprocess)
     audited = AuditedSource(CheckedSource(source, loaded.inputs, allow_nonfinite=policy == "skip"))

@@ -14,7 +14,7 @@ from trt_ptq.cli.tables import read_table
 from trt_ptq.graph.migration import MigrationReport, Unmatched, migrate_table
 from trt_ptq.graph.model import load_model
 from trt_ptq.graph.qdq import insert_qdq
-from trt_ptq.graph.save import save_model
+from trt_ptq.graph.save import check_saveable, save_model
 
 _ROWS = 20  # of each list, for people; --json has all
 
@@ -36,6 +36,7 @@ def qdq(
     """
     check_writable(out, model, table)
     loaded = load_model(model)
+    check_saveable(out, loaded)
     ranges = read_table(table)
     if not allow_other_model:
         ranges.refuse_other_model(loaded.identity, str(table))

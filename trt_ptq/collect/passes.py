@@ -66,7 +66,7 @@ def _sizes(model: Model, tensors: Sequence[str], batch: Batch) -> dict[str, int]
     for name in asked:
         proto.graph.node.append(helper.make_node("Shape", [name], [f"{name} shape"]))
         proto.graph.output.append(helper.make_tensor_value_info(f"{name} shape", onnx.TensorProto.INT64, None))
-    session = create_session(proto, model.path.parent, str(model.path))
+    session = create_session(proto, model.external.folder, str(model.path))
     try:
         answers = session.run(None, dict(batch.feeds))[len(model.outputs) :]
     except Exception as error:  # ONNX Runtime has no common base for its errors

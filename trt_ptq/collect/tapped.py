@@ -31,7 +31,7 @@ class TappedModel:
         proto = with_outputs(model, computed or model.outputs)  # the model runs even where only inputs are measured
         declared = {value.name: value for value in proto.graph.output}
         self._specs = model.inputs
-        self._session, self._output_of = create_tapped_session(proto, model.path.parent, str(model.path), threads)
+        self._session, self._output_of = create_tapped_session(proto, model.external.folder, str(model.path), threads)
         self._outputs = {output: declared[name] for name, output in self._output_of.items()}
         self._learned: dict[Shapes, Shapes] = {}  # shapes of the outputs by those of the inputs
         self._buffers = HostBuffers()

@@ -7,14 +7,15 @@ from functools import partial
 from itertools import chain, count
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
-from trt_ptq.calibrators.batches import Array
 from trt_ptq.calibrators.errors import ModelError, TableError
 from trt_ptq.calibrators.table.table import CalibrationTable
+from trt_ptq.graph.external import read_once
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.placement import NodePlan, plan_quantization
-from trt_ptq.graph.weights import quantize_weight
+from trt_ptq.graph.weights import channel_scales, round_to_int8
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,15 @@ def _why_without(table: CalibrationTable, tensor: str) -> str | None:
     return f"{tensor!r} has no range in the table"
 
 
+def _rounded_when_written(weight: ir.TensorProtocol, scales: npt.NDArray[np.float32], axis: int) -> ir.LazyTensor:
+    """The weight in int8, made anew each time it is read: all of them together may not fit into memory."""
+    return ir.LazyTensor(
+        lambda: ir.tensor(read_once(weight, lambda array: round_to_int8(array, scales, axis))),
+        dtype=ir.DataType.INT8,
+        shape=ir.Shape(weight.shape.numpy()),
+    )
+
+
 class _Inserter:
     """Adds values to a graph, under names that it does not have yet."""
 
@@ -89,24 +99,25 @@ class _Inserter:
 
     def activation_pair(self, value: ir.Value, scale: np.float32) -> ir.Value:
         """Q and DQ of an activation; returns the dequantized tensor."""
-        scales = self._initializer(f"{value.name}.qdq.scale", np.array(scale, np.float32))
-        zeros = self._initializer(f"{value.name}.qdq.zero_point", np.array(0, np.int8))
+        scales = self._initializer(f"{value.name}.qdq.scale", ir.tensor(np.array(scale, np.float32)))
+        zeros = self._initializer(f"{value.name}.qdq.zero_point", ir.tensor(np.array(0, np.int8)))
         quantized = self._node("QuantizeLinear", value, scales, zeros, f"{value.name}.quantized")
         return self._node("DequantizeLinear", quantized, scales, zeros, f"{value.name}.dequantized", like=value)
 
     def int8_weight(self, value: ir.Value, axis: int) -> ir.Value:
         """int8 initializer with a DQ behind it; returns the dequantized weight."""
-        assert value.const_value is not None
-        weight = quantize_weight(value.const_value.numpy(), axis, str(value.name))
-        values = self._initializer(f"{value.name}.int8", weight.values)
-        scales = self._initializer(f"{value.name}.int8.scale", weight.scales)
-        zeros = self._initializer(f"{value.name}.int8.zero_point", np.zeros(weight.scales.shape, np.int8))
+        weight = value.const_value
+        assert weight is not None
+        per_channel = read_once(weight, lambda array: channel_scales(array, axis, str(value.name)))
+        values = self._initializer(f"{value.name}.int8", _rounded_when_written(weight, per_channel, axis))
+        scales = self._initializer(f"{value.name}.int8.scale", ir.tensor(per_channel))
+        zeros = self._initializer(f"{value.name}.int8.zero_point", ir.tensor(np.zeros(per_channel.shape, np.int8)))
         output = f"{value.name}.dequantized"
         return self._node("DequantizeLinear", values, scales, zeros, output, like=value, axis=axis)
 
-    def _initializer(self, name: str, array: Array) -> ir.Value:
-        name = self._free(name)
-        value = ir.val(name, const_value=ir.tensor(array, name=name))
+    def _initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+        name = tensor.name = self._free(name)
+        value = ir.val(name, const_value=tensor)
         self._graph.register_initializer(value)
         return value
 
