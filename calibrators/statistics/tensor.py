@@ -82,7 +82,9 @@ class TensorAccumulator:
         elif values.dtype == np.float16:
             found = accumulate_half(_flat(values, np.float16).view(np.uint16), False, self._counts, self._exponent)
         elif values.dtype.name == "bfloat16":
-            found = accumulate_half(_flat(values, values.dtype.newbyteorder("=")).view(np.uint16), True, self._counts, self._exponent)
+            found = accumulate_half(
+                _flat(values, values.dtype.newbyteorder("=")).view(np.uint16), True, self._counts, self._exponent
+            )
         else:
             with np.errstate(over="ignore"):  # beyond float32 is infinite, and counted so
                 found = accumulate(_flat(values, np.float32), self._counts, self._exponent)
