@@ -27,7 +27,9 @@ from trt_ptq.engines.build import build_engine
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
 from trt_ptq.graph.half import to_float16
+from trt_ptq.graph.macs import count_macs, share_in_int8
 from trt_ptq.graph.model import Model, model_size_bytes
+from trt_ptq.graph.placement import QuantizationPlan
 from trt_ptq.graph.qdq import insert_qdq
 from trt_ptq.graph.save import save_model
 from trt_ptq.graph.taps import choose_taps
@@ -116,6 +118,7 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
         method=job.method.name,
         tensors=rows,
         nodes=list(qdq.nodes),
+        int8_share_of_macs=_share_in_int8(job, qdq.plan, profiles, warnings),
         models=[
             Judged(
                 precision=precision,
@@ -148,6 +151,18 @@ def _measure(job: QuantizeJob, calibration: BatchSource) -> tuple[Statistics, di
     save_statistics(statistics, job.out / "stats.safetensors")
     profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
     return statistics, profiles
+
+
+def _share_in_int8(
+    job: QuantizeJob, plan: QuantizationPlan, profiles: dict[str, ShapeProfile], warnings: list[str]
+) -> float | None:
+    """How much of the arithmetic runs in INT8, at the shapes the engine is tuned for; None, and told, if unknown."""
+    try:
+        macs = count_macs(job.model, {name: profile.optimum for name, profile in profiles.items()})
+    except ModelError as error:
+        warnings.append(str(error))
+        return None
+    return share_in_int8(plan, macs)
 
 
 def _runnable(files: dict[Precision, Path], warnings: list[str]) -> dict[Precision, Path]:

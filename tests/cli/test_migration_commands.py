@@ -165,3 +165,16 @@ def test_a_damaged_table_gives_one_line_with_its_name(run: Run, name: str) -> No
     assert (status, out) == (2, "")
     assert err.startswith(f"error: {name}: not a")
     assert err.count("\n") == 1
+
+
+def test_qdq_explains_every_candidate_and_how_much_of_the_arithmetic_runs_in_int8(run: Run) -> None:
+    write_cache("old.cache", r1=2.0, r2=3.0)
+    _, out, _ = run("qdq", "tiny.onnx", "--table", "old.cache", "-o", "int8.onnx", "--explain")
+    _, text, _ = run("qdq", "tiny.onnx", "--table", "old.cache", "-o", "int8.onnx", "--json")
+    told = json.loads(text)
+    macs = {one["node"]: one["macs"] for one in told["nodes"]}
+    in_int8 = sum(one["macs"] for one in told["nodes"] if one["int8"])
+    assert told["int8_share_of_macs"] == in_int8 / sum(macs.values())
+    assert f"{told['int8_share_of_macs']:.1%} of the MACs" in out
+    for one in told["nodes"]:
+        assert f"{one['macs']:,}" in out

@@ -110,7 +110,7 @@ def _show(report: Report, out: Path) -> None:
     console.print_table(head, rows, f"{report.model}, method {report.method}")
     verdict = report.verdict
     console.say(
-        f"{report.in_int8} of {len(report.nodes)} candidate nodes run in INT8; ranges of {len(report.tensors)} tensors "
+        f"{report.told_in_int8}; ranges of {len(report.tensors)} tensors "
         f"from {report.fingerprint.samples} samples; compared on {report.held_out_samples} held-out samples"
     )
     console.say(

@@ -11,14 +11,17 @@ Source: NVIDIA, "Working with Quantized Types", TensorRT developer guide.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.graph.dataflow import activations
 
 MIN_CHANNELS = 16
+BY_CHOICE = "kept in float by choice"
 _FUSED_INTO_CONV = {"BatchNormalization"}
 
 
@@ -63,36 +66,59 @@ def _all_have_ranges(_tensor: str) -> None:
     return None
 
 
-def plan_quantization(graph: ir.Graph, without_range: WhyWithout = _all_have_ranges) -> QuantizationPlan:
+def plan_quantization(
+    graph: ir.Graph, without_range: WhyWithout = _all_have_ranges, keep_float: Collection[str] = ()
+) -> QuantizationPlan:
     """Decide for every weighted node and residual Add of the main graph.
 
     `without_range` says why an activation has no range, so that what reads it stays float; None where it has one.
+    Nodes named in `keep_float` (as in `NodePlan.node`) stay float by choice. Which nodes are candidates, and their
+    order, depends on neither.
+
+    Raises:
+        UsageError: a name in `keep_float` is of no candidate.
     """
     carrying = activations(graph)
     nodes: list[NodePlan] = []
     inputs: list[QuantizedInput] = []
-    for node in graph:
-        if node.op_type not in _WEIGHT_AXES or node.domain != "":
-            continue
-        name = node.outputs[0].name or ""
-        reason = _why_float(node, carrying) or without_range(_name(node.inputs[0]))
-        nodes.append(NodePlan(name, node.op_type, reason is None, reason or "weighted op"))
+
+    def decide(node: ir.Node, reason_float: str | None, reason_int8: str) -> bool:
+        name = _name(node.outputs[0])
+        reason = reason_float or (BY_CHOICE if name in keep_float else None)
+        nodes.append(NodePlan(name, node.op_type, reason is None, reason or reason_int8))
+        return reason is None
+
+    candidates = [node for node in graph if node.op_type in _WEIGHT_AXES and node.domain == ""]
+    can_be_int8 = set()
+    for node in candidates:
+        name, reason = _name(node.outputs[0]), _why_float(node, carrying)
         if reason is None:
-            data, weight = node.inputs[0], node.inputs[1]
-            assert data is not None and weight is not None
-            inputs.append(QuantizedInput(name, 0, data.name or ""))
-            inputs.append(QuantizedInput(name, 1, weight.name or "", _weight_axis(node)))
+            can_be_int8.add(name)
+        if decide(node, reason or without_range(_name(node.inputs[0])), "weighted op"):
+            inputs.append(QuantizedInput(name, 0, _name(node.inputs[0])))
+            inputs.append(QuantizedInput(name, 1, _name(node.inputs[1]), _weight_axis(node)))
     in_int8 = {one.node for one in nodes if one.int8}
     for node in graph:
-        shortcut = _shortcut(node, in_int8, carrying)
-        if shortcut is not None:
-            name, tensor = _name(node.outputs[0]), _name(node.inputs[shortcut])
-            lacking = without_range(tensor)
-            reason = lacking or "residual Add: joins its convolution's kernel"
-            nodes.append(NodePlan(name, node.op_type, lacking is None, reason))
-            if lacking is None:
-                inputs.append(QuantizedInput(name, shortcut, tensor))
+        found = _shortcut(node, in_int8, carrying) or _shortcut(node, can_be_int8, carrying)
+        if found is None:
+            continue
+        shortcut, convolution = found
+        tensor = _name(node.inputs[shortcut])
+        reason = None if convolution in in_int8 else f"its convolution {convolution!r} stays in float"
+        if decide(node, reason or without_range(tensor), "residual Add: joins its convolution's kernel"):
+            inputs.append(QuantizedInput(_name(node.outputs[0]), shortcut, tensor))
+    _refuse_unknown(keep_float, [one.node for one in nodes])
     return QuantizationPlan(tuple(nodes), tuple(inputs))
+
+
+def _refuse_unknown(keep_float: Collection[str], candidates: list[str]) -> None:
+    for name in keep_float:
+        if name not in candidates:
+            near = difflib.get_close_matches(name, candidates, 3)
+            raise UsageError(
+                f"{name!r} cannot be kept in float: no node that could run in INT8 has it as its first output"
+                + (f" (near: {', '.join(map(repr, near))})" if near else "")
+            )
 
 
 _WEIGHT_AXES = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
@@ -134,21 +160,24 @@ def _why_float(node: ir.Node, carrying: set[str]) -> str | None:
     return None
 
 
-def _shortcut(node: ir.Node, in_int8: set[str], carrying: set[str]) -> int | None:
-    """Which input of a residual Add is the shortcut; None when it is no such Add.
+def _shortcut(node: ir.Node, can_be_int8: set[str], carrying: set[str]) -> tuple[int, str] | None:
+    """Which input of a residual Add is the shortcut, and the convolution behind the other; None if it is no such Add.
 
-    The other input comes straight from an INT8 convolution that nothing else reads. Where both do (a projection
-    shortcut), the later convolution takes the Add into its kernel.
+    The other input comes straight from a convolution that INT8 is for, and that nothing else reads. Where both do (a
+    projection shortcut), the later convolution takes the Add into its kernel.
     """
     if node.op_type != "Add" or node.domain != "":
         return None
     if any(value is None or _name(value) not in carrying for value in node.inputs) or _broadcasts(node):
         return None
-    sources = [_convolution(value, in_int8) for value in node.inputs]
+    sources = [_convolution(value, can_be_int8) for value in node.inputs]
     order = [-1 if one is None else _position(one) for one in sources]
     if max(order) < 0 or node.inputs[0] is node.inputs[1]:
         return None
-    return 0 if order[1] > order[0] else 1
+    shortcut = 0 if order[1] > order[0] else 1
+    convolution = sources[1 - shortcut]
+    assert convolution is not None
+    return shortcut, _name(convolution.outputs[0])
 
 
 def _broadcasts(node: ir.Node) -> bool:
@@ -161,14 +190,14 @@ def _broadcasts(node: ir.Node) -> bool:
     )
 
 
-def _convolution(value: ir.Value | None, in_int8: set[str]) -> ir.Node | None:
-    """The INT8 convolution behind `value`, when it and what fuses into it have no other reader."""
+def _convolution(value: ir.Value | None, can_be_int8: set[str]) -> ir.Node | None:
+    """The convolution behind `value`, when it and what fuses into it have no other reader."""
     while value is not None and len(value.uses()) == 1 and not value.is_graph_output():
         node = value.producer()
         if node is None:
             return None
         if node.op_type == "Conv":
-            return node if _name(node.outputs[0]) in in_int8 else None
+            return node if _name(node.outputs[0]) in can_be_int8 else None
         if node.op_type not in _FUSED_INTO_CONV:
             return None
         value = node.inputs[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
@@ -13,7 +14,7 @@ from trt_ptq.calibrators.batches import Array
 from trt_ptq.calibrators.errors import ModelError, TableError
 from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.graph.model import Model
-from trt_ptq.graph.placement import NodePlan, plan_quantization
+from trt_ptq.graph.placement import NodePlan, QuantizationPlan, plan_quantization
 from trt_ptq.graph.weights import quantize_weight
 
 
@@ -22,7 +23,12 @@ class QdqModel:
     """A Q/DQ model and what became of the plan: nodes whose range the table lacks have turned to float."""
 
     model: ir.Model
-    nodes: tuple[NodePlan, ...]
+    plan: QuantizationPlan
+
+    @property
+    def nodes(self) -> tuple[NodePlan, ...]:
+        """All nodes that could run in INT8, and whether they do."""
+        return self.plan.nodes
 
     @property
     def in_int8(self) -> int:
@@ -30,20 +36,22 @@ class QdqModel:
         return sum(node.int8 for node in self.nodes)
 
 
-def insert_qdq(model: Model, table: CalibrationTable) -> QdqModel:
+def insert_qdq(model: Model, table: CalibrationTable, keep_float: Collection[str] = ()) -> QdqModel:
     """Insert QuantizeLinear and DequantizeLinear by the plan: int8, symmetric, zero point 0.
 
     Activations get one pair a tensor with a per-tensor scale; weights are stored as int8 with per-channel scales.
+    Nodes named in `keep_float` (by their first output) stay float, be it all of them.
 
     Raises:
         TableError: the table has a range for none of the tensors that the plan needs.
         ModelError: NaN or infinity in a weight, or no node that INT8 is for.
+        UsageError: a name in `keep_float` is of no node that could run in INT8.
     """
     result = model.to_ir()
-    plan = plan_quantization(result.graph, partial(_why_without, table))
+    plan = plan_quantization(result.graph, partial(_why_without, table), keep_float)
     if not plan.nodes:
         raise ModelError(f"{model.path}: no node can run in INT8: it has no Conv, ConvTranspose, Gemm or MatMul")
-    if not plan.activations:
+    if not plan.activations and not keep_float:
         raise TableError(
             f"{model.path}: no node can run in INT8: "
             + "; ".join(sorted({node.reason for node in plan.nodes}))
@@ -66,7 +74,7 @@ def insert_qdq(model: Model, table: CalibrationTable) -> QdqModel:
         if one.axis is not None and not value.uses() and not value.is_graph_output():
             del result.graph.initializers[one.tensor]
     result.graph.sort()
-    return QdqModel(result, plan.nodes)
+    return QdqModel(result, plan)
 
 
 def _why_without(table: CalibrationTable, tensor: str) -> str | None:
