@@ -38,7 +38,7 @@ def constants(proto: onnx.ModelProto) -> dict[str, Array]:
 def test_every_quantizer_is_symmetric_int8_with_a_positive_scale(converted: onnx.ModelProto) -> None:
     values = constants(converted)
     linear = [node for node in converted.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
-    assert len(linear) == 9  # three pairs for activations, three weights
+    assert len(linear) == 11  # four pairs for activations, three weights
     for node in linear:
         scale, zero_point = values[node.input[1]], values[node.input[2]]
         assert scale.dtype == np.float32
@@ -54,7 +54,7 @@ def test_activation_scales_are_amax_over_127(converted: onnx.ModelProto) -> None
         if node.op_type == "QuantizeLinear"
     }
     assert {name: float(scale) for name, scale in scales.items()} == {
-        name: float(RANGES.scale(name)) for name in ("x", "r1", "f")
+        name: float(RANGES.scale(source)) for name, source in {"x": "x", "r1": "r1", "r2": "f", "f": "f"}.items()
     }
 
 

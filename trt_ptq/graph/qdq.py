@@ -13,6 +13,7 @@ import onnx_ir as ir
 from trt_ptq.calibrators.batches import Array
 from trt_ptq.calibrators.errors import ModelError, TableError
 from trt_ptq.calibrators.table.table import CalibrationTable
+from trt_ptq.graph.constants import constant_value
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.placement import NodePlan, QuantizationPlan, plan_quantization
 from trt_ptq.graph.weights import quantize_weight
@@ -36,11 +37,14 @@ class QdqModel:
         return sum(node.int8 for node in self.nodes)
 
 
-def insert_qdq(model: Model, table: CalibrationTable, keep_float: Collection[str] = ()) -> QdqModel:
+def insert_qdq(
+    model: Model, table: CalibrationTable, keep_float: Collection[str] = (), attention: bool = False
+) -> QdqModel:
     """Insert QuantizeLinear and DequantizeLinear by the plan: int8, symmetric, zero point 0.
 
     Activations get one pair a tensor with a per-tensor scale; weights are stored as int8 with per-channel scales.
-    Nodes named in `keep_float` (by their first output) stay float, be it all of them.
+    Nodes named in `keep_float` (by their first output) stay float, be it all of them; with `attention` its MatMuls
+    are quantized too.
 
     Raises:
         TableError: the table has a range for none of the tensors that the plan needs.
@@ -48,7 +52,7 @@ def insert_qdq(model: Model, table: CalibrationTable, keep_float: Collection[str
         UsageError: a name in `keep_float` is of no node that could run in INT8.
     """
     result = model.to_ir()
-    plan = plan_quantization(result.graph, partial(_why_without, table), keep_float)
+    plan = plan_quantization(result.graph, partial(_why_without, table), keep_float, attention)
     if not plan.nodes:
         raise ModelError(f"{model.path}: no node can run in INT8: it has no Conv, ConvTranspose, Gemm or MatMul")
     if not plan.activations and not keep_float:
@@ -58,8 +62,9 @@ def insert_qdq(model: Model, table: CalibrationTable, keep_float: Collection[str
             + ". Is the table of this model?"
         )
     nodes = {node.outputs[0].name: node for node in result.graph}
-    inserter = _Inserter(result.graph)
+    inserter = _Inserter(result.graph, model.opset)
     pairs: dict[tuple[str, int | None], ir.Value] = {}
+    replaced = []
     for one in plan.inputs:
         node = nodes[one.node]
         value = node.inputs[one.index]
@@ -67,14 +72,30 @@ def insert_qdq(model: Model, table: CalibrationTable, keep_float: Collection[str
         key = (one.tensor, one.axis)
         if key not in pairs:
             if one.axis is None:
-                pairs[key] = inserter.activation_pair(value, table.scale(one.tensor))
+                pairs[key] = inserter.activation_pair(value, table.scale(plan.range_of(one.tensor)))
             else:
                 pairs[key] = inserter.int8_weight(value, one.axis)
         node.replace_input_with(one.index, pairs[key])
-        if one.axis is not None and not value.uses() and not value.is_graph_output():
-            del result.graph.initializers[one.tensor]
+        if one.axis is not None:
+            replaced.append(value)
+    for value in dict.fromkeys(replaced):
+        _remove_unused(result.graph, value)
     result.graph.sort()
     return QdqModel(result, plan)
+
+
+def _remove_unused(graph: ir.Graph, value: ir.Value) -> None:
+    """Remove a float weight that nothing reads any more, with the views that led to it."""
+    if value.uses() or value.is_graph_output():
+        return
+    node = value.producer()
+    if node is None:
+        graph.initializers.pop(str(value.name), None)
+        return
+    inputs = [one for one in node.inputs if one is not None]
+    graph.remove(node, safe=True)
+    for one in inputs:
+        _remove_unused(graph, one)
 
 
 def _why_without(table: CalibrationTable, tensor: str) -> str | None:
@@ -89,8 +110,9 @@ def _why_without(table: CalibrationTable, tensor: str) -> str | None:
 class _Inserter:
     """Adds values to a graph, under names that it does not have yet."""
 
-    def __init__(self, graph: ir.Graph) -> None:
+    def __init__(self, graph: ir.Graph, opset: int) -> None:
         self._graph = graph
+        self._opset = opset
         self._names = {value.name for value in [*graph.inputs, *graph.initializers.values()]}
         for node in graph.all_nodes():
             self._names |= {value.name for value in (*node.inputs, *node.outputs) if value is not None}
@@ -104,8 +126,7 @@ class _Inserter:
 
     def int8_weight(self, value: ir.Value, axis: int) -> ir.Value:
         """int8 initializer with a DQ behind it; returns the dequantized weight."""
-        assert value.const_value is not None
-        weight = quantize_weight(value.const_value.numpy(), axis, str(value.name))
+        weight = quantize_weight(constant_value(value, self._opset), axis, str(value.name))
         values = self._initializer(f"{value.name}.int8", weight.values)
         scales = self._initializer(f"{value.name}.int8.scale", weight.scales)
         zeros = self._initializer(f"{value.name}.int8.zero_point", np.zeros(weight.scales.shape, np.int8))

@@ -8,10 +8,10 @@ from math import prod
 import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper, shape_inference
-from onnx.reference import ReferenceEvaluator
 
 from trt_ptq.calibrators.batches import Array
 from trt_ptq.calibrators.errors import UsageError
+from trt_ptq.graph.evaluate import evaluate_node
 from trt_ptq.graph.model import Model
 
 Shape = tuple[int, ...]
@@ -88,20 +88,9 @@ def _output_values(
         ends = {one.name: one.i for one in node.attribute}
         part = slice(ends.get("start"), ends.get("end"))
         return {} if shape is None else {node.output[0]: np.array(shape[part], np.int64)}
-    if not all(name in values for name in node.input if name) or any(one.HasField("g") for one in node.attribute):
+    if not all(name in values for name in node.input if name):
         return {}
-    graph = helper.make_graph(
-        [node],
-        "node",
-        [helper.make_value_info(name, types[name]) for name in dict.fromkeys(node.input) if name],
-        [helper.make_value_info(name, types[name]) for name in node.output],
-    )
-    one = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-    try:
-        results = ReferenceEvaluator(one).run(None, {name: values[name] for name in node.input if name})
-    except Exception:  # the evaluator raises anything; a value that is not known is no fault
-        return {}
-    return dict(zip(node.output, results, strict=True))
+    return evaluate_node(node, values, opset) or {}
 
 
 def _known(one: onnx.TypeProto | None) -> Shape | None:
