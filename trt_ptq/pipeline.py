@@ -46,7 +46,7 @@ class QuantizeJob:
 
     `test` is compared on; without it, one batch in five of `source` is held out for that. `data_name` is what the
     report calls the data. `evaluate(run)` returns metrics, `eval_name` names it in messages; without it, fidelity is
-    judged. `profiles` are taken from the data when empty.
+    judged. `attention` puts attention's MatMuls into INT8 too. `profiles` are taken from the data when empty.
     """
 
     model: Model
@@ -56,6 +56,7 @@ class QuantizeJob:
     out: Path
     test: BatchSource | None = None
     tensors: tuple[str, ...] = ("fused",)
+    attention: bool = False
     nonfinite: Nonfinite = "refuse"
     profiles: dict[str, ShapeProfile] = field(default_factory=dict)
     backend: str = "auto"
@@ -91,7 +92,8 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     rows = tensor_rows(statistics, table)
     warnings = audited.findings() + range_warnings(statistics, table, job.method.name)
 
-    qdq = insert_qdq(job.model, table)
+    qdq = insert_qdq(job.model, table, attention=job.attention)
+    warnings += [f"{one.op_type} {one.node!r} is left alone: {one.reason}" for one in qdq.plan.left_alone]
     files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}
     save_model(qdq.model, files["int8"])
     try:
@@ -145,7 +147,7 @@ def _checked(job: QuantizeJob, source: BatchSource) -> BatchSource:
 
 def _measure(job: QuantizeJob, calibration: BatchSource) -> tuple[Statistics, dict[str, ShapeProfile]]:
     """Statistics (also saved) and shape profiles."""
-    taps = choose_taps(job.model, job.tensors)
+    taps = choose_taps(job.model, job.tensors, job.attention)
     watched = ShapeWatch(calibration)
     statistics = collect(job.model, watched, taps, job.nonfinite, job.track)
     save_statistics(statistics, job.out / "stats.safetensors")

@@ -109,3 +109,16 @@ def test_shapes_of_a_model_whose_weights_lie_outside(cnn: Model, tmp_path: Path)
     save_model(cnn.to_ir(), path)
     onnx.save(onnx.load(path), path, save_as_external_data=True, size_threshold=0, location="m.data")
     assert infer_shapes(load_model(path), {})["y"] == (1, 32)
+
+
+def test_what_a_body_computes_cannot_be_counted_and_is_named(tmp_path: Path) -> None:
+    def branch(name: str) -> onnx.GraphProto:
+        out = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        return helper.make_graph([helper.make_node("Conv", ["x", "w"], [name])], name, [], [out])
+
+    node = helper.make_node("If", ["yes"], ["y"], then_branch=branch("one"), else_branch=branch("other"))
+    yes = helper.make_tensor("yes", TensorProto.BOOL, [], [True])
+    weights = [weight("w", CHANNELS, CHANNELS, 1, 1), yes]
+    model = load_model(write(tmp_path / "m.onnx", [node], weights, [image_input()], ["y"]))
+    with pytest.raises(ModelError, match=r"Conv '(one|other)' lies in a body of If"):
+        count_macs(model, {})

@@ -27,6 +27,7 @@ def calibrate(
     batch_size: options.BatchSize = 8,
     preprocess: options.Preprocess = None,
     tensors: options.Tensors = ["fused"],
+    attention: options.Attention = False,
     nonfinite: options.Nonfinite = "refuse",
     json: options.Json = False,
 ) -> None:
@@ -39,7 +40,7 @@ def calibrate(
     policy = parse_nonfinite(nonfinite)
     loaded = load_model(model)
     check_writable(out, model, Path(data))
-    taps = choose_taps(loaded, tensors)
+    taps = choose_taps(loaded, tensors, attention)
     source = open_source(data, loaded.inputs, batch_size, preprocess)
     audited = AuditedSource(CheckedSource(source, loaded.inputs, allow_nonfinite=policy == "skip"))
     statistics = collect(loaded, audited, taps, policy, console.track)

@@ -41,6 +41,7 @@ def qdq(
             show_default=False,
         ),
     ] = None,
+    attention: options.Attention = False,
     allow_other_model: options.AllowOtherModel = False,
     json: options.Json = False,
 ) -> None:
@@ -58,14 +59,15 @@ def qdq(
     if not allow_other_model:
         ranges.refuse_other_model(loaded.identity, str(table))
     migrated = migrate_table(loaded.to_ir().graph, ranges, str(table))
-    result = insert_qdq(loaded, migrated.table)
+    result = insert_qdq(loaded, migrated.table, attention=attention)
     save_model(result.model, out)
     macs, unknown = _count_macs(loaded, profiles)
     share = None if macs is None else share_in_int8(result.plan, macs)
     if json:
         nodes = [{**asdict(one), "macs": (macs or {}).get(one.node)} for one in result.nodes]
         document = {"model": str(out), "int8": result.in_int8, "int8_share_of_macs": share, "nodes": nodes}
-        console.print_json({**document, "ranges": asdict(migrated.report)})
+        alone = [asdict(one) for one in result.plan.left_alone]
+        console.print_json({**document, "left_alone": alone, "ranges": asdict(migrated.report)})
         return
     _print_report(migrated.report, table)
     if explain:
@@ -73,6 +75,8 @@ def qdq(
     elif result.in_int8 < len(result.nodes):
         left = [[one.node, one.op_type, one.reason] for one in result.nodes if not one.int8]
         console.print_table(["left in float", "op", "why"], left)
+    for one in result.plan.left_alone:
+        console.warn(f"{one.op_type} {one.node!r} is left alone: {one.reason}")
     console.say(
         f"{out}: {result.in_int8} of {len(result.nodes)} candidate nodes run in INT8, "
         + (f"share of the multiply-accumulates unknown: {unknown}" if share is None else f"{share:.1%} of the MACs")

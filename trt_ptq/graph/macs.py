@@ -8,6 +8,7 @@ from math import prod
 import onnx
 
 from trt_ptq.calibrators.errors import ModelError
+from trt_ptq.graph.dataflow import inner_nodes
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.placement import QuantizationPlan
 from trt_ptq.graph.shapes import Shape, infer_shapes
@@ -18,13 +19,20 @@ MAC_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 def count_macs(model: Model, inputs: Mapping[str, Shape]) -> dict[str, int]:
     """Multiply-accumulates of each Conv, ConvTranspose, Gemm and MatMul of the main graph, by its first output.
 
-    For one batch whose inputs have these shapes; see `infer_shapes`. Bodies of If and Loop, which run any number of
-    times, and all other operators are not counted.
+    For one batch whose inputs have these shapes; see `infer_shapes`. All other operators are not counted.
 
     Raises:
         UsageError: an input's shape is needed, or does not fit.
-        ModelError: a shape depends on the values of the inputs, or comes out of a custom op.
+        ModelError: a shape depends on the values of the inputs, or comes out of a custom op; or such a node lies in a
+            body of If, Loop or Scan, which runs any number of times.
     """
+    for node in model.to_ir().graph:
+        inner = next((one for one in inner_nodes(node) if one.op_type in MAC_OPS), None)
+        if inner is not None:
+            raise ModelError(
+                f"{model.path}: multiply-accumulates cannot be counted: {inner.op_type} {inner.outputs[0].name!r} lies "
+                f"in a body of {node.op_type}, which runs any number of times"
+            )
     shapes = infer_shapes(model, inputs)
     return {node.output[0]: _macs(node, shapes, model) for node in model.proto.graph.node if node.op_type in MAC_OPS}
 

@@ -5,8 +5,8 @@
 - At a residual Add the shortcut is quantized, so that the convolution and the Add become one kernel.
 - Concat, pooling and Resize hand INT8 on where all that reads them runs in it; see carriers.py.
 - The rows of an embedding are stored in INT8. Attention's MatMuls run in it by choice; see attention.py.
-- Everything else (LayerNorm, Softmax, GELU, masks, computations on shapes) stays float. Custom ops and the bodies of If,
-  Loop and Scan are left alone, and named.
+- Everything else (LayerNorm, Softmax, GELU, masks, computations on shapes) stays float. Custom ops and the bodies of
+  If, Loop and Scan are left alone, and named.
 - Left float for lack of gain: fewer than 16 channels, K or N under 16, a single row or position.
 
 Source: NVIDIA, "Working with Quantized Types", TensorRT developer guide.
@@ -186,11 +186,12 @@ def _left_alone(graph: ir.Graph) -> list[NodePlan]:
     """Custom ops, and weighted nodes in bodies."""
     left = []
     for node in graph:
+        name = name_of(node.outputs[0])
         if node.domain not in _ONNX_DOMAINS:
             why = f"custom op {node.domain}::{node.op_type}: not known here"
-            left.append(NodePlan(name_of(node.outputs[0]), node.op_type, False, why))
+            left.append(NodePlan(name, node.op_type, False, why))
         left += [
-            NodePlan(name_of(inner.outputs[0]), inner.op_type, False, f"in the body of a {node.op_type}")
+            NodePlan(name_of(inner.outputs[0]), inner.op_type, False, f"in a body of {node.op_type} {name!r}")
             for inner in inner_nodes(node)
             if inner.op_type in WEIGHTED_OPS and inner.domain == ""
         ]
