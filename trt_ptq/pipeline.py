@@ -27,7 +27,9 @@ from trt_ptq.engines.build import build_engine
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
 from trt_ptq.graph.half import to_float16
+from trt_ptq.graph.macs import count_macs, share_in_int8
 from trt_ptq.graph.model import Model, model_size_bytes
+from trt_ptq.graph.placement import QuantizationPlan
 from trt_ptq.graph.qdq import insert_qdq
 from trt_ptq.graph.save import save_model
 from trt_ptq.graph.taps import choose_taps
@@ -44,7 +46,7 @@ class QuantizeJob:
 
     `test` is compared on; without it, one batch in five of `source` is held out for that. `data_name` is what the
     report calls the data. `evaluate(run)` returns metrics, `eval_name` names it in messages; without it, fidelity is
-    judged. `profiles` are taken from the data when empty.
+    judged. `attention` puts attention's MatMuls into INT8 too. `profiles` are taken from the data when empty.
     """
 
     model: Model
@@ -54,6 +56,7 @@ class QuantizeJob:
     out: Path
     test: BatchSource | None = None
     tensors: tuple[str, ...] = ("fused",)
+    attention: bool = False
     nonfinite: Nonfinite = "refuse"
     memory_limit: int | None = None  # bytes
     profiles: dict[str, ShapeProfile] = field(default_factory=dict)
@@ -82,7 +85,7 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     check_folder(job.out, job.model.path, job.model.external.files)
     calibration, held_out = (_checked(job, part) for part in split_source(job.source, job.test))
     audited = AuditedSource(calibration)
-    taps = choose_taps(job.model, job.tensors)
+    taps = choose_taps(job.model, job.tensors, job.attention)
     passes = plan_passes(job.model, taps, audited, job.memory_limit) if job.memory_limit else (taps.tensors,)
     watched = ShapeWatch(audited)
     statistics = collect(job.model, watched, taps, job.nonfinite, job.track, passes)
@@ -95,7 +98,8 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     rows = tensor_rows(statistics, table)
     warnings = audited.findings() + range_warnings(statistics, table, job.method.name)
 
-    qdq = insert_qdq(job.model, table)
+    qdq = insert_qdq(job.model, table, attention=job.attention)
+    warnings += [f"{one.op_type} {one.node!r} is left alone: {one.reason}" for one in qdq.plan.left_alone]
     files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}
     save_model(qdq.model, files["int8"])
     try:
@@ -123,6 +127,7 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
         method=job.method.name,
         tensors=rows,
         nodes=list(qdq.nodes),
+        int8_share_of_macs=_share_in_int8(job, qdq.plan, profiles, warnings),
         models=[
             Judged(
                 precision=precision,
@@ -145,6 +150,18 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
 
 def _checked(job: QuantizeJob, source: BatchSource) -> BatchSource:
     return CheckedSource(source, job.model.inputs, allow_nonfinite=job.nonfinite == "skip")
+
+
+def _share_in_int8(
+    job: QuantizeJob, plan: QuantizationPlan, profiles: dict[str, ShapeProfile], warnings: list[str]
+) -> float | None:
+    """How much of the arithmetic runs in INT8, at the shapes the engine is tuned for; None, and told, if unknown."""
+    try:
+        macs = count_macs(job.model, {name: profile.optimum for name, profile in profiles.items()})
+    except ModelError as error:
+        warnings.append(str(error))
+        return None
+    return share_in_int8(plan, macs)
 
 
 def _runnable(files: dict[Precision, Path], warnings: list[str]) -> dict[Precision, Path]:

@@ -28,6 +28,7 @@ def calibrate(
     batch_size: options.BatchSize = 8,
     preprocess: options.Preprocess = None,
     tensors: options.Tensors = ["fused"],
+    attention: options.Attention = False,
     nonfinite: options.Nonfinite = "refuse",
     memory_limit: options.MemoryLimit = None,
     json: options.Json = False,
@@ -41,7 +42,7 @@ def calibrate(
     policy = parse_nonfinite(nonfinite)
     loaded = load_model(model)
     check_writable(out, model, *loaded.external.files, Path(data))
-    taps = choose_taps(loaded, tensors)
+    taps = choose_taps(loaded, tensors, attention)
     source = open_source(data, loaded.inputs, batch_size, preprocess)
     audited = AuditedSource(CheckedSource(source, loaded.inputs, allow_nonfinite=policy == "skip"))
     passes = plan_passes(loaded, taps, audited, parse_size(memory_limit)) if memory_limit else (taps.tensors,)

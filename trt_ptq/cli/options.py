@@ -34,6 +34,10 @@ Tensors = Annotated[
     list[str],
     typer.Option(help="fused (inputs of INT8 nodes), all (every float activation), or tensor names (repeat)."),
 ]
+Attention = Annotated[
+    bool,
+    typer.Option("--attention", help="INT8 for the MatMuls of attention too, over sequences of up to 512."),
+]
 Nonfinite = Annotated[str, typer.Option(help="NaN and infinity in tensors: refuse, or skip (count and report).")]
 MemoryLimit = Annotated[
     Optional[str],

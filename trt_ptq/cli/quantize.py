@@ -42,6 +42,7 @@ def quantize(
     batch_size: options.BatchSize = 8,
     preprocess: options.Preprocess = None,
     tensors: options.Tensors = ["fused"],
+    attention: options.Attention = False,
     nonfinite: options.Nonfinite = "refuse",
     memory_limit: options.MemoryLimit = None,
     shape: options.Shapes = None,
@@ -69,6 +70,7 @@ def quantize(
         method=range_method(method, percentile),
         out=out,
         tensors=tuple(tensors),
+        attention=attention,
         nonfinite=parse_nonfinite(nonfinite),
         memory_limit=parse_size(memory_limit) if memory_limit else None,
         profiles=profiles,
@@ -113,8 +115,8 @@ def _show(report: Report, out: Path) -> None:
     verdict = report.verdict
     passes = f" in {report.passes} passes" if report.passes > 1 else ""
     console.say(
-        f"{report.in_int8} of {len(report.nodes)} candidate nodes run in INT8; ranges of {len(report.tensors)} tensors "
-        f"from {report.fingerprint.samples} samples{passes}; compared on {report.held_out_samples} held-out samples"
+        f"{report.told_in_int8}; ranges of {len(report.tensors)} tensors from {report.fingerprint.samples} samples"
+        f"{passes}; compared on {report.held_out_samples} held-out samples"
     )
     console.say(
         f"verdict: {verdict.grade} ({verdict.metric}: {verdict.loss:.2%} loss against FP32; allowed "

@@ -27,7 +27,7 @@ def render_html(report: Report) -> str:
         "<h2>Fidelity of the outputs to FP32</h2>" + _fidelity(report),
         "<h2>Engines</h2>" + _engines(report) + _measured(report),
         f"<h2>Ranges ({len(report.tensors)} tensors, {escape(report.method)})</h2>" + _ranges(report),
-        f"<h2>Nodes ({report.in_int8} of {len(report.nodes)} candidates in INT8)</h2>" + _nodes(report),
+        f"<h2>Nodes</h2><p>{report.told_in_int8}</p>" + _nodes(report),
     ]
     page = files("trt_ptq.report").joinpath("page.html").read_text(encoding="utf-8")
     return page.replace("{{title}}", escape(report.model)).replace("{{body}}", "\n".join(sections))

@@ -55,8 +55,9 @@ class Judged(_Part):
 class Report(_Part):
     """One run of `trt-ptq quantize`.
 
-    `passes` over the data filled the statistics. `measured` are engines that were run on the GPU; empty where there
-    is none.
+    `passes` over the data filled the statistics.
+    `int8_share_of_macs`: how much of the multiply-accumulates the INT8 nodes do, 0 to 1; None where shapes follow from
+    values. `measured` are engines that were run on the GPU; empty where there is none.
     """
 
     tool: str
@@ -69,6 +70,7 @@ class Report(_Part):
     method: str
     tensors: list[TensorRow]
     nodes: list[NodePlan]
+    int8_share_of_macs: float | None = None
     models: list[Judged]
     engines: list[EngineManifest]
     measured: list[MeasuredEngine] = []
@@ -79,6 +81,12 @@ class Report(_Part):
     def in_int8(self) -> int:
         """Nodes that run in INT8."""
         return sum(node.int8 for node in self.nodes)
+
+    @property
+    def told_in_int8(self) -> str:
+        """How many nodes, and how much of the arithmetic, in words."""
+        nodes = f"{self.in_int8} of {len(self.nodes)} candidate nodes run in INT8"
+        return nodes if self.int8_share_of_macs is None else f"{nodes} ({self.int8_share_of_macs:.1%} of the MACs)"
 
 
 def write_report(report: Report, path: Path) -> None:
