@@ -11,11 +11,10 @@ from trt_ptq.graph.lint.weighted import weighted_nodes
 
 def per_channel_activations(graph: QuantizedGraph) -> Iterator[Place]:
     """Seen: built, and the convolution reads float. Weights from inputs: `runtime_weights`."""
-    weights = {id(one.operands[1].dequantizer) for one in weighted_nodes(graph)}
-    for one in graph.quantizers:
-        if one.quantizes or id(one) in weights:
-            continue
-        if one.per_channel and not one.on_constant and one.scale is not None:
+    weights = {one.operands[1].dequantizer.node for one in weighted_nodes(graph) if one.operands[1].dequantizer}
+    for one in graph.encoders:
+        readers = {one.node, *(use.node for use in one.output.uses())}
+        if one.per_channel and one.scale is not None and not one.on_constant and not readers & weights:
             yield Place(one.node, f"{one.scale.size} scales along axis {one.axis} of activation {one.data.name!r}")
 
 

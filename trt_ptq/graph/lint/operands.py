@@ -33,12 +33,12 @@ def weights_alone(graph: QuantizedGraph) -> Iterator[Place]:
 
 
 def mixed_types(graph: QuantizedGraph) -> Iterator[Place]:
-    """Seen: a MatMul of int8 and FP8 is refused by the builder."""
+    """Seen: a MatMul of int8 and FP8 is refused by the builder; one of int8 and INT4 is built."""
     for one in weighted_nodes(graph):
         types = [operand.dequantizer.dtype for operand in one.operands if operand.dequantizer is not None]
-        signed = {ir.DataType.INT8 if dtype == ir.DataType.UINT8 else dtype for dtype in types}
-        if len(types) == 2 and None not in signed and len(signed) > 1:
-            yield Place(one.node, f"operands in {' and '.join(dtype.name.lower() for dtype in types if dtype)}")
+        known = [dtype for dtype in types if dtype is not None]
+        if len({dtype.is_integer() for dtype in known}) > 1:
+            yield Place(one.node, f"operands in {' and '.join(dtype.name.lower() for dtype in known)}")
 
 
 def runtime_weights(graph: QuantizedGraph) -> Iterator[Place]:
@@ -76,7 +76,7 @@ RULES = (
     Rule(
         "mixed-operands",
         "error",
-        "TensorRT refuses the model: both operands need one type",
+        "TensorRT refuses the model: it has no kernel for an integer and a floating-point operand",
         "quantize both operands to the same type",
         mixed_types,
     ),

@@ -103,10 +103,17 @@ class QuantizedGraph:
 
         Behind a Concat it is the first input's, if all inputs have one and all have the same scale.
         """
+        if value is None:
+            return None
+        if value not in self._dequantizers:
+            self._dequantizers[value] = self._find_dequantizer(value)
+        return self._dequantizers[value]
+
+    def _find_dequantizer(self, value: ir.Value) -> Quantizer | None:
         made = self.maker(value)
         if made is not None:
             return None if made.quantizes else made
-        producer = value.producer() if value is not None else None
+        producer = value.producer()
         if producer is None:
             return None
         if producer.op_type == "Concat":
@@ -135,6 +142,10 @@ class QuantizedGraph:
         return None if rank is None else rank - 1 - inner
 
     @cached_property
+    def _dequantizers(self) -> dict[ir.Value, Quantizer | None]:
+        return {}  # what `dequantizer` found: Concats of Concats have a great many paths
+
+    @cached_property
     def _by_node(self) -> dict[ir.Node, Quantizer]:
         return {node: self._read(node) for node in self.nodes if is_linear(node)}
 
@@ -149,8 +160,8 @@ class QuantizedGraph:
         return Quantizer(
             node=node,
             data=data,
-            scale=constant(node.inputs[1]),
-            zero_point=constant(zero),
+            scale=_values(node.inputs[1]),
+            zero_point=_values(zero),
             has_zero_point=zero is not None,
             dtype=_quantized_type(node, zero),
             axis=axis,
@@ -175,11 +186,15 @@ def is_linear(node: ir.Node) -> bool:
     return node.op_type in (QUANTIZE, DEQUANTIZE) and node.domain in _LINEAR_DOMAINS
 
 
-def constant(value: ir.Value | None) -> Array | None:
-    """The value of a constant, also behind Identity; None if it is computed or absent."""
+def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The constant that `value` is, also behind Identity, not read yet; None if it is computed or absent."""
     while value is not None and (producer := value.producer()) is not None and producer.op_type == "Identity":
         value = producer.inputs[0]
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if value is None else ir.convenience.get_const_tensor(value)
+
+
+def _values(value: ir.Value | None) -> Array | None:
+    tensor = constant(value)
     return None if tensor is None else tensor.numpy()
 
 

@@ -53,16 +53,16 @@ def _amax(one: Quantizer) -> float | None:
 
 def _mask_behind(value: ir.Value, amax: float) -> float | None:
     """The constant, among the inputs of the two nodes before `value` or `value` itself, that set the range `amax`."""
-    reached, constants = [value], []
+    reached = [value]
     for _ in range(3):
-        constants += [found for one in reached if (found := constant(one)) is not None and found.dtype.kind == "f"]
+        for one in reached:
+            found = constant(one)
+            if found is not None and found.size == 1 and found.dtype.is_floating_point():
+                number = float(found.numpy().ravel()[0])
+                if abs(number) >= _MASK and abs(amax / abs(number) - 1) < _NEAR:
+                    return number
         before = [producer for one in reached if (producer := one.producer()) is not None]
         reached = [one for node in before for one in node.inputs if one is not None]
-    for found in constants:
-        if found.size == 1:
-            number = float(found.ravel()[0])
-            if abs(number) >= _MASK and abs(amax / abs(number) - 1) < _NEAR:
-                return number
     return None
 
 
