@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.graph.lint.findings import found, rules
+from tests.graph.lint.moves import MOVES
 from tests.graph.lint.sketch import ROWS, Sketch
 
 
@@ -62,20 +63,10 @@ def test_int4_weights_alone_are_only_noted(tmp_path: Path) -> None:
     assert rules(sketch.save(tmp_path / "m.onnx", sketch.node("MatMul", "x", weight))) == ["low-precision"]
 
 
-@pytest.mark.parametrize("through", ["Reshape", "Slice", "Gather", "Pad", "Transpose", "MaxPool", "Concat"])
-def test_data_is_followed_through_operators_that_only_move_it(tmp_path: Path, through: str) -> None:
+@pytest.mark.parametrize("move", MOVES)
+def test_data_is_followed_through_operators_that_only_move_it(tmp_path: Path, move: str) -> None:
     sketch = Sketch()
-    pair = sketch.pair()
-    moved = {
-        "Reshape": lambda: sketch.node("Reshape", pair, sketch.constant([1, 16, 4, 16], np.int64)),
-        "Slice": lambda: sketch.node("Slice", pair, *(sketch.constant([one], np.int64) for one in (0, 4, 2))),
-        "Gather": lambda: sketch.node("Gather", pair, sketch.constant([0, 1], np.int64), axis=2),
-        "Pad": lambda: sketch.node("Pad", pair, sketch.constant([0, 0, 1, 1, 0, 0, 1, 1], np.int64)),
-        "Transpose": lambda: sketch.node("Transpose", pair, perm=[0, 1, 3, 2]),
-        "MaxPool": lambda: sketch.node("MaxPool", pair, kernel_shape=[2, 2]),
-        "Concat": lambda: sketch.node("Concat", pair, pair, axis=2),
-    }[through]()
-    assert rules(sketch.save(tmp_path / "m.onnx", sketch.conv(moved))) == []
+    assert rules(sketch.save(tmp_path / "m.onnx", sketch.conv(MOVES[move](sketch, sketch.pair())))) == []
 
 
 @pytest.mark.parametrize("computing", ["Relu", "Sigmoid", "GlobalAveragePool"])
