@@ -14,6 +14,7 @@ from trt_ptq.calibrators.batches import Array
 
 IMAGE = (1, 16, 8, 8)
 ROWS = (4, 32)
+_ZERO = np.int8(0)
 _IR_VERSIONS = {10: 5, 12: 7, 17: 8, 19: 9, 21: 10, 23: 11}
 
 
@@ -54,8 +55,8 @@ class Sketch:
         op_type: str,
         value: str,
         scale: npt.ArrayLike = 0.02,
-        zero_point: Array | np.generic | None = np.int8(0),  # noqa: B008
-        **attributes: int,
+        zero_point: Array | np.generic | None = _ZERO,
+        **attributes: Any,
     ) -> str:
         """QuantizeLinear or DequantizeLinear with constant scale and zero point."""
         inputs = [value, self.constant(scale, np.float32)]
@@ -63,13 +64,13 @@ class Sketch:
             inputs.append(self.constant(zero_point))
         return self.node(op_type, *inputs, **attributes)
 
-    def quantize(self, value: str, *arguments: Any, **attributes: int) -> str:
+    def quantize(self, value: str, *arguments: Any, **attributes: Any) -> str:
         return self.linear("QuantizeLinear", value, *arguments, **attributes)
 
-    def dequantize(self, value: str, *arguments: Any, **attributes: int) -> str:
+    def dequantize(self, value: str, *arguments: Any, **attributes: Any) -> str:
         return self.linear("DequantizeLinear", value, *arguments, **attributes)
 
-    def pair(self, value: str = "x", *arguments: Any, **attributes: int) -> str:
+    def pair(self, value: str = "x", *arguments: Any, **attributes: Any) -> str:
         """QuantizeLinear and DequantizeLinear: symmetric int8, scale 0.02, unless told otherwise."""
         return self.dequantize(self.quantize(value, *arguments, **attributes), *arguments, **attributes)
 

@@ -15,7 +15,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from benchmarks.models import detector, magika, minilm, recogniser
 from tests.networks import images
-from trt_ptq.calibrators.batches import Batch
+from trt_ptq.calibrators.batches import Feeds
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.table import derive_table
 from trt_ptq.collect.collector import collect
@@ -36,9 +36,9 @@ EVERYWHERE = {"double-residual": 1, "quantized-output": 1}
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self) -> None:
-        self._batches: Iterator[Batch] = ({"x": images(4, seed)} for seed in range(4))
+        self._batches: Iterator[Feeds] = ({"x": images(4, seed)} for seed in range(4))
 
-    def get_next(self) -> Batch | None:
+    def get_next(self) -> Feeds | None:
         return next(self._batches, None)
 
 
@@ -47,7 +47,7 @@ class _Images(CalibrationDataReader):  # type: ignore[misc]
     [
         (
             {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QUInt8},
-            {"zero-point": 6, "uint8": 9, "int32-bias": 1, "weight-per-tensor": 3, **EVERYWHERE},
+            {"zero-point": 6, "uint8": 10, "int32-bias": 1, "weight-per-tensor": 3, **EVERYWHERE},
         ),
         ({}, {"zero-point": 6, "int32-bias": 1, "weight-per-tensor": 3, **EVERYWHERE}),
         (

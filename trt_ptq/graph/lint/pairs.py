@@ -22,14 +22,15 @@ def lone_quantize(graph: QuantizedGraph) -> Iterator[Place]:
 
 
 def lone_dequantize(graph: QuantizedGraph) -> Iterator[Place]:
-    """Seen: built, and the convolution behind it reads int8."""
+    """Seen: built, and the convolution behind it reads int8. Integers computed from a QuantizeLinear's are
+    `int8_readers`' business."""
     for one in graph.quantizers:
         if one.quantizes or one.on_constant or graph.maker(one.data) is not None:
             continue
         producer = one.data.producer()
         if producer is None:
             yield Place(one.node, f"input {one.data.name!r} of the model is dequantized")
-        elif all(graph.maker(value) is None for value in producer.inputs):  # else `int8_readers` tells
+        elif producer.op_type not in INTEGER_OPERATORS and all(graph.maker(value) is None for value in producer.inputs):
             yield Place(one.node, f"dequantizes what {producer.op_type} computed")
 
 
