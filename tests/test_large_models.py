@@ -73,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 tensor.external_data.add(key=key, value=str(value))
             initializers.append(tensor)
             for _ in range(WEIGHT_BYTES // noise.nbytes):
-                file.write(noise * np.float32(1 + index / 10))
+                file.write((noise * np.float32(1 + index / 10)).tobytes())
     nodes = [helper.make_node("Gather", ["embedding", "ids"], ["h0"])]
     for index in range(BLOCKS):
         nodes += [

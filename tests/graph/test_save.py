@@ -116,7 +116,9 @@ def failing(model: Model) -> ir.Model:
     changed = model.to_ir()
     value = changed.graph.initializers["b"]
     assert value.const_value is not None
-    value.const_value = ir.LazyTensor(fail, dtype=ir.DataType.FLOAT, shape=ir.Shape(value.const_value.shape), name="b")
+    value.const_value = ir.LazyTensor(
+        fail, dtype=ir.DataType.FLOAT, shape=ir.Shape(value.const_value.shape.numpy()), name="b"
+    )
     return changed
 
 
@@ -147,7 +149,8 @@ def wait():
 save._SINGLE_FILE_LIMIT = 0
 model = load_model(Path(sys.argv[1])).to_ir()
 value = model.graph.initializers["b"]
-value.const_value = ir.LazyTensor(wait, dtype=ir.DataType.FLOAT, shape=ir.Shape(value.const_value.shape), name="b")
+shape = ir.Shape(value.const_value.shape.numpy())
+value.const_value = ir.LazyTensor(wait, dtype=ir.DataType.FLOAT, shape=shape, name="b")
 save.save_model(model, Path(sys.argv[2]))
 """
 

@@ -211,4 +211,4 @@ def hash_values(hasher: hashlib._Hash, tensor: onnx.TensorProto, folder: Path) -
     if array.dtype == object:
         hasher.update(repr(array.tolist()).encode())
     else:
-        hasher.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        hasher.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

@@ -84,7 +84,7 @@ def _rounded_when_written(weight: ir.TensorProtocol, scales: npt.NDArray[np.floa
     return ir.LazyTensor(
         lambda: ir.tensor(read_once(weight, lambda array: round_to_int8(array, scales, axis))),
         dtype=ir.DataType.INT8,
-        shape=ir.Shape(weight.shape),
+        shape=ir.Shape(weight.shape.numpy()),
     )
 
 

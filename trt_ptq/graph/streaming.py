@@ -58,7 +58,7 @@ def write_one_file(model: ir.Model, path: Path) -> None:
 
 def _head(tensor: onnx.TensorProto, large: Mapping[str, ir.TensorProtocol]) -> bytes:
     """The whole tensor, or all that comes before the values of a large one."""
-    head = tensor.SerializeToString(deterministic=True)
+    head: bytes = tensor.SerializeToString(deterministic=True)
     return head + _RAW_DATA + _varint(large[tensor.name].nbytes) if tensor.name in large else head
 
 
@@ -104,7 +104,7 @@ def _is_large(tensor: ir.TensorProtocol | None) -> bool:
 
 def _nothing_like(tensor: ir.TensorProtocol, name: str) -> ir.ExternalTensor:
     """A tensor of that type and shape whose values are not looked at when it is serialized."""
-    return ir.ExternalTensor("", 0, 0, tensor.dtype, shape=ir.Shape(tensor.shape), name=name)
+    return ir.ExternalTensor("", 0, 0, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name)
 
 
 def _write_values(file: BinaryIO, tensor: ir.TensorProtocol) -> None:
