@@ -35,6 +35,14 @@ Tensors = Annotated[
     typer.Option(help="fused (inputs of INT8 nodes), all (every float activation), or tensor names (repeat)."),
 ]
 Nonfinite = Annotated[str, typer.Option(help="NaN and infinity in tensors: refuse, or skip (count and report).")]
+UntilStable = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Stop when no tensor's range by --method has moved by more than this, e.g. 1%, since half as many "
+        "samples. The data must be shuffled.",
+        show_default=False,
+    ),
+]
 Shapes = Annotated[
     Optional[list[str]],
     typer.Option(
