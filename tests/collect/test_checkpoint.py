@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.collect.test_collector import Given
 from tests.networks import images
-from trt_ptq.calibrators.batches import Batch
+from trt_ptq.calibrators.batches import Array, Batch
 from trt_ptq.calibrators.errors import DataError, StatisticsError
 from trt_ptq.calibrators.statistics.store import load_statistics, load_unfinished, save_statistics
 from trt_ptq.collect.checkpoint import Checkpoint
@@ -27,42 +27,41 @@ class CutOffError(Exception):
     pass
 
 
-@dataclass
+@dataclass(frozen=True)
 class CutOff(Given):
-    """Batches from memory, until the run is cut off."""
+    """The run is cut off after so many batches, over all passes."""
 
-    after: int = 0
+    left: Iterator[None]
 
     def __iter__(self) -> Iterator[Batch]:
-        for index, batch in enumerate(super().__iter__()):
-            if index == self.after:
+        for batch in super().__iter__():
+            if next(self.left, True):
                 raise CutOffError
             yield batch
 
 
-def cut_off(model: Model, path: Path, after: int, passes: tuple[tuple[str, ...], ...] = ()) -> None:
+def cut_off(model: Model, path: Path, batches: int, passes: tuple[tuple[str, ...], ...] = ()) -> None:
+    """Leave a checkpoint of a run that was cut off after `batches`, over all passes."""
+    source = CutOff([*BATCHES, *BATCHES] if batches == len(BATCHES) else BATCHES, iter([None] * batches))
     with pytest.raises(CutOffError):
-        source = CutOff(BATCHES, after)
         collect(model, source, choose_taps(model), passes=passes, checkpoint=Checkpoint(path, every=0))
 
 
-@pytest.mark.parametrize("after", range(1, 7))
-def test_wherever_it_was_cut_off_the_statistics_end_the_same(cnn: Model, tmp_path: Path, after: int) -> None:
+@pytest.mark.parametrize("batches", range(1, 7))
+def test_wherever_it_was_cut_off_the_statistics_end_the_same(cnn: Model, tmp_path: Path, batches: int) -> None:
     taps = choose_taps(cnn)
-    whole = collect(cnn, Given(BATCHES), taps)
-    source = CutOff(BATCHES, after) if after < len(BATCHES) else CutOff([*BATCHES, BATCHES[0]], after)
-    with pytest.raises(CutOffError):
-        collect(cnn, source, taps, checkpoint=Checkpoint(tmp_path / "c", every=0))
+    cut_off(cnn, tmp_path / "c", batches)
     checkpoint = Checkpoint(tmp_path / "c")
     resumed = collect(cnn, Given(BATCHES), taps, checkpoint=checkpoint)
     assert checkpoint.found is not None
-    assert checkpoint.found.batches == after
+    assert checkpoint.found.batches == batches
+    whole = collect(cnn, Given(BATCHES), taps)
     assert resumed == whole
     assert list(resumed.tensors) == list(whole.tensors)
 
 
 def test_what_is_measured_already_is_not_run_again(cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cut_off(cnn, tmp_path / "c", after=4)
+    cut_off(cnn, tmp_path / "c", 4)
     ran = []
     monkeypatch.setattr(
         "trt_ptq.collect.measuring.Measuring._measure", lambda _self, batch, _pool: ran.append(batch.origin)
@@ -72,52 +71,30 @@ def test_what_is_measured_already_is_not_run_again(cnn: Model, tmp_path: Path, m
 
 
 def test_the_audit_sees_all_data_again(cnn: Model, tmp_path: Path) -> None:
-    cut_off(cnn, tmp_path / "c", after=4)
+    cut_off(cnn, tmp_path / "c", 4)
     audited = AuditedSource(Given(BATCHES))
     collect(cnn, audited, choose_taps(cnn), checkpoint=Checkpoint(tmp_path / "c"))
     assert audited.findings()[0].startswith("only 24 calibration samples")
 
 
-@pytest.mark.parametrize("batches_of_second_pass", [0, 1, 3])
-def test_a_later_pass_is_gone_on_with(cnn: Model, tmp_path: Path, batches_of_second_pass: int) -> None:
+@pytest.mark.parametrize(("batches", "current"), [(4, 0), (7, 1), (11, 1)])
+def test_a_run_in_passes_goes_on_in_the_pass_it_was_in(cnn: Model, tmp_path: Path, batches: int, current: int) -> None:
     taps = choose_taps(cnn)
-    groups = (taps.tensors[:1], taps.tensors[1:])
-    whole = collect(cnn, Given(BATCHES), taps, passes=groups)
-
-    class SecondPassCutOff(Given):
-        passes = 0
-
-        def __iter__(self) -> Iterator[Batch]:
-            SecondPassCutOff.passes += 1
-            for index, batch in enumerate(super().__iter__()):
-                if self.passes == 2 and index == batches_of_second_pass:
-                    raise CutOffError
-                yield batch
-
-    with pytest.raises(CutOffError):
-        collect(cnn, SecondPassCutOff(BATCHES), taps, passes=groups, checkpoint=Checkpoint(tmp_path / "c", every=0))
+    groups = (taps.tensors[:2], taps.tensors[2:])
+    cut_off(cnn, tmp_path / "c", batches, groups)
     checkpoint = Checkpoint(tmp_path / "c")
-    # Other groups now, as the memory in use differs: the old ones are kept to.
-    assert collect(cnn, Given(BATCHES), taps, passes=[[name] for name in taps.tensors], checkpoint=checkpoint) == whole
+    # Other groups are asked for, as other memory is in use now: the old ones are kept to.
+    resumed = collect(cnn, Given(BATCHES), taps, passes=[[name] for name in taps.tensors], checkpoint=checkpoint)
     assert checkpoint.found is not None
-    assert checkpoint.found.current == (1 if batches_of_second_pass else 0)
+    assert checkpoint.found.current == current
+    assert resumed == collect(cnn, Given(BATCHES), taps, passes=groups)
 
 
 def test_other_data_in_a_later_pass_are_refused_after_a_resume_too(cnn: Model, tmp_path: Path) -> None:
     taps = choose_taps(cnn)
-    groups = (taps.tensors[:1], taps.tensors[1:])
-    path = tmp_path / "c"
-    cut_off(cnn, path, after=4, passes=groups)
-
-    class Changing(Given):
-        passes = 0
-
-        def __iter__(self) -> Iterator[Batch]:
-            Changing.passes += 1
-            yield from Given(self.arrays if Changing.passes == 1 else self.arrays[:5])
-
+    cut_off(cnn, tmp_path / "c", 7, (taps.tensors[:2], taps.tensors[2:]))
     with pytest.raises(DataError, match=r"not the same in pass 2 \(20 samples\) as in pass 1 \(24\)"):
-        collect(cnn, Changing(BATCHES), taps, passes=groups, checkpoint=Checkpoint(path))
+        collect(cnn, Given(BATCHES[:5]), taps, checkpoint=Checkpoint(tmp_path / "c"))
 
 
 @pytest.mark.parametrize(
@@ -130,14 +107,14 @@ def test_other_data_in_a_later_pass_are_refused_after_a_resume_too(cnn: Model, t
     ],
     ids=["a sample changed", "another batch size", "fewer batches", "none"],
 )
-def test_other_data_are_refused(cnn: Model, tmp_path: Path, changed: list[object]) -> None:
-    cut_off(cnn, tmp_path / "c", after=4)
+def test_other_data_are_refused(cnn: Model, tmp_path: Path, changed: list[Array]) -> None:
+    cut_off(cnn, tmp_path / "c", 4)
     with pytest.raises(DataError, match="c: the data changed since this checkpoint: its first 4 batches were other"):
-        collect(cnn, Given(changed), choose_taps(cnn), checkpoint=Checkpoint(tmp_path / "c"))  # type: ignore[arg-type]
+        collect(cnn, Given(changed), choose_taps(cnn), checkpoint=Checkpoint(tmp_path / "c"))
 
 
 def test_another_onnxruntime_is_refused(cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cut_off(cnn, tmp_path / "c", after=4)
+    cut_off(cnn, tmp_path / "c", 4)
     monkeypatch.setattr("trt_ptq.collect.collector.runtime_version", lambda: "onnxruntime 9.9")
     with pytest.raises(StatisticsError, match=f"checkpoint made by {runtime_version()}, .* this is onnxruntime 9.9"):
         collect(cnn, Given(BATCHES), choose_taps(cnn), checkpoint=Checkpoint(tmp_path / "c"))
@@ -149,14 +126,14 @@ def test_nothing_is_written_before_its_time(cnn: Model, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_is_never_read_as_statistics(cnn: Model, tmp_path: Path) -> None:
-    cut_off(cnn, tmp_path / "c", after=4)
+    cut_off(cnn, tmp_path / "c", 4)
     with pytest.raises(StatisticsError, match="c: a checkpoint of a calibration that was cut off"):
         load_statistics(tmp_path / "c")
 
 
 def test_a_note_of_another_version_is_refused(cnn: Model, tmp_path: Path) -> None:
-    cut_off(cnn, tmp_path / "c", after=4)
+    cut_off(cnn, tmp_path / "c", 4)
     statistics, note = load_unfinished(tmp_path / "c")
-    save_statistics(replace(statistics), tmp_path / "c", unfinished={**note, "passes": None})
+    save_statistics(statistics, tmp_path / "c", unfinished={**note, "passes": None})
     with pytest.raises(StatisticsError, match="c: not a checkpoint of this version"):
         collect(cnn, Given(BATCHES), choose_taps(cnn), checkpoint=Checkpoint(tmp_path / "c"))
