@@ -19,6 +19,7 @@ from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.calibrators.table.store import save_table
 from trt_ptq.calibrators.table.table import derive_table
 from trt_ptq.collect.collector import collect
+from trt_ptq.collect.convergence import Convergence, all_methods
 from trt_ptq.collect.measuring import Nonfinite
 from trt_ptq.data.audit import AuditedSource, HeldOutSource
 from trt_ptq.data.checked import CheckedSource
@@ -45,7 +46,8 @@ class QuantizeJob:
 
     `test` is compared on; without it, one batch in five of `source` is held out for that. `data_name` is what the
     report calls the data. `evaluate(run)` returns metrics, `eval_name` names it in messages; without it, fidelity is
-    judged. `profiles` are taken from the data when empty.
+    judged. `profiles` are taken from the data when empty. With `until_stable`, calibration ends when no range has moved
+    by more (0.01: 1 %) since half as many samples.
     """
 
     model: Model
@@ -56,6 +58,7 @@ class QuantizeJob:
     test: BatchSource | None = None
     tensors: tuple[str, ...] = ("fused",)
     nonfinite: Nonfinite = "refuse"
+    until_stable: float | None = None
     profiles: dict[str, ShapeProfile] = field(default_factory=dict)
     backend: str = "auto"
     evaluate: Evaluate | None = None
@@ -82,13 +85,17 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     check_folder(job.out, job.model.path)
     calibration, held_out = (_checked(job, part) for part in split_source(job.source, job.test))
     audited = AuditedSource(calibration)
-    statistics, profiles = _measure(job, audited)
+    convergence = Convergence(all_methods(job.method), job.until_stable)
+    statistics, profiles = _measure(job, audited, convergence)
+    stability = None if job.until_stable is None else convergence.stability()
     remove_last_run(job.out)
     table = derive_table(statistics, job.method)
     save_table(table, job.out / "calibration.cache")
     save_table(table, job.out / "calibration.json")
     rows = tensor_rows(statistics, table)
     warnings = audited.findings() + range_warnings(statistics, table, job.method.name)
+    if stability and not stability.stable:
+        warnings.append(stability.warning)
 
     qdq = insert_qdq(job.model, table)
     files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}
@@ -113,6 +120,8 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
         identity=job.model.identity,
         data=job.data_name,
         fingerprint=statistics.data,
+        trajectory=convergence.trajectory(),
+        stability=stability,
         held_out_samples=int8.samples,
         method=job.method.name,
         tensors=rows,
@@ -141,11 +150,13 @@ def _checked(job: QuantizeJob, source: BatchSource) -> BatchSource:
     return CheckedSource(source, job.model.inputs, allow_nonfinite=job.nonfinite == "skip")
 
 
-def _measure(job: QuantizeJob, calibration: BatchSource) -> tuple[Statistics, dict[str, ShapeProfile]]:
+def _measure(
+    job: QuantizeJob, calibration: BatchSource, convergence: Convergence
+) -> tuple[Statistics, dict[str, ShapeProfile]]:
     """Statistics (also saved) and shape profiles."""
     taps = choose_taps(job.model, job.tensors)
     watched = ShapeWatch(calibration)
-    statistics = collect(job.model, watched, taps, job.nonfinite, job.track)
+    statistics = collect(job.model, watched, taps, job.nonfinite, job.track, convergence=convergence)
     save_statistics(statistics, job.out / "stats.safetensors")
     profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
     return statistics, profiles

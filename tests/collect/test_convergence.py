@@ -60,7 +60,7 @@ def test_stable_when_no_range_moved_since_half_as_many_samples() -> None:
     told = after(convergence, {8: {"x": 1.0, "y": 5.0}, 16: {"x": 1.0, "y": 6.0}, 32: {"x": 1.005, "y": 6.0}})
     assert told == [False, False, True]
     assert str(convergence.stability()) == (
-        "stable after 32 samples: since half as many, no range by minmax moved by more than 1.00%"
+        "stable after 32 samples: since half as many, no range by minmax moved by more than 1%"
     )
 
 
@@ -89,7 +89,7 @@ def test_what_still_moved_at_the_end_is_named_the_fastest_first() -> None:
     first = {f"t{index}": 1.0 for index in range(8)}
     after(convergence, {8: first, 16: {name: 1.0 + index / 10 for index, name in enumerate(first)}})
     warning = convergence.stability().warning
-    assert "7 ranges by minmax moved by more than 1.00%: 't7' by 41.2%, 't6' by 37.5%" in warning
+    assert "7 ranges by minmax moved by more than 1%: 't7' by 41.2%, 't6' by 37.5%" in warning
     assert "and 2 more" in warning
 
 

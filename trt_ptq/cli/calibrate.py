@@ -60,7 +60,9 @@ def calibrate(
     loaded = load_model(model)
     check_writable(out, model, Path(data))
     if checkpoint is not None:
-        check_writable(checkpoint, model, Path(data), out)
+        if checkpoint.resolve() == out.resolve():
+            raise UsageError(f"--checkpoint and --out are one file, {out}: name two")
+        check_writable(checkpoint, model, Path(data))
     kept = None if checkpoint is None else Checkpoint(checkpoint)
     taps = choose_taps(loaded, tensors)
     source = open_source(data, loaded.inputs, batch_size, preprocess)

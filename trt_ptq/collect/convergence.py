@@ -59,7 +59,7 @@ class Stability:
     def __str__(self) -> str:
         return (
             f"stable after {self.samples} samples: since half as many, no range by {self.method} moved by more than "
-            f"{self.tolerance:.2%}"
+            f"{100 * self.tolerance:g}%"
         )
 
     @property
@@ -72,8 +72,8 @@ class Stability:
         more = f" and {len(most) - _NAMED} more" if len(most) > _NAMED else ""
         return (
             f"not stable after all {self.samples} samples: since half as many, {len(most)} ranges by {self.method} "
-            f"moved by more than {self.tolerance:.2%}: {named}{more}: give more data, or choose a method that depends "
-            "less on rare values"
+            f"moved by more than {100 * self.tolerance:g}%: {named}{more}: give more data, or choose a method that "
+            "depends less on rare values"
         )
 
 

@@ -13,6 +13,7 @@ from trt_ptq.accuracy.verdict import Verdict
 from trt_ptq.calibrators.errors import StatisticsError
 from trt_ptq.calibrators.files import write_atomic
 from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
+from trt_ptq.collect.convergence import Stability, Trajectory
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.graph.placement import NodePlan
 
@@ -53,13 +54,19 @@ class Judged(_Part):
 
 
 class Report(_Part):
-    """One run of `trt-ptq quantize`. `measured` are engines that were run on the GPU; empty where there is none."""
+    """One run of `trt-ptq quantize`.
+
+    `trajectory` is how the ranges settled as samples were added, `stability` what `--until-stable` made of it;
+    `measured` are engines that were run on the GPU, empty where there is none.
+    """
 
     tool: str
     model: str
     identity: ModelIdentity
     data: str
     fingerprint: DataFingerprint
+    trajectory: Trajectory
+    stability: Stability | None = None
     held_out_samples: int
     method: str
     tensors: list[TensorRow]
