@@ -17,7 +17,9 @@ from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.calibrators.table.store import save_table
 from trt_ptq.calibrators.table.table import derive_table
-from trt_ptq.collect.collector import Nonfinite, collect
+from trt_ptq.collect.collector import collect
+from trt_ptq.collect.convergence import Convergence, all_methods
+from trt_ptq.collect.measuring import Nonfinite
 from trt_ptq.collect.passes import plan_passes
 from trt_ptq.data.audit import AuditedSource, HeldOutSource
 from trt_ptq.data.checked import CheckedSource
@@ -46,7 +48,8 @@ class QuantizeJob:
 
     `test` is compared on; without it, one batch in five of `source` is held out for that. `data_name` is what the
     report calls the data. `evaluate(run)` returns metrics, `eval_name` names it in messages; without it, fidelity is
-    judged. `attention` puts attention's MatMuls into INT8 too. `profiles` are taken from the data when empty.
+    judged. `attention` puts attention's MatMuls into INT8 too. `profiles` are taken from the data when empty. With
+    `until_stable`, calibration ends when no range has moved by more (0.01: 1 %) since half as many samples.
     """
 
     model: Model
@@ -59,6 +62,7 @@ class QuantizeJob:
     attention: bool = False
     nonfinite: Nonfinite = "refuse"
     memory_limit: int | None = None  # bytes
+    until_stable: float | None = None
     profiles: dict[str, ShapeProfile] = field(default_factory=dict)
     backend: str = "auto"
     evaluate: Evaluate | None = None
@@ -88,15 +92,19 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     taps = choose_taps(job.model, job.tensors, job.attention)
     passes = plan_passes(job.model, taps, audited, job.memory_limit) if job.memory_limit else (taps.tensors,)
     watched = ShapeWatch(audited)
-    statistics = collect(job.model, watched, taps, job.nonfinite, job.track, passes)
+    convergence = Convergence(all_methods(job.method), job.until_stable)
+    statistics = collect(job.model, watched, taps, job.nonfinite, job.track, passes, convergence=convergence)
     save_statistics(statistics, job.out / "stats.safetensors")
     profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
+    stability = None if job.until_stable is None else convergence.stability()
     remove_last_run(job.out)
     table = derive_table(statistics, job.method)
     save_table(table, job.out / "calibration.cache")
     save_table(table, job.out / "calibration.json")
     rows = tensor_rows(statistics, table)
     warnings = audited.findings() + range_warnings(statistics, table, job.method.name)
+    if stability and not stability.stable:
+        warnings.append(stability.warning)
 
     qdq = insert_qdq(job.model, table, attention=job.attention)
     warnings += [f"{one.op_type} {one.node!r} is left alone: {one.reason}" for one in qdq.plan.left_alone]
@@ -123,6 +131,8 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
         data=job.data_name,
         fingerprint=statistics.data,
         passes=len(passes),
+        trajectory=convergence.trajectory(),
+        stability=stability,
         held_out_samples=int8.samples,
         method=job.method.name,
         tensors=rows,

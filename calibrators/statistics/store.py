@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ _SCALARS = {
 _ARRAYS = {**_SCALARS, "exponent": np.int32, "histogram": np.int64}
 
 
-def save_statistics(statistics: Statistics, path: Path) -> None:
-    """Write `statistics` to `path` in one step.
+def save_statistics(statistics: Statistics, path: Path, unfinished: Mapping[str, Any] | None = None) -> None:
+    """Write `statistics` to `path` in one step; of a calibration that is `unfinished`, with what JSON holds of that.
 
     Raises:
         OutputError: `path` cannot be written.
@@ -56,6 +57,8 @@ def save_statistics(statistics: Statistics, path: Path) -> None:
         "tensors": names,
         "shares_range": dict(sorted(statistics.shares_range.items())),
     }
+    if unfinished is not None:
+        header["unfinished"] = dict(unfinished)
     text = json.dumps(header)
     arrays["digest"] = _digest(text, arrays)
     # One metadata key: safetensors writes several in random order.
@@ -66,8 +69,29 @@ def load_statistics(path: Path) -> Statistics:
     """Read what `save_statistics` wrote.
 
     Raises:
-        StatisticsError: no such file, another format, or damage.
+        StatisticsError: no such file, another format, damage, or an unfinished calibration.
     """
+    statistics, unfinished = _load(path)
+    if unfinished is not None:
+        raise StatisticsError(
+            f"{path}: a checkpoint of a calibration that was cut off: repeat that `trt-ptq calibrate` to finish it"
+        )
+    return statistics
+
+
+def load_unfinished(path: Path) -> tuple[Statistics, dict[str, Any]]:
+    """Read what `save_statistics` wrote of an unfinished calibration, and the note about that.
+
+    Raises:
+        StatisticsError: no such file, another format, damage, or statistics that are complete.
+    """
+    statistics, unfinished = _load(path)
+    if unfinished is None:
+        raise StatisticsError(f"{path}: not a checkpoint, but complete statistics: name another file")
+    return statistics, unfinished
+
+
+def _load(path: Path) -> tuple[Statistics, dict[str, Any] | None]:
     try:
         if not path.is_file():
             raise StatisticsError(f"{path}: no such statistics file; `trt-ptq calibrate` makes one")
@@ -79,7 +103,7 @@ def load_statistics(path: Path) -> Statistics:
             arrays = {key: file.get_tensor(key) for key in _ARRAYS}
             if not np.array_equal(file.get_tensor("digest"), _digest(text, arrays)):
                 raise ValueError("its content does not fit its digest")
-        return _parse(header, arrays)
+        return _parse(header, arrays), header.get("unfinished")
     except StatisticsError as error:
         raise StatisticsError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
     except Exception as error:  # safetensors, JSON and NumPy raise many kinds for damaged files

@@ -236,3 +236,21 @@ def test_a_backend_asked_for_by_name_must_be_there(cnn_path: Path, npz_folder: P
     assert done.returncode == 2
     assert 'pip install "trt-ptq[trt1' in done.stderr
     assert (out / "report.html").is_file()
+
+
+def test_a_tolerance_that_every_range_keeps_is_refused(cnn_path: Path, npz_folder: Path) -> None:
+    told = refused("quantize", cnn_path, "--data", npz_folder, "--until-stable", "100%")
+    assert told == "--until-stable 100%: no range ever moves by more: write 1%"
+
+
+def test_a_method_to_watch_without_until_stable_is_refused(cnn_path: Path, npz_folder: Path) -> None:
+    told = refused("calibrate", cnn_path, "--data", npz_folder, "--method", "mse")
+    assert told.startswith("--method says whose ranges --until-stable watches")
+
+
+def test_a_checkpoint_that_would_replace_the_result_is_refused(
+    cnn_path: Path, npz_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "stats.safetensors"
+    told = refused("calibrate", cnn_path, "--data", npz_folder, "-o", out, "--checkpoint", out)
+    assert told.startswith(f"--checkpoint and --out are one file, {out}")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
+from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.calibrators.files import check_writable
+from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.cli import console, options
-from trt_ptq.cli.parse import parse_nonfinite, parse_size
+from trt_ptq.cli.parse import parse_nonfinite, parse_size, parse_tolerance
+from trt_ptq.collect.checkpoint import Checkpoint
 from trt_ptq.collect.collector import collect
+from trt_ptq.collect.convergence import Convergence
 from trt_ptq.collect.passes import plan_passes
 from trt_ptq.data.audit import AuditedSource
 from trt_ptq.data.checked import CheckedSource
@@ -31,27 +35,54 @@ def calibrate(
     attention: options.Attention = False,
     nonfinite: options.Nonfinite = "refuse",
     memory_limit: options.MemoryLimit = None,
+    checkpoint: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="Keep what was measured in this file, every two minutes: the same command goes on from there when it "
+            "was cut off, with the same result to the byte. Removed at the end.",
+            show_default=False,
+        ),
+    ] = None,
+    until_stable: options.UntilStable = None,
+    method: Annotated[
+        Optional[str],
+        typer.Option(help="Whose ranges --until-stable watches: percentile unless given.", show_default=False),
+    ] = None,
+    percentile: options.PercentileValue = None,
     json: options.Json = False,
 ) -> None:
     """Run the model over the data once and keep the statistics of its tensors.
 
     Every range method works from the statistics alone; statistics of several shards of data merge exactly.
+    How many samples are enough: docs/how-many-samples.md.
 
     Example: trt-ptq calibrate model.onnx --data calibration/ -o stats.safetensors
     """
     policy = parse_nonfinite(nonfinite)
+    convergence = _convergence(until_stable, method, percentile)
     loaded = load_model(model)
-    check_writable(out, model, *loaded.external.files, Path(data))
+    inputs = (model, *loaded.external.files, Path(data))
+    check_writable(out, *inputs)
+    if checkpoint is not None:
+        if checkpoint.resolve() == out.resolve():
+            raise UsageError(f"--checkpoint and --out are one file, {out}: name two")
+        check_writable(checkpoint, *inputs)
+    kept = None if checkpoint is None else Checkpoint(checkpoint)
     taps = choose_taps(loaded, tensors, attention)
     source = open_source(data, loaded.inputs, batch_size, preprocess)
     audited = AuditedSource(CheckedSource(source, loaded.inputs, allow_nonfinite=policy == "skip"))
     passes = plan_passes(loaded, taps, audited, parse_size(memory_limit)) if memory_limit else (taps.tensors,)
-    statistics = collect(loaded, audited, taps, policy, console.track, passes)
+    statistics = collect(loaded, audited, taps, policy, console.track, passes, checkpoint=kept, convergence=convergence)
     save_statistics(statistics, out)
+    if kept is not None:
+        kept.remove()
+    resumed = kept.found.statistics.data.samples if kept and kept.found else 0
+    stability = convergence.stability() if convergence else None
     skipped = {name: tensor.nonfinite for name, tensor in statistics.tensors.items() if tensor.nonfinite}
     findings = audited.findings() + [
         f"tensor {name!r}: {count} NaN or infinite values skipped" for name, count in skipped.items()
     ]
+    findings += [stability.warning] if stability and not stability.stable else []
     for finding in findings:
         console.warn(finding)
     if json:
@@ -61,6 +92,8 @@ def calibrate(
                 "tensors": len(statistics.tensors),
                 "data": asdict(statistics.data),
                 "passes": len(passes),
+                "resumed_samples": resumed,
+                "stability": asdict(stability) if stability else None,
                 "warnings": findings,
             }
         )
@@ -68,4 +101,18 @@ def calibrate(
         console.say(
             f"{out}: {len(statistics.tensors)} tensors over {statistics.data.samples} samples"
             + (f", in {len(passes)} passes" if memory_limit else "")
+            + (f", {resumed} of them from {checkpoint}" if resumed else "")
         )
+        if stability and stability.stable:
+            console.say(str(stability))
+
+
+def _convergence(until_stable: str | None, method: str | None, percentile: float | None) -> Convergence | None:
+    if until_stable is not None:
+        return Convergence([range_method(method or "percentile", percentile)], parse_tolerance(until_stable))
+    if method is not None or percentile is not None:
+        raise UsageError(
+            "--method says whose ranges --until-stable watches; without that, leave it out: every method works from "
+            "the same statistics (trt-ptq table --method)"
+        )
+    return None

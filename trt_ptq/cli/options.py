@@ -46,6 +46,14 @@ MemoryLimit = Annotated[
         show_default=False,
     ),
 ]
+UntilStable = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Stop when no tensor's range by --method has moved by more than this, e.g. 1%, since half as many "
+        "samples. The data must be shuffled.",
+        show_default=False,
+    ),
+]
 Shapes = Annotated[
     Optional[list[str]],
     typer.Option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trt_ptq.calibrators.errors import UsageError
-from trt_ptq.collect.collector import Nonfinite
+from trt_ptq.collect.measuring import Nonfinite
 
 _UNITS = {"MB": 1_000_000, "GB": 1_000_000_000}
 
@@ -21,6 +21,18 @@ def parse_share(text: str) -> float:
     if not 0 <= share <= 1:
         raise UsageError(f"{text!r} is not a share: write 1% or 0.01")
     return share
+
+
+def parse_tolerance(text: str) -> float:
+    """What `--until-stable` allows a range to move.
+
+    Raises:
+        UsageError: no share, or one that no range exceeds.
+    """
+    tolerance = parse_share(text)
+    if tolerance >= 1:
+        raise UsageError(f"--until-stable {text}: no range ever moves by more: write 1%")
+    return tolerance
 
 
 def parse_nonfinite(text: str) -> Nonfinite:

@@ -10,7 +10,7 @@ import typer
 from trt_ptq.accuracy.fidelity import worst_output
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.cli import console, options
-from trt_ptq.cli.parse import parse_nonfinite, parse_share, parse_size
+from trt_ptq.cli.parse import parse_nonfinite, parse_share, parse_size, parse_tolerance
 from trt_ptq.data.open import open_source
 from trt_ptq.engines.build import check_backend
 from trt_ptq.engines.spec import parse_profiles
@@ -45,6 +45,7 @@ def quantize(
     attention: options.Attention = False,
     nonfinite: options.Nonfinite = "refuse",
     memory_limit: options.MemoryLimit = None,
+    until_stable: options.UntilStable = None,
     shape: options.Shapes = None,
     backend: options.Backend = "auto",
     json: options.Json = False,
@@ -73,6 +74,7 @@ def quantize(
         attention=attention,
         nonfinite=parse_nonfinite(nonfinite),
         memory_limit=parse_size(memory_limit) if memory_limit else None,
+        until_stable=None if until_stable is None else parse_tolerance(until_stable),
         profiles=profiles,
         backend=backend,
         evaluate=load_function(evaluate) if evaluate else None,
@@ -118,6 +120,8 @@ def _show(report: Report, out: Path) -> None:
         f"{report.told_in_int8}; ranges of {len(report.tensors)} tensors from {report.fingerprint.samples} samples"
         f"{passes}; compared on {report.held_out_samples} held-out samples"
     )
+    if report.stability and report.stability.stable:
+        console.say(str(report.stability))
     console.say(
         f"verdict: {verdict.grade} ({verdict.metric}: {verdict.loss:.2%} loss against FP32; allowed "
         f"{verdict.max_drop:.2%}: {'passed' if verdict.passed else 'FAILED'})"

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import replace
 
-from trt_ptq.calibrators.batches import Batch, BatchSource, Feeds, Track, untracked
-from trt_ptq.calibrators.errors import DataError, StatisticsError
+from trt_ptq.calibrators.batches import BatchSource, Track, untracked
+from trt_ptq.calibrators.errors import StatisticsError, UsageError
 from trt_ptq.calibrators.provenance import DataFingerprint
 from trt_ptq.calibrators.statistics.statistics import Statistics
-from trt_ptq.calibrators.statistics.tensor import TensorAccumulator, TensorStatistics
+from trt_ptq.collect.checkpoint import Checkpoint
+from trt_ptq.collect.convergence import Convergence
+from trt_ptq.collect.measuring import Measuring, Nonfinite
+from trt_ptq.collect.progress import Progress
 from trt_ptq.collect.session import runtime_version
-from trt_ptq.collect.tapped import TappedModel
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.taps import Taps
 from trt_ptq.version import __version__
-
-Nonfinite = Literal["refuse", "skip"]
 
 
 def collect(
@@ -29,65 +27,53 @@ def collect(
     track: Track = untracked,
     passes: Sequence[Sequence[str]] = (),
     threads: int | None = None,
+    checkpoint: Checkpoint | None = None,
+    convergence: Convergence | None = None,
 ) -> Statistics:
     """Statistics of the `taps` of `model` over all batches of `source`.
 
     With `passes` (see `plan_passes`), the data is gone through once for each group of tensors. Inference and counting
     take turns on `threads` threads, by default one for each core: side by side, they were slower on two cores.
+    What an earlier run left in `checkpoint` is not measured again; `convergence` looks on, and may end it early.
 
     Raises:
         DataError: a batch on which the model fails, or (unless `nonfinite` is "skip") a NaN or infinity in a
-            tensor; names tensor and batch. Or a source that gives other data in a later pass.
+            tensor; names tensor and batch. Or a source that gives other data in a later pass, or than an earlier run.
+        StatisticsError: the checkpoint is of something else.
+        UsageError: it is to end early, with several passes.
     """
-    groups = passes or (taps.tensors,)
-    tensors: dict[str, TensorStatistics] = {}
-    data = DataFingerprint()
-    for number, names in enumerate(groups, start=1):
-        description = "Calibrating" if len(groups) == 1 else f"Calibrating, pass {number} of {len(groups)}"
-        batches = track(source, description, source.total)
-        measured, seen = _measure(TappedModel(model, names, threads), names, batches, nonfinite, threads)
-        if number > 1 and seen != data:
-            raise DataError(
-                f"the data was not the same in pass {number} ({seen.samples} samples) as in pass 1 ({data.samples}): "
-                "a loader must yield the same batches each time"
-            )
-        data = seen
-        tensors |= measured
-    return Statistics(
-        model=model.identity,
-        data=data,
-        tools=(runtime_version(), f"trt_ptq {__version__}"),
-        tensors={name: tensors[name] for name in taps.tensors},
-        shares_range=taps.shares_range,
+    start = Progress(
+        statistics=Statistics(
+            model=model.identity,
+            data=DataFingerprint(),
+            tools=(runtime_version(), f"trt_ptq {__version__}"),
+            tensors={},
+            shares_range=taps.shares_range,
+        ),
+        passes=tuple(map(tuple, passes)) or (taps.tensors,),
+        settings={"--nonfinite": nonfinite, "--until-stable": convergence.settings if convergence else "none"},
     )
-
-
-def _measure(
-    tapped: TappedModel, names: Sequence[str], batches: Iterable[Batch], nonfinite: Nonfinite, threads: int | None
-) -> tuple[dict[str, TensorStatistics], DataFingerprint]:
-    """Statistics of the tensors `names` over all batches, and of what data."""
-    accumulators = {name: TensorAccumulator() for name in names}
-    data = DataFingerprint()
-    with ThreadPoolExecutor(threads or cpu_count()) as pool:
-        for batch in batches:
-            arrays = tapped.run(batch)
-            counts = {name: pool.submit(accumulators[name].update, arrays[name]) for name in names}
-            found = {name: count.result() for name, count in counts.items()}
-            if nonfinite == "refuse":
-                _refuse_nonfinite(found, arrays, batch)
-            data += DataFingerprint.of(batch.feeds)
-    if not data.samples:
-        raise DataError("the data has no batches")
-    return {name: accumulator.statistics() for name, accumulator in accumulators.items()}, data
-
-
-def _refuse_nonfinite(found: Mapping[str, int], arrays: Feeds, batch: Batch) -> None:
-    for name, count in found.items():  # in graph order: the first one is where it began
-        if count:
-            raise DataError(
-                f"{batch.origin}: tensor {name!r} has {count} NaN or infinite values of {arrays[name].size}: "
-                "leave the batch out, or count and skip them with --nonfinite skip"
-            )
+    done = checkpoint.resume(start) if checkpoint else start
+    if convergence:
+        convergence.restore(done.ranges)
+    if convergence and convergence.tolerance is not None and len(done.passes) > 1:
+        raise UsageError(
+            f"--until-stable needs all tensors in one pass over the data, not in {len(done.passes)}: "
+            "raise --memory-limit, or give smaller batches"
+        )
+    while done.current < len(done.passes):
+        which = f", pass {done.current + 1} of {len(done.passes)}" if len(done.passes) > 1 else ""
+        measuring = Measuring(model, done, nonfinite, threads)
+        for _ in measuring.steps(track(source, f"Calibrating{which}", source.total)):
+            if convergence and convergence.look(measuring.data.samples, measuring.tensors):
+                break
+            if checkpoint and checkpoint.due:
+                checkpoint.save(replace(measuring.progress(), ranges=convergence.ranges if convergence else {}))
+        if convergence:
+            convergence.take(measuring.data.samples, measuring.tensors())
+        done = measuring.progress().next_pass()
+    tensors = {name: done.statistics.tensors[name] for name in taps.tensors}
+    return replace(done.statistics, data=done.whole, tensors=tensors)
 
 
 def check_statistics(statistics: Statistics, model: Model, where: str) -> None:

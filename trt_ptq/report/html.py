@@ -9,6 +9,7 @@ from importlib.resources import files
 
 from trt_ptq.accuracy.fidelity import worst_output
 from trt_ptq.report.schema import Report, TensorRow
+from trt_ptq.report.trajectory import distance_rows, scale_plots
 
 _GRADE_CLASS = {"excellent": "good", "acceptable": "fair", "needs work": "bad"}
 
@@ -27,6 +28,7 @@ def render_html(report: Report) -> str:
         "<h2>Fidelity of the outputs to FP32</h2>" + _fidelity(report),
         "<h2>Engines</h2>" + _engines(report) + _measured(report),
         f"<h2>Ranges ({len(report.tensors)} tensors, {escape(report.method)})</h2>" + _ranges(report),
+        "<h2>Ranges by the number of samples</h2>" + _trajectory(report),
         f"<h2>Nodes</h2><p>{report.told_in_int8}</p>" + _nodes(report),
     ]
     page = files("trt_ptq.report").joinpath("page.html").read_text(encoding="utf-8")
@@ -47,10 +49,13 @@ def _facts(report: Report) -> str:
         "graph / weights": f"{report.identity.graph[:16]} / {report.identity.weights[:16]}",
         "calibrated with": f"{data.samples} samples of {report.data} (fingerprint {data.digest[:16]}), in "
         f"{report.passes} pass{'es' * (report.passes > 1)}",
+        "until stable": str(report.stability) if report.stability and report.stability.stable else "",
         "compared on": f"{report.held_out_samples} samples that were not used in calibration",
         "made by": report.tool,
     }
-    return "<dl>" + "".join(f"<dt>{key}</dt><dd>{escape(value)}</dd>" for key, value in facts.items()) + "</dl>"
+    return (
+        "<dl>" + "".join(f"<dt>{key}</dt><dd>{escape(value)}</dd>" for key, value in facts.items() if value) + "</dl>"
+    )
 
 
 def _warnings(warnings: list[str]) -> str:
@@ -163,6 +168,12 @@ def _bars(row: TensorRow, width: int = 192, height: int = 32) -> str:
     line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"/>'
     label = escape(f"{row.name}: magnitudes up to {row.bars_end:g}, range {row.amax:.4g}", quote=True)
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{bars}{line}</svg>'
+
+
+def _trajectory(report: Report) -> str:
+    head = ["distance to the final range", *map(str, report.trajectory.samples)]
+    plots = f"<div class='plots'>{scale_plots(report.trajectory)}</div>"
+    return plots + _table(head, distance_rows(report.trajectory))
 
 
 def _nodes(report: Report) -> str:

@@ -13,6 +13,7 @@ from trt_ptq.accuracy.verdict import Verdict
 from trt_ptq.calibrators.errors import StatisticsError
 from trt_ptq.calibrators.files import write_atomic
 from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
+from trt_ptq.collect.convergence import Stability, Trajectory
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.graph.placement import NodePlan
 
@@ -55,9 +56,10 @@ class Judged(_Part):
 class Report(_Part):
     """One run of `trt-ptq quantize`.
 
-    `passes` over the data filled the statistics.
-    `int8_share_of_macs`: how much of the multiply-accumulates the INT8 nodes do, 0 to 1; None where shapes follow from
-    values. `measured` are engines that were run on the GPU; empty where there is none.
+    `passes` over the data filled the statistics; `trajectory` is how the ranges settled as samples were added,
+    `stability` what `--until-stable` made of it. `int8_share_of_macs`: how much of the multiply-accumulates the INT8
+    nodes do, 0 to 1; None where shapes follow from values. `measured` are engines that were run on the GPU, empty where
+    there is none.
     """
 
     tool: str
@@ -66,6 +68,8 @@ class Report(_Part):
     data: str
     fingerprint: DataFingerprint
     passes: int = 1
+    trajectory: Trajectory
+    stability: Stability | None = None
     held_out_samples: int
     method: str
     tensors: list[TensorRow]

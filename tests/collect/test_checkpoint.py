@@ -1,0 +1,139 @@
+"""What a checkpoint keeps, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.collect.test_collector import Given
+from tests.networks import images
+from trt_ptq.calibrators.batches import Array, Batch
+from trt_ptq.calibrators.errors import DataError, StatisticsError
+from trt_ptq.calibrators.statistics.store import load_statistics, load_unfinished, save_statistics
+from trt_ptq.collect.checkpoint import Checkpoint
+from trt_ptq.collect.collector import collect
+from trt_ptq.collect.session import runtime_version
+from trt_ptq.data.audit import AuditedSource
+from trt_ptq.graph.model import Model
+from trt_ptq.graph.taps import choose_taps
+
+BATCHES = [images(4, seed=seed) for seed in range(6)]
+
+
+class CutOffError(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class CutOff(Given):
+    """The run is cut off after so many batches, over all passes."""
+
+    left: Iterator[None]
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in super().__iter__():
+            if next(self.left, True):
+                raise CutOffError
+            yield batch
+
+
+def cut_off(model: Model, path: Path, batches: int, passes: tuple[tuple[str, ...], ...] = ()) -> None:
+    """Leave a checkpoint of a run that was cut off after `batches`, over all passes."""
+    source = CutOff([*BATCHES, *BATCHES] if batches == len(BATCHES) else BATCHES, iter([None] * batches))
+    with pytest.raises(CutOffError):
+        collect(model, source, choose_taps(model), passes=passes, checkpoint=Checkpoint(path, every=0))
+
+
+@pytest.mark.parametrize("batches", range(1, 7))
+def test_wherever_it_was_cut_off_the_statistics_end_the_same(cnn: Model, tmp_path: Path, batches: int) -> None:
+    taps = choose_taps(cnn)
+    cut_off(cnn, tmp_path / "c", batches)
+    checkpoint = Checkpoint(tmp_path / "c")
+    resumed = collect(cnn, Given(BATCHES), taps, checkpoint=checkpoint)
+    assert checkpoint.found is not None
+    assert checkpoint.found.batches == batches
+    whole = collect(cnn, Given(BATCHES), taps)
+    assert resumed == whole
+    assert list(resumed.tensors) == list(whole.tensors)
+
+
+def test_what_is_measured_already_is_not_run_again(cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_off(cnn, tmp_path / "c", 4)
+    ran = []
+    monkeypatch.setattr(
+        "trt_ptq.collect.measuring.Measuring._measure", lambda _self, batch, _pool: ran.append(batch.origin)
+    )
+    collect(cnn, Given(BATCHES), choose_taps(cnn), checkpoint=Checkpoint(tmp_path / "c"))
+    assert ran == ["batch 4", "batch 5"]
+
+
+def test_the_audit_sees_all_data_again(cnn: Model, tmp_path: Path) -> None:
+    cut_off(cnn, tmp_path / "c", 4)
+    audited = AuditedSource(Given(BATCHES))
+    collect(cnn, audited, choose_taps(cnn), checkpoint=Checkpoint(tmp_path / "c"))
+    assert audited.findings()[0].startswith("only 24 calibration samples")
+
+
+@pytest.mark.parametrize(("batches", "current"), [(4, 0), (7, 1), (11, 1)])
+def test_a_run_in_passes_goes_on_in_the_pass_it_was_in(cnn: Model, tmp_path: Path, batches: int, current: int) -> None:
+    taps = choose_taps(cnn)
+    groups = (taps.tensors[:2], taps.tensors[2:])
+    cut_off(cnn, tmp_path / "c", batches, groups)
+    checkpoint = Checkpoint(tmp_path / "c")
+    # Other groups are asked for, as other memory is in use now: the old ones are kept to.
+    resumed = collect(cnn, Given(BATCHES), taps, passes=[[name] for name in taps.tensors], checkpoint=checkpoint)
+    assert checkpoint.found is not None
+    assert checkpoint.found.current == current
+    assert resumed == collect(cnn, Given(BATCHES), taps, passes=groups)
+
+
+def test_other_data_in_a_later_pass_are_refused_after_a_resume_too(cnn: Model, tmp_path: Path) -> None:
+    taps = choose_taps(cnn)
+    cut_off(cnn, tmp_path / "c", 7, (taps.tensors[:2], taps.tensors[2:]))
+    with pytest.raises(DataError, match=r"not the same in pass 2 \(20 samples\) as in pass 1 \(24\)"):
+        collect(cnn, Given(BATCHES[:5]), taps, checkpoint=Checkpoint(tmp_path / "c"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        [*BATCHES[:2], images(4, seed=9), *BATCHES[3:]],
+        [BATCHES[0][:2], BATCHES[0][2:], *BATCHES[1:]],
+        BATCHES[:3],
+        [],
+    ],
+    ids=["a sample changed", "another batch size", "fewer batches", "none"],
+)
+def test_other_data_are_refused(cnn: Model, tmp_path: Path, changed: list[Array]) -> None:
+    cut_off(cnn, tmp_path / "c", 4)
+    with pytest.raises(DataError, match="c: the data changed since this checkpoint: its first 4 batches were other"):
+        collect(cnn, Given(changed), choose_taps(cnn), checkpoint=Checkpoint(tmp_path / "c"))
+
+
+def test_another_onnxruntime_is_refused(cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_off(cnn, tmp_path / "c", 4)
+    monkeypatch.setattr("trt_ptq.collect.collector.runtime_version", lambda: "onnxruntime 9.9")
+    with pytest.raises(StatisticsError, match=f"checkpoint made by {runtime_version()}, .* this is onnxruntime 9.9"):
+        collect(cnn, Given(BATCHES), choose_taps(cnn), checkpoint=Checkpoint(tmp_path / "c"))
+
+
+def test_nothing_is_written_before_its_time(cnn: Model, tmp_path: Path) -> None:
+    collect(cnn, Given(BATCHES), choose_taps(cnn), checkpoint=Checkpoint(tmp_path / "c", every=60))
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_checkpoint_is_never_read_as_statistics(cnn: Model, tmp_path: Path) -> None:
+    cut_off(cnn, tmp_path / "c", 4)
+    with pytest.raises(StatisticsError, match="c: a checkpoint of a calibration that was cut off"):
+        load_statistics(tmp_path / "c")
+
+
+def test_a_note_of_another_version_is_refused(cnn: Model, tmp_path: Path) -> None:
+    cut_off(cnn, tmp_path / "c", 4)
+    statistics, note = load_unfinished(tmp_path / "c")
+    save_statistics(statistics, tmp_path / "c", unfinished={**note, "passes": None})
+    with pytest.raises(StatisticsError, match="c: not a checkpoint of this version"):
+        collect(cnn, Given(BATCHES), choose_taps(cnn), checkpoint=Checkpoint(tmp_path / "c"))

@@ -1,0 +1,84 @@
+"""A file from which a calibration that was cut off goes on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from time import monotonic
+
+from trt_ptq.calibrators.errors import StatisticsError
+from trt_ptq.calibrators.provenance import DataFingerprint
+from trt_ptq.calibrators.statistics.store import load_unfinished, save_statistics
+from trt_ptq.collect.progress import Progress
+
+SAVE_EVERY = 120.0  # seconds
+
+
+class Checkpoint:
+    """Keeps the progress of a calibration in the file `path`, written in one step `every` so many seconds."""
+
+    def __init__(self, path: Path, every: float = SAVE_EVERY) -> None:
+        self.path = path
+        self.found: Progress | None = None  # by `resume`
+        self._every = every
+        self._saved = monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to `save`."""
+        return monotonic() - self._saved >= self._every
+
+    def save(self, progress: Progress) -> None:
+        """Replace what was saved before.
+
+        Raises:
+            OutputError: the file cannot be written; what was saved before is untouched.
+        """
+        note = {
+            "passes": progress.passes,
+            "settings": dict(progress.settings),
+            "whole": asdict(progress.whole),
+            "current": progress.current,
+            "batches": progress.batches,
+            "ranges": progress.ranges,
+        }
+        save_statistics(progress.statistics, self.path, unfinished=note)
+        self._saved = monotonic()
+
+    def resume(self, start: Progress) -> Progress:
+        """What an earlier run left of the calibration that begins with `start`; `start` itself if there is nothing.
+
+        Raises:
+            StatisticsError: it is of another model, other tensors, versions or settings; or damaged.
+        """
+        if not self.path.exists():
+            return start
+        found = self._load()
+        difference = found.difference(start)
+        if difference:
+            raise StatisticsError(
+                f"{self.path}: a checkpoint {difference}: repeat the command that was cut off, name another file, or "
+                "remove this one to start anew"
+            )
+        self.found = found
+        return found
+
+    def _load(self) -> Progress:
+        statistics, note = load_unfinished(self.path)
+        try:
+            return Progress(
+                statistics,
+                passes=tuple(map(tuple, note["passes"])),
+                settings=note["settings"],
+                whole=DataFingerprint(**note["whole"]),
+                current=note["current"],
+                batches=note["batches"],
+                ranges=note["ranges"],
+                where=str(self.path),
+            )
+        except (KeyError, TypeError) as error:
+            raise StatisticsError(f"{self.path}: not a checkpoint of this version; remove it to start anew") from error
+
+    def remove(self) -> None:
+        """To be called when the statistics of the whole calibration are saved."""
+        self.path.unlink(missing_ok=True)

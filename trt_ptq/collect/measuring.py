@@ -1,0 +1,81 @@
+"""One time through the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from typing import Literal
+
+from trt_ptq.calibrators.batches import Batch, Feeds
+from trt_ptq.calibrators.errors import DataError
+from trt_ptq.calibrators.provenance import DataFingerprint
+from trt_ptq.calibrators.statistics.tensor import TensorAccumulator, TensorStatistics
+from trt_ptq.collect.progress import Progress
+from trt_ptq.collect.tapped import TappedModel
+from trt_ptq.graph.model import Model
+
+Nonfinite = Literal["refuse", "skip"]
+
+
+class Measuring:
+    """Measures the tensors of one pass in batch after batch.
+
+    The first batches are only looked at, where an earlier run measured them: then `before` is what it left.
+    """
+
+    def __init__(self, model: Model, before: Progress, nonfinite: Nonfinite, threads: int | None) -> None:
+        names = before.passes[before.current]
+        self.data = DataFingerprint()
+        self._batches = 0
+        self._before = before
+        self._nonfinite = nonfinite
+        self._threads = threads
+        self._tapped = TappedModel(model, names, threads)
+        self._accumulators = {name: TensorAccumulator() for name in names}
+
+    def steps(self, batches: Iterable[Batch]) -> Iterator[None]:
+        """Go through `batches`; a pause after each one that was measured.
+
+        Raises:
+            DataError: a batch on which the model fails; a NaN or infinity that is refused; other data than `before`.
+        """
+        with ThreadPoolExecutor(self._threads or cpu_count()) as pool:
+            for batch in batches:
+                self._batches += 1
+                self.data += DataFingerprint.of(batch.feeds)
+                if self._batches > self._before.batches:
+                    self._measure(batch, pool)
+                    yield
+                elif self._batches == self._before.batches:
+                    self._before.check_data(self.data)
+        if self._batches < self._before.batches:
+            self._before.check_data(self.data)
+        if not self.data.samples:
+            raise DataError("the data has no batches")
+
+    def _measure(self, batch: Batch, pool: ThreadPoolExecutor) -> None:
+        arrays = self._tapped.run(batch)
+        counts = {name: pool.submit(one.update, arrays[name]) for name, one in self._accumulators.items()}
+        found = {name: count.result() for name, count in counts.items()}
+        if self._nonfinite == "refuse":
+            _refuse_nonfinite(found, arrays, batch)
+
+    def tensors(self) -> dict[str, TensorStatistics]:
+        """The statistics so far of the tensors of this pass."""
+        before = self._before.statistics.tensors
+        now = {name: accumulator.statistics() for name, accumulator in self._accumulators.items()}
+        return {name: before[name].merge(one) if name in before else one for name, one in now.items()}
+
+    def progress(self) -> Progress:
+        """How far the calibration has come."""
+        return self._before.after(self.tensors(), self.data, self._batches)
+
+
+def _refuse_nonfinite(found: Mapping[str, int], arrays: Feeds, batch: Batch) -> None:
+    for name, count in found.items():  # in graph order: the first one is where it began
+        if count:
+            raise DataError(
+                f"{batch.origin}: tensor {name!r} has {count} NaN or infinite values of {arrays[name].size}: "
+                "leave the batch out, or count and skip them with --nonfinite skip"
+            )
