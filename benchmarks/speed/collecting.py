@@ -1,8 +1,8 @@
 """Collecting against plain inference of the same batches.
 
-Counted is what a batch costs. Plain inference is a session as trt_ptq makes it, with the model's own outputs, made
-before the clock starts. Collecting is `collect` over all batches less `collect` over the first one alone, so that
-making its session does not count; what a first batch costs does not either, on both sides alike.
+Counted is what further batches cost, after a first one that pays for cold caches on both sides. Plain inference runs
+a session as trt_ptq makes it, with the model's own outputs. Collecting is `collect` over all batches less `collect`
+over the first alone, which takes off the making of its session, whatever the collector does in which order.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def resnet50_operators() -> Row:
 
 
 def bert_fused() -> Row:
-    batches = _batches(models.texts, 4)
+    batches = _batches(models.texts, 8)
     return against_inference("BERT-base, sequence 128, fused tensors", 1.2, models.bert(), fused, batches)
 
 
 def mobilenet_v2_fused() -> Row:
-    batches = _batches(models.images, 16)
+    batches = _batches(models.images, 32)
     return against_inference("MobileNetV2, fused tensors", 2.0, models.mobilenet_v2(), fused, batches)
 
 
@@ -60,8 +60,8 @@ def against_inference(
     taps = choose_taps(model, tensors(model))
     session = create_session(model.proto, path.parent, str(path))
 
-    def infer() -> None:
-        for feeds in batches[1:]:
+    def infer(part: Sequence[Feeds]) -> None:
+        for feeds in part:
             session.run(None, feeds)
 
     def measure(part: Sequence[Feeds]) -> None:
@@ -69,18 +69,19 @@ def against_inference(
 
     seconds = in_turn(
         {
-            "inference": timed(infer),
+            "inference": timed(partial(infer, batches[1:]), prepare=partial(infer, batches[:1])),
             "collect_first": timed(partial(measure, batches[:1])),
             "collect": timed(partial(measure, batches)),
         },
         rounds,
     )
-    ratio = median(whole / plain for whole, plain in zip(beyond_first(seconds), seconds["inference"], strict=True))
+    ratios = [whole / plain for whole, plain in zip(beyond_first(seconds), seconds["inference"], strict=True)]
+    ratio = median(ratios)
     counted = sum(len(next(iter(feeds.values()))) for feeds in batches[1:])
     return Row(
         what=f"{what} ({len(taps.tensors)}): collecting / inference",
         reach=f"<= {reach:g}",
-        measured=f"{ratio:.2f}",
+        measured=f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
         met=ratio <= reach,
         figures={"ratio": ratio, "samples": counted, "tensors": len(taps.tensors), "seconds": seconds},
     )

@@ -53,8 +53,8 @@ def onnxruntime_peers() -> list[Row]:
     ]
 
 
-def modelopt_peers() -> list[Row]:
-    return [_peer(f"modelopt quantize, {method}", partial(_modelopt_peak, method)) for method in ("max", "entropy")]
+def modelopt_peers() -> Row:
+    return _peer("modelopt quantize, entropy", partial(_modelopt_peak, "entropy"))
 
 
 def flat(what: str, peaks: Mapping[int, int]) -> Row:

@@ -3,7 +3,7 @@
     python -m benchmarks.speed.modelopt_process MODEL
 
 Tells its versions, then answers each line `METHOD SAMPLES BATCH` of standard input with a line of JSON: the seconds
-of the call alone, how many QuantizeLinear nodes its result has, and the largest memory that the process has had so
+of the call alone, how many DequantizeLinear nodes its result has, and the largest memory that the process has had so
 far. Imports nothing of trt_ptq, which that Python lacks.
 """
 
@@ -58,8 +58,8 @@ def _answer(quantize: Any, model: str, method: str, samples: int, batch: int) ->
             log_level="ERROR",
         )
         seconds = time.perf_counter() - start
-        inserted = sum(node.op_type == "QuantizeLinear" for node in onnx.load(result).graph.node)
-    return {"seconds": seconds, "quantize_nodes": inserted, "peak_bytes": peak_bytes()}
+        inserted = sum(node.op_type == "DequantizeLinear" for node in onnx.load(result).graph.node)
+    return {"seconds": seconds, "dequantize_nodes": inserted, "peak_bytes": peak_bytes()}
 
 
 if __name__ == "__main__":

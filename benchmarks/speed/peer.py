@@ -28,7 +28,7 @@ class Modelopt:
     versions: dict[str, str]
 
     def quantize(self, method: str, samples: int, batch: int) -> dict[str, Any]:
-        """`seconds` of the call, `quantize_nodes` in the result, `peak_bytes` of the process until now."""
+        """`seconds` of the call, `dequantize_nodes` in the result, `peak_bytes` of the process until now."""
         assert self.process.stdin
         self.process.stdin.write(f"{method} {samples} {batch}\n")
         self.process.stdin.flush()

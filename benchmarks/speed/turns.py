@@ -13,10 +13,12 @@ Job = Callable[[], float]
 Seconds = dict[str, list[float]]
 
 
-def timed(function: Callable[[], Any]) -> Job:
-    """A job that runs `function` and gives the seconds it took."""
+def timed(function: Callable[[], Any], prepare: Callable[[], Any] | None = None) -> Job:
+    """A job that runs `function` and gives the seconds it took; `prepare` runs before the clock starts."""
 
     def job() -> float:
+        if prepare:
+            prepare()
         start = time.perf_counter()
         function()
         return time.perf_counter() - start
@@ -24,10 +26,14 @@ def timed(function: Callable[[], Any]) -> Job:
     return job
 
 
-def in_turn(jobs: Mapping[str, Job], rounds: int = ROUNDS) -> Seconds:
-    """Seconds of each job in each round, after one round that does not count (compilation, caches, page faults)."""
-    for job in jobs.values():
-        job()
+def in_turn(jobs: Mapping[str, Job], rounds: int = ROUNDS, *, warm: bool = False) -> Seconds:
+    """Seconds of each job in each round.
+
+    Unless everything is `warm` already, one round goes before that does not count (compilation, caches, page faults).
+    """
+    if not warm:
+        for job in jobs.values():
+            job()
     seconds: Seconds = {name: [] for name in jobs}
     for _ in range(rounds):
         for name, job in jobs.items():

@@ -138,7 +138,7 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
 def test_modelopt_quantizes_in_its_own_process(path: Path, batches: list[Feeds]) -> None:
     row = modelopt.against_modelopt("max", "minmax", None, path, batches, rounds=1)
     assert row.figures["ratio"] > 0
-    assert row.figures["quantize_nodes"]["theirs"] > 0
+    assert row.figures["dequantize_nodes"]["theirs"] > 0
 
 
 @pytest.mark.slow
