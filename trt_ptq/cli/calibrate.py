@@ -13,10 +13,11 @@ from trt_ptq.calibrators.files import check_writable
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.cli import console, options
-from trt_ptq.cli.parse import parse_nonfinite, parse_size, parse_tolerance
+from trt_ptq.cli.parse import parse_nonfinite, parse_size, parse_tolerance, refuse_memory_limit
 from trt_ptq.collect.checkpoint import Checkpoint
 from trt_ptq.collect.collector import collect
 from trt_ptq.collect.convergence import Convergence
+from trt_ptq.collect.device import open_device
 from trt_ptq.collect.passes import plan_passes
 from trt_ptq.data.audit import AuditedSource
 from trt_ptq.data.checked import CheckedSource
@@ -35,6 +36,7 @@ def calibrate(
     attention: options.Attention = False,
     nonfinite: options.Nonfinite = "refuse",
     memory_limit: options.MemoryLimit = None,
+    device: options.Device = "cpu",
     checkpoint: Annotated[
         Optional[Path],
         typer.Option(
@@ -60,6 +62,8 @@ def calibrate(
     """
     policy = parse_nonfinite(nonfinite)
     convergence = _convergence(until_stable, method, percentile)
+    place = open_device(device)
+    refuse_memory_limit(memory_limit, device)
     loaded = load_model(model)
     inputs = (model, *loaded.external.files, Path(data))
     check_writable(out, *inputs)
@@ -72,7 +76,9 @@ def calibrate(
     source = open_source(data, loaded.inputs, batch_size, preprocess)
     audited = AuditedSource(CheckedSource(source, loaded.inputs, allow_nonfinite=policy == "skip"))
     passes = plan_passes(loaded, taps, audited, parse_size(memory_limit)) if memory_limit else (taps.tensors,)
-    statistics = collect(loaded, audited, taps, policy, console.track, passes, checkpoint=kept, convergence=convergence)
+    statistics = collect(
+        loaded, audited, taps, policy, console.track, passes, device=place, checkpoint=kept, convergence=convergence
+    )
     save_statistics(statistics, out)
     if kept is not None:
         kept.remove()
