@@ -53,11 +53,11 @@ class DataFingerprint:
         arrays = {name: np.asarray(feeds[name]) for name in names}
         total = 0
         for index in range(samples):
-            hasher = hashlib.blake2b(digest_size=16)
+            hasher = hashlib.sha256()  # in hardware on most processors, so twice as fast as BLAKE2b
             for name in names:
                 array = arrays[name]
                 value = array[index] if array.ndim and len(array) == samples else array
                 hasher.update(f"{name}|{value.dtype.str}|{value.shape}|".encode())
-                hasher.update(value.tobytes())
-            total += int.from_bytes(hasher.digest(), "big")
+                hasher.update(value.tobytes() if value.dtype.hasobject else np.ascontiguousarray(value).data)
+            total += int.from_bytes(hasher.digest()[:16], "big")
         return cls(samples, f"{total % _MODULUS:032x}")

@@ -16,6 +16,7 @@ from trt_ptq.calibrators.statistics.store import load_statistics, load_unfinishe
 from trt_ptq.collect.checkpoint import Checkpoint
 from trt_ptq.collect.collector import collect
 from trt_ptq.collect.session import runtime_version
+from trt_ptq.collect.tapped import TappedModel
 from trt_ptq.data.audit import AuditedSource
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.taps import choose_taps
@@ -63,9 +64,8 @@ def test_wherever_it_was_cut_off_the_statistics_end_the_same(cnn: Model, tmp_pat
 def test_what_is_measured_already_is_not_run_again(cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut_off(cnn, tmp_path / "c", 4)
     ran = []
-    monkeypatch.setattr(
-        "trt_ptq.collect.measuring.Measuring._measure", lambda _self, batch, _pool: ran.append(batch.origin)
-    )
+    run = TappedModel.run
+    monkeypatch.setattr(TappedModel, "run", lambda self, batch: ran.append(batch.origin) or run(self, batch))  # type: ignore[func-returns-value]
     collect(cnn, Given(BATCHES), choose_taps(cnn), checkpoint=Checkpoint(tmp_path / "c"))
     assert ran == ["batch 4", "batch 5"]
 

@@ -47,23 +47,26 @@ class Measuring:
         with ThreadPoolExecutor(self._threads or cpu_count()) as pool:
             for batch in batches:
                 self._batches += 1
-                self.data += DataFingerprint.of(batch.feeds)
                 if self._batches > self._before.batches:
-                    self._measure(batch, pool)
+                    self.data += self._measure(batch, pool)
                     yield
-                elif self._batches == self._before.batches:
+                    continue
+                self.data += DataFingerprint.of(batch.feeds)
+                if self._batches == self._before.batches:
                     self._before.check_data(self.data)
         if self._batches < self._before.batches:
             self._before.check_data(self.data)
         if not self.data.samples:
             raise DataError("the data has no batches")
 
-    def _measure(self, batch: Batch, pool: ThreadPoolExecutor) -> None:
+    def _measure(self, batch: Batch, pool: ThreadPoolExecutor) -> DataFingerprint:
         arrays = self._tapped.run(batch)
+        fingerprint = pool.submit(DataFingerprint.of, batch.feeds)
         counts = {name: pool.submit(one.update, arrays[name]) for name, one in self._accumulators.items()}
         found = {name: count.result() for name, count in counts.items()}
         if self._nonfinite == "refuse":
             _refuse_nonfinite(found, arrays, batch)
+        return fingerprint.result()
 
     def tensors(self) -> dict[str, TensorStatistics]:
         """The statistics so far of the tensors of this pass."""

@@ -18,6 +18,7 @@ from onnx_ir.passes import common as passes
 from trt_ptq.calibrators.errors import ModelError
 from trt_ptq.calibrators.provenance import ModelIdentity
 from trt_ptq.graph.external import (
+    SMALL_BYTES,
     ExternalWeights,
     external_files,
     external_initializers,
@@ -99,7 +100,9 @@ def load_model(path: Path) -> Model:
         model = passes.InlinePass()(model).model
     model = passes.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model).model
     model = passes.RemoveInitializersFromInputsPass()(model).model
-    prepared = shape_inference.infer_shapes(ir.to_proto(model), data_prop=True)
+    proto = ir.to_proto(model)
+    del model  # with the weights as they were read
+    prepared = _with_shapes(proto)
     prepared.ir_version = max(prepared.ir_version, _MIN_IR_VERSION)
     return Model(
         path=path,
@@ -168,6 +171,21 @@ def _raise_opset(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         if tensor.name in outside:
             tensor.CopyFrom(outside[tensor.name])  # up to onnx 1.18 the converter forgets where the values are
     return raised
+
+
+def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with all shapes that ONNX infers. Its large weights are laid aside, since inference copies all it gets
+    several times; `proto` is without them afterwards."""
+    weights = {}
+    for tensor in proto.graph.initializer:
+        if len(tensor.raw_data) > SMALL_BYTES:
+            weights[tensor.name] = tensor.raw_data
+            tensor.ClearField("raw_data")
+    inferred = shape_inference.infer_shapes(proto, data_prop=True)
+    for tensor in inferred.graph.initializer:
+        if tensor.name in weights:
+            tensor.raw_data = weights.pop(tensor.name)
+    return inferred
 
 
 def _opset(proto: onnx.ModelProto) -> int:

@@ -33,7 +33,7 @@ def infer_shapes(model: Model, inputs: Mapping[str, Shape]) -> dict[str, Shape]:
     for tensor in model.proto.graph.initializer:
         types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
         if prod(tensor.dims) <= _SMALL:
-            values[tensor.name] = numpy_helper.to_array(tensor, str(model.path.parent))
+            values[tensor.name] = numpy_helper.to_array(tensor, str(model.external.folder))
     for node in model.proto.graph.node:
         types.update(_output_types(node, types, values, model))
         values.update(_output_values(node, types, values, model.opset))
