@@ -17,8 +17,9 @@ from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.calibrators.table.store import save_table
-from trt_ptq.calibrators.table.table import derive_table
+from trt_ptq.calibrators.table.table import CalibrationTable, derive_table
 from trt_ptq.collect.collector import Nonfinite, collect
+from trt_ptq.collect.magnitudes import known_amax, measure_amax
 from trt_ptq.data.audit import AuditedSource, HeldOutSource
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.shapes import ShapeWatch, profiles_from_shapes
@@ -26,14 +27,15 @@ from trt_ptq.data.split import split_source
 from trt_ptq.engines.build import build_engine
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
-from trt_ptq.graph.half import to_float16
+from trt_ptq.graph.float16_range import KeptNode
+from trt_ptq.graph.half import HighPrecision, halve, to_float16
 from trt_ptq.graph.model import Model, model_size_bytes
-from trt_ptq.graph.qdq import insert_qdq
+from trt_ptq.graph.qdq import QdqModel, insert_qdq
 from trt_ptq.graph.save import save_model
 from trt_ptq.graph.taps import choose_taps
 from trt_ptq.report.folder import check_folder, remove_last_run
 from trt_ptq.report.html import render_html
-from trt_ptq.report.rows import range_warnings, tensor_rows
+from trt_ptq.report.rows import kept_warnings, range_warnings, tensor_rows
 from trt_ptq.report.schema import Judged, Report, write_report
 from trt_ptq.version import __version__
 
@@ -44,7 +46,7 @@ class QuantizeJob:
 
     `test` is compared on; without it, one batch in five of `source` is held out for that. `data_name` is what the
     report calls the data. `evaluate(run)` returns metrics, `eval_name` names it in messages; without it, fidelity is
-    judged. `profiles` are taken from the data when empty.
+    judged. `profiles` are taken from the data when empty. `high_precision` is that of what is not INT8.
     """
 
     model: Model
@@ -57,6 +59,7 @@ class QuantizeJob:
     nonfinite: Nonfinite = "refuse"
     profiles: dict[str, ShapeProfile] = field(default_factory=dict)
     backend: str = "auto"
+    high_precision: HighPrecision = "fp16"
     evaluate: Evaluate | None = None
     eval_name: str = ""
     max_drop: float = EXCELLENT_BELOW
@@ -89,16 +92,12 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     rows = tensor_rows(statistics, table)
     warnings = audited.findings() + range_warnings(statistics, table, job.method.name)
 
-    qdq = insert_qdq(job.model, table)
+    amax = known_amax(measure_amax(job.model, calibration), statistics)
+    qdq, kept, high_precision = _convert(job, table, amax, warnings)
     files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}
     save_model(qdq.model, files["int8"])
-    try:
-        half = job.out / "model.fp16.onnx"
-        save_model(to_float16(job.model), half)
-        files["fp16"] = half
-    except ModelError as error:
-        warnings.append(str(error))
-
+    files["fp16"] = job.out / "model.fp16.onnx"
+    save_model(to_float16(job.model, amax), files["fp16"])
     runnable = _runnable(files, warnings)
     comparisons = _compare(job, runnable, HeldOutSource(held_out, audited), warnings)
     metrics = _evaluate(job, runnable, warnings)
@@ -116,6 +115,8 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
         method=job.method.name,
         tensors=rows,
         nodes=list(qdq.nodes),
+        high_precision=high_precision,
+        kept=kept,
         models=[
             Judged(
                 precision=precision,
@@ -148,6 +149,22 @@ def _measure(job: QuantizeJob, calibration: BatchSource) -> tuple[Statistics, di
     save_statistics(statistics, job.out / "stats.safetensors")
     profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
     return statistics, profiles
+
+
+def _convert(
+    job: QuantizeJob, table: CalibrationTable, amax: dict[str, float], warnings: list[str]
+) -> tuple[QdqModel, list[KeptNode], HighPrecision]:
+    """The Q/DQ model, the nodes of it that stay FP32 in an FP16 rest, and what that rest is at last."""
+    qdq = insert_qdq(job.model, table)
+    if job.high_precision == "fp32":
+        return qdq, [], "fp32"
+    try:
+        half = halve(qdq.model, amax)
+    except ModelError as error:
+        warnings.append(f"what is not INT8 stays in FP32: {error}")
+        return insert_qdq(job.model, table), [], "fp32"
+    warnings += kept_warnings(half.kept)
+    return QdqModel(half.model, qdq.nodes), list(half.kept), "fp16"
 
 
 def _runnable(files: dict[Precision, Path], warnings: list[str]) -> dict[Precision, Path]:

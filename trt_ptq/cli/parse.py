@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.collect.collector import Nonfinite
+from trt_ptq.graph.half import HighPrecision
 
 
 def parse_share(text: str) -> float:
@@ -32,3 +33,16 @@ def parse_nonfinite(text: str) -> Nonfinite:
     if text == "skip":
         return "skip"
     raise UsageError(f"--nonfinite is refuse or skip, not {text!r}")
+
+
+def parse_high_precision(text: str) -> HighPrecision:
+    """What runs that is not INT8.
+
+    Raises:
+        UsageError: neither "fp16" nor "fp32".
+    """
+    if text == "fp16":
+        return "fp16"
+    if text == "fp32":
+        return "fp32"
+    raise UsageError(f"--high-precision is fp16 or fp32, not {text!r}")

@@ -10,7 +10,7 @@ import typer
 from trt_ptq.accuracy.fidelity import worst_output
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.cli import console, options
-from trt_ptq.cli.parse import parse_nonfinite, parse_share
+from trt_ptq.cli.parse import parse_high_precision, parse_nonfinite, parse_share
 from trt_ptq.data.open import open_source
 from trt_ptq.engines.build import check_backend
 from trt_ptq.engines.spec import parse_profiles
@@ -43,6 +43,12 @@ def quantize(
     preprocess: options.Preprocess = None,
     tensors: options.Tensors = ["fused"],
     nonfinite: options.Nonfinite = "refuse",
+    high_precision: Annotated[
+        str,
+        typer.Option(
+            help="What is not INT8: fp16 (fp32 where float16's range does not do, measured and reported) or fp32."
+        ),
+    ] = "fp16",
     shape: options.Shapes = None,
     backend: options.Backend = "auto",
     json: options.Json = False,
@@ -71,6 +77,7 @@ def quantize(
         nonfinite=parse_nonfinite(nonfinite),
         profiles=profiles,
         backend=backend,
+        high_precision=parse_high_precision(high_precision),
         evaluate=load_function(evaluate) if evaluate else None,
         eval_name=evaluate or "",
         max_drop=parse_share(max_drop),
@@ -110,7 +117,8 @@ def _show(report: Report, out: Path) -> None:
     console.print_table(head, rows, f"{report.model}, method {report.method}")
     verdict = report.verdict
     console.say(
-        f"{report.in_int8} of {len(report.nodes)} candidate nodes run in INT8; ranges of {len(report.tensors)} tensors "
+        f"{report.in_int8} of {len(report.nodes)} candidate nodes run in INT8, the rest in {_rest(report)}; "
+        f"ranges of {len(report.tensors)} tensors "
         f"from {report.fingerprint.samples} samples; compared on {report.held_out_samples} held-out samples"
     )
     console.say(
@@ -118,3 +126,8 @@ def _show(report: Report, out: Path) -> None:
         f"{verdict.max_drop:.2%}: {'passed' if verdict.passed else 'FAILED'})"
     )
     console.say(f"results in {out}/: open {out / 'report.html'}")
+
+
+def _rest(report: Report) -> str:
+    kept = f" but for {len(report.kept)} nodes in FP32" if report.kept else ""
+    return report.high_precision.upper() + kept

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from trt_ptq.calibrators.batches import BatchSource, sample_count
+from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.collect.collector import run_session
 from trt_ptq.collect.session import create_session
 from trt_ptq.graph.float16_slots import is_float32
@@ -35,6 +36,12 @@ def measure_amax(model: Model, source: BatchSource, samples: int = ENOUGH) -> di
         if seen >= samples:
             break
     return found
+
+
+def known_amax(measured: dict[str, float], statistics: Statistics) -> dict[str, float]:
+    """`measured`, raised to what `statistics` saw of the same tensors over all data."""
+    seen = {name: tensor.amax for name, tensor in statistics.tensors.items()}
+    return {name: max(value, seen.get(name, value)) for name, value in measured.items()}
 
 
 def _give_amax(graph: ir.Graph) -> list[str]:

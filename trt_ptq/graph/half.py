@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, count
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +16,8 @@ from trt_ptq.graph.float16_slots import Slots, is_float32
 from trt_ptq.graph.lazy import converted
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.opset import raise_opset
+
+HighPrecision = Literal["fp16", "fp32"]  # of what is not INT8
 
 _QDQ_OPSET = 19  # the first with float16 scales
 _HALF, _FULL = ir.DataType.FLOAT16, ir.DataType.FLOAT

@@ -22,15 +22,16 @@ def raise_opset(model: ir.Model, opset: int) -> ir.Model:
     old = model.graph.opset_imports[""]
     if old >= opset:
         return model
-    weights = {
-        name: value.const_value
-        for name, value in model.graph.initializers.items()
-        if value.const_value is not None and value.const_value.nbytes > _SMALL
-    }
-    for name in weights:
-        value = model.graph.initializers.pop(name)
-        value.const_value = None
-        model.graph.inputs.append(value)
+    weights: dict[str, ir.TensorProtocol] = {}
+    for name, value in list(model.graph.initializers.items()):
+        assert value.const_value is not None
+        if value.const_value.nbytes > _SMALL:
+            weights[name] = value.const_value
+            value.const_value = None
+            del model.graph.initializers[name]
+            model.graph.inputs.append(value)
+        elif isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = ir.tensor(value.const_value.numpy(), name=name)
     try:
         proto = version_converter.convert_version(ir.to_proto(model), opset)
     except (RuntimeError, ValueError) as error:

@@ -14,6 +14,8 @@ from trt_ptq.calibrators.errors import StatisticsError
 from trt_ptq.calibrators.files import write_atomic
 from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
 from trt_ptq.engines.manifest import EngineManifest
+from trt_ptq.graph.float16_range import KeptNode
+from trt_ptq.graph.half import HighPrecision
 from trt_ptq.graph.placement import NodePlan
 
 BARS = 64
@@ -53,7 +55,11 @@ class Judged(_Part):
 
 
 class Report(_Part):
-    """One run of `trt-ptq quantize`. `measured` are engines that were run on the GPU; empty where there is none."""
+    """One run of `trt-ptq quantize`.
+
+    `high_precision` is that of what is not INT8, but for the `kept` nodes, which stay in FP32. `measured` are engines
+    that were run on the GPU; empty where there is none.
+    """
 
     tool: str
     model: str
@@ -64,6 +70,8 @@ class Report(_Part):
     method: str
     tensors: list[TensorRow]
     nodes: list[NodePlan]
+    high_precision: HighPrecision = "fp32"
+    kept: list[KeptNode] = []
     models: list[Judged]
     engines: list[EngineManifest]
     measured: list[MeasuredEngine] = []
