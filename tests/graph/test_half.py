@@ -343,6 +343,23 @@ def test_the_rest_of_an_int8_model_is_float16_down_to_the_scales(cnn: Model, tmp
     np.testing.assert_allclose(run(path, feeds), run(full, feeds), atol=0.05)
 
 
+def test_a_weight_with_a_scale_too_fine_for_float16_is_rounded_anew(tmp_path: Path) -> None:
+    """No cast stands between a weight and its convolution, which would then not run in INT8."""
+    kernel = numpy_helper.to_array(weight("w", CHANNELS, CHANNELS, 1, 1)).copy()
+    kernel[3] *= 1e-4
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Mul", ["c", "gain"], ["y"])]
+    gain = numpy_helper.from_array(np.where(np.arange(CHANNELS) == 3, 1e3, 1).astype("f").reshape(-1, 1, 1), "gain")
+    path = write(tmp_path / "m.onnx", nodes, [numpy_helper.from_array(kernel, "w"), gain], [image_input()], ["y"])
+    full, half = (insert_qdq(load_model(path), CalibrationTable({"x": 1.0})).model for _ in range(2))
+    save_model(full, tmp_path / "full.onnx")
+    save_model(halve(half).model, tmp_path / "half.onnx")
+    found = types(onnx.load(tmp_path / "half.onnx"))
+    assert found["w.dequantized.float16"] == TensorProto.FLOAT16
+    feeds = {"x": images(4)}
+    wanted, got = (run(tmp_path / name, feeds)[:, 3] for name in ("full.onnx", "half.onnx"))
+    assert np.abs(got - wanted).max() < 0.01 * np.abs(wanted).max()
+
+
 def test_a_scale_too_fine_for_float16_stays_float32_behind_a_cast(cnn: Model, tmp_path: Path) -> None:
     tiny = CalibrationTable({"x": 1.0, "r1": 1e-4, "f": 4.0})
     path = tmp_path / "int8.onnx"

@@ -1,8 +1,7 @@
 """Which nodes must stay float32 when a model turns to float16, and why.
 
 - Range: a tensor or constant of theirs exceeds float16's range, or is so small that float16 has no precision left.
-- Exactness: numbers made of integers (positions, sizes, masks), until they meet an activation or a weight: float16
-  counts exactly only to 2048. And angles, whose error counts in absolute terms, back to the last weighted node.
+- Exactness: numbers made of integers, and angles; see float16_exactness.py.
 - Operator: ONNX's schema knows no float16 for them, or they have bodies.
 """
 
@@ -15,15 +14,13 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from trt_ptq.graph.float16_slots import Slots, float16_slots, is_float32
+from trt_ptq.graph.float16_exactness import needs_exactness
+from trt_ptq.graph.float16_slots import RETYPING, Slots, float16_slots, is_float32
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 FLOAT16_TINY = float(np.finfo(np.float16).tiny)  # below it, values lose bits
 MARGIN = 4  # between the largest magnitude seen and the end of the range, for data that was not seen
 
-RETYPING = {"Cast", "QuantizeLinear", "DequantizeLinear"}  # take and make what their neighbours want
-_ANGLES = {"Sin", "Cos", "Tan"}
-_WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "Einsum", "RNN", "GRU", "LSTM"}
 _FACTORS = {  # inputs whose relative precision is that of the output
     "Mul": {0, 1},
     "Div": {0, 1},
@@ -60,7 +57,7 @@ def choose_slots(
     `amax` is the largest finite magnitude of every float32 tensor that is no constant; a tensor that it lacks is
     taken to be beyond the range. With None, only constants are judged.
     """
-    exact = _exact(graph)
+    exact = needs_exactness(graph)
     judge = _Range(amax)
     turned: dict[ir.Node, Slots] = {}
     kept: dict[ir.Node, KeptNode] = {}
@@ -160,56 +157,3 @@ def _is_open_end(node: ir.Node, value: ir.Value) -> bool:
         return False
     bound = float(value.const_value.numpy().reshape(-1)[0])
     return bound < 0 if node.inputs[1] is value else bound > 0
-
-
-def _exact(graph: ir.Graph) -> dict[ir.Node, str]:
-    """Nodes whose numbers float16 would spoil without leaving its range, and why."""
-    reasons: dict[ir.Node, str] = {}
-    numbers: set[ir.Value] = set()
-    for node in graph:
-        floats = [value for value in node.inputs if is_float32(value)]
-        if node.op_type == "Cast":
-            source = node.inputs[0]
-            if source in numbers or (source is not None and source.dtype is not None and source.dtype.is_integer()):
-                numbers.update(node.outputs)
-        elif node.op_type in RETYPING or _has_weight(node):
-            continue
-        elif any(one in numbers for one in floats) and all(
-            one in numbers or (one is not None and one.const_value is not None) for one in floats
-        ):
-            numbers.update(node.outputs)
-            reasons[node] = "computed from integers"
-        if node.op_type in _ANGLES:
-            reasons.setdefault(node, "an angle")
-            _trace_back(node, reasons)
-    return reasons
-
-
-def _trace_back(angle: ir.Node, reasons: dict[ir.Node, str]) -> None:
-    """Adds what `angle` is computed by, back to weighted nodes and conversions."""
-    waiting = [angle]
-    while waiting:
-        for value in waiting.pop().inputs:
-            source = value.producer() if is_float32(value) and value is not None else None
-            if source is None or source in reasons or source.op_type in RETYPING or _has_weight(source):
-                continue
-            reasons[source] = "part of an angle"
-            waiting.append(source)
-
-
-def _has_weight(node: ir.Node) -> bool:
-    """Whether a node sums products with a weight; a MatMul over one element (K = 1) only multiplies."""
-    if node.op_type != "MatMul":
-        return node.op_type in _WEIGHTED
-    left = node.inputs[0]
-    by_one = left is not None and left.shape is not None and left.shape[-1] == 1
-    return not by_one and any(map(_is_weight, node.inputs))
-
-
-def _is_weight(value: ir.Value | None) -> bool:
-    if value is None:
-        return False
-    source = value.producer()
-    if source is not None and source.op_type == "DequantizeLinear":
-        value = source.inputs[0]
-    return value is not None and value.const_value is not None
