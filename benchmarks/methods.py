@@ -2,7 +2,8 @@
 
     python -m benchmarks.methods [--json FILE] [--models recogniser magika]
 
-INT8 models run on ONNX Runtime's CPU; engines are built by TensorRT-RTX and not run.
+What is not INT8 is FP16. All run on ONNX Runtime's CPU, with float16 rounded as accuracy/rounding.py tells; engines are
+built by TensorRT-RTX and not run.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from trt_ptq.accuracy.evaluate import evaluate_model
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.table import derive_table
 from trt_ptq.collect.collector import collect
+from trt_ptq.collect.magnitudes import known_amax, measure_amax
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.shapes import ShapeWatch, profiles_from_shapes
 from trt_ptq.data.sources import Loader
 from trt_ptq.engines.build import build_engine
 from trt_ptq.engines.spec import EngineSpec, Precision
-from trt_ptq.graph.half import to_float16
+from trt_ptq.graph.half import halve, to_float16
 from trt_ptq.graph.macs import count_macs, share_in_int8
 from trt_ptq.graph.model import load_model
 from trt_ptq.graph.qdq import insert_qdq
@@ -44,13 +46,15 @@ def measure(name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
     model = load_model(module.model())
     files = {"fp32": folder / "fp32.onnx", "fp16": folder / "fp16.onnx"}
     save_model(model.to_ir(), files["fp32"])
-    save_model(to_float16(model), files["fp16"])
-    source = ShapeWatch(CheckedSource(Loader(name, module.calibration), model.inputs))
+    data = CheckedSource(Loader(name, module.calibration), model.inputs)
+    source = ShapeWatch(data)
     statistics = collect(model, source, choose_taps(model))
+    amax = known_amax(measure_amax(model, data), statistics)
+    save_model(to_float16(model, amax), files["fp16"])
     for method, chosen in METHODS.items():
         files[method] = folder / f"{method}.onnx"
         converted = insert_qdq(model, derive_table(statistics, chosen))
-        save_model(converted.model, files[method])
+        save_model(halve(converted.model, amax).model, files[method])
     metrics = {label: evaluate_model(path, module.evaluate, name) for label, path in files.items()}
     profiles = profiles_from_shapes(source.seen, model.inputs)
     macs = count_macs(model, {label: profile.optimum for label, profile in profiles.items()})

@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 
 from tests.networks import images
-from trt_ptq.calibrators.errors import DataError, OutputError, UsageError
+from trt_ptq.calibrators.errors import DataError, ModelError, OutputError, UsageError
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.statistics.store import load_statistics
 from trt_ptq.calibrators.table.store import load_table
@@ -199,11 +199,32 @@ def test_a_float16_model_without_a_metric_does_not_undo_the_rest(cnn: Model, tmp
 def test_a_float16_model_that_cannot_be_loaded_does_not_undo_the_rest(
     cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trt_ptq.pipeline.to_float16", lambda _model: ir.from_proto(no_kernel()))
+    monkeypatch.setattr("trt_ptq.pipeline.to_float16", lambda _model, _amax: ir.from_proto(no_kernel()))
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     report = quantize(QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path)).report
     assert any(warning.startswith("float16 was not judged: ") for warning in report.warnings)
     assert report.verdict.passed
+
+
+def test_nodes_that_overflow_float16_are_named_and_judged_unspoilt(cnn: Model, tmp_path: Path) -> None:
+    large = ArrayFile(Path("images.npz"), {"x": images(40) * 1e5}, 4)
+    report = quantize(QuantizeJob(cnn, large, "images", METHODS["minmax"], tmp_path)).report
+    assert {"c1", "r1", "c2", "a", "r2"} <= {one.node for one in report.kept}
+    assert any("nodes stay in FP32, beyond float16's range: Conv 'c1' (" in warning for warning in report.warnings)
+    assert all(one.fidelity["y"].cosine > 0.99 for one in report.models if one.fidelity)
+
+
+def test_a_model_whose_opset_cannot_be_raised_keeps_an_fp32_rest_and_says_so(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_model: ir.Model, _opset: int) -> ir.Model:
+        raise ModelError("the model cannot be raised from opset 17 to 19 (no adapter)")
+
+    monkeypatch.setattr("trt_ptq.graph.half.raise_opset", refuse)
+    report = quantize(QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path)).report
+    assert report.high_precision == "fp32"
+    assert "what is not INT8 stays in FP32: the model cannot be raised from opset 17 to 19" in "".join(report.warnings)
+    assert ort.InferenceSession(tmp_path / "model.int8.onnx").run(None, {"x": images(2)})[0].shape == (2, 32)
 
 
 def no_kernel() -> onnx.ModelProto:

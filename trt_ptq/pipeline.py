@@ -16,10 +16,11 @@ from trt_ptq.calibrators.files import write_atomic
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.calibrators.table.store import save_table
-from trt_ptq.calibrators.table.table import derive_table
+from trt_ptq.calibrators.table.table import CalibrationTable, derive_table
 from trt_ptq.collect.collector import collect
 from trt_ptq.collect.convergence import Convergence, all_methods
 from trt_ptq.collect.device import Device, Host
+from trt_ptq.collect.magnitudes import known_amax, measure_amax
 from trt_ptq.collect.measuring import Nonfinite
 from trt_ptq.collect.passes import plan_passes
 from trt_ptq.data.audit import AuditedSource, HeldOutSource
@@ -29,16 +30,17 @@ from trt_ptq.data.split import split_source
 from trt_ptq.engines.build import build_engine
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
-from trt_ptq.graph.half import to_float16
+from trt_ptq.graph.float16_range import KeptNode
+from trt_ptq.graph.half import HighPrecision, halve, to_float16
 from trt_ptq.graph.macs import count_macs, share_in_int8
 from trt_ptq.graph.model import Model, model_size_bytes
 from trt_ptq.graph.placement import QuantizationPlan
-from trt_ptq.graph.qdq import insert_qdq
+from trt_ptq.graph.qdq import QdqModel, insert_qdq
 from trt_ptq.graph.save import save_model
 from trt_ptq.graph.taps import choose_taps
 from trt_ptq.report.folder import check_folder, remove_last_run
 from trt_ptq.report.html import render_html
-from trt_ptq.report.rows import range_warnings, tensor_rows
+from trt_ptq.report.rows import kept_warnings, range_warnings, tensor_rows
 from trt_ptq.report.schema import Judged, Report, write_report
 from trt_ptq.version import __version__
 
@@ -51,6 +53,7 @@ class QuantizeJob:
     report calls the data. `evaluate(run)` returns metrics, `eval_name` names it in messages; without it, fidelity is
     judged. `attention` puts attention's MatMuls into INT8 too. `profiles` are taken from the data when empty. With
     `until_stable`, calibration ends when no range has moved by more (0.01: 1 %) since half as many samples.
+    `high_precision` is that of what is not INT8.
     """
 
     model: Model
@@ -67,6 +70,7 @@ class QuantizeJob:
     until_stable: float | None = None
     profiles: dict[str, ShapeProfile] = field(default_factory=dict)
     backend: str = "auto"
+    high_precision: HighPrecision = "fp16"
     evaluate: Evaluate | None = None
     eval_name: str = ""
     max_drop: float = EXCELLENT_BELOW
@@ -110,17 +114,13 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     if stability and not stability.stable:
         warnings.append(stability.warning)
 
-    qdq = insert_qdq(job.model, table, attention=job.attention)
+    amax = known_amax(measure_amax(job.model, calibration), statistics)
+    qdq, kept, high_precision = _convert(job, table, amax, warnings)
     warnings += [f"{one.op_type} {one.node!r} is left alone: {one.reason}" for one in qdq.plan.left_alone]
     files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}
     save_model(qdq.model, files["int8"])
-    try:
-        half = job.out / "model.fp16.onnx"
-        save_model(to_float16(job.model), half)
-        files["fp16"] = half
-    except ModelError as error:
-        warnings.append(str(error))
-
+    files["fp16"] = job.out / "model.fp16.onnx"
+    save_model(to_float16(job.model, amax), files["fp16"])
     runnable = _runnable(files, warnings)
     comparisons = _compare(job, runnable, HeldOutSource(held_out, audited), warnings)
     metrics = _evaluate(job, runnable, warnings)
@@ -142,6 +142,8 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
         tensors=rows,
         nodes=list(qdq.nodes),
         int8_share_of_macs=_share_in_int8(job, qdq.plan, profiles, warnings),
+        high_precision=high_precision,
+        kept=kept,
         models=[
             Judged(
                 precision=precision,
@@ -176,6 +178,22 @@ def _share_in_int8(
         warnings.append(str(error))
         return None
     return share_in_int8(plan, macs)
+
+
+def _convert(
+    job: QuantizeJob, table: CalibrationTable, amax: dict[str, float], warnings: list[str]
+) -> tuple[QdqModel, list[KeptNode], HighPrecision]:
+    """The Q/DQ model, the nodes of it that stay FP32 in an FP16 rest, and what that rest is at last."""
+    qdq = insert_qdq(job.model, table, attention=job.attention)
+    if job.high_precision == "fp32":
+        return qdq, [], "fp32"
+    try:
+        half = halve(qdq.model, amax)
+    except ModelError as error:
+        warnings.append(f"what is not INT8 stays in FP32: {error}")
+        return insert_qdq(job.model, table, attention=job.attention), [], "fp32"
+    warnings += kept_warnings(half.kept)
+    return QdqModel(half.model, qdq.plan), list(half.kept), "fp16"
 
 
 def _runnable(files: dict[Precision, Path], warnings: list[str]) -> dict[Precision, Path]:

@@ -14,7 +14,7 @@ from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.engines.build import build_engine
 from trt_ptq.engines.manifest import read_manifest
 from trt_ptq.engines.spec import EngineSpec, ShapeProfile, parse_profiles
-from trt_ptq.graph.half import to_float16
+from trt_ptq.graph.half import halve, to_float16
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.qdq import insert_qdq
 from trt_ptq.graph.save import save_model
@@ -27,7 +27,7 @@ def spec_of(model: Model, onnx: Path, **profiles: ShapeProfile) -> EngineSpec:
     return EngineSpec(onnx, onnx.with_suffix(".engine"), "int8", model.identity, profiles or PROFILE)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int8 in fp16"])
 def test_every_precision_builds_and_leaves_a_manifest(cnn: Model, tmp_path: Path, precision: str) -> None:
     path = tmp_path / "converted.onnx"
     models: dict[str, Callable[[], ir.Model]] = {
@@ -35,6 +35,7 @@ def test_every_precision_builds_and_leaves_a_manifest(cnn: Model, tmp_path: Path
         "fp16": lambda: to_float16(cnn),
         "int8": lambda: insert_qdq(cnn, CalibrationTable({"x": 1.0, "r1": 3.0, "f": 4.0})).model,
     }
+    models["int8 in fp16"] = lambda: halve(models["int8"]()).model
     save_model(models[precision](), path)
     built = build_engine(spec_of(cnn, path))
     engine = path.with_suffix(".engine")

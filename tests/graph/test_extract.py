@@ -15,6 +15,7 @@ from trt_ptq.calibrators.batches import Feeds
 from trt_ptq.calibrators.errors import ModelError
 from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.graph.extract import extract_ranges
+from trt_ptq.graph.half import halve
 from trt_ptq.graph.model import load_model
 from trt_ptq.graph.qdq import insert_qdq
 from trt_ptq.graph.save import save_model
@@ -61,6 +62,15 @@ def test_our_own_model_gives_back_the_scales_bit_for_bit(tmp_path: Path) -> None
         "r2": table.scale("r2").tobytes(),
     }
     assert found.widened == ()
+
+
+def test_our_own_model_with_an_fp16_rest_gives_back_the_scales_as_float16_has_them(tmp_path: Path) -> None:
+    table = CalibrationTable({"p1": 1 / 3, "r2": np.pi})
+    save_model(halve(insert_qdq(load_model(TINY), table).model).model, tmp_path / "ours.onnx")
+    found = extract_ranges(tmp_path / "ours.onnx").table
+    assert {name: found.scale(name) for name in found.amax} == {
+        name: np.float32(np.float16(table.scale(name))) for name in table.amax
+    }
 
 
 def test_symmetric_int8_of_onnxruntime_gives_its_scales_bit_for_bit(tmp_path: Path) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import io
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
 from polygraphy.backend.onnxrt import OnnxrtRunner
 from polygraphy.logger import G_LOGGER
 
+from trt_ptq.accuracy.rounding import round_float16
 from trt_ptq.calibrators.batches import Array, Feeds
 from trt_ptq.calibrators.errors import DataError, ModelError
+from trt_ptq.graph.save import save_model
 
 Run = Callable[[Feeds], dict[str, Array]]
 
@@ -36,23 +40,28 @@ def _session(path: Path) -> ort.InferenceSession:
 
 @contextmanager
 def onnx_runner(path: Path) -> Iterator[OnnxrtRunner]:
-    """An active Polygraphy runner for the ONNX file `path`.
+    """An active Polygraphy runner for the ONNX file `path`; float16 tensors are rounded as `round_float16` tells.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
     """
     G_LOGGER.module_severity = G_LOGGER.ERROR
-    runner = OnnxrtRunner(partial(_session, path), name=path.name)
-    try:
-        with _silence():
-            runner.activate()
-    except Exception as error:  # ONNX Runtime and Polygraphy have no common base for their errors
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
-    try:
-        yield runner
-    finally:
-        runner.deactivate()
+    with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
+        try:
+            model = ir.load(path)
+            rounded = Path(folder) / path.name
+            if round_float16(model):
+                save_model(model, rounded)
+            runner = OnnxrtRunner(partial(_session, rounded if rounded.exists() else path), name=path.name)
+            with _silence():
+                runner.activate()
+        except Exception as error:  # onnx_ir, ONNX Runtime and Polygraphy have no common base for their errors
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
+        try:
+            yield runner
+        finally:
+            runner.deactivate()
 
 
 def infer(runner: OnnxrtRunner, feeds: Feeds, origin: str) -> dict[str, Array]:

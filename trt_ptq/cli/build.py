@@ -156,6 +156,8 @@ def build(
         f"{out}: {wanted}, {manifest.size_bytes / 1e6:.2f} MB, built by {manifest.backend} {manifest.backend_version} "
         f"in {manifest.build_seconds:.1f} s" + ("" if manifest.gpu else " without a GPU: it has not been run")
     )
+    if wanted == "fp16":
+        console.warn(options.UNMEASURED)
     if manifest.without_range:
         console.warn(
             f"{len(manifest.without_range)} tensors have no range in {table}; TensorRT may derive some, and runs what "

@@ -77,6 +77,10 @@ Engine = Annotated[Path, typer.Argument(help="An engine file; its manifest (.jso
 AllowOtherModel = Annotated[
     bool, typer.Option("--allow-other-model", help="Use a table or statistics of another model all the same.")
 ]
+UNMEASURED = (
+    "no activation was measured, so those beyond float16's range overflow: "
+    "give --data to qdq, or use `trt-ptq quantize`"
+)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 TrtVersion = Annotated[
     str,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.collect.measuring import Nonfinite
+from trt_ptq.graph.half import HighPrecision
 
 _UNITS = {"MB": 1_000_000, "GB": 1_000_000_000}
 
@@ -72,3 +73,16 @@ def refuse_memory_limit(memory_limit: str | None, device: str) -> None:
     """
     if memory_limit is not None and device != "cpu":
         raise UsageError(f"--memory-limit is for --device cpu, not {device}: there, give smaller batches")
+
+
+def parse_high_precision(text: str) -> HighPrecision:
+    """What runs that is not INT8.
+
+    Raises:
+        UsageError: neither "fp16" nor "fp32".
+    """
+    if text == "fp16":
+        return "fp16"
+    if text == "fp32":
+        return "fp32"
+    raise UsageError(f"--high-precision is fp16 or fp32, not {text!r}")

@@ -12,8 +12,14 @@ import typer
 from trt_ptq.calibrators.errors import ModelError, UsageError
 from trt_ptq.calibrators.files import check_writable
 from trt_ptq.cli import console, options
+from trt_ptq.cli.parse import parse_high_precision
 from trt_ptq.cli.tables import read_table
+from trt_ptq.collect.magnitudes import measure_amax
+from trt_ptq.data.checked import CheckedSource
+from trt_ptq.data.open import open_source
 from trt_ptq.engines.spec import ShapeProfile, parse_profiles
+from trt_ptq.graph.float16_range import KeptNode
+from trt_ptq.graph.half import halve
 from trt_ptq.graph.macs import count_macs, share_in_int8
 from trt_ptq.graph.migration import MigrationReport, Unmatched, migrate_table
 from trt_ptq.graph.model import Model as LoadedModel
@@ -42,16 +48,36 @@ def qdq(
         ),
     ] = None,
     attention: options.Attention = False,
+    high_precision: Annotated[
+        Optional[str],
+        typer.Option(
+            help="What is not INT8: fp16 or fp32; fp16 with --data, which tells where float16 would overflow, else "
+            "fp32.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        Optional[str],
+        typer.Option(
+            help="A few representative inputs, to keep in FP32 what float16 cannot hold (forms: see quantize).",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: options.BatchSize = 8,
+    preprocess: options.Preprocess = None,
     allow_other_model: options.AllowOtherModel = False,
     json: options.Json = False,
 ) -> None:
-    """Make an explicit Q/DQ model for TensorRT 10, 11 and RTX from a float model and a table; no data needed.
+    """Make an explicit Q/DQ model for TensorRT 10, 11 and RTX from a float model and a table.
 
     Tells which names of the table are in the model, which ranges were derived from others, and how much runs in INT8.
 
+    The ranges need no data. To have FP16 beside INT8 rather than FP32, give some with --data.
+
     Example: trt-ptq qdq model.onnx --table calibration.cache -o model.int8.onnx
     """
-    check_writable(out, model, table)
+    precision = parse_high_precision(high_precision or ("fp16" if data else "fp32"))
+    check_writable(out, model, table, *([Path(data)] if data else []))
     loaded = load_model(model)
     check_saveable(out, loaded)
     profiles = parse_profiles(shape or [])
@@ -61,14 +87,34 @@ def qdq(
         ranges.refuse_other_model(loaded.identity, str(table))
     migrated = migrate_table(loaded.to_ir().graph, ranges, str(table))
     result = insert_qdq(loaded, migrated.table, attention=attention)
-    save_model(result.model, out)
+    kept: tuple[KeptNode, ...] = ()
+    if precision == "fp32":
+        save_model(result.model, out)
+    else:
+        amax = None
+        if data is not None:
+            source = open_source(data, loaded.inputs, batch_size, preprocess)
+            amax = measure_amax(loaded, CheckedSource(source, loaded.inputs))
+        half = halve(result.model, amax)
+        save_model(half.model, out)
+        kept = half.kept
+        if amax is None:
+            console.warn(options.UNMEASURED)
     macs, unknown = _count_macs(loaded, profiles)
     share = None if macs is None else share_in_int8(result.plan, macs)
     if json:
-        nodes = [{**asdict(one), "macs": (macs or {}).get(one.node)} for one in result.nodes]
-        document = {"model": str(out), "int8": result.in_int8, "int8_share_of_macs": share, "nodes": nodes}
-        alone = [asdict(one) for one in result.plan.left_alone]
-        console.print_json({**document, "left_alone": alone, "ranges": asdict(migrated.report)})
+        console.print_json(
+            {
+                "model": str(out),
+                "int8": result.in_int8,
+                "int8_share_of_macs": share,
+                "nodes": [{**asdict(one), "macs": (macs or {}).get(one.node)} for one in result.nodes],
+                "left_alone": [asdict(one) for one in result.plan.left_alone],
+                "ranges": asdict(migrated.report),
+                "high_precision": precision,
+                "kept_in_fp32": [asdict(one) for one in kept],
+            }
+        )
         return
     _print_report(migrated.report, table)
     if explain:
@@ -76,10 +122,11 @@ def qdq(
     elif result.in_int8 < len(result.nodes):
         left = [[one.node, one.op_type, one.reason] for one in result.nodes if not one.int8]
         console.print_table(["left in float", "op", "why"], left)
+    _print_rows(["stays in FP32", "op", "why"], [[one.node, one.op_type, one.reason] for one in kept])
     for one in result.plan.left_alone:
         console.warn(f"{one.op_type} {one.node!r} is left alone: {one.reason}")
     console.say(
-        f"{out}: {result.in_int8} of {len(result.nodes)} candidate nodes run in INT8, "
+        f"{out}: {result.in_int8} of {len(result.nodes)} candidate nodes run in INT8, the rest in {precision.upper()}; "
         + (f"share of the multiply-accumulates unknown: {unknown}" if share is None else f"{share:.1%} of the MACs")
     )
 

@@ -10,7 +10,14 @@ import typer
 from trt_ptq.accuracy.fidelity import worst_output
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.cli import console, options
-from trt_ptq.cli.parse import parse_nonfinite, parse_share, parse_size, parse_tolerance, refuse_memory_limit
+from trt_ptq.cli.parse import (
+    parse_high_precision,
+    parse_nonfinite,
+    parse_share,
+    parse_size,
+    parse_tolerance,
+    refuse_memory_limit,
+)
 from trt_ptq.collect.device import open_device
 from trt_ptq.data.open import open_source
 from trt_ptq.engines.build import check_backend
@@ -48,6 +55,12 @@ def quantize(
     memory_limit: options.MemoryLimit = None,
     device: options.Device = "cpu",
     until_stable: options.UntilStable = None,
+    high_precision: Annotated[
+        str,
+        typer.Option(
+            help="What is not INT8: fp16 (fp32 where float16's range does not do, measured and reported) or fp32."
+        ),
+    ] = "fp16",
     shape: options.Shapes = None,
     backend: options.Backend = "auto",
     json: options.Json = False,
@@ -82,6 +95,7 @@ def quantize(
         until_stable=None if until_stable is None else parse_tolerance(until_stable),
         profiles=profiles,
         backend=backend,
+        high_precision=parse_high_precision(high_precision),
         evaluate=load_function(evaluate) if evaluate else None,
         eval_name=evaluate or "",
         max_drop=parse_share(max_drop),
@@ -122,8 +136,8 @@ def _show(report: Report, out: Path) -> None:
     verdict = report.verdict
     passes = f" in {report.passes} passes" if report.passes > 1 else ""
     console.say(
-        f"{report.told_in_int8}; ranges of {len(report.tensors)} tensors from {report.fingerprint.samples} samples"
-        f"{passes}; compared on {report.held_out_samples} held-out samples"
+        f"{report.told_in_int8}, the rest in {_rest(report)}; ranges of {len(report.tensors)} tensors from "
+        f"{report.fingerprint.samples} samples{passes}; compared on {report.held_out_samples} held-out samples"
     )
     if report.stability and report.stability.stable:
         console.say(str(report.stability))
@@ -132,3 +146,8 @@ def _show(report: Report, out: Path) -> None:
         f"{verdict.max_drop:.2%}: {'passed' if verdict.passed else 'FAILED'})"
     )
     console.say(f"results in {out}/: open {out / 'report.html'}")
+
+
+def _rest(report: Report) -> str:
+    kept = f" but for {len(report.kept)} nodes in FP32" if report.kept else ""
+    return report.high_precision.upper() + kept

@@ -11,7 +11,7 @@ from onnx import helper
 
 from trt_ptq.calibrators.batches import Batch, BatchSource
 from trt_ptq.calibrators.errors import DataError, UsageError
-from trt_ptq.collect.session import create_session, model_fails
+from trt_ptq.collect.session import create_session, run_session
 from trt_ptq.collect.shapes import known_shape
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.taps import Taps, with_outputs
@@ -67,10 +67,7 @@ def _sizes(model: Model, tensors: Sequence[str], batch: Batch) -> dict[str, int]
         proto.graph.node.append(helper.make_node("Shape", [name], [f"{name} shape"]))
         proto.graph.output.append(helper.make_tensor_value_info(f"{name} shape", onnx.TensorProto.INT64, None))
     session = create_session(proto, model.external.folder, str(model.path))
-    try:
-        answers = session.run(None, dict(batch.feeds))[len(model.outputs) :]
-    except Exception as error:  # ONNX Runtime has no common base for its errors
-        raise model_fails(batch, error) from error
+    answers = run_session(session, batch)[len(model.outputs) :]
     answered = {name: 2 * _bytes(values[name], tuple(answer)) for name, answer in zip(asked, answers, strict=True)}
     return answered | {name: _bytes(values[name], shape) for name, shape in shapes.items() if shape is not None}
 

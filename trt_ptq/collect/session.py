@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 
-from trt_ptq.calibrators.batches import Batch
+from trt_ptq.calibrators.batches import Array, Batch
 from trt_ptq.calibrators.errors import DataError, ModelError
 
 _QUIET = 3  # errors only
@@ -60,6 +61,19 @@ def model_fails(batch: Batch, error: Exception) -> DataError:
     """What to raise when a session fails on `batch`; ONNX Runtime has no common base for its errors."""
     reason = str(error).strip().splitlines()[0]
     return DataError(f"{batch.origin}: the model fails on this batch: {reason}")
+
+
+def run_session(session: ort.InferenceSession, batch: Batch) -> list[Array]:
+    """All outputs for one batch.
+
+    Raises:
+        DataError: the model fails on it; names the batch.
+    """
+    feeds = {name: np.ascontiguousarray(array) for name, array in batch.feeds.items()}
+    try:
+        return session.run(None, feeds)  # type: ignore[no-any-return]
+    except Exception as error:
+        raise model_fails(batch, error) from error
 
 
 def runtime_version() -> str:

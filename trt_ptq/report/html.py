@@ -30,6 +30,7 @@ def render_html(report: Report) -> str:
         f"<h2>Ranges ({len(report.tensors)} tensors, {escape(report.method)})</h2>" + _ranges(report),
         "<h2>Ranges by the number of samples</h2>" + _trajectory(report),
         f"<h2>Nodes</h2><p>{report.told_in_int8}</p>" + _nodes(report),
+        f"<h2>The rest runs in {report.high_precision.upper()}</h2>" + _kept(report),
     ]
     page = files("trt_ptq.report").joinpath("page.html").read_text(encoding="utf-8")
     return page.replace("{{title}}", escape(report.model)).replace("{{body}}", "\n".join(sections))
@@ -182,3 +183,12 @@ def _nodes(report: Report) -> str:
         for node in report.nodes
     ]
     return _table(["node (by its first output)", "op", "runs in", "why"], rows)
+
+
+def _kept(report: Report) -> str:
+    if not report.kept:
+        return ""
+    rows = [[escape(node.node), node.op_type, node.cause, escape(node.reason)] for node in report.kept]
+    return f"<p>{len(rows)} nodes stay in FP32:</p>" + _table(
+        ["node (by its first output)", "op", "cause", "why"], rows
+    )

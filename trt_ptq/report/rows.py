@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 from trt_ptq.calibrators.table.table import CalibrationTable
+from trt_ptq.graph.float16_range import KeptNode
 from trt_ptq.report.schema import BARS, TensorRow
 
 MUCH_CLIPPED = 0.001
+NAMED = 5
 FAR = 1.25  # a value that far beyond its range is off by a quarter of the range
 
 
@@ -58,6 +62,15 @@ def range_warnings(statistics: Statistics, table: CalibrationTable, method: str)
     if table.unscaled:
         warnings.append(f"always zero, so without a range: {', '.join(table.unscaled)}")
     return warnings
+
+
+def kept_warnings(kept: Sequence[KeptNode]) -> list[str]:
+    """Which nodes stay in FP32 because of float16's range: one sentence, or none."""
+    named = [f"{one.op_type} {one.node!r} ({one.reason})" for one in kept if one.cause == "range"]
+    if not named:
+        return []
+    more = f", and {len(named) - NAMED} more" if len(named) > NAMED else ""
+    return [f"{len(named)} nodes stay in FP32, beyond float16's range: {', '.join(named[:NAMED])}{more}"]
 
 
 def _measured(statistics: Statistics, table: CalibrationTable) -> list[str]:

@@ -15,6 +15,8 @@ from trt_ptq.calibrators.files import write_atomic
 from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
 from trt_ptq.collect.convergence import Stability, Trajectory
 from trt_ptq.engines.manifest import EngineManifest
+from trt_ptq.graph.float16_range import KeptNode
+from trt_ptq.graph.half import HighPrecision
 from trt_ptq.graph.placement import NodePlan
 
 BARS = 64
@@ -58,8 +60,8 @@ class Report(_Part):
 
     `passes` over the data filled the statistics; `trajectory` is how the ranges settled as samples were added,
     `stability` what `--until-stable` made of it. `int8_share_of_macs`: how much of the multiply-accumulates the INT8
-    nodes do, 0 to 1; None where shapes follow from values. `measured` are engines that were run on the GPU, empty where
-    there is none.
+    nodes do, 0 to 1; None where shapes follow from values. `high_precision` is that of what is not INT8, but for the
+    `kept` nodes, which stay in FP32. `measured` are engines that were run on the GPU, empty where there is none.
     """
 
     tool: str
@@ -75,6 +77,8 @@ class Report(_Part):
     tensors: list[TensorRow]
     nodes: list[NodePlan]
     int8_share_of_macs: float | None = None
+    high_precision: HighPrecision = "fp32"
+    kept: list[KeptNode] = []
     models: list[Judged]
     engines: list[EngineManifest]
     measured: list[MeasuredEngine] = []
