@@ -36,8 +36,8 @@ from trt_ptq.graph.taps import choose_taps
 COUNTS = (8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1024, 1448, 2000)
 JUDGED = (8, 32, 128, 512, 2000)
 TOLERANCES = (0.01, 0.02, 0.05)
-MOST = {"recogniser": 2000, "detector": 512, "magika": 2000, "minilm": 2000}  # samples to calibrate with
-TESTED = {"recogniser": 500, "detector": 40, "magika": 800, "minilm": 500}  # samples of the metric
+MOST = {"recogniser": 2000, "detector": 256, "magika": 1000, "minilm": 1000}  # samples to calibrate with
+TESTED = {"recogniser": 500, "detector": 32, "magika": 400, "minilm": 400}  # samples of the metric
 
 
 @dataclass(frozen=True)

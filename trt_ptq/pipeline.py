@@ -29,7 +29,7 @@ from trt_ptq.engines.build import build_engine
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
 from trt_ptq.graph.half import to_float16
-from trt_ptq.graph.model import Model, model_size_bytes
+from trt_ptq.graph.model import Model, TensorSpec, model_size_bytes
 from trt_ptq.graph.qdq import insert_qdq
 from trt_ptq.graph.save import save_model
 from trt_ptq.graph.taps import choose_taps
@@ -96,6 +96,11 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     warnings = audited.findings() + range_warnings(statistics, table, job.method.name)
     if stability and not stability.stable:
         warnings.append(stability.warning)
+    if stability and stability.stable and not job.profiles and any(_open_axes(one) for one in job.model.inputs):
+        warnings.append(
+            f"shape profiles are of the {stability.samples} samples that were read before the ranges were stable: give "
+            "--shape if others are larger"
+        )
 
     qdq = insert_qdq(job.model, table)
     files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}
@@ -160,6 +165,11 @@ def _measure(
     save_statistics(statistics, job.out / "stats.safetensors")
     profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
     return statistics, profiles
+
+
+def _open_axes(one: TensorSpec) -> bool:
+    """Whether more than the number of samples is open in the shape of an input."""
+    return one.shape is None or any(isinstance(axis, str) for axis in one.shape[1:])
 
 
 def _runnable(files: dict[Precision, Path], warnings: list[str]) -> dict[Precision, Path]:
