@@ -3,6 +3,7 @@ PYTHON ?= python3
 USER_VENV := .venv
 DEV_VENV := .venv-dev
 GPU_VENV := .venv-gpu
+PEERS_VENV := .venv-peers
 TRT ?= trt10
 
 .PHONY: help demo test test-fast test-gpu lint bench image clean
@@ -13,9 +14,9 @@ help:
 	@echo "make test-fast  run the tests that take no more than seconds"
 	@echo "make test-gpu   run the tests that need an NVIDIA GPU, with TensorRT 10 (TRT=trt11: 11)"
 	@echo "make lint       ruff, mypy, import-linter and hadolint"
-	@echo "make bench      measure what the README quotes"
+	@echo "make bench      measure what the README quotes, into bench/ (half an hour; nothing else should run)"
 	@echo "make image      build and run the CPU-only image without a Docker engine (root, Debian)"
-	@echo "make clean      remove virtual environments and the demo's results"
+	@echo "make clean      remove virtual environments and results"
 
 $(USER_VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(USER_VENV)
@@ -31,6 +32,11 @@ $(GPU_VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(GPU_VENV)
 	$(GPU_VENV)/bin/python -m pip install --quiet --editable ".[images,rtx,$(TRT)]" "pytest>=8.3" "pytest-timeout>=2.3"
 	touch $@
+
+# modelopt brings another ONNX Runtime. Where it cannot be installed, its rows say so and the rest is measured.
+$(PEERS_VENV)/ready: benchmarks/peers.txt
+	$(PYTHON) -m venv $(PEERS_VENV)
+	-$(PEERS_VENV)/bin/python -m pip install --quiet --requirement benchmarks/peers.txt && touch $@
 
 demo: $(USER_VENV)/ready
 	$(USER_VENV)/bin/python -m benchmarks.demo
@@ -51,11 +57,12 @@ lint: $(DEV_VENV)/ready
 	$(DEV_VENV)/bin/lint-imports
 	$(DEV_VENV)/bin/hadolint docker/*.Dockerfile
 
-bench: $(DEV_VENV)/ready
-	$(DEV_VENV)/bin/python -m benchmarks.methods
+bench: $(DEV_VENV)/ready $(PEERS_VENV)/ready
+	$(DEV_VENV)/bin/python -m benchmarks.speed --json bench/speed.json
+	$(DEV_VENV)/bin/python -m benchmarks.methods --json bench/methods.json
 
 image:
 	docker/build-without-engine.sh
 
 clean:
-	rm -rf $(USER_VENV) $(DEV_VENV) $(GPU_VENV) demo
+	rm -rf $(USER_VENV) $(DEV_VENV) $(GPU_VENV) $(PEERS_VENV) demo bench

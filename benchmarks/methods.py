@@ -25,6 +25,7 @@ from trt_ptq.data.sources import Loader
 from trt_ptq.engines.build import build_engine
 from trt_ptq.engines.spec import EngineSpec, Precision
 from trt_ptq.graph.half import to_float16
+from trt_ptq.graph.macs import count_macs, share_in_int8
 from trt_ptq.graph.model import load_model
 from trt_ptq.graph.qdq import insert_qdq
 from trt_ptq.graph.save import save_model
@@ -39,7 +40,7 @@ MODELS: dict[str, ModuleType] = {
 
 
 def measure(name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
-    """Metrics by precision or method, engine sizes in bytes, and how many nodes run in INT8."""
+    """Metrics by precision or method, engine sizes in bytes, and how much runs in INT8."""
     model = load_model(module.model())
     files = {"fp32": folder / "fp32.onnx", "fp16": folder / "fp16.onnx"}
     save_model(model.to_ir(), files["fp32"])
@@ -52,6 +53,7 @@ def measure(name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
         save_model(converted.model, files[method])
     metrics = {label: evaluate_model(path, module.evaluate, name) for label, path in files.items()}
     profiles = profiles_from_shapes(source.seen, model.inputs)
+    macs = count_macs(model, {label: profile.optimum for label, profile in profiles.items()})
     engines = {}
     precisions: dict[Precision, str] = {"fp32": "fp32", "fp16": "fp16", "int8": "percentile"}
     for precision, label in precisions.items():
@@ -60,6 +62,7 @@ def measure(name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
     return {
         "samples": statistics.data.samples,
         "int8_nodes": f"{converted.in_int8} of {len(converted.nodes)}",
+        "int8_share_of_macs": share_in_int8(converted.plan, macs),
         "metrics": metrics,
         "engine_bytes": engines,
     }

@@ -47,7 +47,8 @@ def test_everything_is_left_in_one_folder(cnn: Model, tmp_path: Path) -> None:
         "report.json",
         "report.html",
     }
-    assert result.report.in_int8 == 4
+    assert result.report.in_int8 == 5
+    assert result.report.int8_share_of_macs == 1
     assert result.engine_error is None
 
 

@@ -14,13 +14,13 @@ from trt_ptq.calibrators.batches import BatchSource, Track, untracked
 from trt_ptq.calibrators.errors import DataError, EngineError, MissingPackageError, ModelError, TrtPtqError
 from trt_ptq.calibrators.files import write_atomic
 from trt_ptq.calibrators.methods import RangeMethod
-from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.calibrators.table.store import save_table
 from trt_ptq.calibrators.table.table import derive_table
 from trt_ptq.collect.collector import collect
 from trt_ptq.collect.convergence import Convergence, all_methods
 from trt_ptq.collect.measuring import Nonfinite
+from trt_ptq.collect.passes import plan_passes
 from trt_ptq.data.audit import AuditedSource, HeldOutSource
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.shapes import ShapeWatch, profiles_from_shapes
@@ -29,7 +29,9 @@ from trt_ptq.engines.build import build_engine
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
 from trt_ptq.graph.half import to_float16
+from trt_ptq.graph.macs import count_macs, share_in_int8
 from trt_ptq.graph.model import Model, TensorSpec, model_size_bytes
+from trt_ptq.graph.placement import QuantizationPlan
 from trt_ptq.graph.qdq import insert_qdq
 from trt_ptq.graph.save import save_model
 from trt_ptq.graph.taps import choose_taps
@@ -46,8 +48,8 @@ class QuantizeJob:
 
     `test` is compared on; without it, one batch in five of `source` is held out for that. `data_name` is what the
     report calls the data. `evaluate(run)` returns metrics, `eval_name` names it in messages; without it, fidelity is
-    judged. `profiles` are taken from the data when empty. With `until_stable`, calibration ends when no range has moved
-    by more (0.01: 1 %) since half as many samples.
+    judged. `attention` puts attention's MatMuls into INT8 too. `profiles` are taken from the data when empty. With
+    `until_stable`, calibration ends when no range has moved by more (0.01: 1 %) since half as many samples.
     """
 
     model: Model
@@ -57,7 +59,9 @@ class QuantizeJob:
     out: Path
     test: BatchSource | None = None
     tensors: tuple[str, ...] = ("fused",)
+    attention: bool = False
     nonfinite: Nonfinite = "refuse"
+    memory_limit: int | None = None  # bytes
     until_stable: float | None = None
     profiles: dict[str, ShapeProfile] = field(default_factory=dict)
     backend: str = "auto"
@@ -82,11 +86,16 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     Raises:
         TrtPtqError: bad input, before or while it is used; what was finished by then stays.
     """
-    check_folder(job.out, job.model.path)
+    check_folder(job.out, job.model.path, job.model.external.files)
     calibration, held_out = (_checked(job, part) for part in split_source(job.source, job.test))
     audited = AuditedSource(calibration)
+    taps = choose_taps(job.model, job.tensors, job.attention)
+    passes = plan_passes(job.model, taps, audited, job.memory_limit) if job.memory_limit else (taps.tensors,)
+    watched = ShapeWatch(audited)
     convergence = Convergence(all_methods(job.method), job.until_stable)
-    statistics, profiles = _measure(job, audited, convergence)
+    statistics = collect(job.model, watched, taps, job.nonfinite, job.track, passes, convergence=convergence)
+    save_statistics(statistics, job.out / "stats.safetensors")
+    profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
     stability = None if job.until_stable is None else convergence.stability()
     remove_last_run(job.out)
     table = derive_table(statistics, job.method)
@@ -102,7 +111,8 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
             "--shape if others are larger"
         )
 
-    qdq = insert_qdq(job.model, table)
+    qdq = insert_qdq(job.model, table, attention=job.attention)
+    warnings += [f"{one.op_type} {one.node!r} is left alone: {one.reason}" for one in qdq.plan.left_alone]
     files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}
     save_model(qdq.model, files["int8"])
     try:
@@ -125,12 +135,14 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
         identity=job.model.identity,
         data=job.data_name,
         fingerprint=statistics.data,
+        passes=len(passes),
         trajectory=convergence.trajectory(),
         stability=stability,
         held_out_samples=int8.samples,
         method=job.method.name,
         tensors=rows,
         nodes=list(qdq.nodes),
+        int8_share_of_macs=_share_in_int8(job, qdq.plan, profiles, warnings),
         models=[
             Judged(
                 precision=precision,
@@ -155,16 +167,16 @@ def _checked(job: QuantizeJob, source: BatchSource) -> BatchSource:
     return CheckedSource(source, job.model.inputs, allow_nonfinite=job.nonfinite == "skip")
 
 
-def _measure(
-    job: QuantizeJob, calibration: BatchSource, convergence: Convergence
-) -> tuple[Statistics, dict[str, ShapeProfile]]:
-    """Statistics (also saved) and shape profiles."""
-    taps = choose_taps(job.model, job.tensors)
-    watched = ShapeWatch(calibration)
-    statistics = collect(job.model, watched, taps, job.nonfinite, job.track, convergence=convergence)
-    save_statistics(statistics, job.out / "stats.safetensors")
-    profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
-    return statistics, profiles
+def _share_in_int8(
+    job: QuantizeJob, plan: QuantizationPlan, profiles: dict[str, ShapeProfile], warnings: list[str]
+) -> float | None:
+    """How much of the arithmetic runs in INT8, at the shapes the engine is tuned for; None, and told, if unknown."""
+    try:
+        macs = count_macs(job.model, {name: profile.optimum for name, profile in profiles.items()})
+    except ModelError as error:
+        warnings.append(str(error))
+        return None
+    return share_in_int8(plan, macs)
 
 
 def _open_axes(one: TensorSpec) -> bool:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 LEVELS = 127
 _TIE = 1e-9  # nats: divergences closer than this are equal but for rounding
+_ROUNDING = 1e-10  # nats: more than the sums of a divergence lose (4096 additions of up to 44 nats, in float64)
+_STRIDE = 64  # bins between the candidates that bound the least divergence from above
 
 
 @dataclass(frozen=True)
@@ -61,28 +63,33 @@ def without_gaps(histogram: Histogram) -> npt.NDArray[np.float64]:
 
 
 @compiled
-def divergence(mass: Array, entropy: Array, candidate: int) -> float:
+def divergence(mass: Array, entropy: Array, candidate: int, ceiling: float) -> float:
     """Total count times the divergence, in nats, of the range that ends in bin `candidate`.
 
     With C_j counts in coarse bin j, made of w_j bins, that is sum_i p_i log p_i - sum_j C_j log(C_j / w_j): O(127)
-    with `mass` and `entropy`, the cumulative sums [bins + 1] of p and of p log p.
+    with `mass` and `entropy`, the cumulative sums [bins + 1] of p and of p log p. No coarse bin adds less than 0 (log
+    sum inequality), so that the sum ends, with infinity, once it exceeds `ceiling`; the last bin, where what is
+    clipped lies, is looked at first.
     """
     total = mass[-1]
     folded = total - mass[candidate]
     result: float = entropy[candidate] + (folded * np.log(folded) if folded > 0 else 0.0)  # 0: less than rounding
+    border = ((LEVELS - 1) * (2 * candidate + 1) + LEVELS - 1) // LEVELS // 2
+    inside = total - mass[border]
+    coarse = inside * np.log(inside / (candidate + 1 - border)) if inside > 0 else 0.0
+    # The last coarse bin and those below `start` add result + entropy[start] - entropy[border] - coarse.
+    bound = ceiling + _ROUNDING * total + entropy[border] + coarse
     start = 1
-    for level in range(1, LEVELS + 1):
+    for level in range(1, LEVELS):
+        if result + entropy[start] > bound:
+            return np.inf
         # Bin i lies in coarse bin floor((i + 1/2) * 127 / (candidate + 1/2)): in integers.
         stop = (level * (2 * candidate + 1) + LEVELS - 1) // LEVELS // 2
-        if level == LEVELS:
-            inside = total - mass[start]
-            stop = candidate + 1
-        else:
-            inside = mass[stop] - mass[start]
+        inside = mass[stop] - mass[start]
         if inside > 0:
             result -= inside * np.log(inside / (stop - start))
         start = stop
-    return result
+    return result - coarse
 
 
 @compiled
@@ -100,10 +107,31 @@ def cumulative(counts: Array, last: int) -> tuple[Array, Array]:
 @compiled
 def best_bin(counts: Array, last: int) -> int:
     """The bin whose centre is the best range, among the bins from 127 to `last`."""
+    if last < LEVELS:
+        return last
     mass, entropy = cumulative(counts, last)
-    best, least = last, np.inf
+    ceiling = np.inf
+    for candidate in range(last, LEVELS - 1, -_STRIDE):
+        ceiling = min(ceiling, divergence(mass, entropy, candidate, ceiling))
+    best = widest_best(mass, entropy, last, ceiling + 2 * _TIE * mass[-1])
+    return best if best >= 0 else widest_best(mass, entropy, last, np.inf)
+
+
+@compiled
+def widest_best(mass: Array, entropy: Array, last: int, ceiling: float) -> int:
+    """From wide to narrow, the last bin to improve on those before it by more than a tie.
+
+    Bins above `ceiling` are passed over: none of them is the best. They might have kept one within a tie below from
+    counting as an improvement: where that could be, -1.
+    """
+    tie = _TIE * mass[-1]
+    best, least = -1, np.inf
     for candidate in range(last, LEVELS - 1, -1):
-        lost = divergence(mass, entropy, candidate)
-        if lost < least - _TIE * mass[-1]:
+        lost = divergence(mass, entropy, candidate, min(ceiling, least))
+        if lost > ceiling:
+            continue
+        if best < 0 and lost > ceiling - tie:
+            return -1
+        if lost < least - tie:
             best, least = candidate, lost
     return best

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from trt_ptq.calibrators.batches import Array
 
 LEVELS = 127
+_TIE = 1e-12  # relative: errors closer than this are equal but for rounding
+_ROUNDING = 4e-12  # more than the moments lose (4096 additions in float64), relative to counts * bins**2
+_STRIDE = 64  # bins between the edges that bound the least error from above
 _FIRST = 64  # bins: below half a bin a level the histogram says nothing of the rounding error
 
 
@@ -38,42 +41,78 @@ class Mse:
 
 
 @compiled
-def squared_error(counts: Array, moments: Array, edge: int) -> float:
+def squared_error(counts: Array, moments: Array, edge: int, ceiling: float) -> float:
     """Sum of squared errors, in bins squared, when [0, edge] is quantized to 127 levels and the rest clipped.
 
-    `moments` [3, n + 1] are the integrals of 1, x, x**2 times the density up to each bin edge.
+    `moments` [3, n + 1] are the integrals of 1, x, x**2 times the density up to each bin edge. No level adds less
+    than 0, so that the sum ends, with infinity, once it exceeds `ceiling`; the last level, where what is clipped
+    lies, is looked at first.
     """
     step = edge / LEVELS
-    error = 0.0
-    below0 = below1 = below2 = 0.0
     last = counts.size
-    for level in range(LEVELS + 1):
-        if level < LEVELS:
-            x = (level + 0.5) * step
-            i = int(x)
-            upto0 = moments[0, i] + counts[i] * (x - i)
-            upto1 = moments[1, i] + counts[i] * (x * x - i * i) / 2
-            upto2 = moments[2, i] + counts[i] * (x * x * x - float(i) * i * i) / 3
-        else:
-            upto0, upto1, upto2 = moments[0, last], moments[1, last], moments[2, last]
-        value = level * step
-        error += (upto2 - below2) - 2 * value * (upto1 - below1) + value * value * (upto0 - below0)
-        below0, below1, below2 = upto0, upto1, upto2
-    return error
+    border = _moments_below(counts, moments, (LEVELS - 0.5) * step)
+    clipped = _level_error(LEVELS * step, border, (moments[0, last], moments[1, last], moments[2, last]))
+    bound = ceiling + _ROUNDING * moments[0, last] * float(last) ** 2 - clipped
+    error = 0.0
+    below = (0.0, 0.0, 0.0)
+    for level in range(LEVELS):
+        if error > bound:
+            return np.inf
+        upto = _moments_below(counts, moments, (level + 0.5) * step)
+        error += _level_error(level * step, below, upto)
+        below = upto
+    return error + clipped
+
+
+@compiled
+def _moments_below(counts: Array, moments: Array, x: float) -> tuple[float, float, float]:
+    """The integrals of 1, x, x**2 times the density up to `x`."""
+    i = int(x)
+    return (
+        moments[0, i] + counts[i] * (x - i),
+        moments[1, i] + counts[i] * (x * x - i * i) / 2,
+        moments[2, i] + counts[i] * (x * x * x - float(i) * i * i) / 3,
+    )
+
+
+@compiled
+def _level_error(value: float, below: tuple[float, float, float], upto: tuple[float, float, float]) -> float:
+    """The squared error of taking all between two borders as `value`."""
+    return (upto[2] - below[2]) - 2 * value * (upto[1] - below[1]) + value * value * (upto[0] - below[0])
 
 
 @compiled
 def best_edge(counts: Array, last: int) -> int:
     """The bin edge, up to the end of bin `last`, with the least squared error; of equal ones the widest."""
+    if last + 1 < _FIRST:
+        return last + 1
     moments = np.zeros((3, counts.size + 1))
     for i in range(counts.size):
         count = counts[i]
         moments[0, i + 1] = moments[0, i] + count
         moments[1, i + 1] = moments[1, i] + count * (i + 0.5)
         moments[2, i + 1] = moments[2, i] + count * (i * (i + 1) + 1 / 3)
-    best, least = last + 1, np.inf
+    ceiling = np.inf
+    for edge in range(last + 1, _FIRST - 1, -_STRIDE):
+        ceiling = min(ceiling, squared_error(counts, moments, edge, ceiling))
+    best = widest_best(counts, moments, last, ceiling * (1 + 4 * _TIE))
+    return best if best >= 0 else widest_best(counts, moments, last, np.inf)
+
+
+@compiled
+def widest_best(counts: Array, moments: Array, last: int, ceiling: float) -> int:
+    """From wide to narrow, the last edge to improve on those before it by more than a tie.
+
+    Edges above `ceiling` are passed over: none of them is the best. They might have kept one within a tie below from
+    counting as an improvement: where that could be, -1.
+    """
+    best, least = -1, np.inf
     for edge in range(last + 1, _FIRST - 1, -1):
-        error = squared_error(counts, moments, edge)
-        if error < least * (1 - 1e-12):
+        error = squared_error(counts, moments, edge, min(ceiling, least))
+        if error > ceiling:
+            continue
+        if best < 0 and error > ceiling * (1 - 2 * _TIE):
+            return -1
+        if error < least * (1 - _TIE):
             best, least = edge, error
     return best

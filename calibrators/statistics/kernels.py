@@ -12,92 +12,135 @@ if TYPE_CHECKING:
     from trt_ptq.calibrators.batches import Array
 
 BINS = 4096
+ZEROS = 16  # places that count zeros in turn: in one place each zero would wait for the one before it
 MIN_EXPONENT = -115  # 2**(12 - exponent) must stay a finite float32
 MAX_EXPONENT = 128  # every finite float32 is below 2**128
-_BLOCK = 4096  # values; the range pass leaves a block in cache for the counting pass
+_BLOCK = 4096  # values; indexing leaves a block in cache for counting
 _LANES = 4  # equal neighbours would wait for each other's increment in a single histogram
-_LANE_LIMIT = 2**31 - 1  # what an int32 lane can count
-_INFINITY_BITS = 0x7F800000
+_LANE_LIMIT = 2**30  # values between two flushes of int32 lanes; a multiple of _BLOCK
+_CHUNK = 2**17  # 16-bit values converted at a time
 _ABS_MASK = 0x7FFFFFFF
+_INFINITY_BITS = 0x7F800000
+NO_KEYS = (_ABS_MASK, -_ABS_MASK - 1)  # lowest and highest of no values
 
 
 @compiled
 def accumulate(values: Array, counts: Array, exponent: int) -> Any:
-    """Add float32 `values` [n] to `counts` int64[4096] of |x| over [0, 2**exponent), which grows in place.
+    """Add float32 `values` [n] to `counts` int64 [4096 + 16] over [0, 2**exponent), which grows in place.
 
-    A bin index is |x| * 2**(12 - exponent), truncated: a power of two, so exact.
+    The first 4096 count |x| > 0: a bin index is |x| * 2**(12 - exponent), truncated: a power of two, so exact.
+    The other 16 count zeros, in turn.
 
     Returns:
-        (exponent, zeros, nonfinite, lowest key, highest key): the new exponent, how many values were zero
-        and non-finite, and the range as order-preserving int32 keys (see `from_key`), over finite values.
+        (exponent, nonfinite, lowest key, highest key): the new exponent, how many values were not finite, and
+        the range of the others as order-preserving int32 keys (see `from_key`).
     """
-    lanes = np.zeros((_LANES, BINS), np.int32)
-    finite = np.empty(_BLOCK, np.float32)
-    index = np.empty(_BLOCK, np.int32)
-    zeros = nonfinite = pending = 0
+    few = values.size <= _BLOCK
+    lanes = np.zeros((0 if few else _LANES, BINS + ZEROS), np.int32)
+    index = np.empty(min(values.size, _BLOCK), np.int32)
+    nonfinite = 0
     lowest = np.int32(_ABS_MASK)
     highest = np.int32(-_ABS_MASK - 1)
+    scale = np.float32(2.0 ** (12 - exponent))
     for start in range(0, values.size, _BLOCK):
         block = values[start : start + _BLOCK]
-        largest = _largest(block)
-        if largest >= _INFINITY_BITS:
-            kept = 0
-            for i in range(block.size):
-                if abs(block[i]) < np.inf:
-                    finite[kept] = block[i]
-                    kept += 1
-            nonfinite += block.size - kept
-            block = finite[:kept]
-            largest = _largest(block)
-        bits = block.view(np.int32)
-        block_zeros: Any = np.int32(0)
-        for i in range(bits.size):  # sign and magnitude order like two's complement once negatives are flipped
-            word = bits[i]
-            key = word ^ ((word >> np.int32(31)) & np.int32(_ABS_MASK))
-            lowest = min(lowest, key)
-            highest = max(highest, key)
-            block_zeros += np.int32((word & np.int32(_ABS_MASK)) == 0)
-        zeros += block_zeros
-
-        needed: Any = max(np.int64(largest >> 23) - 126, MIN_EXPONENT)
-        if needed > exponent or pending + _BLOCK > _LANE_LIMIT:
-            _flush(lanes, counts)
-            pending = 0
+        low, high = _index(block, scale, index)
+        if max(high, ~low) >= _INFINITY_BITS:
+            finite = block[np.isfinite(block)]
+            nonfinite += block.size - finite.size
+            block = finite
+            low, high = _index(block, scale, index)
+        lowest = min(lowest, low)
+        highest = max(highest, high)
+        # Magnitudes of floats order like their bits.
+        needed: Any = np.int64(max(high, ~low, np.int32(0)) >> np.int32(23)) - 126
         if needed > exponent:
+            _flush(lanes, counts)
             fold(counts, needed - exponent)
             exponent = needed
-        scale = np.float32(2.0 ** (12 - exponent))
-        for i in range(block.size):
-            index[i] = np.int32(abs(block[i]) * scale)
-        for i in range(block.size):
-            lanes[np.uint32(i & 3), np.uint32(index[i])] += 1
-        pending += block.size
+            scale = np.float32(2.0 ** (12 - exponent))
+            _index(block, scale, index)
+        if few:
+            for i in range(block.size):
+                counts[np.uint32(index[i])] += 1
+        else:
+            for i in range(block.size):
+                lanes[np.uint32(i & (_LANES - 1)), np.uint32(index[i])] += 1
+        if (start + _BLOCK) % _LANE_LIMIT == 0:
+            _flush(lanes, counts)
     _flush(lanes, counts)
-    return exponent, zeros, nonfinite, lowest, highest
+    return exponent, nonfinite, lowest, highest
 
 
 @compiled
-def _largest(block: Array) -> Any:
-    """Bits of the largest magnitude: magnitudes of floats order like their bits, NaN above infinity."""
-    bits = block.view(np.int32)
-    largest = np.int32(0)
+def accumulate_half(bits: Array, bfloat: bool, counts: Array, exponent: int) -> Any:
+    """`accumulate` for uint16 `bits` [n] of bfloat16 or, unless `bfloat`, float16 values."""
+    values = np.empty(min(bits.size, _CHUNK), np.float32)
+    nonfinite = 0
+    lowest = np.int32(_ABS_MASK)
+    highest = np.int32(-_ABS_MASK - 1)
+    for start in range(0, bits.size, _CHUNK):
+        chunk = bits[start : start + _CHUNK]
+        _to_float32(chunk, bfloat, values.view(np.uint32))
+        exponent, dropped, low, high = accumulate(values[: chunk.size], counts, exponent)
+        nonfinite += dropped
+        lowest = min(lowest, low)
+        highest = max(highest, high)
+    return exponent, nonfinite, lowest, highest
+
+
+@compiled
+def _to_float32(bits: Array, bfloat: bool, out: Array) -> None:
+    """The uint32 bits of the float32 with the same value: exact."""
+    if bfloat:
+        for i in range(bits.size):
+            out[i] = np.uint32(bits[i]) << np.uint32(16)
+        return
     for i in range(bits.size):
-        largest = max(largest, bits[i] & np.int32(_ABS_MASK))
-    return largest
+        magnitude = np.uint32(bits[i]) & np.uint32(0x7FFF)
+        word = (magnitude << np.uint32(13)) + np.uint32((127 - 15) << 23)
+        if magnitude >= np.uint32(0x7C00):  # infinity and NaN
+            word |= np.uint32(_INFINITY_BITS)
+        if magnitude < np.uint32(0x0400):  # zero and subnormal: an integer times 2**-24
+            word = np.float32(np.float32(np.int32(magnitude)) * np.float32(2.0**-24)).view(np.uint32)
+        out[i] = word | (np.uint32(bits[i]) & np.uint32(0x8000)) << np.uint32(16)
+
+
+@compiled
+def _index(block: Array, scale: Any, index: Array) -> Any:
+    """Write the place of each value in `counts` to `index`; returns the lowest and the highest key.
+
+    Values beyond the range get a place of no meaning.
+    """
+    signed = block.view(np.int32)
+    unsigned = block.view(np.uint32)
+    least = np.int32(_ABS_MASK)
+    most = np.int32(-_ABS_MASK - 1)
+    furthest = np.uint32(0)  # the largest negative, if any is
+    for i in range(block.size):
+        least = min(least, signed[i])
+        most = max(most, signed[i])
+        furthest = max(furthest, unsigned[i])
+        magnitude = abs(block[i])
+        spare = np.int32(BINS) + ((np.int32(i) >> np.int32(2)) & np.int32(ZEROS - 1))
+        index[i] = spare if magnitude == np.float32(0) else np.int32(magnitude * scale)
+    lowest = least if furthest <= np.uint32(_ABS_MASK) else np.int32(furthest) ^ np.int32(_ABS_MASK)
+    highest = most if most >= 0 else least ^ np.int32(_ABS_MASK)
+    return lowest, highest
 
 
 @compiled
 def _flush(lanes: Array, counts: Array) -> None:
     """Move the counts of all lanes to `counts`."""
-    for lane in range(lanes.shape[0]):
-        for i in range(BINS):
-            counts[i] += lanes[lane, i]
-            lanes[lane, i] = 0
+    if lanes.size:
+        for i in range(lanes.shape[1]):
+            counts[i] += np.int64(lanes[0, i]) + np.int64(lanes[1, i]) + np.int64(lanes[2, i]) + np.int64(lanes[3, i])
+        lanes[:] = 0
 
 
 @compiled
 def fold(counts: Array, steps: int) -> None:
-    """Widen the range of `counts` [4096] by 2**steps in place: neighbours are added in pairs, `steps` times."""
+    """Widen the range of `counts` [4096 or more] by 2**steps in place: bins are added in pairs, `steps` times."""
     shift = min(steps, 12)
     if shift <= 0:
         return

@@ -9,7 +9,15 @@ import numpy.typing as npt
 
 from trt_ptq.calibrators.batches import Array
 from trt_ptq.calibrators.statistics.histogram import Histogram
-from trt_ptq.calibrators.statistics.kernels import BINS, MIN_EXPONENT, accumulate, from_key
+from trt_ptq.calibrators.statistics.kernels import (
+    BINS,
+    MIN_EXPONENT,
+    NO_KEYS,
+    ZEROS,
+    accumulate,
+    accumulate_half,
+    from_key,
+)
 
 
 @dataclass(frozen=True)
@@ -59,33 +67,49 @@ class TensorAccumulator:
     """Takes arrays in any order and batch size; `statistics()` may be asked at any time."""
 
     def __init__(self) -> None:
-        self._counts: npt.NDArray[np.int64] = np.zeros(BINS, np.int64)
+        self._counts: npt.NDArray[np.int64] = np.zeros(BINS + ZEROS, np.int64)
         self._exponent = MIN_EXPONENT
-        self._finite = self._zeros = self._nonfinite = 0
-        self._minimum = np.inf
-        self._maximum = -np.inf
+        self._finite = self._nonfinite = 0
+        self._lowest, self._highest = NO_KEYS
 
     def update(self, values: Array) -> int:
-        """Add floating-point `values` of any shape (rounded to float32); returns how many were not finite."""
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, and counted so
-            flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-        self._exponent, zeros, nonfinite, lowest, highest = accumulate(flat, self._counts, self._exponent)
-        finite = flat.size - nonfinite
-        self._finite += finite
-        self._zeros += zeros
+        """Add `values` of any shape and type (rounded to float32); returns how many were not finite.
+
+        float32, float16 and bfloat16 (of ml_dtypes) are read where they lie if they are contiguous.
+        """
+        if values.dtype == np.float32:
+            found = accumulate(_flat(values, np.float32), self._counts, self._exponent)
+        elif values.dtype == np.float16:
+            found = accumulate_half(_flat(values, np.float16).view(np.uint16), False, self._counts, self._exponent)
+        elif values.dtype.name == "bfloat16":
+            found = accumulate_half(
+                _flat(values, values.dtype.newbyteorder("=")).view(np.uint16), True, self._counts, self._exponent
+            )
+        else:
+            with np.errstate(over="ignore"):  # beyond float32 is infinite, and counted so
+                found = accumulate(_flat(values, np.float32), self._counts, self._exponent)
+        self._exponent, nonfinite, lowest, highest = found
+        self._finite += values.size - nonfinite
         self._nonfinite += nonfinite
-        if finite:
-            self._minimum = min(self._minimum, float(from_key(lowest)))
-            self._maximum = max(self._maximum, float(from_key(highest)))
+        self._lowest = min(self._lowest, lowest)
+        self._highest = max(self._highest, highest)
         return int(nonfinite)
 
     def statistics(self) -> TensorStatistics:
         """What has been seen so far."""
+        counts = self._counts[:BINS].copy()
+        zeros = int(self._counts[BINS:].sum())
+        counts[0] += zeros
         return TensorStatistics(
             count=self._finite,
-            zeros=self._zeros,
+            zeros=zeros,
             nonfinite=self._nonfinite,
-            minimum=self._minimum if self._finite else 0.0,
-            maximum=self._maximum if self._finite else 0.0,
-            histogram=Histogram(int(self._exponent), self._counts.copy()),
+            minimum=float(from_key(self._lowest)) if self._finite else 0.0,
+            maximum=float(from_key(self._highest)) if self._finite else 0.0,
+            histogram=Histogram(int(self._exponent), counts),
         )
+
+
+def _flat(values: Array, dtype: npt.DTypeLike) -> Array:
+    """All values in one row, in the machine's byte order."""
+    return np.ascontiguousarray(values, dtype).reshape(-1)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.collect.test_collector import Given
 from tests.networks import CHANNELS, image_input, images, residual_cnn, weight, write
+from trt_ptq.accuracy import compare
 from trt_ptq.accuracy.compare import compare_models, fidelity_losses
 from trt_ptq.calibrators.errors import DataError, ModelError
 from trt_ptq.graph.model import Model
@@ -32,6 +33,15 @@ def test_a_model_with_other_outputs_is_refused(cnn: Model, tmp_path: Path) -> No
     other = write(tmp_path / "z.onnx", [node], [weight("w", CHANNELS, CHANNELS, 1, 1)], [image_input()], ["z"])
     with pytest.raises(ModelError, match=r"differ in their outputs \(y, z\)"):
         compare_models(cnn.path, [other], Given([images(3)]))
+
+
+def test_large_models_two_at_a_time_compare_as_all_at_once(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [residual_cnn(tmp_path / f"{seed}.onnx", seed=seed) for seed in (1, 2)]
+    at_once = compare_models(cnn.path, others, Given([images(3), images(2)]))
+    monkeypatch.setattr(compare, "_MOST_TOGETHER_BYTES", 0)
+    assert compare_models(cnn.path, others, Given([images(3), images(2)])) == at_once
 
 
 def test_no_batches_is_an_error(cnn: Model) -> None:

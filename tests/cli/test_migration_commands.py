@@ -102,9 +102,10 @@ def test_table_to_qdq_and_back_gives_the_same_scale_bits(run: Run) -> None:
     write_cache("old.cache", p1=1 / 3, r2=np.pi)
     run("qdq", "tiny.onnx", "--table", "old.cache", "-o", "int8.onnx")
     status, out, _ = run("cache", "extract", "int8.onnx", "new.cache", "--trt-version", "8.6.1")
-    assert (status, out) == (0, "new.cache: 2 ranges; 0 weights skipped\n")
+    assert (status, out) == (0, "new.cache: 3 ranges; 0 weights skipped\n")
     old, new = TensorRTCache.read(Path("old.cache")), TensorRTCache.read(Path("new.cache"))
-    assert new.entries == old.entries
+    scales = dict(old.entries)
+    assert dict(new.entries) == scales | {"r1": scales["p1"]}  # r1 -> MaxPool -> p1
     assert new.header == "TRT-8601-EntropyCalibration2"
 
 
@@ -165,3 +166,18 @@ def test_a_damaged_table_gives_one_line_with_its_name(run: Run, name: str) -> No
     assert (status, out) == (2, "")
     assert err.startswith(f"error: {name}: not a")
     assert err.count("\n") == 1
+
+
+def test_qdq_explains_every_candidate_and_how_much_of_the_arithmetic_runs_in_int8(run: Run) -> None:
+    write_cache("old.cache", r1=2.0, r2=3.0)
+    _, out, _ = run("qdq", "tiny.onnx", "--table", "old.cache", "-o", "int8.onnx", "--explain")
+    _, text, _ = run("qdq", "tiny.onnx", "--table", "old.cache", "-o", "int8.onnx", "--json")
+    told = json.loads(text)
+    macs = {one["node"]: one["macs"] for one in told["nodes"] if one["macs"] is not None}
+    in_int8 = sum(macs.get(one["node"], 0) for one in told["nodes"] if one["int8"])
+    assert told["int8_share_of_macs"] == in_int8 / sum(macs.values())
+    assert f"{told['int8_share_of_macs']:.1%} of the MACs" in out
+    for one in told["nodes"]:
+        assert one["op_type"] in out
+    for count in macs.values():
+        assert f"{count:,}" in out

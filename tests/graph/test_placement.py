@@ -9,8 +9,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.networks import CHANNELS, image_input, weight, write
+from trt_ptq.calibrators.errors import UsageError
+from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.graph.model import Model, load_model
 from trt_ptq.graph.placement import QuantizationPlan, plan_quantization
+from trt_ptq.graph.qdq import insert_qdq
 
 
 def plan_of(path: Path) -> QuantizationPlan:
@@ -129,3 +132,51 @@ def test_an_add_that_stretches_an_input_is_no_residual(tmp_path: Path) -> None:
     ]
     path = write(tmp_path / "m.onnx", nodes, [weight("w", CHANNELS, CHANNELS, 1, 1)], [image_input()], ["y"])
     assert plan_of(path).activations == ("x",)
+
+
+def test_a_node_is_kept_in_float_by_choice(cnn: Model) -> None:
+    plan = plan_quantization(cnn.to_ir().graph, keep_float=["c1"])
+    assert reasons(plan) == {"c1": "kept in float by choice"}
+    assert plan.activations == ("r1", "f")
+
+
+def test_the_residual_add_of_a_convolution_that_is_kept_in_float_stays_float_too(cnn: Model) -> None:
+    plan = plan_quantization(cnn.to_ir().graph, keep_float=["c2"])
+    assert reasons(plan) == {"c2": "kept in float by choice", "a": "its convolution 'c2' stays in float"}
+
+
+def test_a_residual_add_alone_can_be_kept_in_float(cnn: Model) -> None:
+    plan = plan_quantization(cnn.to_ir().graph, keep_float=["a"])
+    assert reasons(plan) == {"a": "kept in float by choice"}
+
+
+def test_what_is_kept_in_float_changes_no_candidates(cnn: Model) -> None:
+    graph = cnn.to_ir().graph
+    every = [one.node for one in plan_quantization(graph).nodes]
+    for name in every:
+        assert [one.node for one in plan_quantization(graph, keep_float=[name]).nodes] == every
+
+
+def test_an_unknown_node_to_keep_in_float_is_refused_with_the_nearest(cnn: Model) -> None:
+    with pytest.raises(UsageError, match=r"'c22' cannot be kept in float: .*\(near: 'c2'\)"):
+        plan_quantization(cnn.to_ir().graph, keep_float=["c22"])
+
+
+def test_a_range_measured_before_plans_shared_any_serves_as_well(tmp_path: Path) -> None:
+    """An older table has ranges of its own for the inputs of a Concat, and none for those of an average pool."""
+    nodes = [
+        helper.make_node("Conv", ["x", "wa"], ["a"]),
+        helper.make_node("Conv", ["a", "wb"], ["b"]),
+        helper.make_node("Concat", ["a", "b"], ["c"], axis=1),
+        helper.make_node("Conv", ["c", "wd"], ["d"]),
+        helper.make_node("AveragePool", ["d"], ["p"], kernel_shape=[2, 2]),
+        helper.make_node("Conv", ["p", "wy"], ["y"]),
+    ]
+    weights = [weight("wa", CHANNELS, CHANNELS, 1, 1), weight("wb", CHANNELS, CHANNELS, 1, 1)]
+    weights += [weight("wd", 32, 2 * CHANNELS, 1, 1), weight("wy", 32, 32, 1, 1)]
+    model = load_model(write(tmp_path / "m.onnx", nodes, weights, [image_input()], ["y"]))
+    result = insert_qdq(model, CalibrationTable({"x": 1.0, "a": 2.0, "c": 8.0, "p": 4.0}))
+    assert reasons(result.plan) == {"p": "'d' has no range in the table"}
+    scale = result.model.graph.initializers["a.qdq.scale"].const_value
+    assert scale is not None
+    assert float(scale.numpy()) == pytest.approx(8 / 127)

@@ -38,7 +38,7 @@ def constants(proto: onnx.ModelProto) -> dict[str, Array]:
 def test_every_quantizer_is_symmetric_int8_with_a_positive_scale(converted: onnx.ModelProto) -> None:
     values = constants(converted)
     linear = [node for node in converted.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
-    assert len(linear) == 9  # three pairs for activations, three weights
+    assert len(linear) == 11  # four pairs for activations, three weights
     for node in linear:
         scale, zero_point = values[node.input[1]], values[node.input[2]]
         assert scale.dtype == np.float32
@@ -54,7 +54,7 @@ def test_activation_scales_are_amax_over_127(converted: onnx.ModelProto) -> None
         if node.op_type == "QuantizeLinear"
     }
     assert {name: float(scale) for name, scale in scales.items()} == {
-        name: float(RANGES.scale(name)) for name in ("x", "r1", "f")
+        name: float(RANGES.scale(source)) for name, source in {"x": "x", "r1": "r1", "r2": "f", "f": "f"}.items()
     }
 
 
@@ -97,6 +97,7 @@ def test_a_node_without_a_range_stays_float_and_says_so(cnn: Model) -> None:
     result = insert_qdq(cnn, CalibrationTable({"x": 1.0, "f": 4.0}, unscaled=("r1",)))
     assert {node.node: node.reason for node in result.nodes if not node.int8} == {
         "c2": "'r1' has no usable scale (always zero, or not finite)",
+        "a": "its convolution 'c2' stays in float",
     }
 
 
@@ -182,3 +183,19 @@ def test_a_channel_of_zeros_gets_scale_one() -> None:
 def test_a_nan_in_a_weight_is_refused_by_name() -> None:
     with pytest.raises(ModelError, match="weight 'w' has NaN"):
         quantize_weight(np.array([[np.nan]], np.float32), 0, "w")
+
+
+def test_with_every_node_kept_in_float_the_model_is_the_float_model(cnn: Model, tmp_path: Path) -> None:
+    every = [one.node for one in insert_qdq(cnn, RANGES).nodes]
+    result = insert_qdq(cnn, RANGES, keep_float=every)
+    assert result.in_int8 == 0
+    save_model(result.model, tmp_path / "float.onnx")
+    feeds = {"x": images(4)}
+    exact, same = (ort.InferenceSession(one).run(None, feeds)[0] for one in (cnn.path, tmp_path / "float.onnx"))
+    np.testing.assert_array_equal(exact, same)
+
+
+def test_a_node_kept_in_float_has_a_float_weight(cnn: Model) -> None:
+    constants = insert_qdq(cnn, RANGES, keep_float=["c1"]).model.graph.initializers
+    assert "w1" in constants
+    assert "w1.int8" not in constants

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper
 
-from tests.networks import weight, write
+from tests.networks import CHANNELS, image_input, weight, write
 from trt_ptq.calibrators.errors import ModelError, UsageError
 from trt_ptq.graph.model import Model, load_model
 from trt_ptq.graph.taps import choose_taps, with_outputs
@@ -47,3 +47,18 @@ def test_a_model_that_cannot_be_quantized_says_why(tmp_path: Path) -> None:
 def test_a_tapped_model_has_the_tensors_as_its_outputs(cnn: Model) -> None:
     assert [value.name for value in with_outputs(cnn, ["r1", "c2"]).graph.output] == ["r1", "c2"]
     assert [value.name for value in cnn.proto.graph.output] == ["y"]
+
+
+def test_the_inputs_of_a_concat_share_its_range_and_are_not_measured(tmp_path: Path) -> None:
+    """Even one that a convolution reads: both routes give it the Concat's range."""
+    nodes = [
+        helper.make_node("Conv", ["x", "wa"], ["a"]),
+        helper.make_node("Conv", ["a", "wb"], ["b"]),
+        helper.make_node("Concat", ["a", "b"], ["c"], axis=1),
+        helper.make_node("Conv", ["c", "wy"], ["y"]),
+    ]
+    weights = [weight("wa", CHANNELS, CHANNELS, 1, 1), weight("wb", CHANNELS, CHANNELS, 1, 1)]
+    weights.append(weight("wy", 32, 2 * CHANNELS, 1, 1))
+    taps = choose_taps(load_model(write(tmp_path / "m.onnx", nodes, weights, [image_input()], ["y"])))
+    assert taps.tensors == ("x", "c")
+    assert taps.shares_range == {"a": "c", "b": "c"}

@@ -14,7 +14,9 @@ from trt_ptq.accuracy.fidelity import FidelityMeter, OutputFidelity
 from trt_ptq.accuracy.runner import infer, onnx_runner
 from trt_ptq.calibrators.batches import BatchSource, Track, sample_count, untracked
 from trt_ptq.calibrators.errors import DataError, ModelError
+from trt_ptq.graph.model import model_size_bytes
 
+_MOST_TOGETHER_BYTES = 2**30
 _COMPARABLE = "biuf"  # NumPy's kinds of booleans, integers and floats
 
 
@@ -32,10 +34,14 @@ def compare_models(
 ) -> list[Comparison]:
     """Run `reference` and all `candidates` (ONNX files) over `source`, a batch at a time, on ONNX Runtime's CPU.
 
+    Large models are compared two at a time, so that no third one is in memory; the reference then runs more than once.
+
     Raises:
         ModelError: a model cannot be loaded, or its outputs are not those of the reference.
         DataError: no batches, or a model fails on one.
     """
+    if len(candidates) > 1 and sum(map(model_size_bytes, (reference, *candidates))) > _MOST_TOGETHER_BYTES:
+        return [compare_models(reference, [one], source, track)[0] for one in candidates]
     meters: list[dict[str, FidelityMeter]] = [{} for _ in candidates]
     samples = 0
     with ExitStack() as stack:

@@ -129,7 +129,7 @@ def build(
     profiles = parse_profiles(shape or [])
     loaded = load_model(model)
     check_profiles(profiles, loaded)
-    inputs = [model, *([table] if table else []), *([Path(data)] if data else [])]
+    inputs = [model, *loaded.external.files, *([table] if table else []), *([Path(data)] if data else [])]
     check_writable(out, *inputs)
     if cache is not None:
         check_writable(cache, *inputs, out, manifest_path(out))
@@ -140,7 +140,8 @@ def build(
         served = calibrator_factory(calibrator or "entropy", loaded, batches, cache)
     elif implicit and ranges is not None:
         served = DynamicRanges(ranges) if dynamic_ranges else ranges
-    with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
+    # Beside the engine: there is room for another of its size, and /tmp may be memory.
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".trt-ptq-") as folder:
         converted = Path(folder) / f"{model.stem}.{wanted}.onnx"
         save_model(loaded.to_ir() if served is not None else _convert(loaded, wanted, ranges), converted)
         spec = EngineSpec(converted, out, wanted, loaded.identity, profiles, settings, served)

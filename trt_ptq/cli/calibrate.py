@@ -13,10 +13,11 @@ from trt_ptq.calibrators.files import check_writable
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.cli import console, options
-from trt_ptq.cli.parse import parse_nonfinite, parse_tolerance
+from trt_ptq.cli.parse import parse_nonfinite, parse_size, parse_tolerance
 from trt_ptq.collect.checkpoint import Checkpoint
 from trt_ptq.collect.collector import collect
 from trt_ptq.collect.convergence import Convergence
+from trt_ptq.collect.passes import plan_passes
 from trt_ptq.data.audit import AuditedSource
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.open import open_source
@@ -31,7 +32,9 @@ def calibrate(
     batch_size: options.BatchSize = 8,
     preprocess: options.Preprocess = None,
     tensors: options.Tensors = ["fused"],
+    attention: options.Attention = False,
     nonfinite: options.Nonfinite = "refuse",
+    memory_limit: options.MemoryLimit = None,
     checkpoint: Annotated[
         Optional[Path],
         typer.Option(
@@ -58,16 +61,18 @@ def calibrate(
     policy = parse_nonfinite(nonfinite)
     convergence = _convergence(until_stable, method, percentile)
     loaded = load_model(model)
-    check_writable(out, model, Path(data))
+    inputs = (model, *loaded.external.files, Path(data))
+    check_writable(out, *inputs)
     if checkpoint is not None:
         if checkpoint.resolve() == out.resolve():
             raise UsageError(f"--checkpoint and --out are one file, {out}: name two")
-        check_writable(checkpoint, model, Path(data))
+        check_writable(checkpoint, *inputs)
     kept = None if checkpoint is None else Checkpoint(checkpoint)
-    taps = choose_taps(loaded, tensors)
+    taps = choose_taps(loaded, tensors, attention)
     source = open_source(data, loaded.inputs, batch_size, preprocess)
     audited = AuditedSource(CheckedSource(source, loaded.inputs, allow_nonfinite=policy == "skip"))
-    statistics = collect(loaded, audited, taps, policy, console.track, checkpoint=kept, convergence=convergence)
+    passes = plan_passes(loaded, taps, audited, parse_size(memory_limit)) if memory_limit else (taps.tensors,)
+    statistics = collect(loaded, audited, taps, policy, console.track, passes, checkpoint=kept, convergence=convergence)
     save_statistics(statistics, out)
     if kept is not None:
         kept.remove()
@@ -86,6 +91,7 @@ def calibrate(
                 "statistics": str(out),
                 "tensors": len(statistics.tensors),
                 "data": asdict(statistics.data),
+                "passes": len(passes),
                 "resumed_samples": resumed,
                 "stability": asdict(stability) if stability else None,
                 "warnings": findings,
@@ -94,6 +100,7 @@ def calibrate(
     else:
         console.say(
             f"{out}: {len(statistics.tensors)} tensors over {statistics.data.samples} samples"
+            + (f", in {len(passes)} passes" if memory_limit else "")
             + (f", {resumed} of them from {checkpoint}" if resumed else "")
         )
         if stability and stability.stable:

@@ -18,6 +18,7 @@ from trt_ptq.cli import (
     console,
     doctor,
     inspect,
+    lint,
     merge,
     qdq,
     quantize,
@@ -59,7 +60,7 @@ def root(
     """
 
 
-for command in (quantize, calibrate, merge, table, qdq, build, inspect, bench, compare, report, doctor):
+for command in (quantize, calibrate, merge, table, qdq, lint, build, inspect, bench, compare, report, doctor):
     name = command.__name__.rpartition(".")[2]
     app.command(name)(getattr(command, name))
 app.add_typer(cache.app, name="cache")

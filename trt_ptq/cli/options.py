@@ -34,7 +34,18 @@ Tensors = Annotated[
     list[str],
     typer.Option(help="fused (inputs of INT8 nodes), all (every float activation), or tensor names (repeat)."),
 ]
+Attention = Annotated[
+    bool,
+    typer.Option("--attention", help="INT8 for the MatMuls of attention too, over sequences of up to 512."),
+]
 Nonfinite = Annotated[str, typer.Option(help="NaN and infinity in tensors: refuse, or skip (count and report).")]
+MemoryLimit = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Keep the process below this (800MB, 4GB), if need be by several passes over the data.",
+        show_default=False,
+    ),
+]
 UntilStable = Annotated[
     Optional[str],
     typer.Option(

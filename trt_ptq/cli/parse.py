@@ -5,6 +5,8 @@ from __future__ import annotations
 from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.collect.measuring import Nonfinite
 
+_UNITS = {"MB": 1_000_000, "GB": 1_000_000_000}
+
 
 def parse_share(text: str) -> float:
     """0.01 from "1%" or "0.01".
@@ -44,3 +46,19 @@ def parse_nonfinite(text: str) -> Nonfinite:
     if text == "skip":
         return "skip"
     raise UsageError(f"--nonfinite is refuse or skip, not {text!r}")
+
+
+def parse_size(text: str) -> int:
+    """Bytes from "800MB", "4GB" or "4.5GB".
+
+    Raises:
+        UsageError: no such size.
+    """
+    number, unit = text[:-2], text[-2:].upper()
+    try:
+        size = int(float(number) * _UNITS[unit])
+    except (KeyError, ValueError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise UsageError(f"{text!r} is not a size: write 800MB or 4GB")
+    return size

@@ -10,7 +10,7 @@ import typer
 from trt_ptq.accuracy.fidelity import worst_output
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.cli import console, options
-from trt_ptq.cli.parse import parse_nonfinite, parse_share, parse_tolerance
+from trt_ptq.cli.parse import parse_nonfinite, parse_share, parse_size, parse_tolerance
 from trt_ptq.data.open import open_source
 from trt_ptq.engines.build import check_backend
 from trt_ptq.engines.spec import parse_profiles
@@ -42,7 +42,9 @@ def quantize(
     batch_size: options.BatchSize = 8,
     preprocess: options.Preprocess = None,
     tensors: options.Tensors = ["fused"],
+    attention: options.Attention = False,
     nonfinite: options.Nonfinite = "refuse",
+    memory_limit: options.MemoryLimit = None,
     until_stable: options.UntilStable = None,
     shape: options.Shapes = None,
     backend: options.Backend = "auto",
@@ -69,7 +71,9 @@ def quantize(
         method=range_method(method, percentile),
         out=out,
         tensors=tuple(tensors),
+        attention=attention,
         nonfinite=parse_nonfinite(nonfinite),
+        memory_limit=parse_size(memory_limit) if memory_limit else None,
         until_stable=None if until_stable is None else parse_tolerance(until_stable),
         profiles=profiles,
         backend=backend,
@@ -111,9 +115,10 @@ def _show(report: Report, out: Path) -> None:
     head = ["", *metrics, "SQNR dB", "cosine", "top-1 agreement", "ONNX MB", "engine MB"]
     console.print_table(head, rows, f"{report.model}, method {report.method}")
     verdict = report.verdict
+    passes = f" in {report.passes} passes" if report.passes > 1 else ""
     console.say(
-        f"{report.in_int8} of {len(report.nodes)} candidate nodes run in INT8; ranges of {len(report.tensors)} tensors "
-        f"from {report.fingerprint.samples} samples; compared on {report.held_out_samples} held-out samples"
+        f"{report.told_in_int8}; ranges of {len(report.tensors)} tensors from {report.fingerprint.samples} samples"
+        f"{passes}; compared on {report.held_out_samples} held-out samples"
     )
     if report.stability and report.stability.stable:
         console.say(str(report.stability))

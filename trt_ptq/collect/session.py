@@ -7,7 +7,8 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-from trt_ptq.calibrators.errors import ModelError
+from trt_ptq.calibrators.batches import Batch
+from trt_ptq.calibrators.errors import DataError, ModelError
 
 _QUIET = 3  # errors only
 
@@ -15,9 +16,11 @@ _QUIET = 3  # errors only
 def session_options(threads: int | None = None) -> ort.SessionOptions:
     """Options for `threads` threads, by default one for each core.
 
-    Graph optimisation stays on, and idle workers sleep instead of spinning on the core that counts.
+    Graph optimisation stays on; idle workers sleep instead of spinning on the core that counts; and memory goes back to
+    the system, as the arena of ONNX Runtime takes twice what the tensors need and keeps it.
     """
     options = ort.SessionOptions()
+    options.enable_cpu_mem_arena = False
     options.log_severity_level = _QUIET
     options.intra_op_num_threads = threads or 0
     options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -39,6 +42,12 @@ def create_session(
     except Exception as error:  # ONNX Runtime has no common base for its errors
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{name}: ONNX Runtime cannot load it: {reason}") from error
+
+
+def model_fails(batch: Batch, error: Exception) -> DataError:
+    """What to raise when a session fails on `batch`; ONNX Runtime has no common base for its errors."""
+    reason = str(error).strip().splitlines()[0]
+    return DataError(f"{batch.origin}: the model fails on this batch: {reason}")
 
 
 def runtime_version() -> str:

@@ -8,13 +8,14 @@ import numpy as np
 import onnxruntime as ort
 
 from trt_ptq.calibrators.batches import Array, Batch, Feeds
-from trt_ptq.calibrators.errors import DataError
 from trt_ptq.collect.blocked import create_tapped_session
 from trt_ptq.collect.buffers import HostBuffers
+from trt_ptq.collect.session import model_fails
+from trt_ptq.collect.shapes import Shape, known_shape
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.taps import with_outputs
 
-Shapes = tuple[tuple[int, ...], ...]
+Shapes = tuple[Shape, ...]
 
 
 class TappedModel:
@@ -26,11 +27,13 @@ class TappedModel:
     def __init__(self, model: Model, tensors: Sequence[str], threads: int | None = None) -> None:
         inputs = {one.name for one in model.inputs}
         self._inputs = [name for name in tensors if name in inputs]
-        proto = with_outputs(model, [name for name in tensors if name not in inputs])
-        types = {value.name: value.type.tensor_type.elem_type for value in proto.graph.output}
-        self._session, self._output_of = create_tapped_session(proto, model.path.parent, str(model.path), threads)
-        self._types = {output: types[name] for name, output in self._output_of.items()}
-        self._shapes: dict[Shapes, Shapes] = {}  # of the outputs, by those of the inputs
+        computed = [name for name in tensors if name not in inputs]
+        proto = with_outputs(model, computed or model.outputs)  # the model runs even where only inputs are measured
+        declared = {value.name: value for value in proto.graph.output}
+        self._specs = model.inputs
+        self._session, self._output_of = create_tapped_session(proto, model.external.folder, str(model.path), threads)
+        self._outputs = {output: declared[name] for name, output in self._output_of.items()}
+        self._learned: dict[Shapes, Shapes] = {}  # shapes of the outputs by those of the inputs
         self._buffers = HostBuffers()
 
     def run(self, batch: Batch) -> dict[str, Array]:
@@ -40,42 +43,47 @@ class TappedModel:
             DataError: the model fails on the batch; names it.
         """
         feeds = {name: np.ascontiguousarray(array) for name, array in batch.feeds.items()}
-        shapes = tuple(feeds[name].shape for name in sorted(feeds))
+        fed = tuple(feeds[name].shape for name in sorted(feeds))
+        shapes = self._learned.get(fed) or self._known_shapes(feeds)
         try:
-            outputs = self._run_bound(feeds, self._shapes[shapes])
-        except Exception:  # shapes not seen before; or outputs whose shapes depend on values; failures are told below
-            outputs = self._run_unbound(feeds, batch.origin)
-            self._shapes[shapes] = tuple(array.shape for array in outputs.values())
+            outputs = self._run_bound(feeds, shapes) if shapes else None
+        except Exception:  # a shape depends on values, or was declared wrongly; a failing model fails below again
+            outputs = None
+        if outputs is None:
+            outputs = self._run_unbound(feeds, batch)
+            self._learned[fed] = tuple(array.shape for array in outputs.values())
         measured = {name: outputs[output] for name, output in self._output_of.items()}
         return measured | {name: feeds[name] for name in self._inputs}
+
+    def _known_shapes(self, feeds: Feeds) -> Shapes | None:
+        shapes = [known_shape(value, self._specs, feeds) for value in self._outputs.values()]
+        return None if None in shapes else tuple(shape for shape in shapes if shape is not None)
 
     def _run_bound(self, feeds: Feeds, shapes: Shapes) -> dict[str, Array]:
         """Outputs of known `shapes`, written straight into the buffers."""
         binding = self._bind_inputs(feeds)
         outputs = {}
-        for (name, kind), shape in zip(self._types.items(), shapes, strict=True):
+        for (name, value), shape in zip(self._outputs.items(), shapes, strict=True):
+            kind = value.type.tensor_type.elem_type
             outputs[name] = self._buffers.take(name, kind, shape)
             pointer = self._buffers.pointer(outputs[name])
             binding.bind_output(name, self._buffers.device, 0, kind, shape, pointer)
         self._session.run_with_iobinding(binding)
         return outputs
 
-    def _run_unbound(self, feeds: Feeds, origin: str) -> dict[str, Array]:
+    def _run_unbound(self, feeds: Feeds, batch: Batch) -> dict[str, Array]:
         """Outputs of any shapes, copied from memory that ONNX Runtime allocates and frees."""
         binding = self._bind_inputs(feeds)
-        for name in self._types:
+        for name in self._outputs:
             binding.bind_output(name, self._buffers.device)
-        options = ort.RunOptions()
-        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"{self._buffers.device}:0")
         try:
-            self._session.run_with_iobinding(binding, options)
-        except Exception as error:  # ONNX Runtime has no common base for its errors
-            reason = str(error).strip().splitlines()[0]
-            raise DataError(f"{origin}: the model fails on this batch: {reason}") from error
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise model_fails(batch, error) from error
         outputs = {}
-        for (name, kind), value in zip(self._types.items(), binding.get_outputs(), strict=True):
-            outputs[name] = self._buffers.take(name, kind, tuple(value.shape()))
-            self._buffers.fill(outputs[name], value.data_ptr())
+        for (name, value), result in zip(self._outputs.items(), binding.get_outputs(), strict=True):
+            outputs[name] = self._buffers.take(name, value.type.tensor_type.elem_type, tuple(result.shape()))
+            self._buffers.fill(outputs[name], result.data_ptr())
         return outputs
 
     def _bind_inputs(self, feeds: Feeds) -> ort.IOBinding:

@@ -78,7 +78,7 @@ def extract_ranges(path: Path) -> ExtractedRanges:
         if data not in carrying:
             weights += 1
             continue
-        name = _float_name(node)
+        name = float_name(node)
         found = _read(node)
         if isinstance(found, str):
             refused.append(f"{name!r} {found}")
@@ -131,7 +131,7 @@ def _constant(node: ir.Node, index: int) -> ir.TensorProtocol | None:
     return None if value is None else ir.convenience.get_const_tensor(value)
 
 
-def _float_name(node: ir.Node) -> str:
+def float_name(node: ir.Node) -> str:
     """The name that the tensor has in the float model."""
     value = node.inputs[0]
     assert value is not None

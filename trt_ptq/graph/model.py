@@ -12,15 +12,22 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from onnx import external_data_helper, numpy_helper, shape_inference, version_converter
+from onnx import shape_inference, version_converter
 from onnx_ir.passes import common as passes
 
 from trt_ptq.calibrators.errors import ModelError
 from trt_ptq.calibrators.provenance import ModelIdentity
+from trt_ptq.graph.external import (
+    ExternalWeights,
+    external_files,
+    external_initializers,
+    hash_values,
+    settle_external,
+    without_values,
+)
 
 MIN_OPSET = 13  # the first with per-channel DequantizeLinear
 _MIN_IR_VERSION = 7  # of opset 13; before 4 every initializer had to be an input, which ours are not
-_PROTOBUF_LIMIT = 2**31
 _ONNX_DOMAINS = ("", "ai.onnx")
 _QUANTIZED_OPS = {
     "QuantizeLinear",
@@ -51,8 +58,9 @@ class TensorSpec:
 class Model:
     """A model that is not changed any more.
 
-    `proto` has opset 13 or newer, constants as initializers, no functions, and inferred shapes; weights in external
-    files stay there. Tensor names are those of the file. `identity` is of the file's content.
+    `proto` has opset 13 or newer, constants as initializers, no functions, and inferred shapes; large weights in
+    external files stay there, at places relative to `external.folder`. Tensor names are those of the file. `identity`
+    is of the file's content.
     """
 
     path: Path
@@ -60,11 +68,12 @@ class Model:
     identity: ModelIdentity
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
+    external: ExternalWeights
 
     def to_ir(self) -> ir.Model:
         """A fresh, modifiable copy of the graph; weights are shared, not copied."""
         model = ir.from_proto(self.proto)
-        ir.external_data.set_base_dir(model.graph, self.path.parent)
+        ir.external_data.set_base_dir(model.graph, self.external.folder)
         return model
 
     @property
@@ -78,11 +87,11 @@ def load_model(path: Path) -> Model:
     Raises:
         ModelError: missing, truncated, not ONNX, without its external data, or quantized already.
     """
-    proto = read_proto(path)
+    proto, external = _read(path)
     quantized = sorted({node.op_type for node in _nodes(proto.graph)} & _QUANTIZED_OPS)
     if quantized:
         raise ModelError(f"{path}: already quantized (it has {', '.join(quantized)}): give the float model")
-    identity = ModelIdentity(_graph_hash(proto), _weights_hash(proto, path.parent))
+    identity = ModelIdentity(_graph_hash(proto), _weights_hash(proto, external.folder))
     if _opset(proto) < MIN_OPSET:
         proto = _raise_opset(proto, path)
     model = ir.from_proto(proto)
@@ -98,6 +107,7 @@ def load_model(path: Path) -> Model:
         identity=identity,
         inputs=tuple(_spec(value, path) for value in prepared.graph.input),
         outputs=tuple(value.name for value in prepared.graph.output),
+        external=external,
     )
 
 
@@ -113,11 +123,15 @@ def read_inputs(path: Path) -> tuple[TensorSpec, ...]:
 
 
 def read_proto(path: Path) -> onnx.ModelProto:
-    """Read and check any ONNX file; external weights stay outside.
+    """Read and check any ONNX file; large external weights stay outside.
 
     Raises:
         ModelError: missing, truncated, not ONNX, or without its external data.
     """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[onnx.ModelProto, ExternalWeights]:
     if not path.is_file():
         raise ModelError(f"{path}: no such model file")
     try:
@@ -126,62 +140,34 @@ def read_proto(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path}: not an ONNX model, or truncated: {error}") from error
     if not proto.graph.node or not any(entry.domain in _ONNX_DOMAINS for entry in proto.opset_import):
         raise ModelError(f"{path}: not an ONNX model: it has no graph")
-    for tensor in _tensors(proto):
-        if external_data_helper.uses_external_data(tensor):
-            _check_external(tensor, path)
+    external = settle_external(proto, path)
     try:
-        onnx.checker.check_model(str(path))
+        onnx.checker.check_model(without_values(proto) if external.files else str(path))
     except onnx.checker.ValidationError as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: not a valid ONNX model: {reason}") from error
-    return proto
+    return proto, external
 
 
 def model_size_bytes(path: Path) -> int:
     """Size of the ONNX file `path`, its files of external weights included."""
-    proto = onnx.load(path, load_external_data=False)
-    files = {
-        path.parent / external_data_helper.ExternalDataInfo(tensor).location
-        for tensor in _tensors(proto)
-        if external_data_helper.uses_external_data(tensor)
-    }
-    return sum(file.stat().st_size for file in {path, *files})
-
-
-def _check_external(tensor: onnx.TensorProto, path: Path) -> None:
-    info = external_data_helper.ExternalDataInfo(tensor)
-    file = path.parent / info.location
-    if not file.is_file():
-        raise ModelError(
-            f"{path}: its weights file {file} is missing (tensor {tensor.name!r}): keep both in one folder"
-        )
-    needed = (info.offset or 0) + (info.length or 0)
-    if file.stat().st_size < needed:
-        raise ModelError(
-            f"{path}: its weights file {file} is truncated: tensor {tensor.name!r} ends at byte {needed}, "
-            f"the file at {file.stat().st_size}"
-        )
+    return sum(file.stat().st_size for file in {path, *external_files(path)})
 
 
 def _raise_opset(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    size = sum(tensor.ByteSize() for tensor in proto.graph.initializer)
-    if any(external_data_helper.uses_external_data(tensor) for tensor in _tensors(proto)):
-        size = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
-        if size < _PROTOBUF_LIMIT:
-            proto = onnx.load(path)
-    if size >= _PROTOBUF_LIMIT:
-        raise ModelError(
-            f"{path}: opset {_opset(proto)} is too old for per-channel scales and the model too large to convert "
-            f"here: export it with opset {MIN_OPSET} or newer"
-        )
+    outside = external_initializers(proto)
     try:
-        return version_converter.convert_version(proto, MIN_OPSET)
+        raised = version_converter.convert_version(proto, MIN_OPSET)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise ModelError(
             f"{path}: cannot be raised from opset {_opset(proto)} to {MIN_OPSET} ({reason}): "
             f"export it with opset {MIN_OPSET} or newer"
         ) from error
+    for tensor in raised.graph.initializer:
+        if tensor.name in outside:
+            tensor.CopyFrom(outside[tensor.name])  # up to onnx 1.18 the converter forgets where the values are
+    return raised
 
 
 def _opset(proto: onnx.ModelProto) -> int:
@@ -194,16 +180,6 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         for attribute in node.attribute:
             for body in [attribute.g, *attribute.graphs]:
                 yield from _nodes(body)
-
-
-def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Weights: initializers and the values of Constant nodes, those of bodies too."""
-    yield from proto.graph.initializer
-    for node in _nodes(proto.graph):
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.g.initializer
 
 
 def _graph_hash(proto: onnx.ModelProto) -> str:
@@ -237,12 +213,8 @@ def _weights_hash(proto: onnx.ModelProto, folder: Path) -> str:
             named[node.output[0]] = node.attribute[0].t
     hasher = hashlib.sha256()
     for name in sorted(named):
-        array = numpy_helper.to_array(named[name], str(folder))
-        hasher.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        if array.dtype == object:
-            hasher.update(repr(array.tolist()).encode())
-        else:
-            hasher.update(array.tobytes())
+        hasher.update(f"{name}|".encode())
+        hash_values(hasher, named[name], folder)
     return hasher.hexdigest()
 
 

@@ -3,23 +3,32 @@
 - All inputs of a weighted op (Conv, ConvTranspose, Gemm, MatMul with a constant) are quantized, its output is not:
   so nothing stands between a Conv and its BatchNorm or activation, and a range is that after the activation.
 - At a residual Add the shortcut is quantized, so that the convolution and the Add become one kernel.
-- Everything else (LayerNorm, Softmax, masks, MatMul of two activations, computations on shapes) stays float.
-- Left float for lack of gain: fewer than 16 channels, K or N under 16, convolutions over a single position.
+- Concat, pooling and Resize hand INT8 on where all that reads them runs in it; see carriers.py.
+- The rows of an embedding are stored in INT8. Attention's MatMuls run in it by choice; see attention.py.
+- Everything else (LayerNorm, Softmax, GELU, masks, computations on shapes) stays float. Custom ops and the bodies of
+  If, Loop and Scan are left alone, and named.
+- Left float for lack of gain: fewer than 16 channels, K or N under 16, a single row or position.
 
 Source: NVIDIA, "Working with Quantized Types", TensorRT developer guide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import difflib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from trt_ptq.graph.dataflow import activations
+from trt_ptq.calibrators.errors import UsageError
+from trt_ptq.graph.attention import why_float_attention
+from trt_ptq.graph.carriers import Carriers, is_carrier
+from trt_ptq.graph.dataflow import DataFlow, inner_nodes, name_of
+from trt_ptq.graph.residual import find_residual
+from trt_ptq.graph.weighted import WEIGHTED_OPS, weight_axis, why_float, why_float_embedding
 
-MIN_CHANNELS = 16
-_FUSED_INTO_CONV = {"BatchNormalization"}
+BY_CHOICE = "kept in float by choice"
+_ONNX_DOMAINS = ("", "ai.onnx.ml")
 
 
 @dataclass(frozen=True)
@@ -45,15 +54,25 @@ class NodePlan:
 
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """Decisions for all candidate nodes in graph order, and the inputs that get Q/DQ; the rest stays float."""
+    """Decisions for all candidate nodes in graph order, and the inputs that get Q/DQ; the rest stays float.
+
+    `takes_range_of` maps an activation to the one whose range it takes. `left_alone` are nodes that cannot be decided
+    on: custom ops, and weighted nodes in bodies.
+    """
 
     nodes: tuple[NodePlan, ...]
     inputs: tuple[QuantizedInput, ...]
+    takes_range_of: Mapping[str, str] = field(default_factory=dict)
+    left_alone: tuple[NodePlan, ...] = ()
 
     @property
     def activations(self) -> tuple[str, ...]:
         """Tensors that need a range, in graph order, each once."""
-        return tuple(dict.fromkeys(one.tensor for one in self.inputs if one.axis is None))
+        return tuple(dict.fromkeys(self.range_of(one.tensor) for one in self.inputs if one.axis is None))
+
+    def range_of(self, tensor: str) -> str:
+        """The tensor whose range `tensor` takes: itself, if no other."""
+        return self.takes_range_of.get(tensor, tensor)
 
 
 WhyWithout = Callable[[str], str | None]
@@ -63,123 +82,127 @@ def _all_have_ranges(_tensor: str) -> None:
     return None
 
 
-def plan_quantization(graph: ir.Graph, without_range: WhyWithout = _all_have_ranges) -> QuantizationPlan:
-    """Decide for every weighted node and residual Add of the main graph.
+def plan_quantization(
+    graph: ir.Graph,
+    without_range: WhyWithout = _all_have_ranges,
+    keep_float: Collection[str] = (),
+    attention: bool = False,
+) -> QuantizationPlan:
+    """Decide for every node of the main graph that INT8 could be for.
 
     `without_range` says why an activation has no range, so that what reads it stays float; None where it has one.
+    Nodes named in `keep_float` (as in `NodePlan.node`) stay float by choice. Which nodes are candidates, and their
+    order, depends on neither. `attention`: also the MatMuls of attention, over sequences of up to 512.
+
+    Raises:
+        UsageError: a name in `keep_float` is of no candidate.
     """
-    carrying = activations(graph)
-    nodes: list[NodePlan] = []
-    inputs: list[QuantizedInput] = []
+    planner = _Planner(graph, without_range, keep_float)
     for node in graph:
-        if node.op_type not in _WEIGHT_AXES or node.domain != "":
-            continue
-        name = node.outputs[0].name or ""
-        reason = _why_float(node, carrying) or without_range(_name(node.inputs[0]))
-        nodes.append(NodePlan(name, node.op_type, reason is None, reason or "weighted op"))
+        if node.domain == "" and node.op_type in WEIGHTED_OPS:
+            planner.weighted(node, attention)
+        elif node.domain == "" and node.op_type == "Gather":
+            planner.embedding(node)
+    planner.residuals()
+    planner.carriers()
+    plan = planner.plan()
+    _refuse_unknown(keep_float, [one.node for one in plan.nodes])
+    return plan
+
+
+class _Planner:
+    """Collects decisions; a later kind of node depends on those before it."""
+
+    def __init__(self, graph: ir.Graph, without_range: WhyWithout, keep_float: Collection[str]) -> None:
+        self._graph = graph
+        self._flow = DataFlow.of(graph)
+        self._order = {node: index for index, node in enumerate(graph)}
+        self._without_range = without_range
+        self._keep_float = keep_float
+        self._decided: dict[ir.Node, NodePlan] = {}
+        self._inputs: dict[ir.Node, list[tuple[int, int | None]]] = {}
+        self._possible: set[str] = set()  # weighted nodes that only a choice or a missing range keeps in float
+        self._takes_range_of: dict[str, str] = {}
+
+    def weighted(self, node: ir.Node, attention: bool) -> None:
+        if all(name_of(value) in self._flow.activations for value in node.inputs[:2]):
+            reason = why_float_attention(node, attention)
+            self._decide(node, reason, "attention, by choice", [(0, None), (1, None)])
+            return
+        reason = why_float(node, self._flow)
         if reason is None:
-            data, weight = node.inputs[0], node.inputs[1]
-            assert data is not None and weight is not None
-            inputs.append(QuantizedInput(name, 0, data.name or ""))
-            inputs.append(QuantizedInput(name, 1, weight.name or "", _weight_axis(node)))
-    in_int8 = {one.node for one in nodes if one.int8}
+            self._possible.add(name_of(node.outputs[0]))
+        self._decide(node, reason, "weighted op", [(0, None), (1, weight_axis(node))])
+
+    def embedding(self, node: ir.Node) -> None:
+        reason = why_float_embedding(node, self._flow)
+        if reason is None or name_of(node.outputs[0]) in self._flow.activations:
+            self._decide(node, reason, "embedding: its rows are stored in INT8", [(0, 0)])
+
+    def residuals(self) -> None:
+        in_int8 = {one.node for one in self._decided.values() if one.int8}
+        for node in self._graph:
+            found = find_residual(node, in_int8, self._flow, self._order) or find_residual(
+                node, self._possible, self._flow, self._order
+            )
+            if found is not None:
+                kept = None if found.convolution in in_int8 else f"its convolution {found.convolution!r} stays in float"
+                self._decide(node, kept, "residual Add: joins its convolution's kernel", [(found.shortcut, None)])
+
+    def carriers(self) -> None:
+        read = [(node, index) for node, inputs in self._inputs.items() for index, _ in inputs]
+        carriers = Carriers(self._flow, read, self._without_range)
+        for node in reversed(self._graph):
+            if is_carrier(node, self._flow):
+                reason = carriers.why_float(node)
+                if self._decide(node, reason, "hands INT8 on to what reads it", []):
+                    self._inputs[node] = [(index, None) for index in carriers.carry(node)]
+        self._takes_range_of = {name: carriers.range_of(name) for name in carriers.takes_range_of}
+
+    def plan(self) -> QuantizationPlan:
+        ordered = sorted(self._decided, key=self._order.__getitem__)
+        inputs = [
+            QuantizedInput(name_of(node.outputs[0]), index, name_of(node.inputs[index]), axis)
+            for node in ordered
+            for index, axis in self._inputs.get(node, ())
+        ]
+        nodes = tuple(self._decided[node] for node in ordered)
+        return QuantizationPlan(nodes, tuple(inputs), self._takes_range_of, tuple(_left_alone(self._graph)))
+
+    def _decide(
+        self, node: ir.Node, why_float: str | None, why_int8: str, inputs: list[tuple[int, int | None]]
+    ) -> bool:
+        """Note what becomes of `node`, whose `inputs` (index, axis) get Q/DQ in INT8; returns whether that is so."""
+        name = name_of(node.outputs[0])
+        lacking = (self._without_range(name_of(node.inputs[index])) for index, axis in inputs if axis is None)
+        reason = why_float or (BY_CHOICE if name in self._keep_float else next(filter(None, lacking), None))
+        self._decided[node] = NodePlan(name, node.op_type, reason is None, reason or why_int8)
+        if reason is None:
+            self._inputs[node] = inputs
+        return reason is None
+
+
+def _left_alone(graph: ir.Graph) -> list[NodePlan]:
+    """Custom ops, and weighted nodes in bodies."""
+    left = []
     for node in graph:
-        shortcut = _shortcut(node, in_int8, carrying)
-        if shortcut is not None:
-            name, tensor = _name(node.outputs[0]), _name(node.inputs[shortcut])
-            lacking = without_range(tensor)
-            reason = lacking or "residual Add: joins its convolution's kernel"
-            nodes.append(NodePlan(name, node.op_type, lacking is None, reason))
-            if lacking is None:
-                inputs.append(QuantizedInput(name, shortcut, tensor))
-    return QuantizationPlan(tuple(nodes), tuple(inputs))
+        name = name_of(node.outputs[0])
+        if node.domain not in _ONNX_DOMAINS:
+            why = f"custom op {node.domain}::{node.op_type}: not known here"
+            left.append(NodePlan(name, node.op_type, False, why))
+        left += [
+            NodePlan(name_of(inner.outputs[0]), inner.op_type, False, f"in a body of {node.op_type} {name!r}")
+            for inner in inner_nodes(node)
+            if inner.op_type in WEIGHTED_OPS and inner.domain == ""
+        ]
+    return left
 
 
-_WEIGHT_AXES = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
-
-
-def _weight_axis(node: ir.Node) -> int:
-    """The axis of the output channels in the node's weight."""
-    if node.op_type == "Gemm" and node.attributes.get_int("transB"):
-        return 0
-    return _WEIGHT_AXES[node.op_type]
-
-
-def _why_float(node: ir.Node, carrying: set[str]) -> str | None:
-    """Why a weighted node stays float; None when it can run in INT8."""
-    data, weight = node.inputs[0], node.inputs[1]
-    if data is None or weight is None or _name(data) not in carrying:
-        return "its data is not a float32 activation"
-    if weight.const_value is None:
-        return "both inputs are activations" if _name(weight) in carrying else "its weight is computed in the graph"
-    if weight.dtype != ir.DataType.FLOAT:
-        return f"its weight is {weight.dtype}, not float32"
-    shape = tuple(weight.const_value.shape.numpy())
-    if node.op_type in ("Gemm", "MatMul"):
-        if len(shape) != 2:
-            return f"its weight has {len(shape)} axes, not 2"
-        if min(shape) < MIN_CHANNELS:
-            return f"K or N under {MIN_CHANNELS}: no gain from INT8"
-        return None
-    groups = node.attributes.get_int("group", 1)
-    if node.op_type == "Conv":
-        channels_in, channels_out = shape[1] * groups, shape[0]
-    else:
-        channels_in, channels_out = shape[0], shape[1] * groups
-    if min(channels_in, channels_out) < MIN_CHANNELS:
-        return f"under {MIN_CHANNELS} channels: no gain from INT8"
-    positions = node.outputs[0].shape[2:] if node.outputs[0].shape else ()
-    if positions and all(one == 1 for one in positions):
-        return "one position a sample (matrix-vector): no gain from INT8"
-    return None
-
-
-def _shortcut(node: ir.Node, in_int8: set[str], carrying: set[str]) -> int | None:
-    """Which input of a residual Add is the shortcut; None when it is no such Add.
-
-    The other input comes straight from an INT8 convolution that nothing else reads. Where both do (a projection
-    shortcut), the later convolution takes the Add into its kernel.
-    """
-    if node.op_type != "Add" or node.domain != "":
-        return None
-    if any(value is None or _name(value) not in carrying for value in node.inputs) or _broadcasts(node):
-        return None
-    sources = [_convolution(value, in_int8) for value in node.inputs]
-    order = [-1 if one is None else _position(one) for one in sources]
-    if max(order) < 0 or node.inputs[0] is node.inputs[1]:
-        return None
-    return 0 if order[1] > order[0] else 1
-
-
-def _broadcasts(node: ir.Node) -> bool:
-    """Whether an Add is known to stretch one of its inputs, as no residual does."""
-    first, second = (None if value is None else value.shape for value in node.inputs)
-    if first is None or second is None:
-        return False
-    return len(first) != len(second) or any(
-        isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(first, second, strict=True)
-    )
-
-
-def _convolution(value: ir.Value | None, in_int8: set[str]) -> ir.Node | None:
-    """The INT8 convolution behind `value`, when it and what fuses into it have no other reader."""
-    while value is not None and len(value.uses()) == 1 and not value.is_graph_output():
-        node = value.producer()
-        if node is None:
-            return None
-        if node.op_type == "Conv":
-            return node if _name(node.outputs[0]) in in_int8 else None
-        if node.op_type not in _FUSED_INTO_CONV:
-            return None
-        value = node.inputs[0]
-    return None
-
-
-def _position(node: ir.Node) -> int:
-    graph = node.graph
-    assert isinstance(graph, ir.Graph)
-    return list(graph).index(node)
-
-
-def _name(value: ir.Value | None) -> str:
-    return (value.name if value is not None else None) or ""
+def _refuse_unknown(keep_float: Collection[str], candidates: list[str]) -> None:
+    for name in keep_float:
+        if name not in candidates:
+            near = difflib.get_close_matches(name, candidates, 3)
+            raise UsageError(
+                f"{name!r} cannot be kept in float: no node that could run in INT8 has it as its first output"
+                + (f" (near: {', '.join(map(repr, near))})" if near else "")
+            )

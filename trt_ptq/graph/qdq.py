@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
-from trt_ptq.calibrators.batches import Array
 from trt_ptq.calibrators.errors import ModelError, TableError
 from trt_ptq.calibrators.table.table import CalibrationTable
+from trt_ptq.graph.constants import constant_value
+from trt_ptq.graph.external import read_once
 from trt_ptq.graph.model import Model
-from trt_ptq.graph.placement import NodePlan, plan_quantization
-from trt_ptq.graph.weights import quantize_weight
+from trt_ptq.graph.placement import NodePlan, QuantizationPlan, plan_quantization
+from trt_ptq.graph.weights import channel_scales, quantize_weight, round_to_int8
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,12 @@ class QdqModel:
     """A Q/DQ model and what became of the plan: nodes whose range the table lacks have turned to float."""
 
     model: ir.Model
-    nodes: tuple[NodePlan, ...]
+    plan: QuantizationPlan
+
+    @property
+    def nodes(self) -> tuple[NodePlan, ...]:
+        """All nodes that could run in INT8, and whether they do."""
+        return self.plan.nodes
 
     @property
     def in_int8(self) -> int:
@@ -30,28 +38,34 @@ class QdqModel:
         return sum(node.int8 for node in self.nodes)
 
 
-def insert_qdq(model: Model, table: CalibrationTable) -> QdqModel:
+def insert_qdq(
+    model: Model, table: CalibrationTable, keep_float: Collection[str] = (), attention: bool = False
+) -> QdqModel:
     """Insert QuantizeLinear and DequantizeLinear by the plan: int8, symmetric, zero point 0.
 
     Activations get one pair a tensor with a per-tensor scale; weights are stored as int8 with per-channel scales.
+    Nodes named in `keep_float` (by their first output) stay float, be it all of them; with `attention` its MatMuls
+    are quantized too.
 
     Raises:
         TableError: the table has a range for none of the tensors that the plan needs.
         ModelError: NaN or infinity in a weight, or no node that INT8 is for.
+        UsageError: a name in `keep_float` is of no node that could run in INT8.
     """
     result = model.to_ir()
-    plan = plan_quantization(result.graph, partial(_why_without, table))
+    plan = plan_quantization(result.graph, partial(_why_without, table), keep_float, attention)
     if not plan.nodes:
         raise ModelError(f"{model.path}: no node can run in INT8: it has no Conv, ConvTranspose, Gemm or MatMul")
-    if not plan.activations:
+    if not plan.activations and not keep_float:
         raise TableError(
             f"{model.path}: no node can run in INT8: "
             + "; ".join(sorted({node.reason for node in plan.nodes}))
             + ". Is the table of this model?"
         )
     nodes = {node.outputs[0].name: node for node in result.graph}
-    inserter = _Inserter(result.graph)
+    inserter = _Inserter(result.graph, model.opset)
     pairs: dict[tuple[str, int | None], ir.Value] = {}
+    replaced = []
     for one in plan.inputs:
         node = nodes[one.node]
         value = node.inputs[one.index]
@@ -59,14 +73,30 @@ def insert_qdq(model: Model, table: CalibrationTable) -> QdqModel:
         key = (one.tensor, one.axis)
         if key not in pairs:
             if one.axis is None:
-                pairs[key] = inserter.activation_pair(value, table.scale(one.tensor))
+                pairs[key] = inserter.activation_pair(value, table.scale(plan.range_of(one.tensor)))
             else:
                 pairs[key] = inserter.int8_weight(value, one.axis)
         node.replace_input_with(one.index, pairs[key])
-        if one.axis is not None and not value.uses() and not value.is_graph_output():
-            del result.graph.initializers[one.tensor]
+        if one.axis is not None:
+            replaced.append(value)
+    for value in dict.fromkeys(replaced):
+        _remove_unused(result.graph, value)
     result.graph.sort()
-    return QdqModel(result, plan.nodes)
+    return QdqModel(result, plan)
+
+
+def _remove_unused(graph: ir.Graph, value: ir.Value) -> None:
+    """Remove a float weight that nothing reads any more, with the views that led to it."""
+    if value.uses() or value.is_graph_output():
+        return
+    node = value.producer()
+    if node is None:
+        graph.initializers.pop(str(value.name), None)
+        return
+    inputs = [one for one in node.inputs if one is not None]
+    graph.remove(node, safe=True)
+    for one in inputs:
+        _remove_unused(graph, one)
 
 
 def _why_without(table: CalibrationTable, tensor: str) -> str | None:
@@ -78,35 +108,50 @@ def _why_without(table: CalibrationTable, tensor: str) -> str | None:
     return f"{tensor!r} has no range in the table"
 
 
+def _rounded_when_written(weight: ir.TensorProtocol, scales: npt.NDArray[np.float32], axis: int) -> ir.LazyTensor:
+    """The weight in int8, made anew each time it is read: all of them together may not fit into memory."""
+    return ir.LazyTensor(
+        lambda: ir.tensor(read_once(weight, lambda array: round_to_int8(array, scales, axis))),
+        dtype=ir.DataType.INT8,
+        shape=ir.Shape(weight.shape.numpy()),
+    )
+
+
 class _Inserter:
     """Adds values to a graph, under names that it does not have yet."""
 
-    def __init__(self, graph: ir.Graph) -> None:
+    def __init__(self, graph: ir.Graph, opset: int) -> None:
         self._graph = graph
+        self._opset = opset
         self._names = {value.name for value in [*graph.inputs, *graph.initializers.values()]}
         for node in graph.all_nodes():
             self._names |= {value.name for value in (*node.inputs, *node.outputs) if value is not None}
 
     def activation_pair(self, value: ir.Value, scale: np.float32) -> ir.Value:
         """Q and DQ of an activation; returns the dequantized tensor."""
-        scales = self._initializer(f"{value.name}.qdq.scale", np.array(scale, np.float32))
-        zeros = self._initializer(f"{value.name}.qdq.zero_point", np.array(0, np.int8))
+        scales = self._initializer(f"{value.name}.qdq.scale", ir.tensor(np.array(scale, np.float32)))
+        zeros = self._initializer(f"{value.name}.qdq.zero_point", ir.tensor(np.array(0, np.int8)))
         quantized = self._node("QuantizeLinear", value, scales, zeros, f"{value.name}.quantized")
         return self._node("DequantizeLinear", quantized, scales, zeros, f"{value.name}.dequantized", like=value)
 
     def int8_weight(self, value: ir.Value, axis: int) -> ir.Value:
         """int8 initializer with a DQ behind it; returns the dequantized weight."""
-        assert value.const_value is not None
-        weight = quantize_weight(value.const_value.numpy(), axis, str(value.name))
-        values = self._initializer(f"{value.name}.int8", weight.values)
-        scales = self._initializer(f"{value.name}.int8.scale", weight.scales)
-        zeros = self._initializer(f"{value.name}.int8.zero_point", np.zeros(weight.scales.shape, np.int8))
+        weight = value.const_value
+        if weight is not None:
+            per_channel = read_once(weight, lambda array: channel_scales(array, axis, str(value.name)))
+            rounded: ir.TensorProtocol = _rounded_when_written(weight, per_channel, axis)
+        else:  # behind views, which are gone by the time it is written
+            eager = quantize_weight(constant_value(value, self._opset), axis, str(value.name))
+            per_channel, rounded = eager.scales, ir.tensor(eager.values)
+        values = self._initializer(f"{value.name}.int8", rounded)
+        scales = self._initializer(f"{value.name}.int8.scale", ir.tensor(per_channel))
+        zeros = self._initializer(f"{value.name}.int8.zero_point", ir.tensor(np.zeros(per_channel.shape, np.int8)))
         output = f"{value.name}.dequantized"
         return self._node("DequantizeLinear", values, scales, zeros, output, like=value, axis=axis)
 
-    def _initializer(self, name: str, array: Array) -> ir.Value:
-        name = self._free(name)
-        value = ir.val(name, const_value=ir.tensor(array, name=name))
+    def _initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+        name = tensor.name = self._free(name)
+        value = ir.val(name, const_value=tensor)
         self._graph.register_initializer(value)
         return value
 

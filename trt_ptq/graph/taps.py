@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes import common as passes
 
 from trt_ptq.calibrators.errors import ModelError, UsageError
 from trt_ptq.graph.dataflow import activations
@@ -28,11 +29,11 @@ class Taps:
     shares_range: dict[str, str]
 
 
-def choose_taps(model: Model, tensors: Sequence[str] = ("fused",)) -> Taps:
+def choose_taps(model: Model, tensors: Sequence[str] = ("fused",), attention: bool = False) -> Taps:
     """The tensors to measure.
 
-    "fused": what a backend that fuses quantizes, the inputs of INT8 nodes. "all": every float activation. Else the
-    names themselves.
+    "fused": what a backend that fuses quantizes, the inputs of INT8 nodes, with `attention` those of its MatMuls too.
+    "all": every float activation. Else the names themselves.
 
     Raises:
         UsageError: a name that is no float activation of the model.
@@ -41,8 +42,10 @@ def choose_taps(model: Model, tensors: Sequence[str] = ("fused",)) -> Taps:
     graph = model.to_ir().graph
     available = activations(graph)
     ordered = [value.name for value in [*graph.inputs, *(out for node in graph for out in node.outputs)]]
+    takes_range_of: Mapping[str, str] = {}
     if tuple(tensors) == ("fused",):
-        plan = plan_quantization(graph)
+        plan = plan_quantization(graph, attention=attention)
+        takes_range_of = plan.takes_range_of
         chosen = set(plan.activations)
         if not chosen:
             raise ModelError(f"{model.path}: nothing to calibrate: {_why_none(plan, graph)}")
@@ -56,7 +59,7 @@ def choose_taps(model: Model, tensors: Sequence[str] = ("fused",)) -> Taps:
     if not chosen:
         raise ModelError(f"{model.path}: nothing to calibrate: it has no float32 activation")
     taps = tuple(name for name in ordered if name in chosen)
-    return Taps(taps, _shared(graph, taps, available))
+    return Taps(taps, _shared(graph, taps, available, takes_range_of))
 
 
 def _why_none(plan: QuantizationPlan, graph: ir.Graph) -> str:
@@ -70,9 +73,12 @@ def _why_none(plan: QuantizationPlan, graph: ir.Graph) -> str:
     return f"none of its nodes can run in INT8 ({told})"
 
 
-def _shared(graph: ir.Graph, taps: tuple[str, ...], available: set[str]) -> dict[str, str]:
-    """Unmeasured tensors from which a measured one is only a view, a max-pool or a concat away."""
-    shares: dict[str, str] = {name: name for name in taps}
+def _shared(
+    graph: ir.Graph, taps: tuple[str, ...], available: set[str], takes_range_of: Mapping[str, str]
+) -> dict[str, str]:
+    """Unmeasured tensors whose range the plan takes from another, or from which a measured one is only a view, a
+    max-pool or a concat away."""
+    shares: dict[str, str] = {name: name for name in taps} | dict(takes_range_of)
     for node in reversed(graph):
         target = shares.get(node.outputs[0].name or "")
         if node.op_type not in _SAME_RANGE or target is None:
@@ -84,12 +90,9 @@ def _shared(graph: ir.Graph, taps: tuple[str, ...], available: set[str]) -> dict
 
 
 def with_outputs(model: Model, tensors: Sequence[str]) -> onnx.ModelProto:
-    """A copy of the model whose outputs are `tensors` alone, in that order."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    known = {value.name: value for value in [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]}
-    outputs = [known[name] for name in tensors]
-    copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in outputs]
-    del proto.graph.output[:]
-    proto.graph.output.extend(copies)
-    return proto
+    """The part of the model that computes `tensors`, which are its outputs, in that order."""
+    part = model.to_ir()
+    values = {value.name: value for node in part.graph for value in node.outputs}
+    values |= {value.name: value for value in part.graph.inputs}
+    part.graph.outputs[:] = [values[name] for name in tensors]
+    return ir.to_proto(passes.RemoveUnusedNodesPass()(part).model)

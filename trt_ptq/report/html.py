@@ -29,7 +29,7 @@ def render_html(report: Report) -> str:
         "<h2>Engines</h2>" + _engines(report) + _measured(report),
         f"<h2>Ranges ({len(report.tensors)} tensors, {escape(report.method)})</h2>" + _ranges(report),
         "<h2>Ranges by the number of samples</h2>" + _trajectory(report),
-        f"<h2>Nodes ({report.in_int8} of {len(report.nodes)} candidates in INT8)</h2>" + _nodes(report),
+        f"<h2>Nodes</h2><p>{report.told_in_int8}</p>" + _nodes(report),
     ]
     page = files("trt_ptq.report").joinpath("page.html").read_text(encoding="utf-8")
     return page.replace("{{title}}", escape(report.model)).replace("{{body}}", "\n".join(sections))
@@ -47,7 +47,8 @@ def _facts(report: Report) -> str:
     facts = {
         "model": report.model,
         "graph / weights": f"{report.identity.graph[:16]} / {report.identity.weights[:16]}",
-        "calibrated with": f"{data.samples} samples of {report.data} (fingerprint {data.digest[:16]})",
+        "calibrated with": f"{data.samples} samples of {report.data} (fingerprint {data.digest[:16]}), in "
+        f"{report.passes} pass{'es' * (report.passes > 1)}",
         "until stable": str(report.stability) if report.stability and report.stability.stable else "",
         "compared on": f"{report.held_out_samples} samples that were not used in calibration",
         "made by": report.tool,

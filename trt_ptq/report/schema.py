@@ -56,8 +56,10 @@ class Judged(_Part):
 class Report(_Part):
     """One run of `trt-ptq quantize`.
 
-    `trajectory` is how the ranges settled as samples were added, `stability` what `--until-stable` made of it;
-    `measured` are engines that were run on the GPU, empty where there is none.
+    `passes` over the data filled the statistics; `trajectory` is how the ranges settled as samples were added,
+    `stability` what `--until-stable` made of it. `int8_share_of_macs`: how much of the multiply-accumulates the INT8
+    nodes do, 0 to 1; None where shapes follow from values. `measured` are engines that were run on the GPU, empty where
+    there is none.
     """
 
     tool: str
@@ -65,12 +67,14 @@ class Report(_Part):
     identity: ModelIdentity
     data: str
     fingerprint: DataFingerprint
+    passes: int = 1
     trajectory: Trajectory
     stability: Stability | None = None
     held_out_samples: int
     method: str
     tensors: list[TensorRow]
     nodes: list[NodePlan]
+    int8_share_of_macs: float | None = None
     models: list[Judged]
     engines: list[EngineManifest]
     measured: list[MeasuredEngine] = []
@@ -81,6 +85,12 @@ class Report(_Part):
     def in_int8(self) -> int:
         """Nodes that run in INT8."""
         return sum(node.int8 for node in self.nodes)
+
+    @property
+    def told_in_int8(self) -> str:
+        """How many nodes, and how much of the arithmetic, in words."""
+        nodes = f"{self.in_int8} of {len(self.nodes)} candidate nodes run in INT8"
+        return nodes if self.int8_share_of_macs is None else f"{nodes} ({self.int8_share_of_macs:.1%} of the MACs)"
 
 
 def write_report(report: Report, path: Path) -> None:

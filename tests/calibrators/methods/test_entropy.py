@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.calibrators.measured import measure
-from trt_ptq.calibrators.methods import Entropy
-from trt_ptq.calibrators.methods.entropy import LEVELS, best_bin, cumulative, divergence, without_gaps
+from trt_ptq.calibrators.methods import Entropy, entropy
+from trt_ptq.calibrators.methods.entropy import LEVELS, best_bin, cumulative, divergence, widest_best, without_gaps
 from trt_ptq.calibrators.statistics.histogram import Histogram
 from trt_ptq.calibrators.statistics.kernels import BINS
 
@@ -112,7 +113,7 @@ def test_the_divergence_of_every_bin_is_that_of_the_literal_reference(shape: str
     counts = histogram_of(460, 3, shape)
     mass, entropy = cumulative(without_gaps(Histogram(0, counts)), 459)
     for candidate, expected in literal_divergences(counts).items():
-        assert divergence(mass, entropy, candidate) / mass[-1] == pytest.approx(expected, abs=1e-11)
+        assert divergence(mass, entropy, candidate, math.inf) / mass[-1] == pytest.approx(expected, abs=1e-11)
 
 
 @pytest.mark.parametrize("shape", ["bell", "tail", "sparse", "levels"])
@@ -120,6 +121,55 @@ def test_chooses_the_bin_of_the_literal_reference_on_a_full_histogram(shape: str
     counts = histogram_of(2200, 7, shape)
     histogram = Histogram(0, counts)
     assert best_bin(without_gaps(histogram), histogram.last_bin) == literal_best_bin(literal_divergences(counts))
+
+
+@given(
+    st.integers(LEVELS + 1, BINS),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["bell", "tail", "sparse", "levels", "shapeless"]),
+)
+def test_leaving_sums_unfinished_chooses_the_same_bin_as_finishing_all(size: int, seed: int, shape: str) -> None:
+    filled = without_gaps(Histogram(0, histogram_of(size, seed, shape)))
+    mass, entropy = cumulative(filled, size - 1)
+    best, least = size - 1, math.inf
+    for candidate in range(size - 1, LEVELS - 1, -1):
+        lost = divergence(mass, entropy, candidate, math.inf)
+        if lost < least - 1e-9 * mass[-1]:
+            best, least = candidate, lost
+    assert best_bin(filled, size - 1) == best
+
+
+@given(
+    st.integers(LEVELS + 1, BINS), st.integers(0, 2**32 - 1), st.sampled_from(["bell", "tail", "levels", "shapeless"])
+)
+def test_a_sum_is_left_unfinished_only_above_the_ceiling(size: int, seed: int, shape: str) -> None:
+    mass, entropy = cumulative(without_gaps(Histogram(0, histogram_of(size, seed, shape))), size - 1)
+    for candidate in range(LEVELS, size, 97):
+        whole = divergence(mass, entropy, candidate, math.inf)
+        assert divergence(mass, entropy, candidate, whole) == whole
+        assert divergence(mass, entropy, candidate, whole - 1e-6 * mass[-1]) >= whole
+
+
+quarters = st.integers(0, 40).map(lambda quarters: quarters / 4)  # of a tie: ties and chains of ties abound
+
+
+@given(st.lists(quarters, min_size=1, max_size=12), st.one_of(quarters, st.just(math.inf)))
+def test_a_search_under_any_ceiling_finds_the_same_bin_or_says_that_it_is_not_sure(
+    losses: list[float], ceiling: float
+) -> None:
+    last = LEVELS + len(losses) - 1
+    search: Any = widest_best
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entropy, "divergence", lambda mass, _, candidate, ceiling: losses[last - candidate])
+        in_ties = np.array([1 / entropy._TIE])
+        best, least = last, math.inf
+        for position, lost in enumerate(losses):
+            if lost < least - 1:
+                best, least = last - position, lost
+        found = search.py_func(in_ties, in_ties, last, ceiling)
+    assert found == best or (found == -1 and ceiling < math.inf)
+    if ceiling > max(losses) + 1:
+        assert found == best
 
 
 @given(st.integers(2, BINS), st.integers(0, 2**32 - 1), st.sampled_from(["bell", "sparse", "levels"]))

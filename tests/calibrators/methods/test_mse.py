@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.calibrators.measured import measure
-from trt_ptq.calibrators.methods import Mse
-from trt_ptq.calibrators.methods.mse import LEVELS, best_edge, squared_error
+from trt_ptq.calibrators.methods import Mse, mse
+from trt_ptq.calibrators.methods.mse import LEVELS, best_edge, squared_error, widest_best
 
 
 def raw_rms_error(values: npt.NDArray[np.float64], amax: float) -> float:
@@ -63,7 +66,50 @@ def test_the_error_of_an_edge_is_the_exact_integral(seed: int, edge: int) -> Non
     moments[2, 1:] = np.cumsum(counts * (index * (index + 1.0) + 1 / 3))
     # Cumulative second moments reach counts * 4096**2, of which float64 keeps 1e-16.
     slack = 1e-15 * LEVELS * counts.sum() * 4096**2
-    assert squared_error(counts, moments, edge) == pytest.approx(exact_squared_error(counts, edge), rel=1e-9, abs=slack)
+    found = squared_error(counts, moments, edge, math.inf)
+    assert found == pytest.approx(exact_squared_error(counts, edge), rel=1e-9, abs=slack)
+
+
+@given(st.sampled_from(["bell", "tail", "few", "large", "lonely"]), st.integers(64, 4096), st.integers(0, 2**32 - 1))
+def test_leaving_sums_unfinished_chooses_the_same_edge_as_finishing_all(shape: str, size: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    index = np.arange(size)
+    counts = np.zeros(4096)
+    shapes: dict[str, Callable[[], npt.NDArray[Any]]] = {
+        "bell": lambda: generator.poisson(1000 * np.exp(-((index / (size / generator.uniform(2, 8))) ** 2))),
+        "tail": lambda: generator.poisson(3000 / (1 + index) ** generator.uniform(0.5, 2)),
+        "few": lambda: generator.integers(0, 100, size) * (generator.random(size) < 0.01),
+        "large": lambda: generator.integers(0, 2**50, size),
+        "lonely": lambda: np.where(index == generator.integers(size), 10**6, 0),
+    }
+    counts[:size] = shapes[shape]()
+    counts[size - 1] += 1
+    moments = np.zeros((3, 4097))
+    for i in range(4096):  # one after the other, as the search adds them
+        moments[:, i + 1] = moments[:, i] + counts[i] * np.array([1, i + 0.5, i * (i + 1) + 1 / 3])
+    best, least = size, math.inf
+    for edge in range(size, 63, -1):
+        error = squared_error(counts, moments, edge, math.inf)
+        if error < least * (1 - 1e-12):
+            best, least = edge, error
+    assert best_edge(counts, size - 1) == best
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.one_of(st.integers(0, 40), st.just(math.inf)))
+def test_a_search_under_any_ceiling_finds_the_same_edge_or_says_that_it_is_not_sure(
+    quarters: list[int], ceiling: float
+) -> None:
+    errors = [1 + mse._TIE * quarter / 4 for quarter in quarters]  # ties and chains of ties abound
+    last = 63 + len(errors) - 1
+    search: Any = widest_best
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mse, "squared_error", lambda counts, moments, edge, ceiling: errors[last + 1 - edge])
+        best, least = last + 1, math.inf
+        for position, error in enumerate(errors):
+            if error < least * (1 - mse._TIE):
+                best, least = last + 1 - position, error
+        found = search.py_func(np.zeros(1), np.zeros(1), last, 1 + mse._TIE * ceiling / 4)
+    assert found == best or (found == -1 and ceiling < math.inf)
 
 
 def test_no_edge_is_better_on_the_histogram() -> None:

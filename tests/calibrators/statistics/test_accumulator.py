@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from ml_dtypes import bfloat16
 
 from tests.calibrators.measured import measure
 from trt_ptq.calibrators.statistics.kernels import BINS, MIN_EXPONENT
@@ -173,9 +174,43 @@ def test_one_sided_and_degenerate_data_keep_their_true_range(
     assert not np.signbit(found.minimum) or found.minimum < 0
 
 
-@given(arrays(np.float16, st.integers(0, 100), elements=st.floats(width=16, allow_nan=True)))
-def test_float16_is_measured_as_the_float32_it_converts_to(values: npt.NDArray[np.float16]) -> None:
+HALVES = [np.dtype(np.float16), np.dtype(bfloat16)]
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_every_16_bit_pattern_is_measured_as_the_float32_with_its_value(dtype: np.dtype[Any]) -> None:
+    """Together, so that all finite values meet the widest range; and one by one, so that each meets its own."""
+    values = np.arange(2**16, dtype=np.uint16).view(dtype)
     assert measure(values) == measure(values.astype(np.float32))
+    for one in values[::127]:
+        assert measure(np.array([one])) == measure(np.array([one], np.float32))
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@given(st.lists(arrays(np.uint16, st.integers(0, 60), elements=st.integers(0, 2**16 - 1)), max_size=4))
+def test_16_bit_batches_are_measured_as_their_float32(dtype: np.dtype[Any], bits: list[npt.NDArray[np.uint16]]) -> None:
+    batches = [batch.view(dtype) for batch in bits]
+    assert measure(*batches) == measure(*[batch.astype(np.float32) for batch in batches])
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_a_16_bit_tensor_of_several_chunks_is_measured_as_its_float32(dtype: np.dtype[Any]) -> None:
+    values = (np.random.default_rng(0).standard_normal(2**18 + 5) * np.geomspace(1e-6, 1e3, 2**18 + 5)).astype(dtype)
+    values[[0, 2**17, -1]] = np.inf, np.nan, -np.inf
+    assert measure(values) == measure(values.astype(np.float32))
+
+
+def test_16_bit_values_are_not_copied_to_float32() -> None:
+    accumulator = TensorAccumulator()
+    values = np.ones(2**22, np.float16)
+    accumulator.update(values)  # compiles
+    tracemalloc.start()
+    try:
+        accumulator.update(values)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < values.nbytes / 8
 
 
 def test_float64_is_rounded_to_float32_first() -> None:
@@ -192,16 +227,30 @@ def test_float64_beyond_float32_gives_no_warning() -> None:
     [
         lambda values: values[::-1],
         lambda values: np.asfortranarray(values.reshape(5, 7)),
-        lambda values: values.astype(">f4"),
-        lambda values: np.frombuffer(b"x" + values.tobytes(), np.float32, offset=1),
+        lambda values: values.astype(values.dtype.newbyteorder(">")),
+        lambda values: np.frombuffer(b"x" + values.tobytes(), values.dtype, offset=1),
         lambda values: np.broadcast_to(values, (1, 35)),
         lambda values: np.stack([values, values], axis=1)[:, 0],
     ],
     ids=["reversed", "Fortran order", "big-endian", "unaligned", "read-only", "strided"],
 )
-def test_the_layout_of_an_array_does_not_matter(form: Any) -> None:
-    values = np.random.default_rng(0).standard_normal(35).astype(np.float32)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, bfloat16])
+def test_the_layout_of_an_array_does_not_matter(form: Any, dtype: Any) -> None:
+    values = np.random.default_rng(0).standard_normal(35).astype(dtype)
     assert measure(form(values)) == measure(values)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 1.0])
+@pytest.mark.parametrize("size", [100, BLOCK, 5 * BLOCK + 3])
+def test_zeros_of_both_signs_are_counted_whatever_their_share(share: float, size: int) -> None:
+    generator = np.random.default_rng(size)
+    values = generator.standard_normal(size).astype(np.float32)
+    values[generator.random(size) < share] = generator.choice(np.array([0.0, -0.0], np.float32))
+    found, nonzero = measure(values), measure(values[values != 0])
+    expected = nonzero.histogram.counts.copy()
+    expected[0] += found.zeros
+    assert found.zeros == np.count_nonzero(values == 0)
+    assert np.array_equal(found.histogram.counts, expected)
 
 
 def test_a_scalar_is_one_value() -> None:

@@ -9,8 +9,8 @@ import sys
 _SCRIPT = """
 import numpy as np
 from trt_ptq.calibrators.methods import mse
-from trt_ptq.calibrators.statistics.kernels import BINS, accumulate
-counts = np.zeros(BINS, np.int64)
+from trt_ptq.calibrators.statistics.kernels import BINS, ZEROS, accumulate
+counts = np.zeros(BINS + ZEROS, np.int64)
 accumulate(np.float32([0.5, -1.5]), counts, 1)
 print(counts.sum())
 """

@@ -1,0 +1,138 @@
+"""Collecting against plain inference of the same batches.
+
+Counted is what further batches cost. Plain inference runs a session as trt_ptq makes it, with the model's own outputs,
+after batches that do not count. For collecting the clock starts as `collect` asks for its second batch and stops as it
+returns; what a run over two batches takes by that clock is taken off. So neither making the session nor the first
+batches count, and what a collector that reads ahead has read before the clock started is in both runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import onnx
+
+from benchmarks.speed import models
+from benchmarks.speed.models import Feeds
+from benchmarks.speed.row import Row
+from benchmarks.speed.turns import ROUNDS, Job, Seconds, in_turn, timed
+from trt_ptq.collect.collector import collect
+from trt_ptq.collect.session import create_session
+from trt_ptq.data.sources import Loader
+from trt_ptq.graph.model import Model, load_model
+from trt_ptq.graph.taps import choose_taps
+
+OPERATORS = ("Conv", "Gemm", "MatMul", "Add")
+_BATCH = 8
+_UNCOUNTED = 2
+
+
+Tensors = Callable[[Model], Sequence[str]]
+
+
+def resnet50_fused() -> Row:
+    batches = _batches(models.images, 8)
+    return against_inference("ResNet-50, fused tensors", 1.25, models.resnet50(), fused, batches)
+
+
+def resnet50_operators() -> Row:
+    batches = _batches(models.images, 8)
+    what = "ResNet-50, inputs and outputs of Conv, Gemm, MatMul, Add"
+    return against_inference(what, 1.5, models.resnet50(), operator_tensors, batches)
+
+
+def bert_fused() -> Row:
+    batches = _batches(models.texts, 6)
+    return against_inference("BERT-base, sequence 128, fused tensors", 1.2, models.bert(), fused, batches)
+
+
+def mobilenet_v2_fused() -> Row:
+    batches = _batches(models.images, 32)
+    return against_inference("MobileNetV2, fused tensors", 2.0, models.mobilenet_v2(), fused, batches)
+
+
+def against_inference(
+    what: str, reach: float, path: Path, tensors: Tensors, batches: Sequence[Feeds], rounds: int = ROUNDS
+) -> Row:
+    """The ratio of collecting `tensors` to plain inference; `batches` beyond the first two are counted."""
+    model = load_model(path)
+    taps = choose_taps(model, tensors(model))
+    session = create_session(model.proto, path.parent, str(path))
+
+    def infer(part: Sequence[Feeds]) -> None:
+        for feeds in part:
+            session.run(None, feeds)
+
+    seconds = in_turn(
+        {
+            "inference": timed(partial(infer, batches[_UNCOUNTED:]), prepare=partial(infer, batches[:_UNCOUNTED])),
+            "collect_two": _from_second_batch(partial(collect, model, taps=taps), batches[:_UNCOUNTED]),
+            "collect": _from_second_batch(partial(collect, model, taps=taps), batches),
+        },
+        rounds,
+    )
+    ratios = [whole / plain for whole, plain in zip(beyond_two(seconds), seconds["inference"], strict=True)]
+    ratio = median(ratios)
+    counted = sum(len(next(iter(feeds.values()))) for feeds in batches[_UNCOUNTED:])
+    return Row(
+        what=f"{what} ({len(taps.tensors)}): collecting / inference",
+        reach=f"<= {reach:g}",
+        measured=f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        met=ratio <= reach,
+        figures={"ratio": ratio, "samples": counted, "tensors": len(taps.tensors), "seconds": seconds},
+    )
+
+
+def beyond_two(seconds: Seconds) -> list[float]:
+    """Seconds of `collect` without those of its run over two batches, whose median is taken."""
+    two = median(seconds["collect_two"])
+    return [whole - two for whole in seconds["collect"]]
+
+
+def _from_second_batch(measure: Callable[[Loader], object], part: Sequence[Feeds]) -> Job:
+    """Seconds from the request for the second batch until `measure` returns."""
+    started = 0.0
+
+    def batches() -> Iterator[Feeds]:
+        nonlocal started
+        for index, feeds in enumerate(part):
+            if index == 1:
+                started = time.perf_counter()
+            yield feeds
+
+    def job() -> float:
+        measure(Loader("in memory", batches))
+        return time.perf_counter() - started
+
+    return job
+
+
+def fused(_model: Model) -> Sequence[str]:
+    """What a backend that fuses quantizes."""
+    return ("fused",)
+
+
+def operator_tensors(model: Model) -> list[str]:
+    """Float inputs and outputs of Conv, Gemm, MatMul and Add: what ONNX Runtime's calibrators take for these."""
+    graph = model.proto.graph
+    floats = {
+        value.name
+        for value in [*graph.input, *graph.value_info, *graph.output]
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    } - {tensor.name for tensor in graph.initializer}
+    used = [name for node in graph.node if node.op_type in OPERATORS for name in (*node.input, *node.output)]
+    return [name for name in dict.fromkeys(used) if name in floats]
+
+
+def in_memory(batches: Iterable[Feeds]) -> Loader:
+    """A source of batches that lie ready."""
+    return Loader("in memory", lambda: batches)
+
+
+def _batches(make: Callable[[int, int], Feeds], counted: int) -> list[Feeds]:
+    """`counted` batches and two before them, all different."""
+    return [make(_BATCH, seed) for seed in range(counted + _UNCOUNTED)]

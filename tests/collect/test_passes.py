@@ -1,0 +1,91 @@
+"""Several passes over the data, where memory does not allow one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.collect.test_collector import Given
+from tests.networks import images
+from trt_ptq.calibrators.errors import DataError, UsageError
+from trt_ptq.collect.collector import collect
+from trt_ptq.collect.passes import plan_passes
+from trt_ptq.graph.model import Model
+from trt_ptq.graph.taps import choose_taps
+
+
+def test_several_passes_measure_the_same_as_one(cnn: Model) -> None:
+    taps = choose_taps(cnn, ["all"])
+    source = Given([images(4, seed=seed) for seed in range(3)])
+    each = tuple((name,) for name in taps.tensors)
+    assert collect(cnn, source, taps, passes=each) == collect(cnn, source, taps)
+
+
+def test_a_roomy_limit_needs_one_pass(cnn: Model) -> None:
+    taps = choose_taps(cnn)
+    assert plan_passes(cnn, taps, Given([images(4)]), 10**12) == (taps.tensors,)
+
+
+def test_a_limit_that_no_pass_can_keep_is_refused(cnn: Model) -> None:
+    with pytest.raises(UsageError, match=r"--memory-limit 10MB is too low: with batch 0 the model alone takes \d+ MB"):
+        plan_passes(cnn, choose_taps(cnn), Given([images(4)]), 10_000_000)
+
+
+def test_a_plan_needs_data(cnn: Model) -> None:
+    with pytest.raises(DataError, match="the data has no batches"):
+        plan_passes(cnn, choose_taps(cnn), Given([]), 10**12)
+
+
+def test_data_that_changes_between_passes_is_refused(cnn: Model) -> None:
+    class Fresh(Given):
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            object.__setattr__(self, "arrays", [array + 1 for array in self.arrays])
+            return super().__iter__()
+
+    taps = choose_taps(cnn)
+    with pytest.raises(DataError, match=r"not the same in pass 2 \(4 samples\) as in pass 1 \(4\)"):
+        collect(cnn, Fresh([images(4)]), taps, passes=(taps.tensors[:1], taps.tensors[1:]))
+
+
+_PEAK = """
+import sys, resource
+from pathlib import Path
+import numpy as np
+from trt_ptq.calibrators.batches import Batch
+from trt_ptq.collect.collector import collect
+from trt_ptq.collect.passes import plan_passes
+from trt_ptq.graph.model import load_model
+from trt_ptq.graph.taps import choose_taps
+
+class Source:
+    total = 3
+    def __iter__(self):
+        for seed in range(3):
+            yield Batch({"x": np.random.default_rng(seed).standard_normal((20000, 16, 8, 8), np.float32)}, "batch")
+
+model = load_model(Path(sys.argv[1]))
+taps = choose_taps(model, ["all"])
+passes = plan_passes(model, taps, Source(), int(sys.argv[2])) if int(sys.argv[2]) else (taps.tensors,)
+statistics = collect(model, Source(), taps, passes=passes)
+print(len(passes), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_the_process_stays_below_the_limit(cnn_path: Path) -> None:
+    def peak(limit: int) -> tuple[int, int]:
+        done = subprocess.run(
+            [sys.executable, "-c", _PEAK, str(cnn_path), str(limit)], capture_output=True, text=True, check=True
+        )
+        passes, used = done.stdout.split()
+        return int(passes), int(used)
+
+    one_pass, unlimited = peak(0)
+    limit = unlimited * 2 // 3
+    several, limited = peak(limit)
+    assert one_pass == 1
+    assert several > 1
+    assert limited <= limit

@@ -1,0 +1,79 @@
+"""Tapping in several passes over the data, when the tensors of one batch do not fit in memory together."""
+
+from __future__ import annotations
+
+import math
+import resource
+from collections.abc import Sequence
+
+import onnx
+from onnx import helper
+
+from trt_ptq.calibrators.batches import Batch, BatchSource
+from trt_ptq.calibrators.errors import DataError, UsageError
+from trt_ptq.collect.session import create_session, model_fails
+from trt_ptq.collect.shapes import known_shape
+from trt_ptq.graph.model import Model
+from trt_ptq.graph.taps import Taps, with_outputs
+
+_MB = 1_000_000
+
+
+def plan_passes(model: Model, taps: Taps, source: BatchSource, limit_bytes: int) -> tuple[tuple[str, ...], ...]:
+    """The tensors to tap in each pass so that the process stays below `limit_bytes`, judged by the first batch.
+
+    The model runs once without taps. What fits in one pass is the limit less the most that the process has used by
+    then. Tensors whose shape the graph does not tell count twice: ONNX Runtime allocates them before they are kept.
+
+    Raises:
+        DataError: no batches, or the model fails on the first one.
+        UsageError: the limit is too low for a single tensor; says what would do.
+    """
+    first = next(iter(source), None)
+    if first is None:
+        raise DataError("the data has no batches")
+    inputs = {one.name for one in model.inputs}
+    computed = [name for name in taps.tensors if name not in inputs]
+    sizes = _sizes(model, computed, first)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    used += sum(array.nbytes for array in first.feeds.values())  # the next batch is read while this one is held
+    largest = max(sizes, key=lambda name: sizes[name], default=None)
+    if largest is not None and used + sizes[largest] > limit_bytes:
+        raise UsageError(
+            f"--memory-limit {limit_bytes // _MB}MB is too low: with {first.origin} the model alone takes "
+            f"{used // _MB} MB, and tensor {largest!r} {-(-sizes[largest] // _MB)} MB: allow "
+            f"{-(-(used + sizes[largest]) // _MB)}MB, or give smaller batches"
+        )
+    passes: list[list[str]] = [[name for name in taps.tensors if name in inputs]]
+    room = limit_bytes - used
+    for name in computed:
+        if sizes[name] > room:
+            passes.append([])
+            room = limit_bytes - used
+        passes[-1].append(name)
+        room -= sizes[name]
+    return tuple(map(tuple, passes))
+
+
+def _sizes(model: Model, tensors: Sequence[str], batch: Batch) -> dict[str, int]:
+    """Bytes that each tensor takes for `batch`; the model runs on it once, wholly."""
+    proto = with_outputs(model, [*dict.fromkeys([*model.outputs, *tensors])])
+    values = {value.name: onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in proto.graph.output}
+    shapes = {name: known_shape(values[name], model.inputs, batch.feeds) for name in tensors}
+    asked = [name for name in tensors if shapes[name] is None]
+    del proto.graph.output[:]
+    proto.graph.output.extend(values[name] for name in model.outputs)
+    for name in asked:
+        proto.graph.node.append(helper.make_node("Shape", [name], [f"{name} shape"]))
+        proto.graph.output.append(helper.make_tensor_value_info(f"{name} shape", onnx.TensorProto.INT64, None))
+    session = create_session(proto, model.external.folder, str(model.path))
+    try:
+        answers = session.run(None, dict(batch.feeds))[len(model.outputs) :]
+    except Exception as error:  # ONNX Runtime has no common base for its errors
+        raise model_fails(batch, error) from error
+    answered = {name: 2 * _bytes(values[name], tuple(answer)) for name, answer in zip(asked, answers, strict=True)}
+    return answered | {name: _bytes(values[name], shape) for name, shape in shapes.items() if shape is not None}
+
+
+def _bytes(value: onnx.ValueInfoProto, shape: tuple[int, ...]) -> int:
+    return math.prod(shape) * helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).itemsize

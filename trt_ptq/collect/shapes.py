@@ -1,0 +1,29 @@
+"""Shapes of tensors from the shapes of a model's inputs, as far as the names of open dimensions tell them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+from trt_ptq.calibrators.batches import Feeds
+from trt_ptq.graph.model import TensorSpec
+
+Shape = tuple[int, ...]
+
+
+def known_shape(value: onnx.ValueInfoProto, inputs: Sequence[TensorSpec], feeds: Feeds) -> Shape | None:
+    """The shape of `value` when the model is fed with `feeds`; None where the graph does not tell."""
+    sizes: dict[str, int] = {}
+    for one in inputs:
+        for name, size in zip(one.shape or (), feeds[one.name].shape, strict=False):
+            if isinstance(name, str):
+                sizes[name] = size
+    if not value.type.tensor_type.HasField("shape"):
+        return None
+    axes = [
+        axis.dim_value if axis.HasField("dim_value") else sizes.get(axis.dim_param)
+        for axis in value.type.tensor_type.shape.dim
+    ]
+    shape = tuple(axis for axis in axes if axis is not None)
+    return shape if len(shape) == len(axes) else None
