@@ -30,7 +30,9 @@ $(DEV_VENV)/ready: pyproject.toml
 
 $(GPU_VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(GPU_VENV)
-	$(GPU_VENV)/bin/python -m pip install --quiet --editable ".[images,rtx,$(TRT)]" "pytest>=8.3" "pytest-timeout>=2.3"
+	$(GPU_VENV)/bin/python -m pip install --quiet --editable ".[images,rtx,torch,$(TRT)]" "pytest>=8.3" "pytest-timeout>=2.3"
+	$(GPU_VENV)/bin/python -m pip uninstall --quiet --yes onnxruntime
+	$(GPU_VENV)/bin/python -m pip install --quiet onnxruntime-gpu
 	touch $@
 
 # modelopt brings another ONNX Runtime. Where it cannot be installed, its rows say so and the rest is measured.

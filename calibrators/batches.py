@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,6 @@ def sample_count(feeds: Feeds) -> int:
 Track = Callable[[Iterable[Batch], str, "int | None"], Iterable[Batch]]
 
 
-def untracked(batches: Iterable[Batch], _description: str, _total: int | None) -> Iterable[Batch]:
-    """Passes batches on without showing progress: the default for every `track`."""
+def untracked(batches: Iterable[T], _description: str, _total: int | None) -> Iterable[T]:
+    """Passes batches (or shards) on without showing progress: the default for every `track`."""
     return batches

@@ -7,6 +7,7 @@ TrtPtqError                what was wrong, where, and what to do: printed as one
 ├── TableError             a calibration table or TensorRT cache
 ├── EngineError            an engine could not be built or run
 ├── OutputError            a result could not be written
+├── ClusterError           a Ray cluster, or a node of it
 ├── UsageError             an argument that makes no sense
 └── MissingPackageError    an optional package is not installed
 """
@@ -38,6 +39,10 @@ class EngineError(TrtPtqError):
 
 class OutputError(TrtPtqError):
     """A file could not be written; whatever was there before is untouched."""
+
+
+class ClusterError(TrtPtqError):
+    """There is no cluster, a node is not set up for the work, or workers are lost again and again."""
 
 
 class UsageError(TrtPtqError):

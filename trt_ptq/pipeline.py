@@ -19,6 +19,7 @@ from trt_ptq.calibrators.table.store import save_table
 from trt_ptq.calibrators.table.table import derive_table
 from trt_ptq.collect.collector import collect
 from trt_ptq.collect.convergence import Convergence, all_methods
+from trt_ptq.collect.device import Device, Host
 from trt_ptq.collect.measuring import Nonfinite
 from trt_ptq.collect.passes import plan_passes
 from trt_ptq.data.audit import AuditedSource, HeldOutSource
@@ -61,6 +62,7 @@ class QuantizeJob:
     tensors: tuple[str, ...] = ("fused",)
     attention: bool = False
     nonfinite: Nonfinite = "refuse"
+    device: Device = field(default_factory=Host)
     memory_limit: int | None = None  # bytes
     until_stable: float | None = None
     profiles: dict[str, ShapeProfile] = field(default_factory=dict)
@@ -93,7 +95,9 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     passes = plan_passes(job.model, taps, audited, job.memory_limit) if job.memory_limit else (taps.tensors,)
     watched = ShapeWatch(audited)
     convergence = Convergence(all_methods(job.method), job.until_stable)
-    statistics = collect(job.model, watched, taps, job.nonfinite, job.track, passes, convergence=convergence)
+    statistics = collect(
+        job.model, watched, taps, job.nonfinite, job.track, passes, device=job.device, convergence=convergence
+    )
     save_statistics(statistics, job.out / "stats.safetensors")
     profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
     stability = None if job.until_stable is None else convergence.stability()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +15,27 @@ from typing import Any
 from trt_ptq.calibrators.errors import UsageError
 
 
-def load_function(spec: str) -> Callable[..., Any]:
+@dataclass(frozen=True)
+class UserFunction:
+    """The function `name` of `file`; it, and the generator it may return, run in `_users_turn`.
+
+    To another process it travels as where it was loaded from, and is loaded there anew.
+    """
+
+    file: Path
+    name: str
+    function: Callable[..., Any]
+
+    def __call__(self, *arguments: Any) -> Any:
+        with _users_turn():
+            returned = self.function(*arguments)
+        return _guarded_steps(returned) if isinstance(returned, Iterator) else returned
+
+    def __reduce__(self) -> tuple[Callable[[str], UserFunction], tuple[str]]:
+        return load_function, (f"{self.file}:{self.name}",)
+
+
+def load_function(spec: str) -> UserFunction:
     """Import the function that `spec`, "path/to/file.py:function", names.
 
     A file inside a package (its folder has `__init__.py`) is imported as part of it, so its own imports work.
@@ -38,19 +58,7 @@ def load_function(spec: str) -> Callable[..., Any]:
     if not callable(function):
         offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise UsageError(f"{path} has no function {name!r}; it has: {', '.join(offered) or 'none'}")
-    return _guarded(function)
-
-
-def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, and the generator it may return, each step of it run in `_users_turn`."""
-
-    @functools.wraps(function)
-    def call(*arguments: Any) -> Any:
-        with _users_turn():
-            returned = function(*arguments)
-        return _guarded_steps(returned) if isinstance(returned, Iterator) else returned
-
-    return call
+    return UserFunction(path.absolute(), name, function)
 
 
 def _guarded_steps(steps: Iterator[Any]) -> Iterator[Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
 
 from trt_ptq.calibrators.errors import StatisticsError
 from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
+
+_TWICE = "two of the statistics are of the same data, which would count twice: give each shard once"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,17 @@ class Statistics:
         Raises:
             StatisticsError: other model, other tensors, or the very same data twice.
         """
+        merged = self.add(other)
+        if self.data == other.data:
+            raise StatisticsError(_TWICE)
+        return merged
+
+    def add(self, other: Statistics) -> Statistics:
+        """As `merge`, for parts that are known not to be the same one twice, even if their samples are equal.
+
+        Raises:
+            StatisticsError: other model, or other tensors.
+        """
         difference = self.model.difference(other.model)
         if difference:
             raise StatisticsError(f"statistics of two models cannot be merged: {difference}")
@@ -44,10 +56,6 @@ class Statistics:
             raise StatisticsError(
                 f"statistics of different tensors cannot be merged ({named}): "
                 "collect all shards with the same --tensors"
-            )
-        if self.data == other.data:
-            raise StatisticsError(
-                "two of the statistics are of the same data, which would count twice: give each shard once"
             )
         return Statistics(
             model=self.model,
@@ -59,19 +67,18 @@ class Statistics:
 
 
 def merge(parts: Iterable[Statistics]) -> Statistics:
-    """Merge any number of shards; the order does not matter.
+    """Merge any number of shards, two in memory at a time; the order does not matter.
 
     Raises:
         StatisticsError: no shards, or shards that do not belong together.
     """
-    shards = list(parts)
-    if not shards:
-        raise StatisticsError("nothing to merge")
+    merged: Statistics | None = None
     seen: set[DataFingerprint] = set()
-    for shard in shards:
+    for shard in parts:
+        merged = shard if merged is None else merged.add(shard)
         if shard.data in seen:
-            raise StatisticsError(
-                "two of the statistics are of the same data, which would count twice: give each shard once"
-            )
+            raise StatisticsError(_TWICE)
         seen.add(shard.data)
-    return reduce(Statistics.merge, shards)
+    if merged is None:
+        raise StatisticsError("nothing to merge")
+    return merged

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto
 
 from tests.networks import images
 from trt_ptq.calibrators.batches import Array, Batch
@@ -15,7 +17,9 @@ from trt_ptq.calibrators.errors import DataError, StatisticsError
 from trt_ptq.calibrators.statistics.statistics import merge
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
 from trt_ptq.collect.collector import check_statistics, collect
+from trt_ptq.graph.half import to_float16
 from trt_ptq.graph.model import Model, load_model
+from trt_ptq.graph.save import save_model
 from trt_ptq.graph.taps import choose_taps, with_outputs
 
 
@@ -108,3 +112,21 @@ def test_statistics_of_another_model_are_refused(cnn: Model) -> None:
     object.__setattr__(other, "identity", type(other.identity)("0" * 64, other.identity.weights))
     with pytest.raises(StatisticsError, match=r"stats: of another model than .*the graph differs"):
         check_statistics(statistics, other, "stats")
+
+
+def test_float16_activations_are_measured_as_they_are(cnn: Model, tmp_path: Path) -> None:
+    save_model(to_float16(cnn), tmp_path / "half.onnx")
+    half = load_model(tmp_path / "half.onnx")
+    taps = choose_taps(half, ["all"])
+    batch = images(4)
+    statistics = collect(half, Given([batch]), taps)
+    sixteen = [
+        value for value in half.proto.graph.value_info if value.type.tensor_type.elem_type == TensorProto.FLOAT16
+    ]
+    measured = [value.name for value in sixteen if value.name in statistics.tensors]
+    assert measured
+    outputs = ort.InferenceSession(with_outputs(half, measured).SerializeToString()).run(None, {"x": batch})
+    for name, array in zip(measured, outputs, strict=True):
+        assert array.dtype == np.float16
+        assert statistics.tensors[name].amax == np.abs(array).max()
+        assert statistics.tensors[name].count == array.size

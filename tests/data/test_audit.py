@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trt_ptq.calibrators.batches import Batch
 from trt_ptq.data import audit
-from trt_ptq.data.audit import AuditedSource
+from trt_ptq.data.audit import Audit, AuditedSource
+from trt_ptq.data.shard import EmptyShardError, ShardedSource
 
 Floats = npt.NDArray[np.float32]
 
@@ -99,3 +103,31 @@ def test_memory_does_not_grow_with_the_number_of_batches(monkeypatch: pytest.Mon
     monkeypatch.setattr(audit, "_REMEMBERED", 5)
     repeats = findings(lambda index: picture(index % 12), 18)
     assert repeats == ["5 batches repeat earlier ones, e.g. batch 12 repeats batch 0"]  # 5 of 6: the rest is not kept
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=12), st.integers(1, 4), st.sampled_from([picture, noise]))
+@settings(max_examples=30, deadline=None)
+def test_audits_of_shards_find_together_what_one_finds(
+    seeds: list[int], count: int, make: Callable[[int], Floats]
+) -> None:
+    def batch(index: int) -> Floats:
+        return make(seeds[index]) if seeds[index] else np.ones((8, 3, 32, 32), np.float32)
+
+    def counts(found: list[str]) -> list[str]:
+        return [finding.partition(", e.g.")[0] for finding in found]  # the examples may be others
+
+    whole = AuditedSource(Made(batch, len(seeds)))
+    list(whole)
+    merged = Audit()
+    for index in range(count):
+        shard = AuditedSource(ShardedSource(Made(batch, len(seeds)), index, count))
+        with suppress(EmptyShardError):
+            list(shard)
+        merged.merge(shard.audit)
+    assert counts(merged.findings()) == counts(whole.findings())
+
+
+def test_a_shard_is_not_blamed_for_having_few_samples() -> None:
+    source = AuditedSource(Made(noise, 3))
+    list(source)
+    assert [finding[:9] for finding in source.findings(is_shard=True)] == ["input 'x'"]

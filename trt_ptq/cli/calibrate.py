@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -13,14 +14,17 @@ from trt_ptq.calibrators.files import check_writable
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.cli import console, options
-from trt_ptq.cli.parse import parse_nonfinite, parse_size, parse_tolerance
+from trt_ptq.cli.parse import parse_nonfinite, parse_size, parse_tolerance, refuse_memory_limit
 from trt_ptq.collect.checkpoint import Checkpoint
+from trt_ptq.collect.cluster import collect_on_ray
 from trt_ptq.collect.collector import collect
 from trt_ptq.collect.convergence import Convergence
+from trt_ptq.collect.device import open_device
 from trt_ptq.collect.passes import plan_passes
 from trt_ptq.data.audit import AuditedSource
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.open import open_source
+from trt_ptq.data.shard import ShardedSource, parse_shard
 from trt_ptq.graph.model import load_model
 from trt_ptq.graph.taps import choose_taps
 
@@ -35,6 +39,7 @@ def calibrate(
     attention: options.Attention = False,
     nonfinite: options.Nonfinite = "refuse",
     memory_limit: options.MemoryLimit = None,
+    device: options.Device = "cpu",
     checkpoint: Annotated[
         Optional[Path],
         typer.Option(
@@ -49,6 +54,23 @@ def calibrate(
         typer.Option(help="Whose ranges --until-stable watches: percentile unless given.", show_default=False),
     ] = None,
     percentile: options.PercentileValue = None,
+    shard: Annotated[
+        Optional[str],
+        typer.Option(
+            help="INDEX/COUNT, counted from 0 (0/8 to 7/8): take every COUNT-th batch only, so that COUNT machines "
+            "share the work; `trt-ptq merge` puts their statistics together.",
+            show_default=False,
+        ),
+    ] = None,
+    ray: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="local|auto|ADDRESS",
+            help="Share the work among the CPUs of a Ray cluster: one started on this machine (local), the one that "
+            'this machine belongs to (auto), or HOST:PORT. Needs pip install "trt-ptq\\[ray]".',
+            show_default=False,
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Run the model over the data once and keep the statistics of its tensors.
@@ -59,7 +81,13 @@ def calibrate(
     Example: trt-ptq calibrate model.onnx --data calibration/ -o stats.safetensors
     """
     policy = parse_nonfinite(nonfinite)
+    if ray is not None:
+        _refuse_with_ray(
+            shard=shard, memory_limit=memory_limit, device=device, checkpoint=checkpoint, until_stable=until_stable
+        )
     convergence = _convergence(until_stable, method, percentile)
+    place = open_device(device)
+    refuse_memory_limit(memory_limit, device)
     loaded = load_model(model)
     inputs = (model, *loaded.external.files, Path(data))
     check_writable(out, *inputs)
@@ -69,19 +97,28 @@ def calibrate(
         check_writable(checkpoint, *inputs)
     kept = None if checkpoint is None else Checkpoint(checkpoint)
     taps = choose_taps(loaded, tensors, attention)
+    passes: tuple[tuple[str, ...], ...] = (taps.tensors,)
     source = open_source(data, loaded.inputs, batch_size, preprocess)
-    audited = AuditedSource(CheckedSource(source, loaded.inputs, allow_nonfinite=policy == "skip"))
-    passes = plan_passes(loaded, taps, audited, parse_size(memory_limit)) if memory_limit else (taps.tensors,)
-    statistics = collect(loaded, audited, taps, policy, console.track, passes, checkpoint=kept, convergence=convergence)
+    if ray is not None:
+        result = collect_on_ray(loaded, source, taps, policy, ray, partial(console.track, unit="shards"))
+        statistics, findings = result.statistics, result.audit.findings() + result.incidents
+    else:
+        if shard is not None:
+            source = ShardedSource(source, *parse_shard(shard))
+        audited = AuditedSource(CheckedSource(source, loaded.inputs, allow_nonfinite=policy == "skip"))
+        if memory_limit is not None:
+            passes = plan_passes(loaded, taps, audited, parse_size(memory_limit))
+        statistics = collect(
+            loaded, audited, taps, policy, console.track, passes, device=place, checkpoint=kept, convergence=convergence
+        )
+        findings = audited.findings(is_shard=shard is not None)
     save_statistics(statistics, out)
     if kept is not None:
         kept.remove()
     resumed = kept.found.statistics.data.samples if kept and kept.found else 0
     stability = convergence.stability() if convergence else None
     skipped = {name: tensor.nonfinite for name, tensor in statistics.tensors.items() if tensor.nonfinite}
-    findings = audited.findings() + [
-        f"tensor {name!r}: {count} NaN or infinite values skipped" for name, count in skipped.items()
-    ]
+    findings += [f"tensor {name!r}: {count} NaN or infinite values skipped" for name, count in skipped.items()]
     findings += [stability.warning] if stability and not stability.stable else []
     for finding in findings:
         console.warn(finding)
@@ -105,6 +142,13 @@ def calibrate(
         )
         if stability and stability.stable:
             console.say(str(stability))
+
+
+def _refuse_with_ray(**others: object) -> None:
+    given = [name for name, value in others.items() if value not in (None, "cpu")]
+    if given:
+        option = given[0].replace("_", "-")
+        raise UsageError(f"--{option} is for a calibration by one process: leave it out, or --ray")
 
 
 def _convergence(until_stable: str | None, method: str | None, percentile: float | None) -> Convergence | None:

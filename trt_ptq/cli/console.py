@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,21 +20,21 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from trt_ptq.calibrators.batches import Batch
+T = TypeVar("T")
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 _TABLE_WIDTH = 100  # where there is no terminal to ask
 
 
-def track(batches: Iterable[Batch], description: str, total: int | None) -> Iterator[Batch]:
+def track(batches: Iterable[T], description: str, total: int | None, unit: str = "batches") -> Iterator[T]:
     """Show progress with the time left on standard error, if that is a terminal."""
     columns = [
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("batches"),
+        TextColumn(unit),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     ]

@@ -12,6 +12,7 @@ from trt_ptq.calibrators.files import check_writable
 from trt_ptq.calibrators.statistics.statistics import merge as merge_statistics
 from trt_ptq.calibrators.statistics.store import load_statistics, save_statistics
 from trt_ptq.cli import console, options
+from trt_ptq.data.audit import few_samples
 
 
 def merge(
@@ -26,7 +27,17 @@ def merge(
     check_writable(out)
     merged = merge_statistics(load_statistics(shard) for shard in shards)
     save_statistics(merged, out)
+    findings = few_samples(merged.data.samples)
+    for finding in findings:
+        console.warn(finding)
     if json:
-        console.print_json({"statistics": str(out), "tensors": len(merged.tensors), "data": asdict(merged.data)})
+        console.print_json(
+            {
+                "statistics": str(out),
+                "tensors": len(merged.tensors),
+                "data": asdict(merged.data),
+                "warnings": findings,
+            }
+        )
     else:
         console.say(f"{out}: {len(shards)} shards, {merged.data.samples} samples, {len(merged.tensors)} tensors")

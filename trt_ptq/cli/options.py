@@ -54,6 +54,10 @@ UntilStable = Annotated[
         show_default=False,
     ),
 ]
+Device = Annotated[
+    str,
+    typer.Option(help="cpu, or cuda: the model and the counting run on the GPU (torch, and onnxruntime-gpu)."),
+]
 Shapes = Annotated[
     Optional[list[str]],
     typer.Option(

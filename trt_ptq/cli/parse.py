@@ -62,3 +62,13 @@ def parse_size(text: str) -> int:
     if size <= 0:
         raise UsageError(f"{text!r} is not a size: write 800MB or 4GB")
     return size
+
+
+def refuse_memory_limit(memory_limit: str | None, device: str) -> None:
+    """A limit is of the host's memory, where --device cuda keeps no tensors.
+
+    Raises:
+        UsageError: both are given.
+    """
+    if memory_limit is not None and device != "cpu":
+        raise UsageError(f"--memory-limit is for --device cpu, not {device}: there, give smaller batches")

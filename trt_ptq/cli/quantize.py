@@ -10,7 +10,8 @@ import typer
 from trt_ptq.accuracy.fidelity import worst_output
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.cli import console, options
-from trt_ptq.cli.parse import parse_nonfinite, parse_share, parse_size, parse_tolerance
+from trt_ptq.cli.parse import parse_nonfinite, parse_share, parse_size, parse_tolerance, refuse_memory_limit
+from trt_ptq.collect.device import open_device
 from trt_ptq.data.open import open_source
 from trt_ptq.engines.build import check_backend
 from trt_ptq.engines.spec import parse_profiles
@@ -45,6 +46,7 @@ def quantize(
     attention: options.Attention = False,
     nonfinite: options.Nonfinite = "refuse",
     memory_limit: options.MemoryLimit = None,
+    device: options.Device = "cpu",
     until_stable: options.UntilStable = None,
     shape: options.Shapes = None,
     backend: options.Backend = "auto",
@@ -57,6 +59,8 @@ def quantize(
 
     Example: trt-ptq quantize model.onnx --data calibration/ --eval metric.py:accuracy --out int8/
     """
+    place = open_device(device)
+    refuse_memory_limit(memory_limit, device)
     loaded = load_model(model)
     profiles = parse_profiles(shape or [])
     check_profiles(profiles, loaded)
@@ -73,6 +77,7 @@ def quantize(
         tensors=tuple(tensors),
         attention=attention,
         nonfinite=parse_nonfinite(nonfinite),
+        device=place,
         memory_limit=parse_size(memory_limit) if memory_limit else None,
         until_stable=None if until_stable is None else parse_tolerance(until_stable),
         profiles=profiles,

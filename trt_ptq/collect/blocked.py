@@ -8,7 +8,9 @@ tensor is as good; but where the channels do not fill their blocks it is padded,
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime as ort
@@ -20,7 +22,7 @@ _MODEL, _WEIGHTS = "optimized.onnx", "weights.bin"
 
 
 def create_tapped_session(
-    proto: onnx.ModelProto, folder: Path, name: str, threads: int | None = None
+    proto: onnx.ModelProto, folder: Path, name: str, providers: Sequence[Any], threads: int | None = None
 ) -> tuple[ort.InferenceSession, dict[str, str]]:
     """A session for `proto` (see `create_session`), and for each output of `proto` the output of the session that
     holds its values, in whatever order.
@@ -30,8 +32,9 @@ def create_tapped_session(
     """
     same = {value.name: value.name for value in proto.graph.output}
     options = session_options(threads)
-    if not any(node.op_type == "Conv" for node in proto.graph.node):
-        return create_session(proto, folder, name, options), same
+    on_cpu = list(providers) == ["CPUExecutionProvider"]
+    if not on_cpu or not any(node.op_type == "Conv" for node in proto.graph.node):
+        return create_session(proto, folder, name, options, providers), same
     with tempfile.TemporaryDirectory(prefix="trt-ptq-") as temporary:
         options.optimized_model_filepath = str(Path(temporary) / _MODEL)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)

@@ -11,6 +11,7 @@ from trt_ptq.calibrators.provenance import DataFingerprint
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.collect.checkpoint import Checkpoint
 from trt_ptq.collect.convergence import Convergence
+from trt_ptq.collect.device import Device, Host
 from trt_ptq.collect.measuring import Measuring, Nonfinite
 from trt_ptq.collect.progress import Progress
 from trt_ptq.collect.session import runtime_version
@@ -27,6 +28,7 @@ def collect(
     track: Track = untracked,
     passes: Sequence[Sequence[str]] = (),
     threads: int | None = None,
+    device: Device | None = None,
     checkpoint: Checkpoint | None = None,
     convergence: Convergence | None = None,
 ) -> Statistics:
@@ -34,7 +36,8 @@ def collect(
 
     With `passes` (see `plan_passes`), the data is gone through once for each group of tensors. Inference and counting
     take turns on `threads` threads, by default one for each core: side by side, they were slower on two cores.
-    What an earlier run left in `checkpoint` is not measured again; `convergence` looks on, and may end it early.
+    `device` is the CPU unless given. What an earlier run left in `checkpoint` is not measured again; `convergence`
+    looks on, and may end it early.
 
     Raises:
         DataError: a batch on which the model fails, or (unless `nonfinite` is "skip") a NaN or infinity in a
@@ -42,6 +45,7 @@ def collect(
         StatisticsError: the checkpoint is of something else.
         UsageError: it is to end early, with several passes.
     """
+    device = device or Host()
     start = Progress(
         statistics=Statistics(
             model=model.identity,
@@ -51,7 +55,11 @@ def collect(
             shares_range=taps.shares_range,
         ),
         passes=tuple(map(tuple, passes)) or (taps.tensors,),
-        settings={"--nonfinite": nonfinite, "--until-stable": convergence.settings if convergence else "none"},
+        settings={
+            "--nonfinite": nonfinite,
+            "--device": device.name,
+            "--until-stable": convergence.settings if convergence else "none",
+        },
     )
     done = checkpoint.resume(start) if checkpoint else start
     if convergence:
@@ -63,7 +71,7 @@ def collect(
         )
     while done.current < len(done.passes):
         which = f", pass {done.current + 1} of {len(done.passes)}" if len(done.passes) > 1 else ""
-        measuring = Measuring(model, done, nonfinite, threads)
+        measuring = Measuring(model, done, nonfinite, device, threads)
         for _ in measuring.steps(track(source, f"Calibrating{which}", source.total)):
             if convergence and convergence.look(measuring.data.samples, measuring.tensors):
                 break

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
-from typing import Literal
+from typing import Any, Literal
 
-from trt_ptq.calibrators.batches import Batch, Feeds
+from trt_ptq.calibrators.batches import Batch
 from trt_ptq.calibrators.errors import DataError
 from trt_ptq.calibrators.provenance import DataFingerprint
-from trt_ptq.calibrators.statistics.tensor import TensorAccumulator, TensorStatistics
+from trt_ptq.calibrators.statistics.tensor import TensorStatistics
+from trt_ptq.collect.device import Device
 from trt_ptq.collect.progress import Progress
 from trt_ptq.collect.tapped import TappedModel
 from trt_ptq.graph.model import Model
@@ -24,15 +26,17 @@ class Measuring:
     The first batches are only looked at, where an earlier run measured them: then `before` is what it left.
     """
 
-    def __init__(self, model: Model, before: Progress, nonfinite: Nonfinite, threads: int | None) -> None:
+    def __init__(
+        self, model: Model, before: Progress, nonfinite: Nonfinite, device: Device, threads: int | None
+    ) -> None:
         names = before.passes[before.current]
         self.data = DataFingerprint()
         self._batches = 0
         self._before = before
         self._nonfinite = nonfinite
         self._threads = threads
-        self._tapped = TappedModel(model, names, threads)
-        self._accumulators = {name: TensorAccumulator() for name in names}
+        self._tapped = TappedModel(model, names, device, threads)
+        self._accumulators = {name: device.accumulator() for name in names}
 
     def steps(self, batches: Iterable[Batch]) -> Iterator[None]:
         """Go through `batches`; a pause after each one that was measured.
@@ -72,10 +76,11 @@ class Measuring:
         return self._before.after(self.tensors(), self.data, self._batches)
 
 
-def _refuse_nonfinite(found: Mapping[str, int], arrays: Feeds, batch: Batch) -> None:
+def _refuse_nonfinite(found: Mapping[str, int], arrays: Mapping[str, Any], batch: Batch) -> None:
     for name, count in found.items():  # in graph order: the first one is where it began
         if count:
+            size = math.prod(arrays[name].shape)
             raise DataError(
-                f"{batch.origin}: tensor {name!r} has {count} NaN or infinite values of {arrays[name].size}: "
+                f"{batch.origin}: tensor {name!r} has {count} NaN or infinite values of {size}: "
                 "leave the batch out, or count and skip them with --nonfinite skip"
             )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime as ort
@@ -28,20 +30,30 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
 
 
 def create_session(
-    proto: onnx.ModelProto, folder: Path, name: str, options: ort.SessionOptions | None = None
+    proto: onnx.ModelProto,
+    folder: Path,
+    name: str,
+    options: ort.SessionOptions | None = None,
+    providers: Sequence[Any] = ("CPUExecutionProvider",),
 ) -> ort.InferenceSession:
     """A session for `proto`, whose external weights lie in `folder`; `name` is for messages.
 
     Raises:
-        ModelError: ONNX Runtime refuses the model.
+        ModelError: ONNX Runtime refuses the model, or the first of `providers` does not start.
     """
     options = options or session_options()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
     try:
-        return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(proto.SerializeToString(), options, providers=list(providers))
     except Exception as error:  # ONNX Runtime has no common base for its errors
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{name}: ONNX Runtime cannot load it: {reason}") from error
+    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if session.get_providers()[0] != wanted:  # ONNX Runtime goes on with the next one, at most with a message
+        raise ModelError(
+            f"{name}: {wanted} of ONNX Runtime does not start: does it find CUDA and cuDNN of its versions?"
+        )
+    return session
 
 
 def model_fails(batch: Batch, error: Exception) -> DataError:

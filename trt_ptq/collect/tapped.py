@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from trt_ptq.calibrators.batches import Array, Batch, Feeds
+from trt_ptq.calibrators.batches import Batch, Feeds
 from trt_ptq.collect.blocked import create_tapped_session
-from trt_ptq.collect.buffers import HostBuffers
+from trt_ptq.collect.device import Device
 from trt_ptq.collect.session import model_fails
 from trt_ptq.collect.shapes import Shape, known_shape
 from trt_ptq.graph.model import Model
@@ -24,25 +25,28 @@ class TappedModel:
     What `run` gives is valid until the next `run`; the values of a tensor may be in any order.
     """
 
-    def __init__(self, model: Model, tensors: Sequence[str], threads: int | None = None) -> None:
+    def __init__(self, model: Model, tensors: Sequence[str], device: Device, threads: int | None = None) -> None:
         inputs = {one.name for one in model.inputs}
         self._inputs = [name for name in tensors if name in inputs]
         computed = [name for name in tensors if name not in inputs]
         proto = with_outputs(model, computed or model.outputs)  # the model runs even where only inputs are measured
         declared = {value.name: value for value in proto.graph.output}
         self._specs = model.inputs
-        self._session, self._output_of = create_tapped_session(proto, model.external.folder, str(model.path), threads)
+        self._session, self._output_of = create_tapped_session(
+            proto, model.external.folder, str(model.path), device.providers, threads
+        )
         self._outputs = {output: declared[name] for name, output in self._output_of.items()}
         self._learned: dict[Shapes, Shapes] = {}  # shapes of the outputs by those of the inputs
-        self._buffers = HostBuffers()
+        self._device = device
 
-    def run(self, batch: Batch) -> dict[str, Array]:
-        """The tensors by name.
+    def run(self, batch: Batch) -> dict[str, Any]:
+        """The tensors by name, as arrays of the device.
 
         Raises:
             DataError: the model fails on the batch; names it.
         """
         feeds = {name: np.ascontiguousarray(array) for name, array in batch.feeds.items()}
+        self._device.wait()
         fed = tuple(feeds[name].shape for name in sorted(feeds))
         shapes = self._learned.get(fed) or self._known_shapes(feeds)
         try:
@@ -53,37 +57,37 @@ class TappedModel:
             outputs = self._run_unbound(feeds, batch)
             self._learned[fed] = tuple(array.shape for array in outputs.values())
         measured = {name: outputs[output] for name, output in self._output_of.items()}
-        return measured | {name: feeds[name] for name in self._inputs}
+        return measured | {name: self._device.bring(feeds[name]) for name in self._inputs}
 
     def _known_shapes(self, feeds: Feeds) -> Shapes | None:
         shapes = [known_shape(value, self._specs, feeds) for value in self._outputs.values()]
         return None if None in shapes else tuple(shape for shape in shapes if shape is not None)
 
-    def _run_bound(self, feeds: Feeds, shapes: Shapes) -> dict[str, Array]:
+    def _run_bound(self, feeds: Feeds, shapes: Shapes) -> dict[str, Any]:
         """Outputs of known `shapes`, written straight into the buffers."""
         binding = self._bind_inputs(feeds)
         outputs = {}
         for (name, value), shape in zip(self._outputs.items(), shapes, strict=True):
             kind = value.type.tensor_type.elem_type
-            outputs[name] = self._buffers.take(name, kind, shape)
-            pointer = self._buffers.pointer(outputs[name])
-            binding.bind_output(name, self._buffers.device, 0, kind, shape, pointer)
+            outputs[name] = self._device.take(name, kind, shape)
+            pointer = self._device.pointer(outputs[name])
+            binding.bind_output(name, self._device.name, 0, kind, shape, pointer)
         self._session.run_with_iobinding(binding)
         return outputs
 
-    def _run_unbound(self, feeds: Feeds, batch: Batch) -> dict[str, Array]:
+    def _run_unbound(self, feeds: Feeds, batch: Batch) -> dict[str, Any]:
         """Outputs of any shapes, copied from memory that ONNX Runtime allocates and frees."""
         binding = self._bind_inputs(feeds)
         for name in self._outputs:
-            binding.bind_output(name, self._buffers.device)
+            binding.bind_output(name, self._device.name)
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:
             raise model_fails(batch, error) from error
         outputs = {}
         for (name, value), result in zip(self._outputs.items(), binding.get_outputs(), strict=True):
-            outputs[name] = self._buffers.take(name, value.type.tensor_type.elem_type, tuple(result.shape()))
-            self._buffers.fill(outputs[name], result.data_ptr())
+            outputs[name] = self._device.take(name, value.type.tensor_type.elem_type, tuple(result.shape()))
+            self._device.fill(outputs[name], result.data_ptr())
         return outputs
 
     def _bind_inputs(self, feeds: Feeds) -> ort.IOBinding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,40 +15,61 @@ _REMEMBERED = 100_000  # batches looked at for repeats: memory must not grow wit
 _NOISE = 0.02  # neighbours in images, audio and embeddings correlate more than this
 
 
-class AuditedSource:
-    """Passes batches on and remembers what is suspicious about them; read `findings()` after a full pass."""
+@dataclass
+class _Cases:
+    """How often something was seen, and the first time."""
 
-    def __init__(self, source: BatchSource) -> None:
-        self._source = source
-        self._start()
+    count: int = 0
+    first: str = ""
 
-    def _start(self) -> None:
-        self._samples = 0
-        self._seen: dict[bytes, str] = {}
-        self._repeated = _Cases()
-        self._constant = _Cases()
-        self._correlation: dict[str, float] = {}  # by input, the largest magnitude of all batches
+    def add(self, case: str) -> None:
+        self.first = self.first or case
+        self.count += 1
 
-    @property
-    def total(self) -> int | None:
-        return self._source.total
+    def merge(self, other: _Cases) -> None:
+        self.count += other.count
+        self.first = self.first or other.first
 
-    def __iter__(self) -> Iterator[Batch]:
-        self._start()
-        for batch in self._source:
-            self._look(batch)
-            yield batch
 
-    def findings(self) -> list[str]:
-        """Warnings, each a sentence that names the input or batch."""
-        found = []
-        if self._samples < FEW_SAMPLES:
-            found.append(f"only {self._samples} calibration samples: {FEW_SAMPLES} to 1000 are advised")
-        if self._repeated.count:
-            found.append(f"{self._repeated.count} batches repeat earlier ones, e.g. {self._repeated.first}")
-        if self._constant.count:
-            found.append(f"{self._constant.count} inputs hold one single value, e.g. {self._constant.first}")
-        for name, correlation in self._correlation.items():
+@dataclass
+class Audit:
+    """What has been seen of the data so far; audits of shards merge."""
+
+    samples: int = 0
+    seen: dict[bytes, str] = field(default_factory=dict)  # origin by digest
+    repeated: _Cases = field(default_factory=_Cases)
+    constant: _Cases = field(default_factory=_Cases)
+    correlation: dict[str, float] = field(default_factory=dict)  # by input, the largest magnitude of all batches
+
+    def look(self, batch: Batch) -> None:
+        self.samples += sample_count(batch.feeds)
+        self._remember(_digest(batch), batch.origin)
+        for name, array in batch.feeds.items():
+            if not np.issubdtype(array.dtype, np.floating):
+                continue
+            if array.size > 1 and array.min() == array.max():
+                self.constant.add(f"{name!r} of {batch.origin}")
+            elif array.ndim >= 3 and array.size >= 4096:
+                self._correlate(name, _neighbour_correlation(array))
+
+    def merge(self, other: Audit) -> None:
+        """Add what was seen of other batches; the counts are those of one audit of all, the examples may be others."""
+        self.samples += other.samples
+        self.repeated.merge(other.repeated)
+        for digest, origin in other.seen.items():
+            self._remember(digest, origin)
+        self.constant.merge(other.constant)
+        for name, correlation in other.correlation.items():
+            self._correlate(name, correlation)
+
+    def findings(self, is_shard: bool = False) -> list[str]:
+        """Warnings, each a sentence that names the input or batch. A shard is not blamed for having few samples."""
+        found = [] if is_shard else few_samples(self.samples)
+        if self.repeated.count:
+            found.append(f"{self.repeated.count} batches repeat earlier ones, e.g. {self.repeated.first}")
+        if self.constant.count:
+            found.append(f"{self.constant.count} inputs hold one single value, e.g. {self.constant.first}")
+        for name, correlation in self.correlation.items():
             if correlation < _NOISE:
                 found.append(
                     f"input {name!r} looks like random noise (neighbouring values do not correlate): ranges from "
@@ -56,24 +77,40 @@ class AuditedSource:
                 )
         return found
 
+    def _remember(self, digest: bytes, origin: str) -> None:
+        if digest in self.seen:
+            self.repeated.add(f"{origin} repeats {self.seen[digest]}")
+        elif len(self.seen) < _REMEMBERED:
+            self.seen[digest] = origin
+
+    def _correlate(self, name: str, correlation: float) -> None:
+        self.correlation[name] = max(self.correlation.get(name, 0.0), correlation)
+
+
+class AuditedSource:
+    """Passes batches on and audits them; read `findings()` after a full pass."""
+
+    def __init__(self, source: BatchSource) -> None:
+        self._source = source
+        self.audit = Audit()
+
+    @property
+    def total(self) -> int | None:
+        return self._source.total
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.audit = Audit()
+        for batch in self._source:
+            self.audit.look(batch)
+            yield batch
+
+    def findings(self, is_shard: bool = False) -> list[str]:
+        """Warnings: see `Audit.findings`."""
+        return self.audit.findings(is_shard)
+
     def has_seen(self, batch: Batch) -> bool:
         """Whether the very same batch has passed."""
-        return _digest(batch) in self._seen
-
-    def _look(self, batch: Batch) -> None:
-        self._samples += sample_count(batch.feeds)
-        digest = _digest(batch)
-        if digest in self._seen:
-            self._repeated.add(f"{batch.origin} repeats {self._seen[digest]}")
-        elif len(self._seen) < _REMEMBERED:
-            self._seen[digest] = batch.origin
-        for name, array in batch.feeds.items():
-            if not np.issubdtype(array.dtype, np.floating):
-                continue
-            if array.size > 1 and array.min() == array.max():
-                self._constant.add(f"{name!r} of {batch.origin}")
-            elif array.ndim >= 3 and array.size >= 4096:
-                self._correlation[name] = max(self._correlation.get(name, 0.0), _neighbour_correlation(array))
+        return _digest(batch) in self.audit.seen
 
 
 class HeldOutSource:
@@ -106,16 +143,11 @@ class HeldOutSource:
         ]
 
 
-@dataclass
-class _Cases:
-    """How often something was seen, and the first time."""
-
-    count: int = 0
-    first: str = ""
-
-    def add(self, case: str) -> None:
-        self.first = self.first or case
-        self.count += 1
+def few_samples(samples: int) -> list[str]:
+    """A warning, if there are fewer than is advised."""
+    if samples >= FEW_SAMPLES:
+        return []
+    return [f"only {samples} calibration samples: {FEW_SAMPLES} to 1000 are advised"]
 
 
 def _digest(batch: Batch) -> bytes:

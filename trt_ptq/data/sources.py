@@ -21,12 +21,14 @@ class NpzFolder:
     files: tuple[Path, ...]
 
     @property
-    def total(self) -> int | None:
+    def total(self) -> int:
         return len(self.files)
 
+    def batch(self, index: int) -> Batch:
+        return Batch(read_arrays(self.files[index]), str(self.files[index]))
+
     def __iter__(self) -> Iterator[Batch]:
-        for file in self.files:
-            yield Batch(read_arrays(file), str(file))
+        return map(self.batch, range(len(self.files)))
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,17 @@ class ArrayFile:
         return len(next(iter(self.arrays.values())))
 
     @property
-    def total(self) -> int | None:
+    def total(self) -> int:
         return -(-self.samples // self.batch_size)
 
+    def batch(self, index: int) -> Batch:
+        start = index * self.batch_size
+        stop = min(start + self.batch_size, self.samples)
+        feeds = {name: array[start:stop] for name, array in self.arrays.items()}
+        return Batch(feeds, f"{self.path}, samples {start} to {stop - 1}")
+
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, self.samples, self.batch_size):
-            stop = min(start + self.batch_size, self.samples)
-            feeds = {name: array[start:stop] for name, array in self.arrays.items()}
-            yield Batch(feeds, f"{self.path}, samples {start} to {stop - 1}")
+        return map(self.batch, range(self.total))
 
 
 @dataclass(frozen=True)
@@ -62,20 +67,23 @@ class ImageFolder:
     batch_size: int
 
     @property
-    def total(self) -> int | None:
+    def total(self) -> int:
         return -(-len(self.files) // self.batch_size)
 
+    def batch(self, index: int) -> Batch:
+        start = index * self.batch_size
+        files = self.files[start : start + self.batch_size]
+        samples = [_read_image(file, self.preprocess) for file in files]
+        for file, sample in zip(files, samples, strict=True):
+            if sample.shape != samples[0].shape:
+                raise DataError(
+                    f"{file}: preprocessed to shape {list(sample.shape)}, {files[0].name} to "
+                    f"{list(samples[0].shape)}: all images of a batch need one shape; or use --batch-size 1"
+                )
+        return Batch({self.input_name: np.stack(samples)}, f"{files[0]} to {files[-1].name}")
+
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self.files), self.batch_size):
-            files = self.files[start : start + self.batch_size]
-            samples = [_read_image(file, self.preprocess) for file in files]
-            for file, sample in zip(files, samples, strict=True):
-                if sample.shape != samples[0].shape:
-                    raise DataError(
-                        f"{file}: preprocessed to shape {list(sample.shape)}, {files[0].name} to "
-                        f"{list(samples[0].shape)}: all images of a batch need one shape; or use --batch-size 1"
-                    )
-            yield Batch({self.input_name: np.stack(samples)}, f"{files[0]} to {files[-1].name}")
+        return map(self.batch, range(self.total))
 
 
 @dataclass(frozen=True)
@@ -117,12 +125,14 @@ class PolygraphyFile:
     batches: Sequence[Feeds]
 
     @property
-    def total(self) -> int | None:
+    def total(self) -> int:
         return len(self.batches)
 
+    def batch(self, index: int) -> Batch:
+        return Batch(self.batches[index], f"{self.path}, batch {index}")
+
     def __iter__(self) -> Iterator[Batch]:
-        for index, feeds in enumerate(self.batches):
-            yield Batch(feeds, f"{self.path}, batch {index}")
+        return map(self.batch, range(len(self.batches)))
 
 
 def read_arrays(path: Path) -> Feeds:

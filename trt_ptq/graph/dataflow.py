@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -18,8 +19,7 @@ class DataFlow:
 
     @classmethod
     def of(cls, graph: ir.Graph) -> DataFlow:
-        values = data_values(graph)
-        return cls(values, {value.name for value in values if value.name and value.dtype == ir.DataType.FLOAT})
+        return cls(data_values(graph), activations(graph))
 
 
 def name_of(value: ir.Value | None) -> str:
@@ -27,12 +27,12 @@ def name_of(value: ir.Value | None) -> str:
     return (value.name if value is not None else None) or ""
 
 
-def activations(graph: ir.Graph) -> set[str]:
-    """Names of the float tensors of the main graph that depend on the values of an input.
+def activations(graph: ir.Graph, types: Collection[ir.DataType] = (ir.DataType.FLOAT,)) -> set[str]:
+    """Names of the tensors of the main graph, of one of `types`, that depend on the values of an input.
 
     What is computed from shapes or constants alone is no activation, even when it is float.
     """
-    return DataFlow.of(graph).activations
+    return {value.name for value in data_values(graph) if value.name and value.dtype in types}
 
 
 def data_values(graph: ir.Graph) -> set[ir.Value]:

@@ -18,6 +18,7 @@ from trt_ptq.graph.placement import QuantizationPlan, plan_quantization
 # The output holds the input's values in another arrangement, or (max-pool, concat) NVIDIA gives both one range.
 _SAME_RANGE = {"Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Concat"}
 
+_MEASURABLE = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _OTHER_FLOATS = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 
 
@@ -40,7 +41,7 @@ def choose_taps(model: Model, tensors: Sequence[str] = ("fused",), attention: bo
         ModelError: there is nothing to measure.
     """
     graph = model.to_ir().graph
-    available = activations(graph)
+    available = activations(graph, _MEASURABLE)
     ordered = [value.name for value in [*graph.inputs, *(out for node in graph for out in node.outputs)]]
     takes_range_of: Mapping[str, str] = {}
     if tuple(tensors) == ("fused",):
@@ -57,7 +58,7 @@ def choose_taps(model: Model, tensors: Sequence[str] = ("fused",), attention: bo
         if unknown:
             raise UsageError(f"{model.path}: has no float activation named {', '.join(map(repr, unknown))}")
     if not chosen:
-        raise ModelError(f"{model.path}: nothing to calibrate: it has no float32 activation")
+        raise ModelError(f"{model.path}: nothing to calibrate: it has no float activation of up to 32 bits")
     taps = tuple(name for name in ordered if name in chosen)
     return Taps(taps, _shared(graph, taps, available, takes_range_of))
 

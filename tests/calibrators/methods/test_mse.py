@@ -74,14 +74,14 @@ def test_the_error_of_an_edge_is_the_exact_integral(seed: int, edge: int) -> Non
 def test_leaving_sums_unfinished_chooses_the_same_edge_as_finishing_all(shape: str, size: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
     index = np.arange(size)
-    counts = np.zeros(4096)
-    shapes: dict[str, Callable[[], npt.NDArray[Any]]] = {
+    shapes: dict[str, Callable[[], Any]] = {
         "bell": lambda: generator.poisson(1000 * np.exp(-((index / (size / generator.uniform(2, 8))) ** 2))),
         "tail": lambda: generator.poisson(3000 / (1 + index) ** generator.uniform(0.5, 2)),
         "few": lambda: generator.integers(0, 100, size) * (generator.random(size) < 0.01),
         "large": lambda: generator.integers(0, 2**50, size),
         "lonely": lambda: np.where(index == generator.integers(size), 10**6, 0),
     }
+    counts = np.zeros(4096)
     counts[:size] = shapes[shape]()
     counts[size - 1] += 1
     moments = np.zeros((3, 4097))

@@ -92,6 +92,12 @@ def test_the_same_data_twice_is_refused_even_in_another_order() -> None:
         merge([collect([0]), collect([1]), collect([0])])
 
 
+def test_parts_that_are_known_to_differ_may_hold_equal_samples() -> None:
+    twice = collect([0, 1]).add(collect([1, 0]))
+    assert twice.data.samples == 4
+    assert twice.tensors == collect([0, 1, 0, 1]).tensors
+
+
 def test_shards_of_different_tools_name_all_of_them() -> None:
     merged = collect([0]).merge(replace(collect([1]), tools=("onnxruntime 2", "trt_ptq 1")))
     assert merged.tools == ("onnxruntime 1", "onnxruntime 2", "trt_ptq 1")

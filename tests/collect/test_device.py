@@ -1,0 +1,68 @@
+"""Measuring on a device by torch gives what the CPU gives; here torch's own CPU stands for the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from tests.collect.test_collector import Given
+from tests.networks import images, write
+from trt_ptq.calibrators.errors import MissingPackageError, ModelError, UsageError
+from trt_ptq.collect.collector import collect
+from trt_ptq.collect.device import CPU, CUDA, Host, Torch, open_device
+from trt_ptq.collect.session import create_session
+from trt_ptq.graph.model import Model, load_model
+from trt_ptq.graph.taps import choose_taps
+
+torch = pytest.importorskip("torch")
+
+
+def test_torch_buffers_and_kernel_measure_what_numpy_and_numba_do(cnn: Model) -> None:
+    source = Given([images(4), images(4, seed=1), images(2, seed=2)])
+    taps = choose_taps(cnn, ["all"])
+    assert collect(cnn, source, taps, device=Torch("cpu")) == collect(cnn, source, taps, device=Host())
+
+
+def test_shapes_that_the_graph_does_not_tell_are_measured_on_a_device_too(tmp_path: Path) -> None:
+    model = load_model(values_decide_the_shape(tmp_path / "model.onnx"))
+    source = Given([images(2), images(2, seed=1), images(3, seed=2)])
+    taps = choose_taps(model, ["all"])
+    assert collect(model, source, taps, device=Torch("cpu")) == collect(model, source, taps)
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(UsageError, match="--device is cpu or cuda, not 'tpu'"):
+        open_device("tpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_cuda_without_a_gpu_is_refused() -> None:
+    with pytest.raises((UsageError, MissingPackageError), match="--device cuda"):
+        open_device("cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_provider_that_does_not_start_is_no_silent_cpu(cnn: Model) -> None:
+    with pytest.raises(ModelError, match=rf"{CUDA} of ONNX Runtime does not start"):
+        create_session(cnn.proto, cnn.path.parent, "cnn", providers=[(CUDA, {}), CPU])
+
+
+def values_decide_the_shape(path: Path) -> Path:
+    """Relu, then only the values above 1: their number is known once the model has run."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("Greater", ["r", "one"], ["above"]),
+        helper.make_node("Compress", ["r", "flat"], ["kept"]),
+        helper.make_node("Reshape", ["above", "all"], ["flat"]),
+    ]
+    nodes = [nodes[0], nodes[1], nodes[3], nodes[2]]
+    constants = [
+        onnx.numpy_helper.from_array(np.array(0.5, np.float32), "one"),
+        onnx.numpy_helper.from_array(np.array([-1]), "all"),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 16, 8, 8])]
+    return write(path, nodes, constants, inputs, ["kept"])

@@ -1,0 +1,36 @@
+"""Measuring on the GPU: the model by ONNX Runtime's CUDA provider, the counting by torch."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.gpu.conftest import Pictures
+from trt_ptq.collect.collector import collect
+from trt_ptq.collect.device import Torch
+from trt_ptq.graph.model import Model
+from trt_ptq.graph.taps import choose_taps
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def cuda() -> Torch:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has no CUDA: pip install onnxruntime-gpu in place of onnxruntime")
+    return Torch("cuda")
+
+
+def test_the_gpu_measures_what_the_cpu_does_but_for_rounding(cnn: Model, cuda: Torch, pictures: Pictures) -> None:
+    taps = choose_taps(cnn, ("all",))
+    on_gpu, on_cpu = collect(cnn, pictures, taps, device=cuda), collect(cnn, pictures, taps)
+    assert on_gpu.data == on_cpu.data
+    for name, tensor in on_cpu.tensors.items():
+        assert on_gpu.tensors[name].count == tensor.count, name
+        assert on_gpu.tensors[name].amax == pytest.approx(tensor.amax, rel=1e-4), name
+    assert on_gpu.tensors["x"] == on_cpu.tensors["x"]  # the input is the same to the bit, so its statistics are
+
+
+def test_the_gpu_measures_the_same_twice(cnn: Model, cuda: Torch, pictures: Pictures) -> None:
+    taps = choose_taps(cnn, ("all",))
+    assert collect(cnn, pictures, taps, device=cuda) == collect(cnn, pictures, taps, device=Torch("cuda"))
