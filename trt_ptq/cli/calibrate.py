@@ -85,6 +85,8 @@ def calibrate(
         _refuse_with_ray(
             shard=shard, memory_limit=memory_limit, device=device, checkpoint=checkpoint, until_stable=until_stable
         )
+    if shard is not None and until_stable is not None:
+        raise UsageError("--until-stable is for all samples, and a shard is a part of them: leave it out, or --shard")
     convergence = _convergence(until_stable, method, percentile)
     place = open_device(device)
     refuse_memory_limit(memory_limit, device)
