@@ -33,7 +33,7 @@ from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
 from trt_ptq.graph.float16_range import KeptNode
 from trt_ptq.graph.half import HighPrecision, halve, to_float16
 from trt_ptq.graph.macs import count_macs, share_in_int8
-from trt_ptq.graph.model import Model, model_size_bytes
+from trt_ptq.graph.model import Model, TensorSpec, model_size_bytes
 from trt_ptq.graph.placement import QuantizationPlan
 from trt_ptq.graph.qdq import QdqModel, insert_qdq
 from trt_ptq.graph.save import save_model
@@ -113,6 +113,11 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     warnings = audited.findings() + range_warnings(statistics, table, job.method.name)
     if stability and not stability.stable:
         warnings.append(stability.warning)
+    if stability and stability.stable and not job.profiles and any(_open_axes(one) for one in job.model.inputs):
+        warnings.append(
+            f"shape profiles are of the {stability.samples} samples that were read before the ranges were stable: give "
+            "--shape if others are larger"
+        )
 
     amax = known_amax(measure_amax(job.model, calibration), statistics)
     qdq, kept, high_precision = _convert(job, table, amax, warnings)
@@ -194,6 +199,11 @@ def _convert(
         return insert_qdq(job.model, table, attention=job.attention), [], "fp32"
     warnings += kept_warnings(half.kept)
     return QdqModel(half.model, qdq.plan), list(half.kept), "fp16"
+
+
+def _open_axes(one: TensorSpec) -> bool:
+    """Whether more than the number of samples is open in the shape of an input."""
+    return one.shape is None or any(isinstance(axis, str) for axis in one.shape[1:])
 
 
 def _runnable(files: dict[Precision, Path], warnings: list[str]) -> dict[Precision, Path]:

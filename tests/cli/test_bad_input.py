@@ -254,3 +254,8 @@ def test_a_checkpoint_that_would_replace_the_result_is_refused(
     out = tmp_path / "stats.safetensors"
     told = refused("calibrate", cnn_path, "--data", npz_folder, "-o", out, "--checkpoint", out)
     assert told.startswith(f"--checkpoint and --out are one file, {out}")
+
+
+def test_a_shard_is_never_stopped_early(cnn_path: Path, npz_folder: Path) -> None:
+    told = refused("calibrate", cnn_path, "--data", npz_folder, "--shard", "0/2", "--until-stable", "1%")
+    assert told.startswith("--until-stable is for all samples, and a shard is a part of them")

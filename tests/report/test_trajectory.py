@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from onnx import TensorProto, helper
 
-from tests.networks import images
+from tests.networks import CHANNELS, images, weight, write
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.collect.convergence import MethodTrajectory, Trajectory
 from trt_ptq.data.sources import ArrayFile
-from trt_ptq.graph.model import Model
+from trt_ptq.graph.model import Model, load_model
 from trt_ptq.pipeline import QuantizeJob, quantize
 from trt_ptq.report.html import render_html
 from trt_ptq.report.schema import Report
@@ -68,3 +69,12 @@ def test_a_plot_marks_samples_and_shares_of_the_final_scale() -> None:
 def test_a_single_look_is_shown_too() -> None:
     one = MethodTrajectory("minmax", [0.0], [0.0], {})
     assert "no range moved after half of the samples" in scale_plots(Trajectory([5], [one]))
+
+
+def test_shapes_that_were_not_read_are_told_of(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Conv", ["c", "w"], ["y"])]
+    opened = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", CHANNELS, "h", "w"])
+    model = load_model(write(tmp_path / "m.onnx", nodes, [weight("w", CHANNELS, CHANNELS, 1, 1)], [opened], ["y"]))
+    told = "shape profiles are of the 16 samples that were read before the ranges were stable"
+    assert any(warning.startswith(told) for warning in run(model, tmp_path / "a", until_stable=0.5).warnings)
+    assert not any("shape profiles" in warning for warning in run(model, tmp_path / "b").warnings)

@@ -85,6 +85,8 @@ def calibrate(
         _refuse_with_ray(
             shard=shard, memory_limit=memory_limit, device=device, checkpoint=checkpoint, until_stable=until_stable
         )
+    if shard is not None and until_stable is not None:
+        raise UsageError("--until-stable is for all samples, and a shard is a part of them: leave it out, or --shard")
     convergence = _convergence(until_stable, method, percentile)
     place = open_device(device)
     refuse_memory_limit(memory_limit, device)
@@ -115,7 +117,9 @@ def calibrate(
     save_statistics(statistics, out)
     if kept is not None:
         kept.remove()
-    resumed = kept.found.statistics.data.samples if kept and kept.found else 0
+    resumed = 0
+    if kept is not None and kept.found is not None:
+        passes, resumed = kept.found.passes, kept.found.statistics.data.samples
     stability = convergence.stability() if convergence else None
     skipped = {name: tensor.nonfinite for name, tensor in statistics.tensors.items() if tensor.nonfinite}
     findings += [f"tensor {name!r}: {count} NaN or infinite values skipped" for name, count in skipped.items()]
