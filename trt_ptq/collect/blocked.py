@@ -7,6 +7,7 @@ tensor is as good; but where the channels do not fill their blocks it is padded,
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
+from trt_ptq.calibrators.errors import ModelError
 from trt_ptq.collect.session import create_session, session_options
 
 _LARGEST_BLOCK = 16  # channels
+_MOST_WEIGHTS = 250_000_000  # values: they are written to a temporary file, which should stay below a gigabyte
 _MODEL, _WEIGHTS = "optimized.onnx", "weights.bin"
 
 
@@ -33,13 +36,17 @@ def create_tapped_session(
     same = {value.name: value.name for value in proto.graph.output}
     options = session_options(threads)
     on_cpu = list(providers) == ["CPUExecutionProvider"]
-    if not on_cpu or not any(node.op_type == "Conv" for node in proto.graph.node):
+    convolves = any(node.op_type == "Conv" for node in proto.graph.node)
+    if not on_cpu or not convolves or _weights(proto) > _MOST_WEIGHTS:
         return create_session(proto, folder, name, options, providers), same
     with tempfile.TemporaryDirectory(prefix="trt-ptq-") as temporary:
         options.optimized_model_filepath = str(Path(temporary) / _MODEL)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-        session = create_session(proto, folder, name, options)
+        try:
+            session = create_session(proto, folder, name, options)
+        except ModelError:  # the temporary folder may be full; what else is wrong is told now
+            return create_session(proto, folder, name, session_options(threads)), same
         optimized = onnx.load(options.optimized_model_filepath, load_external_data=False)
         blocked = _tap_before_reordering(optimized)
         if not blocked:
@@ -73,6 +80,10 @@ def _tap_before_reordering(proto: onnx.ModelProto) -> dict[str, str]:
     del graph.output[:]
     graph.output.extend(copies)
     return blocked
+
+
+def _weights(proto: onnx.ModelProto) -> int:
+    return sum(math.prod(tensor.dims) for tensor in proto.graph.initializer)
 
 
 def _channels(node: onnx.NodeProto) -> int:
