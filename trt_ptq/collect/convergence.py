@@ -61,7 +61,10 @@ class Stability:
         """A sentence that names the tensors which moved most."""
         limit = f"{100 * self.tolerance:g}%"
         if self.stable:
-            return f"stable after {self.samples} samples: no range by {self.method} moved by more than {limit} since half of them"
+            return (
+                f"stable after {self.samples} samples: since half of them, no range by {self.method} moved by more "
+                f"than {limit}"
+            )
         if not self.moving:
             return (
                 f"after {self.samples} samples it cannot be told whether the ranges are stable: give {SOONEST} or "
