@@ -112,7 +112,7 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     rows = tensor_rows(statistics, table)
     warnings = audited.findings() + range_warnings(statistics, table, job.method.name)
     if stability and not stability.stable:
-        warnings.append(stability.warning)
+        warnings.append(str(stability))
     if stability and stability.stable and not job.profiles and any(_open_axes(one) for one in job.model.inputs):
         warnings.append(
             f"shape profiles are of the {stability.samples} samples that were read before the ranges were stable: give "

@@ -19,13 +19,13 @@ from trt_ptq.report.trajectory import distance_rows, scale_plots
 
 
 def run(model: Model, out: Path, until_stable: float | None = None) -> Report:
-    source = ArrayFile(Path("images.npz"), {"x": images(160)}, batch_size=4)
+    source = ArrayFile(Path("images.npz"), {"x": images(320)}, batch_size=4)
     return quantize(QuantizeJob(model, source, "images", METHODS["mse"], out, until_stable=until_stable)).report
 
 
 def test_the_report_has_the_ranges_of_every_method_over_the_samples(cnn: Model, tmp_path: Path) -> None:
     report = run(cnn, tmp_path)
-    assert report.trajectory.samples == [8, 12, 16, 24, 32, 48, 64, 92, 128]
+    assert report.trajectory.samples == [8, 12, 16, 24, 32, 48, 64, 92, 128, 184, 256]
     assert {one.method for one in report.trajectory.methods} == {method.name for method in METHODS.values()}
     chosen = report.trajectory.methods[0]
     scales = {row.name: row.scale for row in report.tensors}
@@ -42,14 +42,14 @@ def test_quantize_stops_when_its_own_method_is_stable(cnn: Model, tmp_path: Path
     assert report.stability is not None
     assert report.stability.stable
     assert report.stability.method == "mse"
-    assert report.fingerprint.samples == report.stability.samples < 128
+    assert report.fingerprint.samples == report.stability.samples < 256
     assert str(report.stability) in render_html(report)
 
 
 def test_what_never_settled_is_a_warning_that_names_tensors(cnn: Model, tmp_path: Path) -> None:
     warnings = run(cnn, tmp_path, until_stable=0).warnings
-    told = next(warning for warning in warnings if warning.startswith("not stable after all 128 samples"))
-    assert "ranges by mse moved by more than 0%: '" in told
+    told = next(warning for warning in warnings if warning.startswith("not stable after all 256 samples"))
+    assert "of the ranges by mse moved by more than 0%: '" in told
 
 
 def test_a_plot_marks_samples_and_shares_of_the_final_scale() -> None:
@@ -75,6 +75,6 @@ def test_shapes_that_were_not_read_are_told_of(tmp_path: Path) -> None:
     nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Conv", ["c", "w"], ["y"])]
     opened = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", CHANNELS, "h", "w"])
     model = load_model(write(tmp_path / "m.onnx", nodes, [weight("w", CHANNELS, CHANNELS, 1, 1)], [opened], ["y"]))
-    told = "shape profiles are of the 16 samples that were read before the ranges were stable"
+    told = "shape profiles are of the 128 samples that were read before the ranges were stable"
     assert any(warning.startswith(told) for warning in run(model, tmp_path / "a", until_stable=0.5).warnings)
     assert not any("shape profiles" in warning for warning in run(model, tmp_path / "b").warnings)

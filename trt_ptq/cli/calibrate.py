@@ -123,7 +123,7 @@ def calibrate(
     stability = convergence.stability() if convergence else None
     skipped = {name: tensor.nonfinite for name, tensor in statistics.tensors.items() if tensor.nonfinite}
     findings += [f"tensor {name!r}: {count} NaN or infinite values skipped" for name, count in skipped.items()]
-    findings += [stability.warning] if stability and not stability.stable else []
+    findings += [str(stability)] if stability and not stability.stable else []
     for finding in findings:
         console.warn(finding)
     if json:

@@ -15,6 +15,7 @@ from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 
 FIRST = 8  # samples
+SOONEST = 100  # samples: with fewer, ranges that looked stable were seen to be off by 30 % (docs/how-many-samples.md)
 _SLOWEST = 5
 _NAMED = 5
 
@@ -47,7 +48,7 @@ class Trajectory:
 class Stability:
     """Whether ranges settled: since half of `samples`, no range by `method` moved by more than `tolerance`.
 
-    `moving` are the tensors that did, and how far; empty, but not stable, where there were too few samples to tell.
+    `moving` are the tensors that did, and how far. Fewer than 100 samples are never stable: too few to tell.
     """
 
     method: str
@@ -57,23 +58,25 @@ class Stability:
     moving: dict[str, float]
 
     def __str__(self) -> str:
-        return (
-            f"stable after {self.samples} samples: since half as many, no range by {self.method} moved by more than "
-            f"{100 * self.tolerance:g}%"
-        )
-
-    @property
-    def warning(self) -> str:
-        """What to say where the ranges were not stable at the end of the data; names tensors."""
+        """A sentence that names the tensors which moved most."""
+        limit = f"{100 * self.tolerance:g}%"
+        if self.stable:
+            return (
+                f"stable after {self.samples} samples: since half as many, no range by {self.method} moved by more than "
+                f"{limit}"
+            )
         if not self.moving:
-            return f"{self.samples} samples are too few to tell whether the ranges are stable: give more data"
+            return (
+                f"after {self.samples} samples it cannot be told whether the ranges are stable: give {SOONEST} or more, "
+                "in several batches"
+            )
         most = sorted(self.moving, key=lambda name: -self.moving[name])
         named = ", ".join(f"{name!r} by {self.moving[name]:.1%}" for name in most[:_NAMED])
         more = f" and {len(most) - _NAMED} more" if len(most) > _NAMED else ""
         return (
-            f"not stable after all {self.samples} samples: since half as many, {len(most)} ranges by {self.method} "
-            f"moved by more than {100 * self.tolerance:g}%: {named}{more}: give more data, or choose a method that "
-            "depends less on rare values"
+            f"not stable after all {self.samples} samples: since half as many, {len(most)} of the ranges by "
+            f"{self.method} moved by more than {limit}: {named}{more}: give more data, or choose a method that depends "
+            "less on rare values"
         )
 
 
@@ -119,7 +122,8 @@ class Convergence:
             moving = {
                 name: float(far) for name, far in zip(self._ranges[samples], moved, strict=True) if far > tolerance
             }
-        return Stability(self.methods[0].name, tolerance, samples, since is not None and not moving, moving)
+        enough = since is not None and samples >= SOONEST
+        return Stability(self.methods[0].name, tolerance, samples, enough and not moving, moving)
 
     def trajectory(self) -> Trajectory:
         """Everything that was taken, against the last of it."""
