@@ -52,7 +52,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = parser.parse_args()
     figures: Figures = {}
-    for measure in (*(partial(merging, tensors) for tensors in TENSORS), guarding, working, starting):
+    measures: list[Callable[[], Figures]] = [partial(merging, tensors) for tensors in TENSORS]
+    for measure in (*measures, guarding, working, starting):
         for name, value in measure().items():
             print(f"{name:45} {value:.4g}", flush=True)
             figures[name] = value
@@ -102,7 +103,7 @@ def guarding() -> Figures:
     audit = Audit()
     source = ArrayFile(Path("images"), batch, _BATCH)
     checked = CheckedSource(source, load_model(models.resnet50()).inputs)
-    jobs = {
+    jobs: dict[str, Callable[[], object]] = {
         "fingerprint": partial(DataFingerprint.of, batch),
         "audit": partial(audit.look, Batch(batch, "batch")),
         "check": partial(list, checked),
