@@ -60,7 +60,7 @@ def test_stable_when_no_range_moved_since_half_as_many_samples() -> None:
     told = after(convergence, {50: {"x": 1.0, "y": 5.0}, 100: {"x": 1.0, "y": 6.0}, 200: {"x": 1.005, "y": 6.0}})
     assert told == [False, False, True]
     assert str(convergence.stability()) == (
-        "stable after 200 samples: since half as many, no range by minmax moved by more than 1%"
+        "stable after 200 samples: since half of them, no range by minmax moved by more than 1%"
     )
 
 

@@ -62,13 +62,13 @@ class Stability:
         limit = f"{100 * self.tolerance:g}%"
         if self.stable:
             return (
-                f"stable after {self.samples} samples: since half as many, no range by {self.method} moved by more than "
-                f"{limit}"
+                f"stable after {self.samples} samples: since half of them, no range by {self.method} moved by more "
+                f"than {limit}"
             )
         if not self.moving:
             return (
-                f"after {self.samples} samples it cannot be told whether the ranges are stable: give {SOONEST} or more, "
-                "in several batches"
+                f"after {self.samples} samples it cannot be told whether the ranges are stable: give {SOONEST} or "
+                "more, in several batches"
             )
         most = sorted(self.moving, key=lambda name: -self.moving[name])
         named = ", ".join(f"{name!r} by {self.moving[name]:.1%}" for name in most[:_NAMED])
