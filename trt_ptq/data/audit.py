@@ -39,7 +39,7 @@ class Audit:
     seen: dict[bytes, str] = field(default_factory=dict)  # origin by digest
     repeated: _Cases = field(default_factory=_Cases)
     constant: _Cases = field(default_factory=_Cases)
-    correlation: dict[str, float] = field(default_factory=dict)  # by input, the largest magnitude of all batches
+    correlation: dict[str, float] = field(default_factory=dict)  # by input, the largest magnitude until it is no noise
 
     def look(self, batch: Batch) -> None:
         self.samples += sample_count(batch.feeds)
@@ -49,7 +49,8 @@ class Audit:
                 continue
             if array.size > 1 and array.min() == array.max():
                 self.constant.add(f"{name!r} of {batch.origin}")
-            elif array.ndim >= 3 and array.size >= 4096:
+            elif array.ndim >= 3 and array.size >= 4096 and self.correlation.get(name, 0.0) < _NOISE:
+                # one batch that correlates settles it; the rest would cost more than hashing them
                 self._correlate(name, _neighbour_correlation(array))
 
     def merge(self, other: Audit) -> None:
