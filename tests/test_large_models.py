@@ -116,7 +116,7 @@ def test_the_int8_model_is_made_a_weight_at_a_time(folder: Path) -> None:
     peak = peak_bytes(COMMAND, "qdq", folder / "model.onnx", "--table", table, "-o", out)
     assert peak < 2 * WEIGHT_BYTES + PYTHON_BYTES
     int8 = onnx.load(out)
-    assert sum(tensor.data_type == TensorProto.INT8 and len(tensor.dims) == 2 for tensor in int8.graph.initializer) == 8
+    assert sum(tensor.data_type == TensorProto.INT8 and len(tensor.dims) == 2 for tensor in int8.graph.initializer) == 9
 
 
 def test_a_float_copy_is_a_pair_of_files_written_a_weight_at_a_time(folder: Path) -> None:

@@ -84,7 +84,7 @@ def test_the_process_stays_below_the_limit(cnn_path: Path) -> None:
         return int(passes), int(used)
 
     one_pass, unlimited = peak(0)
-    limit = unlimited * 2 // 3
+    limit = unlimited * 3 // 4
     several, limited = peak(limit)
     assert one_pass == 1
     assert several > 1

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper
 
-from tests.networks import image_input, images, residual_cnn, write
+from tests.networks import image_input, images, residual_cnn, weight, write
 from trt_ptq.graph.model import load_model
 from trt_ptq.graph.opset import raise_opset
 from trt_ptq.graph.save import save_model
@@ -28,14 +28,14 @@ def test_axes_of_a_mean_become_an_input(tmp_path: Path) -> None:
 
 def test_weights_stay_where_they_are(tmp_path: Path) -> None:
     """In a file beside the model, which the converter does not open."""
-    path = residual_cnn(tmp_path / "cnn.onnx")
+    node = helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Add", ["m", "b"], ["y"])
+    weights = [weight("w", 8, 4096), weight("b", 4096)]
+    path = write(tmp_path / "m.onnx", list(node), weights, [image_input()], ["y"])
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=0)
     raised = raise_opset(load_model(path).to_ir(), 19)
     assert {name: type(value.const_value).__name__ for name, value in raised.graph.initializers.items()} == {
-        "w1": "ExternalTensor",
-        "b1": "TensorProtoTensor",  # small enough to be a shape or axes
-        "w2": "ExternalTensor",
-        "w3": "ExternalTensor",
+        "w": "ExternalTensor",
+        "b": "TensorProtoTensor",  # small enough to be a shape or axes
     }
     assert [value.name for value in raised.graph.inputs] == ["x"]
     saved = tmp_path / "raised.onnx"

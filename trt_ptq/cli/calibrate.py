@@ -141,7 +141,7 @@ def calibrate(
     else:
         console.say(
             f"{out}: {len(statistics.tensors)} tensors over {statistics.data.samples} samples"
-            + (f", in {len(passes)} passes" if memory_limit else "")
+            + (f", in {len(passes)} passes" if len(passes) > 1 else "")
             + (f", {resumed} of them from {checkpoint}" if resumed else "")
         )
         if stability and stability.stable:

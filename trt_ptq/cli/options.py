@@ -42,7 +42,7 @@ Nonfinite = Annotated[str, typer.Option(help="NaN and infinity in tensors: refus
 MemoryLimit = Annotated[
     Optional[str],
     typer.Option(
-        help="Keep the process below this (800MB, 4GB), if need be by several passes over the data.",
+        help="Keep calibration below this memory (800MB, 4GB), if need be by several passes over the data.",
         show_default=False,
     ),
 ]

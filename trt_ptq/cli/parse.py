@@ -6,7 +6,7 @@ from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.collect.measuring import Nonfinite
 from trt_ptq.graph.half import HighPrecision
 
-_UNITS = {"MB": 1_000_000, "GB": 1_000_000_000}
+_UNITS = {"MB": 1_000_000, "GB": 1_000_000_000, "TB": 1_000_000_000_000}
 
 
 def parse_share(text: str) -> float:

@@ -39,22 +39,30 @@ def create_tapped_session(
     convolves = any(node.op_type == "Conv" for node in proto.graph.node)
     if not on_cpu or not convolves or _weights(proto) > _MOST_WEIGHTS:
         return create_session(proto, folder, name, options, providers), same
-    with tempfile.TemporaryDirectory(prefix="trt-ptq-") as temporary:
-        options.optimized_model_filepath = str(Path(temporary) / _MODEL)
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
-        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-        try:
-            session = create_session(proto, folder, name, options)
-        except ModelError:  # the temporary folder may be full; what else is wrong is told now
-            return create_session(proto, folder, name, session_options(threads)), same
-        optimized = onnx.load(options.optimized_model_filepath, load_external_data=False)
-        blocked = _tap_before_reordering(optimized)
-        if not blocked:
-            return session, same
-        del session  # before its successor takes as much memory
-        final = session_options(threads)
-        final.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimized already
-        return create_session(optimized, Path(temporary), name, final), same | blocked
+    try:
+        with tempfile.TemporaryDirectory(prefix="trt-ptq-") as temporary:
+            return _blocked_session(proto, folder, name, threads, Path(temporary))
+    except (ModelError, OSError):  # the temporary folder may be full or missing; what else is wrong is told now
+        return create_session(proto, folder, name, options), same
+
+
+def _blocked_session(
+    proto: onnx.ModelProto, folder: Path, name: str, threads: int | None, temporary: Path
+) -> tuple[ort.InferenceSession, dict[str, str]]:
+    options = session_options(threads)
+    options.optimized_model_filepath = str(temporary / _MODEL)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    session = create_session(proto, folder, name, options)
+    optimized = onnx.load(options.optimized_model_filepath, load_external_data=False)
+    same = {value.name: value.name for value in proto.graph.output}
+    blocked = _tap_before_reordering(optimized)
+    if not blocked:
+        return session, same
+    del session  # before its successor takes as much memory
+    final = session_options(threads)
+    final.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimized already
+    return create_session(optimized, temporary, name, final), same | blocked
 
 
 def _tap_before_reordering(proto: onnx.ModelProto) -> dict[str, str]:
@@ -64,9 +72,13 @@ def _tap_before_reordering(proto: onnx.ModelProto) -> dict[str, str]:
     blocked = {}
     for value in graph.output:
         node = reordered.get(value.name)
-        if node is not None and _channels(node) % _LARGEST_BLOCK == 0:
+        if (
+            node is not None
+            and _attribute(node, "channels") % _LARGEST_BLOCK == 0
+            and not _attribute(node, "channels_last")
+        ):
             blocked[value.name] = node.input[0]
-    used = {name for node in graph.node for name in node.input}
+    used = _read_by_nodes(graph)
     for name in blocked:
         if name not in used:
             graph.node.remove(reordered[name])
@@ -86,5 +98,16 @@ def _weights(proto: onnx.ModelProto) -> int:
     return sum(math.prod(tensor.dims) for tensor in proto.graph.initializer)
 
 
-def _channels(node: onnx.NodeProto) -> int:
-    return int(next(attribute.i for attribute in node.attribute if attribute.name == "channels"))
+def _attribute(node: onnx.NodeProto, name: str) -> int:
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), 0)
+
+
+def _read_by_nodes(graph: onnx.GraphProto) -> set[str]:
+    """Names of the tensors that nodes read, and bodies, which may give one of them back as it is."""
+    read: set[str] = set()
+    for node in graph.node:
+        read.update(node.input)
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                read |= _read_by_nodes(body) | {value.name for value in body.output}
+    return read

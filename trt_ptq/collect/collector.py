@@ -80,6 +80,7 @@ def collect(
         if convergence:
             convergence.take(measuring.data.samples, measuring.tensors())
         done = measuring.progress().next_pass()
+        del measuring  # with its session, before the next pass makes another
     tensors = {name: done.statistics.tensors[name] for name in taps.tensors}
     return replace(done.statistics, data=done.whole, tensors=tensors)
 

@@ -61,6 +61,10 @@ class Device(Protocol):
         """A NumPy array as one of the device."""
         ...
 
+    def clear(self) -> None:
+        """Give all buffers back."""
+        ...
+
     def wait(self) -> None:
         """Until all that reads the buffers is done."""
         ...
@@ -93,6 +97,9 @@ class Host:
 
     def bring(self, array: Array) -> Array:
         return array
+
+    def clear(self) -> None:
+        self._bytes.clear()
 
     def wait(self) -> None:
         """Counting has ended by the time its `update` returns."""
@@ -147,6 +154,9 @@ class Torch:
 
     def bring(self, array: Array) -> Any:
         return self._torch.from_numpy(array).to(self.name)
+
+    def clear(self) -> None:
+        self._bytes.clear()
 
     def wait(self) -> None:
         if self.name == "cuda":

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from trt_ptq.calibrators.batches import Array, Batch
 from trt_ptq.calibrators.errors import DataError, ModelError
 
-_QUIET = 3  # errors only
+_QUIET = 4  # what ONNX Runtime logs as an error it raises too
 
 
 def session_options(threads: int | None = None) -> ort.SessionOptions:

@@ -14,16 +14,16 @@ Shape = tuple[int, ...]
 
 def known_shape(value: onnx.ValueInfoProto, inputs: Sequence[TensorSpec], feeds: Feeds) -> Shape | None:
     """The shape of `value` when the model is fed with `feeds`; None where the graph does not tell."""
-    sizes: dict[str, int] = {}
+    seen: dict[str, set[int]] = {}
     for one in inputs:
         for name, size in zip(one.shape or (), feeds[one.name].shape, strict=False):
             if isinstance(name, str):
-                sizes[name] = size
+                seen.setdefault(name, set()).add(size)
+    sizes = {name: found.pop() for name, found in seen.items() if len(found) == 1}
     if not value.type.tensor_type.HasField("shape"):
         return None
     axes = [
-        axis.dim_value if axis.HasField("dim_value") else sizes.get(axis.dim_param)
-        for axis in value.type.tensor_type.shape.dim
+        axis.dim_value if axis.dim_value > 0 else sizes.get(axis.dim_param) for axis in value.type.tensor_type.shape.dim
     ]
     shape = tuple(axis for axis in axes if axis is not None)
     return shape if len(shape) == len(axes) else None

@@ -38,6 +38,7 @@ class TappedModel:
         self._outputs = {output: declared[name] for name, output in self._output_of.items()}
         self._learned: dict[Shapes, Shapes] = {}  # shapes of the outputs by those of the inputs
         self._device = device
+        device.clear()  # what an earlier pass left
 
     def run(self, batch: Batch) -> dict[str, Any]:
         """The tensors by name, as arrays of the device.
