@@ -33,7 +33,12 @@ session = ort.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 session.run(None, {"ids": np.load(sys.argv[2])["ids"]})
 """
 COMMAND = "import sys; from trt_ptq.cli.main import app; app(sys.argv[1:], standalone_mode=False)"
-LOADING = "import sys; from pathlib import Path; from trt_ptq.graph.model import load_model; model = load_model(Path(sys.argv[1]))"
+LOADING = """
+import sys
+from pathlib import Path
+from trt_ptq.graph.model import load_model
+model = load_model(Path(sys.argv[1]))
+"""
 COPYING = f"""
 {LOADING}
 from trt_ptq.graph.save import save_model
