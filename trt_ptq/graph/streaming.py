@@ -15,6 +15,7 @@ from typing import BinaryIO
 import onnx
 import onnx_ir as ir
 
+from trt_ptq.calibrators.errors import ModelError
 from trt_ptq.graph.external import SMALL_BYTES
 
 _ALIGNMENT = 4096  # of weights in a file of their own, so that they can be mapped into memory as they are
@@ -113,7 +114,8 @@ def _write_values(file: BinaryIO, tensor: ir.TensorProtocol) -> None:
         tensor.tofile(file)  # from file to file
     else:
         file.write(tensor.tobytes())
-    assert file.tell() - start == tensor.nbytes
+    if file.tell() - start != tensor.nbytes:
+        raise ModelError(f"weight {tensor.name!r} is not as long as its shape says: was its file changed meanwhile?")
 
 
 def _varint(number: int) -> bytes:
