@@ -13,7 +13,8 @@ from onnx import helper
 from tests.networks import image_input, weight, write
 from trt_ptq.calibrators.batches import Batch
 from trt_ptq.collect.blocked import create_tapped_session
-from trt_ptq.collect.device import CPU, Host
+from trt_ptq.collect.device import Host
+from trt_ptq.collect.session import CPU
 from trt_ptq.collect.tapped import TappedModel
 from trt_ptq.graph.model import Model, load_model
 from trt_ptq.graph.taps import choose_taps, with_outputs

@@ -15,7 +15,7 @@ from trt_ptq.calibrators.errors import DataError, StatisticsError
 from trt_ptq.calibrators.statistics.store import load_statistics, load_unfinished, save_statistics
 from trt_ptq.collect.checkpoint import Checkpoint
 from trt_ptq.collect.collector import collect
-from trt_ptq.collect.session import runtime_version
+from trt_ptq.collect.session import tools
 from trt_ptq.collect.tapped import TappedModel
 from trt_ptq.data.audit import AuditedSource
 from trt_ptq.graph.model import Model
@@ -115,8 +115,9 @@ def test_other_data_are_refused(cnn: Model, tmp_path: Path, changed: list[Array]
 
 def test_another_onnxruntime_is_refused(cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut_off(cnn, tmp_path / "c", 4)
-    monkeypatch.setattr("trt_ptq.collect.collector.runtime_version", lambda: "onnxruntime 9.9")
-    with pytest.raises(StatisticsError, match=f"checkpoint made by {runtime_version()}, .* this is onnxruntime 9.9"):
+    now = tools()
+    monkeypatch.setattr("trt_ptq.collect.collector.tools", lambda: ("onnxruntime 9.9", now[1]))
+    with pytest.raises(StatisticsError, match=f"checkpoint made by {now[0]}, .* this is onnxruntime 9.9"):
         collect(cnn, Given(BATCHES), choose_taps(cnn), checkpoint=Checkpoint(tmp_path / "c"))
 
 

@@ -26,7 +26,8 @@ from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.collect.cluster import ATTEMPTS, collect_on_ray
 from trt_ptq.collect.collector import collect
-from trt_ptq.collect.worker import Job, measure_shard, tools
+from trt_ptq.collect.session import tools
+from trt_ptq.collect.worker import Job, measure_shard
 from trt_ptq.data.audit import AuditedSource
 from trt_ptq.data.open import open_source
 from trt_ptq.data.sources import Loader

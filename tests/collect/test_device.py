@@ -13,8 +13,8 @@ from tests.collect.test_collector import Given
 from tests.networks import images, write
 from trt_ptq.calibrators.errors import MissingPackageError, ModelError, UsageError
 from trt_ptq.collect.collector import collect
-from trt_ptq.collect.device import CPU, CUDA, Host, Torch, open_device
-from trt_ptq.collect.session import create_session
+from trt_ptq.collect.device import CUDA, Host, Torch, open_device
+from trt_ptq.collect.session import CPU, create_session
 from trt_ptq.graph.model import Model, load_model
 from trt_ptq.graph.taps import choose_taps
 

@@ -14,7 +14,7 @@ from trt_ptq.calibrators.files import check_writable
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.cli import console, options
-from trt_ptq.cli.parse import parse_nonfinite, parse_size, parse_tolerance, refuse_memory_limit
+from trt_ptq.cli.parse import parse_memory_limit, parse_nonfinite, parse_tolerance
 from trt_ptq.collect.checkpoint import Checkpoint
 from trt_ptq.collect.cluster import collect_on_ray
 from trt_ptq.collect.collector import collect
@@ -89,7 +89,7 @@ def calibrate(
         raise UsageError("--until-stable is for all samples, and a shard is a part of them: leave it out, or --shard")
     convergence = _convergence(until_stable, method, percentile)
     place = open_device(device)
-    refuse_memory_limit(memory_limit, device)
+    limit = parse_memory_limit(memory_limit, device)
     loaded = load_model(model)
     inputs = (model, *loaded.external.files, Path(data))
     check_writable(out, *inputs)
@@ -108,8 +108,8 @@ def calibrate(
         if shard is not None:
             source = ShardedSource(source, *parse_shard(shard))
         audited = AuditedSource(CheckedSource(source, loaded.inputs, allow_nonfinite=policy == "skip"))
-        if memory_limit is not None:
-            passes = plan_passes(loaded, taps, audited, parse_size(memory_limit))
+        if limit is not None:
+            passes = plan_passes(loaded, taps, audited, limit)
         statistics = collect(
             loaded, audited, taps, policy, console.track, passes, device=place, checkpoint=kept, convergence=convergence
         )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.collect.measuring import Nonfinite
 from trt_ptq.graph.half import HighPrecision
+
+Choice = TypeVar("Choice", bound=str)
 
 _UNITS = {"MB": 1_000_000, "GB": 1_000_000_000, "TB": 1_000_000_000_000}
 
@@ -42,37 +46,8 @@ def parse_nonfinite(text: str) -> Nonfinite:
     Raises:
         UsageError: neither "refuse" nor "skip".
     """
-    if text == "refuse":
-        return "refuse"
-    if text == "skip":
-        return "skip"
-    raise UsageError(f"--nonfinite is refuse or skip, not {text!r}")
-
-
-def parse_size(text: str) -> int:
-    """Bytes from "800MB", "4GB" or "4.5GB".
-
-    Raises:
-        UsageError: no such size.
-    """
-    number, unit = text[:-2], text[-2:].upper()
-    try:
-        size = int(float(number) * _UNITS[unit])
-    except (KeyError, ValueError, OverflowError):
-        size = 0
-    if size <= 0:
-        raise UsageError(f"{text!r} is not a size: write 800MB or 4GB")
-    return size
-
-
-def refuse_memory_limit(memory_limit: str | None, device: str) -> None:
-    """A limit is of the host's memory, where --device cuda keeps no tensors.
-
-    Raises:
-        UsageError: both are given.
-    """
-    if memory_limit is not None and device != "cpu":
-        raise UsageError(f"--memory-limit is for --device cpu, not {device}: there, give smaller batches")
+    choices: tuple[Nonfinite, ...] = ("refuse", "skip")
+    return _one_of(choices, text, "--nonfinite")
 
 
 def parse_high_precision(text: str) -> HighPrecision:
@@ -81,8 +56,36 @@ def parse_high_precision(text: str) -> HighPrecision:
     Raises:
         UsageError: neither "fp16" nor "fp32".
     """
-    if text == "fp16":
-        return "fp16"
-    if text == "fp32":
-        return "fp32"
-    raise UsageError(f"--high-precision is fp16 or fp32, not {text!r}")
+    choices: tuple[HighPrecision, ...] = ("fp16", "fp32")
+    return _one_of(choices, text, "--high-precision")
+
+
+def _one_of(choices: tuple[Choice, ...], text: str, option: str) -> Choice:
+    for choice in choices:
+        if choice == text:
+            return choice
+    raise UsageError(f"{option} is {' or '.join(choices)}, not {text!r}")
+
+
+def parse_memory_limit(text: str | None, device: str) -> int | None:
+    """Bytes from "800MB" or "4.5GB"; None if there is no limit.
+
+    Raises:
+        UsageError: no such size, or not for the CPU: it is of the host's memory, where --device cuda keeps no tensors.
+    """
+    if text is None:
+        return None
+    if device != "cpu":
+        raise UsageError(f"--memory-limit is for --device cpu, not {device}: there, give smaller batches")
+    return _parse_size(text)
+
+
+def _parse_size(text: str) -> int:
+    number, unit = text[:-2], text[-2:].upper()
+    try:
+        size = int(float(number) * _UNITS[unit])
+    except (KeyError, ValueError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise UsageError(f"{text!r} is not a size: write 800MB or 4GB")
+    return size

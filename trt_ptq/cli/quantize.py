@@ -12,11 +12,10 @@ from trt_ptq.calibrators.methods import range_method
 from trt_ptq.cli import console, options
 from trt_ptq.cli.parse import (
     parse_high_precision,
+    parse_memory_limit,
     parse_nonfinite,
     parse_share,
-    parse_size,
     parse_tolerance,
-    refuse_memory_limit,
 )
 from trt_ptq.collect.device import open_device
 from trt_ptq.data.open import open_source
@@ -73,7 +72,7 @@ def quantize(
     Example: trt-ptq quantize model.onnx --data calibration/ --eval metric.py:accuracy --out int8/
     """
     place = open_device(device)
-    refuse_memory_limit(memory_limit, device)
+    limit = parse_memory_limit(memory_limit, device)
     loaded = load_model(model)
     profiles = parse_profiles(shape or [])
     check_profiles(profiles, loaded)
@@ -91,7 +90,7 @@ def quantize(
         attention=attention,
         nonfinite=parse_nonfinite(nonfinite),
         device=place,
-        memory_limit=parse_size(memory_limit) if memory_limit else None,
+        memory_limit=limit,
         until_stable=None if until_stable is None else parse_tolerance(until_stable),
         profiles=profiles,
         backend=backend,

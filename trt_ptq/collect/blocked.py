@@ -17,7 +17,7 @@ import onnx
 import onnxruntime as ort
 
 from trt_ptq.calibrators.errors import ModelError
-from trt_ptq.collect.session import create_session, session_options
+from trt_ptq.collect.session import CPU, create_session, session_options
 
 _LARGEST_BLOCK = 16  # channels
 _MOST_WEIGHTS = 250_000_000  # values: they are written to a temporary file, which should stay below a gigabyte
@@ -35,7 +35,7 @@ def create_tapped_session(
     """
     same = {value.name: value.name for value in proto.graph.output}
     options = session_options(threads)
-    on_cpu = list(providers) == ["CPUExecutionProvider"]
+    on_cpu = list(providers) == [CPU]
     convolves = any(node.op_type == "Conv" for node in proto.graph.node)
     if not on_cpu or not convolves or _weights(proto) > _MOST_WEIGHTS:
         return create_session(proto, folder, name, options, providers), same

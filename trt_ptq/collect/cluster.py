@@ -17,7 +17,8 @@ from trt_ptq.calibrators.errors import ClusterError, DataError, UsageError
 from trt_ptq.calibrators.optional import require
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.collect.measuring import Nonfinite
-from trt_ptq.collect.worker import Job, Measured, measure_shard, tools
+from trt_ptq.collect.session import tools
+from trt_ptq.collect.worker import Job, Measured, measure_shard
 from trt_ptq.data.audit import Audit
 from trt_ptq.data.shard import Divisible
 from trt_ptq.graph.model import Model

@@ -14,10 +14,9 @@ from trt_ptq.collect.convergence import Convergence
 from trt_ptq.collect.device import Device, Host
 from trt_ptq.collect.measuring import Measuring, Nonfinite
 from trt_ptq.collect.progress import Progress
-from trt_ptq.collect.session import runtime_version
+from trt_ptq.collect.session import tools
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.taps import Taps
-from trt_ptq.version import __version__
 
 
 def collect(
@@ -50,7 +49,7 @@ def collect(
         statistics=Statistics(
             model=model.identity,
             data=DataFingerprint(),
-            tools=(runtime_version(), f"trt_ptq {__version__}"),
+            tools=tools(),
             tensors={},
             shares_range=taps.shares_range,
         ),

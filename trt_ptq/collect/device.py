@@ -16,9 +16,9 @@ from trt_ptq.calibrators.errors import MissingPackageError, UsageError
 from trt_ptq.calibrators.optional import require
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator, TensorStatistics
 from trt_ptq.calibrators.statistics.torch_accumulator import TorchAccumulator
+from trt_ptq.collect.session import CPU
 from trt_ptq.collect.shapes import Shape
 
-CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 
 

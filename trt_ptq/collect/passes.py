@@ -12,7 +12,7 @@ from onnx import helper
 from trt_ptq.calibrators.batches import Batch, BatchSource
 from trt_ptq.calibrators.errors import DataError, UsageError
 from trt_ptq.collect.session import create_session, run_session
-from trt_ptq.collect.shapes import known_shape
+from trt_ptq.collect.shapes import known_shape, open_sizes
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.taps import Taps, with_outputs
 
@@ -59,7 +59,8 @@ def _sizes(model: Model, tensors: Sequence[str], batch: Batch) -> dict[str, int]
     """Bytes that each tensor takes for `batch`; the model runs on it once, wholly."""
     proto = with_outputs(model, [*dict.fromkeys([*model.outputs, *tensors])])
     values = {value.name: onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in proto.graph.output}
-    shapes = {name: known_shape(values[name], model.inputs, batch.feeds) for name in tensors}
+    open_axes = open_sizes(model.inputs, batch.feeds)
+    shapes = {name: known_shape(values[name], open_axes) for name in tensors}
     asked = [name for name in tensors if shapes[name] is None]
     del proto.graph.output[:]
     proto.graph.output.extend(values[name] for name in model.outputs)

@@ -12,7 +12,9 @@ import onnxruntime as ort
 
 from trt_ptq.calibrators.batches import Array, Batch
 from trt_ptq.calibrators.errors import DataError, ModelError
+from trt_ptq.version import __version__
 
+CPU = "CPUExecutionProvider"
 _QUIET = 4  # what ONNX Runtime logs as an error it raises too
 
 
@@ -35,7 +37,7 @@ def create_session(
     folder: Path,
     name: str,
     options: ort.SessionOptions | None = None,
-    providers: Sequence[Any] = ("CPUExecutionProvider",),
+    providers: Sequence[Any] = (CPU,),
 ) -> ort.InferenceSession:
     """A session for `proto`, whose external weights lie in `folder`; `name` is for messages.
 
@@ -76,6 +78,6 @@ def run_session(session: ort.InferenceSession, batch: Batch) -> list[Array]:
         raise model_fails(batch, error) from error
 
 
-def runtime_version() -> str:
-    """What ran the model, for provenance."""
-    return f"onnxruntime {ort.__version__}"
+def tools() -> tuple[str, ...]:
+    """What measures, for provenance; statistics are the same to the byte where it is the same."""
+    return f"onnxruntime {ort.__version__}", f"trt_ptq {__version__}"

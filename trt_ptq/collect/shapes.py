@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 
@@ -12,14 +12,18 @@ from trt_ptq.graph.model import TensorSpec
 Shape = tuple[int, ...]
 
 
-def known_shape(value: onnx.ValueInfoProto, inputs: Sequence[TensorSpec], feeds: Feeds) -> Shape | None:
-    """The shape of `value` when the model is fed with `feeds`; None where the graph does not tell."""
+def open_sizes(inputs: Sequence[TensorSpec], feeds: Feeds) -> dict[str, int]:
+    """Sizes of the named open dimensions when the model is fed with `feeds`, where the inputs agree on them."""
     seen: dict[str, set[int]] = {}
     for one in inputs:
         for name, size in zip(one.shape or (), feeds[one.name].shape, strict=False):
             if isinstance(name, str):
                 seen.setdefault(name, set()).add(size)
-    sizes = {name: found.pop() for name, found in seen.items() if len(found) == 1}
+    return {name: found.pop() for name, found in seen.items() if len(found) == 1}
+
+
+def known_shape(value: onnx.ValueInfoProto, sizes: Mapping[str, int]) -> Shape | None:
+    """The shape of `value` for these `open_sizes`; None where the graph does not tell."""
     if not value.type.tensor_type.HasField("shape"):
         return None
     axes = [

@@ -12,7 +12,7 @@ from trt_ptq.calibrators.batches import Batch, Feeds
 from trt_ptq.collect.blocked import create_tapped_session
 from trt_ptq.collect.device import Device
 from trt_ptq.collect.session import model_fails
-from trt_ptq.collect.shapes import Shape, known_shape
+from trt_ptq.collect.shapes import Shape, known_shape, open_sizes
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.taps import with_outputs
 
@@ -61,7 +61,8 @@ class TappedModel:
         return measured | {name: self._device.bring(feeds[name]) for name in self._inputs}
 
     def _known_shapes(self, feeds: Feeds) -> Shapes | None:
-        shapes = [known_shape(value, self._specs, feeds) for value in self._outputs.values()]
+        sizes = open_sizes(self._specs, feeds)
+        shapes = [known_shape(value, sizes) for value in self._outputs.values()]
         return None if None in shapes else tuple(shape for shape in shapes if shape is not None)
 
     def _run_bound(self, feeds: Feeds, shapes: Shapes) -> dict[str, Any]:

@@ -17,13 +17,12 @@ from trt_ptq.calibrators.provenance import ModelIdentity
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.collect.collector import collect
 from trt_ptq.collect.measuring import Nonfinite
-from trt_ptq.collect.session import runtime_version
+from trt_ptq.collect.session import tools
 from trt_ptq.data.audit import Audit, AuditedSource
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.shard import EmptyShardError, ShardedSource
 from trt_ptq.graph.model import Model, load_model
 from trt_ptq.graph.taps import Taps
-from trt_ptq.version import __version__
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,6 @@ class Measured:
     statistics: Statistics | None
     audit: Audit
     processor: str
-
-
-def tools() -> tuple[str, ...]:
-    """What must be the same on all nodes for their statistics to be the same."""
-    return runtime_version(), f"trt_ptq {__version__}"
 
 
 def measure_shard(job: Job, index: int, count: int) -> Measured:

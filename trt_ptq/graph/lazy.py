@@ -1,17 +1,27 @@
-"""Weights in another type, converted one at a time when the model is written."""
+"""Weights computed from others one at a time, as the model is written: all of them may not fit into memory."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
 
 from trt_ptq.calibrators.batches import Array
+from trt_ptq.graph.external import read_once
 
 
 def converted(source: ir.TensorProtocol, dtype: ir.DataType, name: str) -> ir.LazyTensor:
     """The numbers of `source` as float16 or float32; what is finite stays finite (the open bounds of a Clip)."""
+    return when_written(source, lambda array: _cast(array, dtype), dtype, name)
+
+
+def when_written(
+    source: ir.TensorProtocol, function: Callable[[Array], Array], dtype: ir.DataType, name: str
+) -> ir.LazyTensor:
+    """`function` of the values of `source`, of the same shape and of type `dtype`; made anew each time it is read."""
     shape = ir.Shape(source.shape.numpy())
-    return ir.LazyTensor(lambda: ir.tensor(_cast(source.numpy(), dtype), name=name), dtype, shape, name=name)
+    return ir.LazyTensor(lambda: ir.tensor(read_once(source, function), name=name), dtype, shape, name=name)
 
 
 def _cast(array: Array, dtype: ir.DataType) -> Array:

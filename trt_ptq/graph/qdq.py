@@ -8,13 +8,13 @@ from functools import partial
 from itertools import chain, count
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from trt_ptq.calibrators.errors import ModelError, TableError
 from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.graph.constants import constant_value
 from trt_ptq.graph.external import read_once
+from trt_ptq.graph.lazy import when_written
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.placement import NodePlan, QuantizationPlan, plan_quantization
 from trt_ptq.graph.weights import channel_scales, quantize_weight, round_to_int8
@@ -108,15 +108,6 @@ def _why_without(table: CalibrationTable, tensor: str) -> str | None:
     return f"{tensor!r} has no range in the table"
 
 
-def _rounded_when_written(weight: ir.TensorProtocol, scales: npt.NDArray[np.float32], axis: int) -> ir.LazyTensor:
-    """The weight in int8, made anew each time it is read: all of them together may not fit into memory."""
-    return ir.LazyTensor(
-        lambda: ir.tensor(read_once(weight, lambda array: round_to_int8(array, scales, axis))),
-        dtype=ir.DataType.INT8,
-        shape=ir.Shape(weight.shape.numpy()),
-    )
-
-
 class _Inserter:
     """Adds values to a graph, under names that it does not have yet."""
 
@@ -139,7 +130,9 @@ class _Inserter:
         weight = value.const_value
         if weight is not None:
             per_channel = read_once(weight, lambda array: channel_scales(array, axis, str(value.name)))
-            rounded: ir.TensorProtocol = _rounded_when_written(weight, per_channel, axis)
+            rounded: ir.TensorProtocol = when_written(
+                weight, partial(round_to_int8, scales=per_channel, axis=axis), ir.DataType.INT8, str(value.name)
+            )
         else:  # behind views, which are gone by the time it is written
             eager = quantize_weight(constant_value(value, self._opset), axis, str(value.name))
             per_channel, rounded = eager.scales, ir.tensor(eager.values)

@@ -27,7 +27,7 @@ def find_residual(
     One input comes straight from one of `convolutions` that nothing else reads. Where both do (a projection shortcut),
     the later convolution takes the Add into its kernel.
     """
-    if node.op_type != "Add" or node.domain != "" or node.inputs[0] is node.inputs[1] or _broadcasts(node):
+    if node.op_type != "Add" or node.domain != "" or node.inputs[0] is node.inputs[1] or broadcasts(node):
         return None
     if any(name_of(value) not in flow.activations for value in node.inputs):
         return None
@@ -38,7 +38,7 @@ def find_residual(
     return None if convolution is None else Residual(shortcut, name_of(convolution.outputs[0]))
 
 
-def _broadcasts(node: ir.Node) -> bool:
+def broadcasts(node: ir.Node) -> bool:
     """Whether an Add is known to stretch one of its inputs, as no residual does."""
     first, second = (None if value is None else value.shape for value in node.inputs)
     if first is None or second is None:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from trt_ptq.graph.lint.finding import Place, Rule
 from trt_ptq.graph.lint.quantized import QuantizedGraph, Quantizer
 from trt_ptq.graph.lint.weighted import CONVOLUTIONS, weighted_behind
+from trt_ptq.graph.residual import broadcasts
 
 _JOIN_THE_CONVOLUTION = {
     *("BatchNormalization", "Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish"),
@@ -51,7 +52,7 @@ def float_residuals(graph: QuantizedGraph) -> Iterator[Place]:
             continue
         if not all(graph.carries_data(value) and graph.dequantizer(value) is None for value in node.inputs):
             continue
-        if _broadcasts(node) or node.inputs[0] is node.inputs[1]:
+        if broadcasts(node) or node.inputs[0] is node.inputs[1]:
             continue
         joined = [value for value in node.inputs if _int8_convolution(graph, value)]
         if joined:
@@ -104,16 +105,6 @@ def _is_quantized(graph: QuantizedGraph, value: ir.Value) -> bool:
         (graph.maker(use.node.outputs[0]) is not None and use.idx == 0)
         or (use.node.op_type in _JOIN_THE_CONVOLUTION and _is_quantized(graph, use.node.outputs[0]))
         for use in value.uses()
-    )
-
-
-def _broadcasts(node: ir.Node) -> bool:
-    """Whether the summands are known to differ in shape, as those of a residual never do."""
-    first, second = (None if value is None else value.shape for value in node.inputs)
-    if first is None or second is None:
-        return False
-    return len(first) != len(second) or any(
-        isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(first, second, strict=True)
     )
 
 
