@@ -77,3 +77,30 @@ def images(samples: int, seed: int = 0) -> npt.NDArray[np.float32]:
     y, x = np.mgrid[0:8, 0:8]
     pictures: npt.NDArray[np.float32] = np.sin(slope * x + slope[::-1] * y + phase).astype(np.float32)
     return pictures
+
+
+def sabotaged_cnn(path: Path) -> Path:
+    """Four convolutions, x -> c1 -> c2 -> c3 -> c4: what c3 reads has one channel 3000 times larger than the rest,
+    which c3 scales down again."""
+    up, down = np.ones((1, CHANNELS, 1, 1), np.float32), np.ones((1, CHANNELS, 1, 1), np.float32)
+    up[0, 0], down[0, 0] = 3000, 1 / 3000
+    pads: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], **pads),
+        helper.make_node("Relu", ["c1"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], **pads),
+        helper.make_node("Mul", ["c2", "up"], ["wild"]),
+        helper.make_node("Conv", ["wild", "w3"], ["c3"], **pads),
+        helper.make_node("Relu", ["c3"], ["r3"]),
+        helper.make_node("Conv", ["r3", "w4"], ["y0"], **pads),
+        helper.make_node("Relu", ["y0"], ["y"]),
+    ]
+    kernel = numpy_helper.to_array(weight("w3", CHANNELS, CHANNELS, 3, 3)) * down
+    weights = [
+        weight("w1", CHANNELS, CHANNELS, 3, 3),
+        weight("w2", CHANNELS, CHANNELS, 3, 3),
+        numpy_helper.from_array(kernel, "w3"),
+        weight("w4", CHANNELS, CHANNELS, 3, 3),
+        numpy_helper.from_array(up, "up"),
+    ]
+    return write(path, nodes, weights, [image_input()], ["y"])

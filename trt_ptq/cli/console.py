@@ -66,6 +66,12 @@ def say(text: str) -> None:
     out.print(text, markup=False)
 
 
+def tell(text: str) -> None:
+    """A line of progress, on standard error, if that is a terminal."""
+    if err.is_terminal:
+        err.print(text, markup=False)
+
+
 def warn(text: str) -> None:
     """A warning, on standard error."""
     err.print("warning: ", style="yellow", end="")

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +19,9 @@ from trt_ptq.graph.lazy import when_written
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.placement import NodePlan, QuantizationPlan, plan_quantization
 from trt_ptq.graph.weights import channel_scales, quantize_weight, round_to_int8
+
+Part = Literal["weights", "activations"]
+PARTS: tuple[Part, ...] = ("weights", "activations")
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,17 @@ class QdqModel:
 
 
 def insert_qdq(
-    model: Model, table: CalibrationTable, keep_float: Collection[str] = (), attention: bool = False
+    model: Model,
+    table: CalibrationTable,
+    keep_float: Collection[str] = (),
+    attention: bool = False,
+    parts: Collection[Part] = PARTS,
 ) -> QdqModel:
     """Insert QuantizeLinear and DequantizeLinear by the plan: int8, symmetric, zero point 0.
 
     Activations get one pair a tensor with a per-tensor scale; weights are stored as int8 with per-channel scales.
     Nodes named in `keep_float` (by their first output) stay float, be it all of them; with `attention` its MatMuls
-    are quantized too.
+    are quantized too. Without one of `parts` the model is for analysis: only weights, or only activations, are in INT8.
 
     Raises:
         TableError: the table has a range for none of the tensors that the plan needs.
@@ -67,6 +75,8 @@ def insert_qdq(
     pairs: dict[tuple[str, int | None], ir.Value] = {}
     replaced = []
     for one in plan.inputs:
+        if ("activations" if one.axis is None else "weights") not in parts:
+            continue
         node = nodes[one.node]
         value = node.inputs[one.index]
         assert value is not None

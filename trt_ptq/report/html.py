@@ -25,6 +25,7 @@ def render_html(report: Report) -> str:
         _facts(report),
         _warnings(report.warnings),
         "<h2>Accuracy and size</h2>" + _models(report),
+        "<h2>Where INT8 loses, and what was done about it</h2>" + _stages(report),
         "<h2>Fidelity of the outputs to FP32</h2>" + _fidelity(report),
         "<h2>Engines</h2>" + _engines(report) + _measured(report),
         f"<h2>Ranges ({len(report.tensors)} tensors, {escape(report.method)})</h2>" + _ranges(report),
@@ -77,6 +78,21 @@ def _models(report: Report) -> str:
         for one in report.models
     ]
     return _table(["", "ONNX file", "size", *map(escape, names)], rows)
+
+
+def _stages(report: Report) -> str:
+    names = sorted({name for one in report.stages for name in one.losses})
+    rows = [
+        [
+            escape(one.name),
+            *(f"{one.losses[name]:.2%}" for name in names),
+            one.fate,
+            escape(one.note),
+        ]
+        for one in report.stages
+    ]
+    head = ["in INT8 (the rest in FP32)", *(f"loss: {escape(name)}" for name in names), "", ""]
+    return _table(head, rows)
 
 
 def _fidelity(report: Report) -> str:

@@ -1,0 +1,89 @@
+"""An INT8 model that loses too much is understood in stages, repaired, and else given layers in float."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from tests.networks import images, sabotaged_cnn
+from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.data.sources import ArrayFile
+from trt_ptq.graph.model import Model, load_model
+from trt_ptq.graph.recipe import load_recipe
+from trt_ptq.pipeline import QuantizeJob, quantize
+from trt_ptq.report.schema import Report
+
+
+@pytest.fixture(autouse=True)
+def _no_builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+
+
+@pytest.fixture
+def sabotaged(tmp_path: Path) -> Model:
+    return load_model(sabotaged_cnn(tmp_path / "m.onnx"))
+
+
+def source(samples: int = 40) -> ArrayFile:
+    return ArrayFile(Path("images.npz"), {"x": images(samples)}, 4)
+
+
+def run(model: Model, out: Path, **options: object) -> Report:
+    job = QuantizeJob(model, source(), "images", METHODS["minmax"], out, **options)  # type: ignore[arg-type]
+    return quantize(job).report
+
+
+def test_the_stages_tell_where_the_loss_comes_from(sabotaged: Model, tmp_path: Path) -> None:
+    weights, activations, both = run(sabotaged, tmp_path / "out", search=False, repair=False).stages
+    assert (weights.name, activations.name) == ("weights only", "activations only")
+    assert weights.loss < 0.03 < activations.loss
+    assert both.loss > 0.03
+
+
+def test_only_the_sabotaged_layer_is_left_in_float(sabotaged: Model, tmp_path: Path) -> None:
+    report = run(sabotaged, tmp_path / "out", repair=False)
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").keep_float == ("c3",)
+    assert report.stages[-1].name == "mixed precision: 1 of 4 layers in float"
+    assert report.int8_share_of_macs == pytest.approx(0.75)
+    assert report.verdict.passed
+
+
+def test_the_verdict_is_on_batches_that_were_not_searched_with(sabotaged: Model, tmp_path: Path) -> None:
+    report = run(sabotaged, tmp_path / "out", repair=False)
+    assert report.held_out_samples == 4
+    assert not any("the very data" in warning for warning in report.warnings)
+
+
+def test_a_search_by_the_users_metric_is_told_to_flatter(sabotaged: Model, tmp_path: Path) -> None:
+    feeds = {"x": images(16, seed=5)}
+    wanted = ort.InferenceSession(sabotaged.path).run(None, feeds)[0]
+
+    def quality(infer) -> dict[str, float]:  # type: ignore[no-untyped-def]
+        return {"quality": 1 - float(np.square(infer(feeds)["y"] - wanted).sum() / np.square(wanted).sum())}
+
+    report = run(sabotaged, tmp_path / "out", repair=False, evaluate=quality, eval_name="quality")
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").keep_float == ("c3",)
+    assert report.verdict.passed
+    assert any("the very data" in warning for warning in report.warnings)
+
+
+def test_a_model_that_passes_is_left_alone(cnn: Model, tmp_path: Path) -> None:
+    report = run(cnn, tmp_path / "out")
+    recipe = load_recipe(tmp_path / "out" / "recipe.yaml")
+    assert (recipe.keep_float, recipe.repairs, recipe.method) == ((), (), "minmax")
+    assert len(report.stages) == 3
+
+
+def test_without_search_and_repair_the_gate_fails(sabotaged: Model, tmp_path: Path) -> None:
+    assert not run(sabotaged, tmp_path / "out", search=False, repair=False).verdict.passed
+
+
+def test_where_nothing_short_of_all_layers_would_do_the_plain_model_stays(cnn: Model, tmp_path: Path) -> None:
+    report = run(cnn, tmp_path / "out", max_drop=0.0, repair=False)
+    assert report.int8_share_of_macs == 1
+    assert not report.verdict.passed
+    assert any("no set of layers to leave in float was found" in warning for warning in report.warnings)

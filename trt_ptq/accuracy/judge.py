@@ -1,0 +1,50 @@
+"""How much a candidate loses against the float model: what decides whether a change of it is kept."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import onnx_ir as ir
+
+from trt_ptq.accuracy.compare import compare_models, fidelity_losses
+from trt_ptq.accuracy.evaluate import Evaluate, Metrics, evaluate_model, metric_losses
+from trt_ptq.calibrators.batches import BatchSource
+from trt_ptq.graph.save import save_model
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges candidates by the user's metric, or without one by fidelity to `reference` on `source`."""
+
+    reference: Path
+    source: BatchSource
+    evaluate: Evaluate | None = None
+    eval_name: str = ""
+
+    @cached_property
+    def baseline(self) -> Metrics:
+        """Metrics of the reference; empty without a metric."""
+        return {} if self.evaluate is None else evaluate_model(self.reference, self.evaluate, self.eval_name)
+
+    def losses(self, candidate: ir.Model) -> dict[str, float]:
+        """Relative loss by metric, on ONNX Runtime's CPU.
+
+        Raises:
+            DataError, ModelError: see `evaluate_model` and `compare_models`.
+        """
+        with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
+            path = Path(folder) / "candidate.onnx"
+            save_model(candidate, path)
+            if self.evaluate is None:
+                return fidelity_losses(compare_models(self.reference, [path], self.source)[0])
+            return metric_losses(self.baseline, evaluate_model(path, self.evaluate, self.eval_name))
+
+
+def worst_loss(losses: Mapping[str, float]) -> float:
+    """The largest loss; infinite if one is NaN, 0 if there is none."""
+    return math.inf if any(map(math.isnan, losses.values())) else max(losses.values(), default=0.0)
