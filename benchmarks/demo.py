@@ -18,8 +18,6 @@ ARGUMENTS = [
     f"{DATA}:evaluate",
     "--shape",
     "x=1x3x48x160:8x3x48x320:16x3x48x640",
-    "--max-drop",
-    "5%",
     "--out",
     str(OUT),
 ]

@@ -16,7 +16,7 @@ from trt_ptq.graph.float16_range import KeptNode
 from trt_ptq.graph.half import HighPrecision, halve
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.qdq import PARTS, Part, QdqModel, insert_qdq
-from trt_ptq.graph.recipe import Recipe
+from trt_ptq.graph.recipe import Recipe, Repair
 
 RANKED_ON = 2  # batches
 
@@ -78,3 +78,6 @@ class Workshop:
         few = FewBatches(self._calibration, RANKED_ON)
         model = self._ground.model
         return rank_layers(model, self.table(recipe), few, recipe.attention, recipe.keep_float)
+
+    def note(self, recipe: Recipe, repair: Repair) -> str | None:
+        return None

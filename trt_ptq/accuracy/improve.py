@@ -15,7 +15,9 @@ from trt_ptq.accuracy.judge import Judge, worst_loss
 from trt_ptq.accuracy.search import MOST_EVALUATIONS, search_layers
 from trt_ptq.graph.recipe import AUTO, Recipe, Repair
 
-TRIED: tuple[Repair | Literal["auto"], ...] = ("equalize", "smooth", "auto", "bias")  # in this order
+Step = Repair | Literal["auto"]
+
+TRIED: tuple[Step, ...] = ("equalize", "smooth", "auto", "bias")  # in this order
 _TITLES = {
     "equalize": "cross-layer equalisation",
     "smooth": "SmoothQuant",
@@ -73,8 +75,8 @@ def improve(
     """
     ladder = _Ladder(recipe.model_copy(update={"repairs": ()}), workshop, judge, tell)
     ladder.split()
-    for one in recipe.repairs:
-        ladder.step(one, forced=True)
+    for asked in recipe.repairs:
+        ladder.step(asked, forced=True)
     for one in TRIED if repair else ():
         if ladder.loss > max_drop and one not in (*recipe.repairs, recipe.method):
             ladder.step(one, forced=False)
@@ -109,7 +111,7 @@ class _Ladder:
         self.add(Stage("weights and activations", self.judge(self.recipe)))
         self.loss = self.stages[-1].loss
 
-    def step(self, repair: Repair | Literal["auto"], *, forced: bool) -> None:
+    def step(self, repair: Step, *, forced: bool) -> None:
         """Go on with `repair` if it lowers the loss, or is forced; nothing, where there is nothing that it fits."""
         changed = {"method": AUTO} if repair == AUTO else {"repairs": (*self.recipe.repairs, repair)}
         recipe = self.recipe.model_copy(update=changed)

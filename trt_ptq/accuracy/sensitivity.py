@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trt_ptq.accuracy.compare import compare_models
 from trt_ptq.accuracy.fidelity import worst_output
-from trt_ptq.calibrators.batches import BatchSource, Track, untracked
+from trt_ptq.calibrators.batches import BatchSource
 from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.qdq import insert_qdq
@@ -21,7 +21,6 @@ def rank_layers(
     source: BatchSource,
     attention: bool = False,
     keep_float: tuple[str, ...] = (),
-    track: Track = untracked,
 ) -> list[str]:
     """The layers in INT8 by the SQNR of the worst output with only that one in INT8, most sensitive first."""
     plan = insert_qdq(model, table, keep_float, attention).plan
@@ -30,7 +29,7 @@ def rank_layers(
     found = {}
     with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
         path = Path(folder) / "one.onnx"
-        for name in track(names, "Ranking layers", len(names)):
+        for name in names:
             others = [one.node for one in plan.nodes if one.node != name]
             save_model(insert_qdq(model, table, others, attention).model, path)
             worst = worst_output(compare_models(model.path, [path], source)[0].outputs)
