@@ -189,7 +189,7 @@ def test_a_float16_model_without_a_metric_does_not_undo_the_rest(cnn: Model, tmp
 
     def accuracy(_run) -> dict[str, float]:  # type: ignore[no-untyped-def]
         calls.append("")
-        return {"accuracy": float("nan") if len(calls) == 6 else 1.0}
+        return {"accuracy": float("nan") if len(calls) == 5 else 1.0}
 
     job = QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path, evaluate=accuracy, eval_name="accuracy")
     report = quantize(job).report

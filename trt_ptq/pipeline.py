@@ -151,7 +151,7 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
 
     chosen = improved.recipe != plain
     verdict_on = HeldOutSource(judging if chosen else held_out, audited)
-    judged = judge_precisions(files, verdict_on, referee, job.track)
+    judged = judge_precisions(files, verdict_on, referee, improved.metrics, job.track)
     warnings += [*improved.warnings, *verdict_on.findings(), *judged.warnings]
     if chosen and searching is judging:
         warnings.append(

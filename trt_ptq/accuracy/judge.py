@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,19 @@ from trt_ptq.accuracy.compare import compare_models, fidelity_losses
 from trt_ptq.accuracy.evaluate import Evaluate, Metrics, evaluate_model, metric_losses
 from trt_ptq.calibrators.batches import BatchSource
 from trt_ptq.graph.save import save_model
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`losses` against the reference, and the user's `metrics` that they come from (none where it is fidelity)."""
+
+    losses: dict[str, float]
+    metrics: Metrics
+
+    @property
+    def loss(self) -> float:
+        """The largest; infinite if one is NaN, 0 if there is none."""
+        return math.inf if any(map(math.isnan, self.losses.values())) else max(self.losses.values(), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -31,8 +43,8 @@ class Judge:
         """Metrics of the reference; empty without a metric."""
         return {} if self.evaluate is None else evaluate_model(self.reference, self.evaluate, self.eval_name)
 
-    def losses(self, candidate: ir.Model) -> dict[str, float]:
-        """Relative loss by metric, on ONNX Runtime's CPU.
+    def judge(self, candidate: ir.Model) -> Judgement:
+        """What `candidate` loses, on ONNX Runtime's CPU.
 
         Raises:
             DataError, ModelError: see `evaluate_model` and `compare_models`.
@@ -41,10 +53,7 @@ class Judge:
             path = Path(folder) / "candidate.onnx"
             save_model(candidate, path)
             if self.evaluate is None:
-                return fidelity_losses(compare_models(self.reference, [path], self.source)[0])
-            return metric_losses(self.baseline, evaluate_model(path, self.evaluate, self.eval_name))
-
-
-def worst_loss(losses: Mapping[str, float]) -> float:
-    """The largest loss; infinite if one is NaN, 0 if there is none."""
-    return math.inf if any(map(math.isnan, losses.values())) else max(losses.values(), default=0.0)
+                return Judgement(fidelity_losses(compare_models(self.reference, [path], self.source)[0]), {})
+            baseline = self.baseline
+            metrics = evaluate_model(path, self.evaluate, self.eval_name)
+            return Judgement(metric_losses(baseline, metrics), metrics)

@@ -33,11 +33,12 @@ class Precisions:
 
 
 def judge_precisions(
-    files: Mapping[Precision, Path], source: BatchSource, judge: Judge, track: Track = untracked
+    files: Mapping[Precision, Path], source: BatchSource, judge: Judge, int8: Metrics, track: Track = untracked
 ) -> Precisions:
-    """Compare the other precisions with "fp32" over `source`, and evaluate all by the metric of `judge`.
+    """Compare the other precisions with "fp32" over `source`, and evaluate float16 by the metric of `judge`.
 
-    Float16 is a baseline: where it cannot be run or evaluated that is a warning.
+    `int8` are the metrics of the INT8 model, which are known already; empty without a metric. Float16 is a baseline:
+    where it cannot be run or evaluated that is a warning.
 
     Raises:
         ModelError, DataError: FP32 or INT8 cannot be run, compared or evaluated.
@@ -48,7 +49,14 @@ def judge_precisions(
     compared = compare_models(files["fp32"], [files[precision] for precision in others], source, track)
     for one in compared:
         warnings += fidelity_warnings(one)
-    metrics = _metrics(runnable, judge, warnings)
+    metrics: dict[Precision, Metrics] = {}
+    if judge.evaluate is not None:
+        metrics = {"fp32": judge.baseline, "int8": int8}
+        try:
+            if "fp16" in runnable:
+                metrics["fp16"] = evaluate_model(runnable["fp16"], judge.evaluate, judge.eval_name)
+        except DataError as error:
+            warnings.append(f"float16 was not judged by the metric: {error}")
     return Precisions(dict(zip(others, compared, strict=True)), metrics, runnable, tuple(warnings))
 
 
@@ -60,19 +68,3 @@ def _runnable(files: Mapping[Precision, Path], warnings: list[str]) -> dict[Prec
     except ModelError as error:
         warnings.append(f"float16 was not judged: {error}")
     return {precision: path for precision, path in files.items() if precision != "fp16"}
-
-
-def _metrics(files: Mapping[Precision, Path], judge: Judge, warnings: list[str]) -> dict[Precision, Metrics]:
-    if judge.evaluate is None:
-        return {}
-    metrics: dict[Precision, Metrics] = {"fp32": judge.baseline}
-    for precision, path in files.items():
-        if precision == "fp32":
-            continue
-        try:
-            metrics[precision] = evaluate_model(path, judge.evaluate, judge.eval_name)
-        except DataError as error:
-            if precision != "fp16":
-                raise
-            warnings.append(f"float16 was not judged by the metric: {error}")
-    return metrics

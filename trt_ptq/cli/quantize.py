@@ -185,8 +185,9 @@ def _show(report: Report, out: Path) -> None:
 
 def _show_stages(report: Report) -> None:
     """How the loss came about, and went."""
-    rows = [[one.name, f"{one.loss:.2%}", one.fate, one.note] for one in report.stages]
-    console.print_table(["in INT8", "loss", "", ""], rows)
+    names = sorted({name for one in report.stages for name in one.losses})
+    rows = [[one.name, *(f"{one.losses[name]:.2%}" for name in names), one.fate, one.note] for one in report.stages]
+    console.print_table(["in INT8", *(f"loss: {name}" for name in names), "", ""], rows)
 
 
 def _rest(report: Report) -> str:

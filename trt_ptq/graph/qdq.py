@@ -17,7 +17,7 @@ from trt_ptq.graph.constants import constant_value
 from trt_ptq.graph.external import read_once
 from trt_ptq.graph.lazy import when_written
 from trt_ptq.graph.model import Model
-from trt_ptq.graph.placement import NodePlan, QuantizationPlan, plan_quantization
+from trt_ptq.graph.placement import NodePlan, QuantizationPlan, QuantizedInput, plan_quantization
 from trt_ptq.graph.weights import channel_scales, quantize_weight, round_to_int8
 
 Part = Literal["weights", "activations"]
@@ -61,7 +61,21 @@ def insert_qdq(
         UsageError: a name in `keep_float` is of no node that could run in INT8.
     """
     result = model.to_ir()
-    plan = plan_quantization(result.graph, partial(_why_without, table), keep_float, attention)
+    plan = plan_qdq(model, result.graph, table, keep_float, attention)
+    chosen = [one for one in plan.inputs if ("activations" if one.axis is None else "weights") in parts]
+    insert_pairs(result.graph, model.opset, plan, table, chosen)
+    return QdqModel(result, plan)
+
+
+def plan_qdq(
+    model: Model,
+    graph: ir.Graph,
+    table: CalibrationTable,
+    keep_float: Collection[str] = (),
+    attention: bool = False,
+) -> QuantizationPlan:
+    """The plan for `graph`, a copy of that of `model`, with the ranges that `table` has; see `insert_qdq`."""
+    plan = plan_quantization(graph, partial(_why_without, table), keep_float, attention)
     if not plan.nodes:
         raise ModelError(f"{model.path}: no node can run in INT8: it has no Conv, ConvTranspose, Gemm or MatMul")
     if not plan.activations and not keep_float:
@@ -70,13 +84,22 @@ def insert_qdq(
             + "; ".join(sorted({node.reason for node in plan.nodes}))
             + ". Is the table of this model?"
         )
-    nodes = {node.outputs[0].name: node for node in result.graph}
-    inserter = _Inserter(result.graph, model.opset)
+    return plan
+
+
+def insert_pairs(
+    graph: ir.Graph,
+    opset: int,
+    plan: QuantizationPlan,
+    table: CalibrationTable,
+    inputs: Collection[QuantizedInput],
+) -> None:
+    """Give those of the plan's `inputs` that are named their Q/DQ, in place; see `insert_qdq`."""
+    nodes = {node.outputs[0].name: node for node in graph}
+    inserter = _Inserter(graph, opset)
     pairs: dict[tuple[str, int | None], ir.Value] = {}
     replaced = []
-    for one in plan.inputs:
-        if ("activations" if one.axis is None else "weights") not in parts:
-            continue
+    for one in inputs:
         node = nodes[one.node]
         value = node.inputs[one.index]
         assert value is not None
@@ -90,9 +113,8 @@ def insert_qdq(
         if one.axis is not None:
             replaced.append(value)
     for value in dict.fromkeys(replaced):
-        _remove_unused(result.graph, value)
-    result.graph.sort()
-    return QdqModel(result, plan)
+        _remove_unused(graph, value)
+    graph.sort()
 
 
 def _remove_unused(graph: ir.Graph, value: ir.Value) -> None:
