@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from trt_ptq.accuracy.candidates import Ground, Workshop
+from trt_ptq.accuracy.candidates import Workshop
 from trt_ptq.accuracy.engines import MeasuredEngine, measure_engines
 from trt_ptq.accuracy.evaluate import Evaluate
 from trt_ptq.accuracy.improve import Tell, improve, untold
@@ -38,7 +40,7 @@ from trt_ptq.graph.placement import QuantizationPlan
 from trt_ptq.graph.recipe import AUTO, Recipe, Repair, save_recipe
 from trt_ptq.graph.save import save_model
 from trt_ptq.graph.taps import choose_taps
-from trt_ptq.report.folder import check_folder, remove_last_run
+from trt_ptq.report.folder import PREPARED, check_folder, remove_last_run
 from trt_ptq.report.html import render_html
 from trt_ptq.report.rows import kept_warnings, range_warnings, tensor_rows
 from trt_ptq.report.schema import Judged, Report, write_report
@@ -113,15 +115,19 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
         TrtPtqError: bad input, before or while it is used; what was finished by then stays.
     """
     check_folder(job.out, job.model.path, job.model.external.files)
+    with tempfile.TemporaryDirectory(prefix="trt-ptq-") as scratch:
+        return _quantize(job, Path(scratch))
+
+
+def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     calibration, held_out = (_checked(job, part) for part in split_source(job.source, job.test))
     audited = AuditedSource(calibration)
     taps = choose_taps(job.model, job.tensors, job.attention)
     passes = plan_passes(job.model, taps, audited, job.memory_limit) if job.memory_limit else (taps.tensors,)
     watched = ShapeWatch(audited)
     convergence = Convergence(all_methods(job.method or METHODS["percentile"]), job.until_stable)
-    statistics = collect(
-        job.model, watched, taps, job.nonfinite, job.track, passes, device=job.device, convergence=convergence
-    )
+    calibrate = partial(collect, taps=taps, nonfinite=job.nonfinite, track=job.track, passes=passes, device=job.device)
+    statistics = calibrate(job.model, watched, convergence=convergence)
     save_statistics(statistics, job.out / "stats.safetensors")
     profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
     remove_last_run(job.out)
@@ -130,16 +136,19 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     if stability:
         warnings += _stability_warnings(job, stability)
 
-    workshop = Workshop(Ground(job.model, statistics), calibration)
+    workshop = Workshop(job.model, statistics, calibration, partial(calibrate, source=calibration), scratch, job.track)
     searching, judging = (held_out, held_out) if job.evaluate else halve_source(held_out)
     referee = Judge(job.model.path, searching, job.evaluate, job.eval_name)
     plain = job.recipe
     improved = improve(plain, workshop, referee, job.max_drop, repair=job.repair, search=job.search, tell=job.tell)
-    recipe, table = improved.recipe, workshop.table(improved.recipe)
+    recipe, table, ground = improved.recipe, workshop.table(improved.recipe), workshop.ground(improved.recipe)
     save_recipe(recipe, job.out / "recipe.yaml")
+    if ground.model is not job.model:
+        save_model(ground.model.to_ir(), job.out / PREPARED)
+        save_statistics(ground.statistics, job.out / "stats.safetensors")
     save_table(table, job.out / "calibration.cache")
     save_table(table, job.out / "calibration.json")
-    warnings += range_warnings(statistics, table, recipe.method)
+    warnings += range_warnings(ground.statistics, table, recipe.method)
 
     files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}
     made = workshop.make(recipe)
@@ -147,7 +156,7 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     warnings += [f"{one.op_type} {one.node!r} is left alone: {one.reason}" for one in made.qdq.plan.left_alone]
     save_model(made.qdq.model, files["int8"])
     files["fp16"] = job.out / "model.fp16.onnx"
-    save_model(to_float16(job.model, workshop.amax), files["fp16"])
+    save_model(to_float16(job.model, workshop.amax(plain.model_copy(update={"repairs": ()}))), files["fp16"])
 
     chosen = improved.recipe != plain
     verdict_on = HeldOutSource(judging if chosen else held_out, audited)
@@ -171,7 +180,7 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
         stability=stability,
         held_out_samples=judged.comparisons["int8"].samples,
         method=recipe.method,
-        tensors=tensor_rows(statistics, table),
+        tensors=tensor_rows(ground.statistics, table),
         nodes=list(made.qdq.nodes),
         int8_share_of_macs=_share_in_int8(job, made.qdq.plan, profiles, warnings),
         high_precision=made.high_precision,

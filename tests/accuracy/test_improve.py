@@ -38,10 +38,11 @@ def run(model: Model, out: Path, **options: object) -> Report:
 
 
 def test_the_stages_tell_where_the_loss_comes_from(sabotaged: Model, tmp_path: Path) -> None:
-    weights, activations, both = run(sabotaged, tmp_path / "out", search=False, repair=False).stages
-    assert (weights.name, activations.name) == ("weights only", "activations only")
-    assert weights.loss < 0.03 < activations.loss
-    assert both.loss > 0.03
+    stages = run(sabotaged, tmp_path / "out", search=False, repair=False).stages
+    weights, activations, both = [(one.name, one.losses["fidelity of y"]) for one in stages]
+    assert (weights[0], activations[0], both[0]) == ("weights only", "activations only", "weights and activations")
+    assert weights[1] < 0.03 < activations[1]
+    assert both[1] > 0.03
 
 
 def test_only_the_sabotaged_layer_is_left_in_float(sabotaged: Model, tmp_path: Path) -> None:
@@ -80,6 +81,22 @@ def test_a_model_that_passes_is_left_alone(cnn: Model, tmp_path: Path) -> None:
 
 def test_without_search_and_repair_the_gate_fails(sabotaged: Model, tmp_path: Path) -> None:
     assert not run(sabotaged, tmp_path / "out", search=False, repair=False).verdict.passed
+
+
+def test_a_repair_that_is_asked_for_is_made_and_told(cnn: Model, tmp_path: Path) -> None:
+    report = run(cnn, tmp_path / "out", repairs=("smooth", "bias"))
+    assert [(one.name, one.fate) for one in report.stages[3:]] == [("SmoothQuant", "kept"), ("bias correction", "kept")]
+    assert report.stages[3].note == "fits nowhere in the model"
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").repairs == ("smooth", "bias")
+    assert not (tmp_path / "out" / "model.prepared.onnx").exists()
+
+
+def test_a_repair_that_brings_nothing_is_dropped(sabotaged: Model, tmp_path: Path) -> None:
+    report = run(sabotaged, tmp_path / "out", search=False)
+    assert {one.fate for one in report.stages[3:]} <= {"kept", "dropped: no gain"}
+    kept = [one.name for one in report.stages if one.fate == "kept"]
+    losses = [one.losses["fidelity of y"] for one in report.stages if one.fate == "kept"]
+    assert losses == sorted(losses, reverse=True), kept
 
 
 def test_where_nothing_short_of_all_layers_would_do_the_plain_model_stays(cnn: Model, tmp_path: Path) -> None:

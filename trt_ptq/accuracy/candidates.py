@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
+from pathlib import Path
 
 from trt_ptq.accuracy.sensitivity import rank_layers
-from trt_ptq.calibrators.batches import BatchSource
+from trt_ptq.accuracy.smoothquant import smooth
+from trt_ptq.calibrators.batches import Array, BatchSource, Track, untracked
 from trt_ptq.calibrators.errors import ModelError
+from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.table import CalibrationTable, derive_table
 from trt_ptq.collect.magnitudes import known_amax, measure_amax
+from trt_ptq.collect.shifts import measure_shifts
 from trt_ptq.data.split import FewBatches
+from trt_ptq.graph.bias import correct_bias
 from trt_ptq.graph.float16_range import KeptNode
 from trt_ptq.graph.half import HighPrecision, halve
-from trt_ptq.graph.model import Model
+from trt_ptq.graph.model import Model, load_model
+from trt_ptq.graph.prepared import Prepared
 from trt_ptq.graph.qdq import PARTS, Part, QdqModel, insert_qdq
 from trt_ptq.graph.recipe import Recipe, Repair
+from trt_ptq.graph.save import save_model
 
-RANKED_ON = 2  # batches
+FEW = 4  # batches to rank layers and to choose ranges on
+BEFORE: tuple[Repair, ...] = ("equalize", "smooth")  # repairs of the float model, before it is calibrated
 
 
 @dataclass(frozen=True)
 class Ground:
-    """The float model that a recipe starts from, and its statistics."""
+    """The float model that a recipe starts from, equal in function to the one given; its statistics, and what the
+    last repair did to it."""
 
     model: Model
     statistics: Statistics
+    prepared: Prepared | None = None
 
 
 @dataclass(frozen=True)
@@ -40,23 +51,51 @@ class Candidate:
     warning: str = ""
 
 
-class Workshop:
-    """Converts a float model by any recipe; `calibration` is what it was calibrated with."""
+@dataclass(frozen=True)
+class Fit:
+    """How many places of a model a repair fits, and what it did there."""
 
-    def __init__(self, ground: Ground, calibration: BatchSource) -> None:
-        self._ground = ground
+    places: int
+    note: str
+
+
+class Workshop:
+    """Converts a float model by any recipe.
+
+    `calibration` is what it was calibrated with; `calibrate` measures a model that repairs have changed, and that lies
+    in `folder`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        statistics: Statistics,
+        calibration: BatchSource,
+        calibrate: Callable[[Model], Statistics],
+        folder: Path,
+        track: Track = untracked,
+    ) -> None:
+        self._plain = Ground(model, statistics)
         self._calibration = calibration
+        self._calibrate = calibrate
+        self._folder = folder
+        self._track = track
+        self._ground_of = cache(self._prepare)
+        self._table_of = cache(self._choose)
+        self._amax_of = cache(self._measure_amax)
+        self._shifts_of = cache(self._measure_shifts)
+
+    def ground(self, recipe: Recipe) -> Ground:
+        """What `recipe` starts from."""
+        return self._ground_of(_basis(recipe))
 
     def table(self, recipe: Recipe) -> CalibrationTable:
         """The ranges by the method of `recipe`."""
-        method = recipe.range_method()
-        assert method
-        return derive_table(self._ground.statistics, method)
+        return self._table_of(_basis(recipe))
 
-    @cached_property
-    def amax(self) -> dict[str, float]:
-        """Largest magnitudes in the float model; see `measure_amax`."""
-        return known_amax(measure_amax(self._ground.model, self._calibration), self._ground.statistics)
+    def amax(self, recipe: Recipe) -> dict[str, float]:
+        """Largest magnitudes in the float model that `recipe` starts from; see `measure_amax`."""
+        return self._amax_of(_basis(recipe))
 
     def make(self, recipe: Recipe, parts: tuple[Part, ...] = PARTS) -> Candidate:
         """The model of `recipe`, or with only weights or only activations in INT8."""
@@ -64,20 +103,56 @@ class Workshop:
         if recipe.high_precision == "fp32":
             return Candidate(qdq, "fp32")
         try:
-            half = halve(qdq.model, self.amax)
+            half = halve(qdq.model, self.amax(recipe))
         except ModelError as error:  # which leaves the model used up
             return Candidate(self._insert(recipe, parts), "fp32", warning=f"what is not INT8 stays in FP32: {error}")
         return Candidate(QdqModel(half.model, qdq.plan), "fp16", half.kept)
 
-    def _insert(self, recipe: Recipe, parts: tuple[Part, ...]) -> QdqModel:
-        model = self._ground.model
-        return insert_qdq(model, self.table(recipe), recipe.keep_float, recipe.attention, parts)
-
     def ranked(self, recipe: Recipe) -> list[str]:
-        """The layers that `recipe` puts in INT8, the one that costs most first; see sensitivity.py."""
-        few = FewBatches(self._calibration, RANKED_ON)
-        model = self._ground.model
-        return rank_layers(model, self.table(recipe), few, recipe.attention, recipe.keep_float)
+        """The layers that `recipe` puts in INT8, the one that costs most first."""
+        few = FewBatches(self._calibration, FEW)
+        model = self.ground(recipe).model
+        return rank_layers(model, self.table(recipe), few, recipe.attention, recipe.keep_float, self._track)
 
-    def note(self, recipe: Recipe, repair: Repair) -> str | None:
-        return None
+    def fit(self, recipe: Recipe) -> Fit:
+        """Where the last of the repairs of `recipe` fits."""
+        if recipe.repairs[-1] == "bias":
+            return Fit(len(self._shifts_of(_basis(recipe))), "")
+        prepared = self.ground(recipe).prepared
+        assert prepared is not None
+        return Fit(len(prepared.applied), "; ".join(map(str, prepared.applied)))
+
+    def _insert(self, recipe: Recipe, parts: tuple[Part, ...]) -> QdqModel:
+        model = self.ground(recipe).model
+        qdq = insert_qdq(model, self.table(recipe), recipe.keep_float, recipe.attention, parts)
+        return correct_bias(qdq, self._shifts_of(_basis(recipe)))[0] if "bias" in recipe.repairs else qdq
+
+    def _prepare(self, basis: Recipe) -> Ground:
+        if not basis.repairs:
+            return self._plain
+        before = self.ground(basis.model_copy(update={"repairs": basis.repairs[:-1]}))
+        prepared = smooth(before.model, self._calibration, basis.range_method() or METHODS["percentile"])
+        if not prepared.applied:
+            return Ground(before.model, before.statistics, prepared)
+        path = self._folder / f"{'.'.join(basis.repairs)}.onnx"
+        save_model(prepared.model, path)
+        model = load_model(path)
+        return Ground(model, self._calibrate(model), prepared)
+
+    def _choose(self, basis: Recipe) -> CalibrationTable:
+        method = basis.range_method()
+        assert method is not None
+        return derive_table(self.ground(basis).statistics, method)
+
+    def _measure_amax(self, basis: Recipe) -> dict[str, float]:
+        ground = self.ground(basis)
+        return known_amax(measure_amax(ground.model, self._calibration), ground.statistics)
+
+    def _measure_shifts(self, basis: Recipe) -> dict[str, Array]:
+        return measure_shifts(self.ground(basis).model, self.table(basis), self._calibration, basis.attention)
+
+
+def _basis(recipe: Recipe) -> Recipe:
+    """What of a recipe decides on the float model and the ranges."""
+    before = tuple(one for one in recipe.repairs if one in BEFORE)
+    return recipe.model_copy(update={"repairs": before, "keep_float": (), "high_precision": "fp32"})

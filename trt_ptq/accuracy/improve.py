@@ -105,12 +105,15 @@ class _Ladder:
         """Go on with `repair` if it lowers the loss, or is forced; nothing, where there is nothing that it fits."""
         changed = {"method": AUTO} if repair == AUTO else {"repairs": (*self.recipe.repairs, repair)}
         recipe = self.recipe.model_copy(update=changed)
-        found = self._workshop.note(recipe, repair)
-        if not found.fits and not forced:
-            return
+        note = ""
+        if repair != AUTO:
+            fit = self._workshop.fit(recipe)
+            if not fit.places and not forced:
+                return
+            note = fit.note if fit.places else "fits nowhere in the model"
         judgement = self._judged(recipe)
         kept = forced or judgement.loss < self.best.loss
-        self._add(TITLES[repair], judgement, "kept" if kept else "dropped: no gain", found.note)
+        self._add(TITLES[repair], judgement, "kept" if kept else "dropped: no gain", note)
         if kept:
             self.recipe, self.best = recipe, judgement
 

@@ -96,7 +96,7 @@ def insert_pairs(
 ) -> None:
     """Give those of the plan's `inputs` that are named their Q/DQ, in place; see `insert_qdq`."""
     nodes = {node.outputs[0].name: node for node in graph}
-    inserter = _Inserter(graph, opset)
+    inserter = Inserter(graph, opset)
     pairs: dict[tuple[str, int | None], ir.Value] = {}
     replaced = []
     for one in inputs:
@@ -113,11 +113,11 @@ def insert_pairs(
         if one.axis is not None:
             replaced.append(value)
     for value in dict.fromkeys(replaced):
-        _remove_unused(graph, value)
+        remove_unused(graph, value)
     graph.sort()
 
 
-def _remove_unused(graph: ir.Graph, value: ir.Value) -> None:
+def remove_unused(graph: ir.Graph, value: ir.Value) -> None:
     """Remove a float weight that nothing reads any more, with the views that led to it."""
     if value.uses() or value.is_graph_output():
         return
@@ -128,7 +128,7 @@ def _remove_unused(graph: ir.Graph, value: ir.Value) -> None:
     inputs = [one for one in node.inputs if one is not None]
     graph.remove(node, safe=True)
     for one in inputs:
-        _remove_unused(graph, one)
+        remove_unused(graph, one)
 
 
 def _why_without(table: CalibrationTable, tensor: str) -> str | None:
@@ -140,7 +140,7 @@ def _why_without(table: CalibrationTable, tensor: str) -> str | None:
     return f"{tensor!r} has no range in the table"
 
 
-class _Inserter:
+class Inserter:
     """Adds values to a graph, under names that it does not have yet."""
 
     def __init__(self, graph: ir.Graph, opset: int) -> None:
@@ -152,8 +152,8 @@ class _Inserter:
 
     def activation_pair(self, value: ir.Value, scale: np.float32) -> ir.Value:
         """Q and DQ of an activation; returns the dequantized tensor."""
-        scales = self._initializer(f"{value.name}.qdq.scale", ir.tensor(np.array(scale, np.float32)))
-        zeros = self._initializer(f"{value.name}.qdq.zero_point", ir.tensor(np.array(0, np.int8)))
+        scales = self.initializer(f"{value.name}.qdq.scale", ir.tensor(np.array(scale, np.float32)))
+        zeros = self.initializer(f"{value.name}.qdq.zero_point", ir.tensor(np.array(0, np.int8)))
         quantized = self._node("QuantizeLinear", value, scales, zeros, f"{value.name}.quantized")
         return self._node("DequantizeLinear", quantized, scales, zeros, f"{value.name}.dequantized", like=value)
 
@@ -168,14 +168,15 @@ class _Inserter:
         else:  # behind views, which are gone by the time it is written
             eager = quantize_weight(constant_value(value, self._opset), axis, str(value.name))
             per_channel, rounded = eager.scales, ir.tensor(eager.values)
-        values = self._initializer(f"{value.name}.int8", rounded)
-        scales = self._initializer(f"{value.name}.int8.scale", ir.tensor(per_channel))
-        zeros = self._initializer(f"{value.name}.int8.zero_point", ir.tensor(np.zeros(per_channel.shape, np.int8)))
+        values = self.initializer(f"{value.name}.int8", rounded)
+        scales = self.initializer(f"{value.name}.int8.scale", ir.tensor(per_channel))
+        zeros = self.initializer(f"{value.name}.int8.zero_point", ir.tensor(np.zeros(per_channel.shape, np.int8)))
         output = f"{value.name}.dequantized"
         return self._node("DequantizeLinear", values, scales, zeros, output, like=value, axis=axis)
 
-    def _initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-        name = tensor.name = self._free(name)
+    def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+        """A constant called `name`, or nearly so."""
+        name = tensor.name = self.free(name)
         value = ir.val(name, const_value=tensor)
         self._graph.register_initializer(value)
         return value
@@ -191,7 +192,7 @@ class _Inserter:
         axis: int | None = None,
     ) -> ir.Value:
         """A Q or DQ node; its output has the shape of `data`, and int8 or the type of `like`."""
-        output = self._free(output)
+        output = self.free(output)
         node = ir.node(
             op_type,
             [data, scales, zeros],
@@ -202,7 +203,8 @@ class _Inserter:
         self._graph.append(node)  # in any place: the graph is sorted at the end
         return node.outputs[0]
 
-    def _free(self, wanted: str) -> str:
+    def free(self, wanted: str) -> str:
+        """A name that is not given yet: `wanted`, or nearly so."""
         name = next(name for name in chain([wanted], (f"{wanted}.{i}" for i in count(1))) if name not in self._names)
         self._names.add(name)
         return name
