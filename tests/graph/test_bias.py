@@ -193,9 +193,10 @@ def test_a_matmul_is_corrected_by_the_add_behind_it_or_a_new_one(tmp_path: Path,
     has_bias = len(tail) == 1 and tail[0].op_type == "Add"
     assert count_adds(result) == count_adds(quantized) + (not has_bias)
     plain, fixed = ("y", "y") if has_bias or not tail else ("m", "m.corrected")
-    (exact,) = outputs_of(model, [plain])
-    before = mean_error(exact, *outputs_of(quantized, [plain]), axis=-1)
-    assert mean_error(exact, *outputs_of(result, [fixed]), axis=-1) < 0.01 * before
+    exact, before, after = (
+        outputs_of(one, [name])[0] for one, name in ((model, plain), (quantized, plain), (result, fixed))
+    )
+    assert mean_error(exact, after, axis=-1) < 0.01 * mean_error(exact, before, axis=-1)
 
 
 def count_adds(model: ir.Model) -> int:

@@ -63,7 +63,7 @@ class _Corrector:
     def matmul(self, node: ir.Node, shift: Array) -> bool:
         """Correct the constant that is added to the result of a MatMul, or add one."""
         result = node.outputs[0]
-        uses = result.uses()
+        uses = tuple(result.uses())
         if len(uses) == 1 and not result.is_graph_output() and uses[0].node.op_type == "Add":
             add, index = uses[0].node, 1 - uses[0].idx
             summand = add.inputs[index]

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from trt_ptq.graph.dataflow import activations, name_of
 from trt_ptq.graph.lazy import when_written
 from trt_ptq.graph.placement import plan_quantization
 from trt_ptq.graph.prepared import Place
+from trt_ptq.graph.scaling import Constants
 
 _FLOAT = ir.DataType.FLOAT
 _AFFINE = {"LayerNormalization": (1, 2), "RMSNormalization": (1,)}  # inputs that scale and shift the channels
@@ -137,11 +137,14 @@ def _channels(affine: tuple[tuple[ir.Node, int], ...]) -> int:
 
 def _linear(node: ir.Node) -> Linear | None:
     """The weight behind `node`, be it by a Transpose; None if it is no float32 matrix, or computed in the graph."""
-    if node.domain != "" or node.op_type not in ("MatMul", "Gemm") or node.attributes.get_int("transA", 0):
+    if node.domain != "" or node.op_type not in ("MatMul", "Gemm") or node.attributes.get_int("transA"):
         return None
-    weight, axis = node.inputs[1], int(node.attributes.get_int("transB", 0))
+    weight = node.inputs[1]
+    axis = 1 if node.attributes.get_int("transB") else 0
     view = weight.producer() if weight is not None else None
     if view is not None and view.op_type == "Transpose" and view.domain == "":
+        if tuple(view.attributes.get_ints("perm", (1, 0))) != (1, 0):
+            return None
         weight, axis = view.inputs[0], 1 - axis
     if weight is None or not weight.is_initializer() or weight.const_value is None or weight.dtype != _FLOAT:
         return None
@@ -177,21 +180,10 @@ def scale_pairs(graph: ir.Graph, pairs: Iterable[tuple[Pair, npt.NDArray[np.floa
 
     Weights are scaled when they are written.
     """
-    scaler = _Scaler(graph)
+    constants = Constants(graph)
     for pair, scales in pairs:
-        scaler.scale(pair, scales)
-
-
-class _Scaler:
-    def __init__(self, graph: ir.Graph) -> None:
-        self._graph = graph
-        self._names = {value.name for value in [*graph.inputs, *graph.initializers.values()]}
-        self._names |= {value.name for node in graph.all_nodes() for value in node.outputs}
-
-    def scale(self, pair: Pair, scales: npt.NDArray[np.float32]) -> None:
-        """Divide the channels of the pair's tensor by `scales`."""
         for node, index in pair.affine:
-            self._divide(node, index, scales)
+            constants.divide(node, index, scales)
         for weight, axis in {linear.weight: linear.axis for linear in pair.linears}.items():
             assert weight.const_value is not None
             rows = scales if axis == 1 else scales[:, None]
@@ -199,36 +191,17 @@ class _Scaler:
         nodes = {linear.node for linear in pair.linears}
         others = [use for use in pair.tensor.uses() if use.node not in nodes or use.idx != 0]
         if others:
-            restored = self._restored(pair.tensor, scales)
+            restored = _restored(graph, constants, pair.tensor, scales)
             for use in others:
                 use.node.replace_input_with(use.idx, restored)
 
-    def _divide(self, node: ir.Node, index: int, scales: npt.NDArray[np.float32]) -> None:
-        """Divide a constant of `node`, or a copy of it if others read it too."""
-        value = node.inputs[index]
-        assert value is not None and value.const_value is not None
-        divided = (value.const_value.numpy() / scales).astype(np.float32)
-        if len(value.uses()) == 1 and not value.is_graph_output():
-            value.const_value = ir.tensor(divided, name=value.name)
-        else:
-            node.replace_input_with(index, self._initializer(f"{value.name}.smoothed", divided))
 
-    def _restored(self, tensor: ir.Value, scales: npt.NDArray[np.float32]) -> ir.Value:
-        node = tensor.producer()
-        assert node is not None
-        name = self._free(f"{tensor.name}.restored")
-        output = ir.Value(name=name, type=ir.TensorType(_FLOAT), shape=tensor.shape)
-        inputs = [tensor, self._initializer(f"{tensor.name}.smoothing", scales)]
-        self._graph.insert_after(node, ir.Node("", "Mul", inputs, outputs=[output], name=name))
-        return output
-
-    def _initializer(self, name: str, values: npt.NDArray[np.float32]) -> ir.Value:
-        name = self._free(name)
-        value = ir.val(name, const_value=ir.tensor(values, name=name))
-        self._graph.register_initializer(value)
-        return value
-
-    def _free(self, wanted: str) -> str:
-        name = next(name for name in chain([wanted], (f"{wanted}.{i}" for i in count(1))) if name not in self._names)
-        self._names.add(name)
-        return name
+def _restored(graph: ir.Graph, constants: Constants, tensor: ir.Value, scales: npt.NDArray[np.float32]) -> ir.Value:
+    """What `tensor` was before it was divided by `scales`, in a Mul behind it."""
+    node = tensor.producer()
+    assert node is not None
+    name = constants.free(f"{tensor.name}.restored")
+    output = ir.Value(name=name, type=ir.TensorType(_FLOAT), shape=tensor.shape)
+    inputs = [tensor, constants.add(f"{tensor.name}.smoothing", scales)]
+    graph.insert_after(node, ir.Node("", "Mul", inputs, outputs=[output], name=name))
+    return output

@@ -12,7 +12,7 @@ from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.placement import QuantizationPlan
 from trt_ptq.graph.qdq import Inserter
-from trt_ptq.graph.weighted import WEIGHTED_OPS
+from trt_ptq.graph.weighted import WEIGHTED_OPS, weight_axis
 
 
 def layers_in_int8(plan: QuantizationPlan) -> tuple[str, ...]:
@@ -89,11 +89,11 @@ def _difference(graph: ir.Graph, node: ir.Node, twin: ir.Value) -> tuple[ir.Valu
     difference = append("Sub", node.outputs[0], twin)
     weight = node.inputs[1]
     assert weight is not None and weight.shape is not None
+    shape = weight.shape.numpy()
     if node.op_type in ("Conv", "ConvTranspose"):
-        axes = [axis for axis in range(len(weight.shape)) if axis != 1]
+        axes = [axis for axis in range(len(shape)) if axis != 1]
     else:  # of any rank, and the channels last
-        channels = weight.shape[0 if node.attributes.get_int("transB", 0) else 1]
-        difference = append("Reshape", difference, constant("rows", [-1, int(channels)]))
+        difference = append("Reshape", difference, constant("rows", [-1, shape[weight_axis(node)]]))
         axes = [0]
     total = append("ReduceSum", difference, constant("axes", axes), keepdims=0)
     size = append("Size", node.outputs[0])
