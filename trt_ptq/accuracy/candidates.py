@@ -18,6 +18,7 @@ from trt_ptq.collect.magnitudes import known_amax, measure_amax
 from trt_ptq.collect.shifts import measure_shifts
 from trt_ptq.data.split import FewBatches
 from trt_ptq.graph.bias import correct_bias
+from trt_ptq.graph.equalization import equalize
 from trt_ptq.graph.float16_range import KeptNode
 from trt_ptq.graph.half import HighPrecision, halve
 from trt_ptq.graph.model import Model, load_model
@@ -131,7 +132,10 @@ class Workshop:
         if not basis.repairs:
             return self._plain
         before = self.ground(basis.model_copy(update={"repairs": basis.repairs[:-1]}))
-        prepared = smooth(before.model, self._calibration, basis.range_method() or METHODS["percentile"])
+        if basis.repairs[-1] == "equalize":
+            prepared = equalize(before.model)
+        else:
+            prepared = smooth(before.model, self._calibration, basis.range_method() or METHODS["percentile"])
         if not prepared.applied:
             return Ground(before.model, before.statistics, prepared)
         path = self._folder / f"{'.'.join(basis.repairs)}.onnx"
