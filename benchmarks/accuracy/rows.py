@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,8 @@ def _modelopt(method: str) -> Make:
         batches = list(CASES[name].calibration())
         with tempfile.TemporaryDirectory() as folder:
             for number, feeds in enumerate(batches):
-                np.savez(Path(folder) / f"{number}.npz", **as_contiguous(feeds))
+                arrays: dict[str, Any] = as_contiguous(feeds)
+                np.savez(Path(folder) / f"{number}.npz", **arrays)
             script = ROOT / "benchmarks" / "accuracy" / "modelopt_process.py"
             command = [PYTHON, script, CASES[name].model(), folder, method, result]
             done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False)

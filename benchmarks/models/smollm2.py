@@ -60,11 +60,13 @@ def _perplexity(run: Run, split: Split, samples: int) -> dict[str, float]:
 
 
 def _windows(split: Split, samples: int) -> Iterator[Feeds]:
+    """Windows that are spread evenly over the split's tales."""
     tokens = _tokens()[split]
-    if samples * _LENGTH > len(tokens):
-        raise ValueError(f"the {split} tales have {len(tokens) // _LENGTH} windows, not {samples}")
-    for start in range(0, samples * _LENGTH, _LENGTH):
-        yield {"input_ids": tokens[None, start : start + _LENGTH]}
+    windows = tokens[: len(tokens) // _LENGTH * _LENGTH].reshape(-1, 1, _LENGTH)
+    if samples > len(windows):
+        raise ValueError(f"the {split} tales have {len(windows)} windows, not {samples}")
+    for index in range(samples):
+        yield {"input_ids": windows[index * len(windows) // samples]}
 
 
 @lru_cache(maxsize=1)
@@ -81,8 +83,9 @@ def _tokens() -> dict[Split, NDArray[np.int64]]:
             "validation": list(tales()[2::4]),
             "test": list(tales()[3::4]),
         }
+        tokens: dict[str, Any] = {name: _ids(tokenizer, texts) for name, texts in parts.items()}
         content = io.BytesIO()
-        np.savez(content, **{name: _ids(tokenizer, texts) for name, texts in parts.items()})
+        np.savez(content, **tokens)
         write_atomically(path, content.getvalue())
     with np.load(path) as file:
         return {"calibration": file["calibration"], "validation": file["validation"], "test": file["test"]}
@@ -111,7 +114,7 @@ def _export() -> bytes:
     )
     decoder.config.use_cache = False
 
-    class Logits(torch.nn.Module):
+    class Logits(torch.nn.Module):  # type: ignore[misc]
         def forward(self, input_ids: Any) -> Any:
             return self.decoder(input_ids=input_ids, use_cache=False).logits
 
