@@ -73,7 +73,7 @@ class Network:
         return self._model([node for node, _ in self._nodes], self._proto.graph.input, outputs, self._initializers)
 
     def _reached(self, change: Change, reached: set[str]) -> list[tuple[onnx.NodeProto, set[str]]]:
-        """Nodes with a use that changes, new ones, and all that depends on them; `reached` is given their outputs."""
+        """Nodes with a use that changes, the new ones, and what depends on them; `reached` is given their outputs."""
         changed: dict[str, dict[int, str]] = {}
         for (name, index), instead in change.reads.items():
             changed.setdefault(name, {})[index] = instead
