@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.networks import CHANNELS, image_input, images, weight, write
 from trt_ptq.accuracy.rounding import round_float16
 from trt_ptq.calibrators.batches import Array
 from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.calibrators.provenance import ModelIdentity
 from trt_ptq.calibrators.table.table import CalibrationTable, derive_table
 from trt_ptq.collect.collector import collect
 from trt_ptq.collect.shifts import measure_shifts
@@ -238,10 +240,25 @@ def test_the_rest_can_be_halved(name: str, cnn: Model, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not find_spec("tensorrt_rtx"), reason='needs tensorrt-rtx: pip install "trt-ptq[rtx]"')
 @pytest.mark.parametrize("name", MODELS)
-def test_tensorrt_rtx_builds_it(name: str, cnn: Model, tmp_path: Path) -> None:
-    """Proof: run (the engine is really built; not executed)."""
+def test_tensorrt_rtx_joins_new_biases_with_kernels_that_are_there_anyway(
+    name: str, cnn: Model, tmp_path: Path
+) -> None:
+    """Proof: run (engines are really built; not executed). Their text, which is not documented, names each kernel."""
     model = named(name, cnn, tmp_path)
-    path = tmp_path / "int8.onnx"
-    save_model(halve(corrected(model)[0]).model, path)
+    plain, fixed = (
+        kernels(halve(one).model, tmp_path / "int8.onnx")
+        for one in (insert_qdq(model, minmax(model)).model, corrected(model)[0])
+    )
+    assert fixed == plain > 0
+
+
+def kernels(model: ir.Model, path: Path) -> int:
+    save_model(model, path)
     profile = ShapeProfile(DATA.shape, DATA.shape, DATA.shape)
-    build_rtx(EngineSpec(path, tmp_path / "int8.engine", "int8", model.identity, {"x": profile}))
+    identity = ModelIdentity("graph", "weights")
+    build_rtx(EngineSpec(path, path.with_suffix(".engine"), "int8", identity, {"x": profile}))
+    return len(
+        re.findall(
+            rb"\b(?:function|fully_connected|corrltn|deconvolution)=\{", path.with_suffix(".engine").read_bytes()
+        )
+    )
