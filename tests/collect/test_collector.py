@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto
@@ -42,7 +43,7 @@ def test_statistics_are_of_the_very_activations(cnn: Model) -> None:
     batches = [images(4, seed=seed) for seed in range(3)]
     statistics = collect(cnn, Given(batches), choose_taps(cnn, ["all"]))
     names = [name for name in statistics.tensors if name != "x"]
-    session = ort.InferenceSession(with_outputs(cnn, names).SerializeToString())
+    session = ort.InferenceSession(ir.to_proto(with_outputs(cnn, names)).SerializeToString())
     for index, name in enumerate(names):
         expected = TensorAccumulator()
         for batch in batches:
@@ -125,7 +126,9 @@ def test_float16_activations_are_measured_as_they_are(cnn: Model, tmp_path: Path
     ]
     measured = [value.name for value in sixteen if value.name in statistics.tensors]
     assert measured
-    outputs = ort.InferenceSession(with_outputs(half, measured).SerializeToString()).run(None, {"x": batch})
+    outputs = ort.InferenceSession(ir.to_proto(with_outputs(half, measured)).SerializeToString()).run(
+        None, {"x": batch}
+    )
     for name, array in zip(measured, outputs, strict=True):
         assert array.dtype == np.float16
         assert statistics.tensors[name].amax == np.abs(array).max()

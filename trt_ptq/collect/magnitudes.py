@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from trt_ptq.calibrators.batches import BatchSource, sample_count
 from trt_ptq.calibrators.statistics.statistics import Statistics
+from trt_ptq.collect.parts import loadable
 from trt_ptq.collect.session import create_session, run_session
 from trt_ptq.graph.float16_slots import is_float32
 from trt_ptq.graph.model import Model
@@ -25,7 +26,8 @@ def measure_amax(model: Model, source: BatchSource, samples: int = ENOUGH) -> di
     """
     graph = model.to_ir()
     names = _give_amax(graph.graph)
-    session = create_session(ir.to_proto(graph), model.external.folder, str(model.path))
+    with loadable(model, graph) as (proto, folder):
+        session = create_session(proto, folder, str(model.path))
     found = dict.fromkeys(names, 0.0)
     seen = 0
     for batch in source:

@@ -11,6 +11,7 @@ from onnx import helper
 
 from trt_ptq.calibrators.batches import Batch, BatchSource
 from trt_ptq.calibrators.errors import DataError, UsageError
+from trt_ptq.collect.parts import loadable
 from trt_ptq.collect.session import create_session, run_session
 from trt_ptq.collect.shapes import known_shape, open_sizes
 from trt_ptq.graph.model import Model
@@ -57,17 +58,17 @@ def plan_passes(model: Model, taps: Taps, source: BatchSource, limit_bytes: int)
 
 def _sizes(model: Model, tensors: Sequence[str], batch: Batch) -> dict[str, int]:
     """Bytes that each tensor takes for `batch`; the model runs on it once, wholly."""
-    proto = with_outputs(model, [*dict.fromkeys([*model.outputs, *tensors])])
-    values = {value.name: onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in proto.graph.output}
-    open_axes = open_sizes(model.inputs, batch.feeds)
-    shapes = {name: known_shape(values[name], open_axes) for name in tensors}
-    asked = [name for name in tensors if shapes[name] is None]
-    del proto.graph.output[:]
-    proto.graph.output.extend(values[name] for name in model.outputs)
-    for name in asked:
-        proto.graph.node.append(helper.make_node("Shape", [name], [f"{name} shape"]))
-        proto.graph.output.append(helper.make_tensor_value_info(f"{name} shape", onnx.TensorProto.INT64, None))
-    session = create_session(proto, model.external.folder, str(model.path))
+    with loadable(model, with_outputs(model, [*dict.fromkeys([*model.outputs, *tensors])])) as (proto, folder):
+        values = {value.name: onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in proto.graph.output}
+        open_axes = open_sizes(model.inputs, batch.feeds)
+        shapes = {name: known_shape(values[name], open_axes) for name in tensors}
+        asked = [name for name in tensors if shapes[name] is None]
+        del proto.graph.output[:]
+        proto.graph.output.extend(values[name] for name in model.outputs)
+        for name in asked:
+            proto.graph.node.append(helper.make_node("Shape", [name], [f"{name} shape"]))
+            proto.graph.output.append(helper.make_tensor_value_info(f"{name} shape", onnx.TensorProto.INT64, None))
+        session = create_session(proto, folder, str(model.path))
     answers = run_session(session, batch)[len(model.outputs) :]
     answered = {name: 2 * _bytes(values[name], tuple(answer)) for name, answer in zip(asked, answers, strict=True)}
     return answered | {name: _bytes(values[name], shape) for name, shape in shapes.items() if shape is not None}

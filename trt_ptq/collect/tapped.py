@@ -11,6 +11,7 @@ import onnxruntime as ort
 from trt_ptq.calibrators.batches import Batch, Feeds
 from trt_ptq.collect.blocked import create_tapped_session
 from trt_ptq.collect.device import Device
+from trt_ptq.collect.parts import loadable
 from trt_ptq.collect.session import model_fails
 from trt_ptq.collect.shapes import Shape, known_shape, open_sizes
 from trt_ptq.graph.model import Model
@@ -29,12 +30,13 @@ class TappedModel:
         inputs = {one.name for one in model.inputs}
         self._inputs = [name for name in tensors if name in inputs]
         computed = [name for name in tensors if name not in inputs]
-        proto = with_outputs(model, computed or model.outputs)  # the model runs even where only inputs are measured
-        declared = {value.name: value for value in proto.graph.output}
+        part = with_outputs(model, computed or model.outputs)  # the model runs even where only inputs are measured
+        with loadable(model, part) as (proto, folder):
+            declared = {value.name: value for value in proto.graph.output}
+            self._session, self._output_of = create_tapped_session(
+                proto, folder, str(model.path), device.providers, threads
+            )
         self._specs = model.inputs
-        self._session, self._output_of = create_tapped_session(
-            proto, model.external.folder, str(model.path), device.providers, threads
-        )
         self._outputs = {output: declared[name] for name, output in self._output_of.items()}
         self._learned: dict[Shapes, Shapes] = {}  # shapes of the outputs by those of the inputs
         self._device = device
