@@ -20,9 +20,9 @@ from trt_ptq.calibrators.table.table import CalibrationTable, derive_table
 from trt_ptq.collect.collector import collect
 from trt_ptq.collect.convergence import Convergence, all_methods
 from trt_ptq.collect.device import Device, Host
-from trt_ptq.collect.magnitudes import known_amax, measure_amax
+from trt_ptq.collect.magnitudes import float32_tensors, known_amax, measure_amax
 from trt_ptq.collect.measuring import Nonfinite
-from trt_ptq.collect.passes import plan_passes
+from trt_ptq.collect.passes import Passes, plan_passes
 from trt_ptq.data.audit import AuditedSource, HeldOutSource
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.shapes import ShapeWatch, profiles_from_shapes
@@ -37,7 +37,7 @@ from trt_ptq.graph.model import Model, TensorSpec, model_size_bytes
 from trt_ptq.graph.placement import QuantizationPlan
 from trt_ptq.graph.qdq import QdqModel, insert_qdq
 from trt_ptq.graph.save import save_model
-from trt_ptq.graph.taps import choose_taps
+from trt_ptq.graph.taps import Taps, choose_taps
 from trt_ptq.report.folder import check_folder, remove_last_run
 from trt_ptq.report.html import render_html
 from trt_ptq.report.rows import kept_warnings, range_warnings, tensor_rows
@@ -96,7 +96,7 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     calibration, held_out = (_checked(job, part) for part in split_source(job.source, job.test))
     audited = AuditedSource(calibration)
     taps = choose_taps(job.model, job.tensors, job.attention)
-    passes = plan_passes(job.model, taps, audited, job.memory_limit) if job.memory_limit else (taps.tensors,)
+    passes, amax_passes = _plan(job, taps, audited)
     watched = ShapeWatch(audited)
     convergence = Convergence(all_methods(job.method), job.until_stable)
     statistics = collect(
@@ -119,7 +119,7 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
             "--shape if others are larger"
         )
 
-    amax = known_amax(measure_amax(job.model, calibration), statistics)
+    amax = known_amax(measure_amax(job.model, calibration, amax_passes), statistics)
     qdq, kept, high_precision = _convert(job, table, amax, warnings)
     warnings += [f"{one.op_type} {one.node!r} is left alone: {one.reason}" for one in qdq.plan.left_alone]
     files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}
@@ -167,6 +167,16 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     write_report(report, job.out / "report.json")
     write_atomic(job.out / "report.html", render_html(report))
     return QuantizeResult(report, engine_error)
+
+
+def _plan(job: QuantizeJob, taps: Taps, source: BatchSource) -> tuple[Passes, Passes]:
+    """The tensors of each pass for `collect`, and for `measure_amax`, which decides itself where there is no limit."""
+    if job.memory_limit is None:
+        return (taps.tensors,), ()
+    floats = float32_tensors(job.model)
+    return plan_passes(job.model, taps, source, job.memory_limit), plan_passes(
+        job.model, floats, source, job.memory_limit
+    )
 
 
 def _checked(job: QuantizeJob, source: BatchSource) -> BatchSource:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
 from typing import Any, Literal
 
 from trt_ptq.calibrators.batches import Batch
+from trt_ptq.calibrators.cores import usable_cores
 from trt_ptq.calibrators.errors import DataError
 from trt_ptq.calibrators.provenance import DataFingerprint
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
@@ -44,7 +44,7 @@ class Measuring:
         Raises:
             DataError: a batch on which the model fails; a NaN or infinity that is refused; other data than `before`.
         """
-        with ThreadPoolExecutor(self._threads or cpu_count()) as pool:
+        with ThreadPoolExecutor(self._threads or usable_cores()) as pool:
             for batch in batches:
                 self._batches += 1
                 if self._batches > self._before.batches:
