@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
@@ -12,6 +12,7 @@ import typer
 from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.calibrators.files import check_writable
 from trt_ptq.calibrators.methods import range_method
+from trt_ptq.calibrators.provenance import join_shards
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.cli import console, options
 from trt_ptq.cli.parse import parse_memory_limit, parse_nonfinite, parse_tolerance
@@ -105,14 +106,16 @@ def calibrate(
         result = collect_on_ray(loaded, source, taps, policy, ray, partial(console.track, unit="shards"))
         statistics, findings = result.statistics, result.audit.findings() + result.incidents
     else:
-        if shard is not None:
-            source = ShardedSource(source, *parse_shard(shard))
+        sharded = None if shard is None else ShardedSource(source, *parse_shard(shard))
+        source = sharded or source
         audited = AuditedSource(CheckedSource(source, loaded.inputs, allow_nonfinite=policy == "skip"))
         if limit is not None:
             passes = plan_passes(loaded, taps, audited, limit)
         statistics = collect(
             loaded, audited, taps, policy, console.track, passes, device=place, checkpoint=kept, convergence=convergence
         )
+        if sharded is not None:
+            statistics = replace(statistics, shards=join_shards((), [sharded.shard]))
         findings = audited.findings(is_shard=shard is not None)
     save_statistics(statistics, out)
     if kept is not None:
