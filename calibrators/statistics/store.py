@@ -49,7 +49,7 @@ def save_statistics(statistics: Statistics, path: Path, unfinished: Mapping[str,
     }
     arrays["exponent"] = np.array([row.histogram.exponent for row in rows], np.int32)
     arrays["histogram"] = np.array([row.histogram.counts for row in rows], np.int64).reshape(-1, BINS)
-    header = {
+    header: dict[str, Any] = {
         "format": _FORMAT,
         "model": asdict(statistics.model),
         "data": asdict(statistics.data),

@@ -102,10 +102,11 @@ class Convergence:
 
     def take(self, samples: int, measured: Measured) -> None:
         """Take the ranges after `samples`, unless they were taken; other tensors may follow in a later pass."""
-        taken = self._ranges.setdefault(samples, {})
+        taken = self._ranges.get(samples, {})
         wanted = {name: tensor for name, tensor in measured.items() if name not in taken}
         with ThreadPoolExecutor(usable_cores()) as pool:
-            taken.update(zip(wanted, pool.map(self._derive, wanted.values()), strict=True))
+            found = dict(zip(wanted, pool.map(self._derive, wanted.values()), strict=True))
+        self._ranges[samples] = taken | found
 
     def _derive(self, tensor: TensorStatistics) -> list[float]:
         return [float(method.amax(tensor)) for method in self.methods]
