@@ -98,8 +98,10 @@ class DataFingerprint:
             hasher = hashlib.sha256()  # in hardware on most processors, so twice as fast as BLAKE2b
             for name in names:
                 array = arrays[name]
-                value = array[index] if array.ndim and len(array) == samples else array
+                value = np.asarray(array[index] if array.ndim and len(array) == samples else array)
+                if value.dtype.hasobject:
+                    value = value.astype(str)  # the bytes of objects are their addresses
                 hasher.update(f"{name}|{value.dtype.str}|{value.shape}|".encode())
-                hasher.update(value.tobytes() if value.dtype.hasobject else np.ascontiguousarray(value).data)
+                hasher.update(value.tobytes() if value.dtype.kind == "U" else np.ascontiguousarray(value).data)
             total += int.from_bytes(hasher.digest()[:16], "big")
         return cls(samples, f"{total % _MODULUS:032x}")
