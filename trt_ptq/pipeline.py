@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from trt_ptq.accuracy.candidates import Workshop
+from trt_ptq.accuracy.candidates import Ground, Workshop
 from trt_ptq.accuracy.engines import MeasuredEngine, measure_engines
 from trt_ptq.accuracy.evaluate import Evaluate
 from trt_ptq.accuracy.improve import Tell, improve, untold
@@ -23,6 +23,7 @@ from trt_ptq.calibrators.table.store import save_table
 from trt_ptq.collect.collector import collect
 from trt_ptq.collect.convergence import Convergence, Stability, all_methods
 from trt_ptq.collect.device import Device, Host
+from trt_ptq.collect.magnitudes import float32_tensors, measure_amax
 from trt_ptq.collect.measuring import Nonfinite
 from trt_ptq.collect.passes import plan_passes
 from trt_ptq.data.audit import AuditedSource, HeldOutSource
@@ -136,7 +137,14 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     if stability:
         warnings += _stability_warnings(job, stability)
 
-    workshop = Workshop(job.model, statistics, calibration, partial(calibrate, source=calibration), scratch, job.track)
+    workshop = Workshop(
+        Ground(job.model, statistics),
+        calibration,
+        calibrate=partial(calibrate, source=calibration),
+        magnitudes=partial(_magnitudes, job, calibration),
+        folder=scratch,
+        track=job.track,
+    )
     searching, judging = (held_out, held_out) if job.evaluate else halve_source(held_out)
     referee = Judge(job.model.path, searching, job.evaluate, job.eval_name)
     plain = job.recipe
@@ -215,6 +223,13 @@ def _stability_warnings(job: QuantizeJob, stability: Stability) -> list[str]:
         f"shape profiles are of the {stability.samples} samples that were read before the ranges were stable: give "
         "--shape if others are larger"
     ]
+
+
+def _magnitudes(job: QuantizeJob, calibration: BatchSource, model: Model) -> dict[str, float]:
+    """Of the float model, or one that repairs have changed, within the memory limit."""
+    tensors = float32_tensors(model)
+    passes = plan_passes(model, tensors, calibration, job.memory_limit) if job.memory_limit else ()
+    return measure_amax(model, calibration, passes)
 
 
 def _checked(job: QuantizeJob, source: BatchSource) -> BatchSource:

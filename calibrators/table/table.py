@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from os import cpu_count
 
 import numpy as np
 
+from trt_ptq.calibrators.cores import usable_cores
 from trt_ptq.calibrators.errors import TableError
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
@@ -90,7 +90,7 @@ def derive_table(statistics: Statistics, method: RangeMethod) -> CalibrationTabl
     searches run without the GIL.
     """
     tensors = list(statistics.tensors.items())
-    workers = cpu_count() or 1
+    workers = usable_cores()
 
     def ranges(worker: int) -> list[tuple[str, float]]:
         return [(name, method.amax(tensor)) for name, tensor in tensors[worker::workers]]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from trt_ptq.accuracy.ranges import choose_ranges
 from trt_ptq.accuracy.sensitivity import rank_layers
 from trt_ptq.accuracy.smoothquant import smooth
 from trt_ptq.calibrators.batches import Array, BatchSource, Track, untracked
@@ -14,7 +15,7 @@ from trt_ptq.calibrators.errors import ModelError
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.table import CalibrationTable, derive_table
-from trt_ptq.collect.magnitudes import known_amax, measure_amax
+from trt_ptq.collect.magnitudes import known_amax
 from trt_ptq.collect.shifts import measure_shifts
 from trt_ptq.data.split import FewBatches
 from trt_ptq.graph.bias import correct_bias
@@ -63,22 +64,23 @@ class Fit:
 class Workshop:
     """Converts a float model by any recipe.
 
-    `calibration` is what it was calibrated with; `calibrate` measures a model that repairs have changed, and that lies
-    in `folder`.
+    `calibration` is what `plain` was calibrated with. `calibrate` takes the statistics of a model that repairs have
+    changed, which lies in `folder`; `magnitudes` is `measure_amax` of any.
     """
 
     def __init__(
         self,
-        model: Model,
-        statistics: Statistics,
+        plain: Ground,
         calibration: BatchSource,
         calibrate: Callable[[Model], Statistics],
+        magnitudes: Callable[[Model], dict[str, float]],
         folder: Path,
         track: Track = untracked,
     ) -> None:
-        self._plain = Ground(model, statistics)
+        self._plain = plain
         self._calibration = calibration
         self._calibrate = calibrate
+        self._magnitudes = magnitudes
         self._folder = folder
         self._track = track
         self._ground_of = cache(self._prepare)
@@ -144,13 +146,15 @@ class Workshop:
         return Ground(model, self._calibrate(model), prepared)
 
     def _choose(self, basis: Recipe) -> CalibrationTable:
-        method = basis.range_method()
-        assert method is not None
-        return derive_table(self.ground(basis).statistics, method)
+        ground, method = self.ground(basis), basis.range_method()
+        if method is not None:
+            return derive_table(ground.statistics, method)
+        few = FewBatches(self._calibration, FEW)
+        return choose_ranges(ground.model, ground.statistics, few, basis.attention, track=self._track)
 
     def _measure_amax(self, basis: Recipe) -> dict[str, float]:
         ground = self.ground(basis)
-        return known_amax(measure_amax(ground.model, self._calibration), ground.statistics)
+        return known_amax(self._magnitudes(ground.model), ground.statistics)
 
     def _measure_shifts(self, basis: Recipe) -> dict[str, Array]:
         return measure_shifts(self.ground(basis).model, self.table(basis), self._calibration, basis.attention)
