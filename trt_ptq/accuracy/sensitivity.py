@@ -163,9 +163,10 @@ def _local(replay: Replay, layer: Layer, inputs: LayerInputs) -> _Local:
         for name, tensor in layer.activations.items():
             split.add(read.exact[name], inputs.scale(tensor))
     both_db = decibels(both.worst())
-    if not layer.weights or not layer.activations:
-        only = (both_db, None) if layer.weights else (None, both_db)
-        return _Local(*only, both_db, split.clipping_share)
+    if not layer.activations:
+        return _Local(both_db, None, both_db, None)
+    if not layer.weights:
+        return _Local(None, both_db, both_db, split.clipping_share)
     return _Local(decibels(weights.worst()), decibels(activations.worst()), both_db, split.clipping_share)
 
 
