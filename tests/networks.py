@@ -147,7 +147,7 @@ def transformer_block(path: Path) -> Path:
         numpy_helper.from_array(np.zeros(WIDTH, np.float32), "shift"),
         numpy_helper.from_array(np.array([2, WIDTH // 2]), "two_heads"),
         numpy_helper.from_array(np.array([0, 0, WIDTH]), "as_before"),
-        numpy_helper.from_array(np.float32(0.25), "quarter"),
+        numpy_helper.from_array(np.array(0.25, np.float32), "quarter"),
     ]
     return write(
         path, nodes, weights, [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "s", WIDTH])], ["y"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -90,7 +91,7 @@ def test_values_that_do_not_matter_are_clipped(outliers: Model) -> None:
 
 
 def test_what_shares_a_range_has_one_method(tmp_path: Path) -> None:
-    pads = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    pads: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
     nodes = [
         helper.make_node("Conv", ["x", "w1"], ["c1"], **pads),
         helper.make_node("Conv", ["c1", "w2"], ["c2"], **pads),

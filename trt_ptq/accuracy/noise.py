@@ -17,7 +17,8 @@ _COMPARABLE = "biuf"  # NumPy's kinds of booleans, integers and floats
 
 def fake_quantize(values: Array, scale: np.float32) -> Array:
     """float32 as QuantizeLinear and DequantizeLinear leave it: int8, zero point 0, half to even, saturated."""
-    steps = values / scale
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, and saturates
+        steps: Array = values / scale
     np.rint(steps, out=steps)
     np.clip(steps, _LOWEST, _HIGHEST, out=steps)
     steps *= scale
@@ -33,7 +34,8 @@ class ErrorSplit:
 
     def add(self, values: Array, scale: np.float32) -> None:
         """Add one batch of a tensor that is quantized with `scale`."""
-        error = np.square(fake_quantize(values, scale) - values)
+        with np.errstate(over="ignore", invalid="ignore"):  # of infinite values the error is infinite
+            error = np.square(fake_quantize(values, scale) - values)
         clipped = (values > (_HIGHEST + 0.5) * scale) | (values < (_LOWEST - 0.5) * scale)
         beyond = float(error[clipped].sum(dtype=np.float64))
         self.clipping += beyond
@@ -71,8 +73,9 @@ class Noise:
         scored = np.isfinite(wanted)
         if not scored.all():
             wanted, got = wanted[scored], got[scored]
-        error = got - wanted
-        noise = float(error @ error)
+        with np.errstate(over="ignore", invalid="ignore"):
+            error = got - wanted
+            noise = float(error @ error)
         self._noise[name] = self._noise.get(name, 0.0) + (noise if math.isfinite(noise) else math.nan)
         self._signal[name] = self._signal.get(name, 0.0) + float(wanted @ wanted)
 

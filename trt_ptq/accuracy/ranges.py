@@ -112,7 +112,7 @@ def _shared_ranges(plan: QuantizationPlan, statistics: Statistics) -> list[_Shar
 
 def _least_harmful(replay: Replay, shared: _Shared, amax: Mapping[str, float]) -> str:
     """The method with the least error, of those in `amax`; the first one where several have."""
-    first_of = {value: name for name, value in reversed(amax.items())}
+    first_of = {value: name for name, value in reversed(list(amax.items()))}
     distinct = {name: amax[name] for name in amax if first_of[amax[name]] == name}
     if len(distinct) == 1:
         return next(iter(distinct))

@@ -9,14 +9,15 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 import onnx_ir as ir
 
 from trt_ptq.accuracy.evaluate import Evaluate, Metrics, evaluate_model
 from trt_ptq.accuracy.layers import Layer, LayerInputs, int8_layers
-from trt_ptq.accuracy.noise import ErrorSplit, Noise, cost, decibels
+from trt_ptq.accuracy.local import measure_local
+from trt_ptq.accuracy.noise import Noise, cost
 from trt_ptq.accuracy.replay import Replay, replaying
 from trt_ptq.calibrators.batches import BatchSource, Track, untracked
 from trt_ptq.calibrators.table.table import CalibrationTable
@@ -47,14 +48,6 @@ class LayerSensitivity:
     both_db: float | None = None
     clipping_share: float | None = None
     metrics: Metrics = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Local:
-    weights_db: float | None
-    activations_db: float | None
-    both_db: float
-    clipping_share: float | None
 
 
 def measure_sensitivity(
@@ -89,7 +82,9 @@ def measure_sensitivity(
     inputs = LayerInputs(copy.graph, model.opset, plan, table)
     with _recorded(model, layers, source, track) as replay:
         alone = {one.node: _alone(replay, one, inputs) for one in track(layers, "One layer in INT8", len(layers))}
-        local = {one.node: _local(replay, one, inputs) for one in track(layers, "Layers by themselves", len(layers))}
+        local = {
+            one.node: measure_local(replay, one, inputs) for one in track(layers, "Layers by themselves", len(layers))
+        }
         all_but = _all_but(model, plans, layers, inputs, replay, source, track) if all_but_one else {}
     metrics = {}
     if evaluate is not None:
@@ -101,11 +96,8 @@ def measure_sensitivity(
             one.op_type,
             alone[one.node],
             all_but.get(one.node),
-            local[one.node].weights_db,
-            local[one.node].activations_db,
-            local[one.node].both_db,
-            local[one.node].clipping_share,
-            metrics.get(one.node, {}),
+            *astuple(local[one.node]),
+            metrics=metrics.get(one.node, {}),
         )
         for one in layers
     )
@@ -148,25 +140,6 @@ def _alone(replay: Replay, layer: Layer, inputs: LayerInputs) -> float:
         for name, array in suffix.run(batch, read.int8).items():
             noise.add(name, replay.value(name, batch), array)
     return noise.worst()
-
-
-def _local(replay: Replay, layer: Layer, inputs: LayerInputs) -> _Local:
-    itself = replay.open(replay.network.layer(layer.change, layer.node))
-    weights, activations, both, split = Noise(), Noise(), Noise(), ErrorSplit()
-    for batch in range(replay.batches):
-        read = inputs.of(layer, replay, batch)
-        wanted = itself.run(batch, read.exact)[layer.node]
-        both.add(layer.node, wanted, itself.run(batch, read.int8)[layer.node])
-        if layer.weights and layer.activations:
-            weights.add(layer.node, wanted, itself.run(batch, read.with_int8(layer.weights))[layer.node])
-            activations.add(layer.node, wanted, itself.run(batch, read.with_int8(layer.activations))[layer.node])
-        for name, tensor in layer.activations.items():
-            split.add(read.exact[name], inputs.scale(tensor))
-    both_db = decibels(both.worst())
-    if not layer.weights or not layer.activations:
-        only = (both_db, None) if layer.weights else (None, both_db)
-        return _Local(*only, both_db, split.clipping_share)
-    return _Local(decibels(weights.worst()), decibels(activations.worst()), both_db, split.clipping_share)
 
 
 def _all_but(

@@ -23,6 +23,7 @@ from trt_ptq.cli import (
     qdq,
     quantize,
     report,
+    sensitivity,
     table,
 )
 from trt_ptq.version import __version__
@@ -60,7 +61,21 @@ def root(
     """
 
 
-for command in (quantize, calibrate, merge, table, qdq, lint, build, inspect, bench, compare, report, doctor):
+for command in (
+    quantize,
+    calibrate,
+    merge,
+    table,
+    qdq,
+    sensitivity,
+    lint,
+    build,
+    inspect,
+    bench,
+    compare,
+    report,
+    doctor,
+):
     name = command.__name__.rpartition(".")[2]
     app.command(name)(getattr(command, name))
 app.add_typer(cache.app, name="cache")
