@@ -1,4 +1,4 @@
-"""SmoothQuant: how far to smooth each pair of a normalization and the weights behind it, judged by their output.
+"""SmoothQuant: how far to smooth each tensor between constants and weights, judged by the weights' output.
 
 s_j = amax(x_j)^alpha / amax(w_j)^(1 - alpha) for input channel j. The paper takes one alpha, found by trying, for the
 whole model; here each pair has its own, the one of least output error among a few, and may have none.

@@ -15,7 +15,6 @@ Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +23,9 @@ import onnx_ir as ir
 from trt_ptq.calibrators.batches import Array
 from trt_ptq.graph.dataflow import name_of
 from trt_ptq.graph.external import read_once
-from trt_ptq.graph.lazy import when_written
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.prepared import Place, Prepared
-from trt_ptq.graph.scaling import Constants
+from trt_ptq.graph.scaling import Constants, multiplied
 
 _HOMOGENEOUS = {"Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "Identity"}
 _SWEEPS = 100
@@ -250,9 +248,9 @@ def _write(constants: Constants, layer: _Layer) -> None:
     factors = inputs.reshape(len(layer.divided), -1)
     if layer.normalization is None:
         factors = factors / layer.divided[:, None]
-    factors = factors.reshape(*factors.shape, *[1] * (len(source.shape) - 2)).astype(np.float32)
     if (factors != 1).any():
-        weight.const_value = when_written(source, partial(np.multiply, factors), ir.DataType.FLOAT, str(weight.name))
+        spread = factors.reshape(*factors.shape, *[1] * (len(source.shape) - 2))
+        weight.const_value = multiplied(source, spread.astype(np.float32))
     if (layer.divided != 1).any():
         for node, index in _shifted(layer.node, layer.normalization):
             constants.divide(node, index, layer.divided)

@@ -1,32 +1,31 @@
-"""Moves the scale of single channels from a normalization's output into the weights that read it.
+"""Moves the scale of single channels from a tensor into the weights that read it.
 
-A normalization ends in a multiplication of each channel by a constant. Dividing channel j there by s_j, and multiplying
-row j of the weights that read it by s_j, changes what is quantized and not what is computed. Other readers of the
-output (the residual Add of BERT, whose normalization stands behind it) get it multiplied by s again.
+A normalization ends in a multiplication of each channel by a constant, a linear layer in that by a column of its
+weight. Dividing channel j there by s_j, and multiplying row j of the weights that read it by s_j, changes what is
+quantized and not what is computed. Other readers of the tensor (the residual Add of BERT, whose normalization stands
+behind it) get it multiplied by s again.
 
 Source: Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", 2022,
-equations 3 and 4.
+equations 3 and 4; between linear layers: Lin et al., "AWQ: Activation-aware Weight Quantization", 2023.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from trt_ptq.calibrators.batches import Array
+from trt_ptq.graph.channel_sources import ChannelConstant, channel_constants
 from trt_ptq.graph.dataflow import activations, name_of
-from trt_ptq.graph.lazy import when_written
 from trt_ptq.graph.placement import plan_quantization
 from trt_ptq.graph.prepared import Place
-from trt_ptq.graph.scaling import Constants
+from trt_ptq.graph.scaling import Constants, multiplied
 
 _FLOAT = ir.DataType.FLOAT
-_AFFINE = {"LayerNormalization": (1, 2), "RMSNormalization": (1,)}  # inputs that scale and shift the channels
 
 
 @dataclass(frozen=True)
@@ -45,42 +44,42 @@ class Linear:
 
 @dataclass(frozen=True)
 class Pair:
-    """A normalized tensor of `channels` in its last axis, the inputs (node, index) that scale and shift it, and its
-    readers with weights; `quantized` are those in INT8."""
+    """A tensor of `channels` in its last axis, the constants that scale and shift them, and its readers with weights;
+    `quantized` are those in INT8."""
 
     tensor: ir.Value
     channels: int
-    affine: tuple[tuple[ir.Node, int], ...]
+    sources: tuple[ChannelConstant, ...]
     linears: tuple[Linear, ...]
     quantized: tuple[Linear, ...]
 
 
 def find_pairs(graph: ir.Graph) -> tuple[list[Pair], list[Place]]:
-    """The pairs of the main graph in its order, and the normalizations read by INT8 weights that make none."""
+    """The pairs of the main graph in its order, and the tensors between constants and INT8 weights that make none."""
     in_int8 = {one.node for one in plan_quantization(graph).nodes if one.int8 and one.op_type in ("MatMul", "Gemm")}
     data = activations(graph)
     pairs, skipped = [], []
     for node in graph:
-        affine = _affine_of(node) if name_of(node.outputs[0]) in data else ()
         tensor = node.outputs[0]
+        sources = channel_constants(tensor) if name_of(tensor) in data else ()
         readers = [use.node for use in tensor.uses() if use.idx == 0 and name_of(use.node.outputs[0]) in in_int8]
-        if not affine or not readers:
+        if not sources or not readers:
             continue
         try:
-            pairs.append(_pair(tensor, affine, readers))
+            pairs.append(_pair(tensor, sources, readers))
         except _UnfitError as unfit:
             skipped.append(Place(name_of(tensor), str(unfit)))
     return pairs, skipped
 
 
 class _UnfitError(Exception):
-    """Why a normalization and its readers make no pair."""
+    """Why a tensor and its readers make no pair."""
 
 
-def _pair(tensor: ir.Value, affine: tuple[tuple[ir.Node, int], ...], readers: list[ir.Node]) -> Pair:
+def _pair(tensor: ir.Value, sources: tuple[ChannelConstant, ...], readers: list[ir.Node]) -> Pair:
     if tensor.is_graph_output():
         raise _UnfitError("it is an output of the model")
-    channels = _channels(affine)
+    channels = _channels(sources)
     candidates = [use.node for use in tensor.uses() if use.idx == 0]
     linears = [one for one in map(_linear, dict.fromkeys(candidates)) if one and one.channels == channels]
     while foreign := [one for one in linears if not _read_only_by(one.weight, {linear.node for linear in linears})]:
@@ -89,50 +88,18 @@ def _pair(tensor: ir.Value, affine: tuple[tuple[ir.Node, int], ...], readers: li
     for node in readers:
         if node not in scalable:
             raise _UnfitError(f"the weight of {name_of(node.outputs[0])!r} cannot be scaled: {_why_not(node)}")
-    return Pair(tensor, channels, affine, tuple(linears), tuple(one for one in linears if one.node in readers))
+    return Pair(tensor, channels, sources, tuple(linears), tuple(one for one in linears if one.node in readers))
 
 
-def _affine_of(node: ir.Node) -> tuple[tuple[ir.Node, int], ...]:
-    """The inputs that hold the constants by which `node` scales, and by which it shifts, the channels it puts out."""
-    if node.domain != "":
-        return ()
-    if node.op_type in _AFFINE:
-        return tuple(
-            (node, index) for index in _AFFINE[node.op_type] if index < len(node.inputs) and node.inputs[index]
-        )
-    if node.op_type == "Mul":
-        index = _constant_input(node)
-        return () if index is None else ((node, index),)
-    index = _constant_input(node) if node.op_type == "Add" else None
-    shifted = None if index is None else node.inputs[1 - index]
-    scaling = shifted.producer() if shifted is not None else None
-    if index is None or shifted is None or scaling is None or scaling.op_type != "Mul" or scaling.domain != "":
-        return ()
-    alone = len(shifted.uses()) == 1 and not shifted.is_graph_output()
-    scale = _constant_input(scaling) if alone else None
-    return () if scale is None else ((scaling, scale), (node, index))
-
-
-def _constant_input(node: ir.Node) -> int | None:
-    """Which of two inputs is a constant with channels."""
-    for index, value in enumerate(node.inputs):
-        if value is not None and value.is_initializer() and value.shape and value.shape[-1] != 1:
-            return index
-    return None
-
-
-def _channels(affine: tuple[tuple[ir.Node, int], ...]) -> int:
+def _channels(sources: tuple[ChannelConstant, ...]) -> int:
     """How many channels the constants have, all of them the same number."""
-    found = set()
-    for node, index in affine:
-        value = node.inputs[index]
-        assert value is not None
-        if value.const_value is None or value.dtype != _FLOAT:
-            raise _UnfitError(f"{name_of(value)!r}, by which it is scaled or shifted, is no float32 constant")
-        found.add(value.const_value.shape.numpy()[-1] if value.const_value.shape else 1)
+    for one in sources:
+        if one.tensor is None:
+            raise _UnfitError(f"{str(one)!r}, by which it is scaled or shifted, is no float32 constant")
+    found = {one.channels for one in sources}
     if len(found) != 1 or 1 in found:
         raise _UnfitError("it is not scaled and shifted channel by channel")
-    return int(found.pop())
+    return found.pop()
 
 
 def _linear(node: ir.Node) -> Linear | None:
@@ -182,12 +149,12 @@ def scale_pairs(graph: ir.Graph, pairs: Iterable[tuple[Pair, npt.NDArray[np.floa
     """
     constants = Constants(graph)
     for pair, scales in pairs:
-        for node, index in pair.affine:
-            constants.divide(node, index, scales)
+        for one in pair.sources:
+            constants.divide(one.node, one.index, scales, one.axis)
         for weight, axis in {linear.weight: linear.axis for linear in pair.linears}.items():
             assert weight.const_value is not None
             rows = scales if axis == 1 else scales[:, None]
-            weight.const_value = when_written(weight.const_value, partial(np.multiply, rows), _FLOAT, str(weight.name))
+            weight.const_value = multiplied(weight.const_value, rows)
         nodes = {linear.node for linear in pair.linears}
         others = [use for use in pair.tensor.uses() if use.node not in nodes or use.idx != 0]
         if others:
