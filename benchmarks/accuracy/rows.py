@@ -40,8 +40,8 @@ def _timed(function: Callable[[str, list[Feeds], Path], str | None], name: str, 
 
 
 def _onnxruntime(method: str, operators: tuple[str, ...]) -> Make:
-    def make(name: str, batches: list[Feeds], result: Path) -> None:
-        quantize_theirs(CASES[name].model(), batches, method, operators, result)
+    def make(name: str, batches: list[Feeds], result: Path) -> str:
+        return quantize_theirs(CASES[name].model(), batches, method, operators, result)
 
     return partial(_timed, make)
 
