@@ -10,38 +10,23 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnx
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
+from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.calibrate import create_calibrator, save_tensors_data
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from benchmarks.accuracy.cases import Feeds, as_contiguous
+from benchmarks.accuracy.cases import Feeds
+from benchmarks.speed.onnxruntime_calibrators import BINS, Reader
 
 MATRIX_OPS = ("Conv", "MatMul", "Gemm")
-_BINS = {"MinMax": {}, "Percentile": {}, "Entropy": {"num_bins": 2048}}
+_BINS = {"MinMax": {}, "Percentile": {}, "Entropy": {"num_bins": BINS}}
 _PER_CHANNEL_OPSET = 13
 _NO_ADJUSTMENT = "QDQDisableWeightAdjustForInt32Bias"
-
-
-class Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Feeds in the form that ONNX Runtime asks for."""
-
-    def __init__(self, batches: Iterable[Feeds]) -> None:
-        self._batches = map(as_contiguous, batches)
-
-    def get_next(self) -> Feeds | None:
-        return next(self._batches, None)
 
 
 def quantize_theirs(path: Path, batches: Sequence[Feeds], method: str, operators: Sequence[str], result: Path) -> str:
