@@ -21,11 +21,11 @@ class Case(Protocol):
 
     def model(self) -> Path: ...
 
-    def calibration(self) -> Iterator[Feeds]: ...
+    def calibration(self, *, samples: int = ...) -> Iterator[Feeds]: ...
 
-    def validation(self, run: Run) -> Metrics: ...
+    def validation(self, run: Run, samples: int = ...) -> Metrics: ...
 
-    def evaluate(self, run: Run) -> Metrics: ...
+    def evaluate(self, run: Run, samples: int = ...) -> Metrics: ...
 
 
 CASES = {
@@ -41,5 +41,6 @@ def count_samples(batches: list[Feeds]) -> int:
     return sum(len(next(iter(feeds.values()))) for feeds in batches)
 
 
-def as_contiguous(feeds: Feeds) -> Feeds:
-    return {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+def calibration_batches(name: str) -> list[Feeds]:
+    """All calibration data of a model, as contiguous arrays."""
+    return [{key: np.ascontiguousarray(array) for key, array in feeds.items()} for feeds in CASES[name].calibration()]

@@ -27,7 +27,15 @@ def make_apart(name: str, row: str, result: Path, limit: float) -> dict[str, Any
     """What the process of its own told; `failed` where it did not, or took more than `limit` seconds."""
     command = [sys.executable, "-m", "benchmarks.accuracy.make", name, row, str(result)]
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            cwd=result.parent,  # ONNX Runtime leaves files where it runs
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=log,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
         try:
             status = process.wait(limit)
         except subprocess.TimeoutExpired:

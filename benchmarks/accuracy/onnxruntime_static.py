@@ -10,40 +10,29 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnx
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
+from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.calibrate import create_calibrator, save_tensors_data
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from benchmarks.accuracy.cases import Feeds, as_contiguous
+from benchmarks.accuracy.cases import Feeds
+from benchmarks.speed.onnxruntime_calibrators import BINS, Reader
 
 MATRIX_OPS = ("Conv", "MatMul", "Gemm")
-_BINS = {"MinMax": {}, "Percentile": {}, "Entropy": {"num_bins": 2048}}
+_BINS = {"MinMax": {}, "Percentile": {}, "Entropy": {"num_bins": BINS}}
 _PER_CHANNEL_OPSET = 13
+_NO_ADJUSTMENT = "QDQDisableWeightAdjustForInt32Bias"
 
 
-class Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Feeds in the form that ONNX Runtime asks for."""
+def quantize_theirs(path: Path, batches: Sequence[Feeds], method: str, operators: Sequence[str], result: Path) -> str:
+    """Quantize `path` to `result` by the calibration `method`; what is to be told of it.
 
-    def __init__(self, batches: Iterable[Feeds]) -> None:
-        self._batches = map(as_contiguous, batches)
-
-    def get_next(self) -> Feeds | None:
-        return next(self._batches, None)
-
-
-def quantize_theirs(path: Path, batches: Sequence[Feeds], method: str, operators: Sequence[str], result: Path) -> None:
-    """Quantize `path` to `result` by the calibration `method`; `operators` are the types, all when empty.
+    `operators` are the types that are quantized, all when empty.
 
     Histograms are collected batch by batch, as ONNX Runtime's `CalibStridedMinMax` does: else all activations of all
     batches would be held in memory. Its ranges reach `quantize_static` by its own calibration cache, because
@@ -51,7 +40,7 @@ def quantize_theirs(path: Path, batches: Sequence[Feeds], method: str, operators
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         prepared, cache = Path(folder) / "prepared.onnx", Path(folder) / "ranges.json"
-        quant_pre_process(_with_per_channel(path, Path(folder)), prepared)
+        notes = _prepare(_with_per_channel(path, Path(folder)), prepared)
         types = list(operators) or _all_operators()
         calibrator: Any = create_calibrator(
             prepared,
@@ -64,7 +53,9 @@ def quantize_theirs(path: Path, batches: Sequence[Feeds], method: str, operators
             calibrator.collect_data(Reader(part))
         save_tensors_data(calibrator.compute_data(), cache)
         del calibrator
-        quantize_static(
+        options = {"ActivationSymmetric": True, "WeightSymmetric": True}
+        convert = partial(
+            quantize_static,
             prepared,
             result,
             calibration_cache_path=cache,
@@ -74,8 +65,27 @@ def quantize_theirs(path: Path, batches: Sequence[Feeds], method: str, operators
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
         )
+        try:
+            convert(extra_options=options)
+        except ValueError as error:
+            if "truth value of an array" not in str(error):
+                raise
+            convert(extra_options={**options, _NO_ADJUSTMENT: True})
+            notes.append(f"with {_NO_ADJUSTMENT}, because it fails on a bias of two axes without")
+    return "; ".join(notes)
+
+
+def _prepare(path: Path, prepared: Path) -> list[str]:
+    """`quant_pre_process`, and what had to be left out of it."""
+    try:
+        quant_pre_process(path, prepared)
+    except Exception as error:
+        if "symbolic shape" not in str(error):
+            raise
+        quant_pre_process(path, prepared, skip_symbolic_shape=True)
+        return ["quant_pre_process with skip_symbolic_shape, because it fails without"]
+    return []
 
 
 def _all_operators() -> list[str]:

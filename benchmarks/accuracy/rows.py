@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy import ours
-from benchmarks.accuracy.cases import CASES, Feeds, as_contiguous, count_samples
+from benchmarks.accuracy.cases import CASES, Feeds, calibration_batches, count_samples
 from benchmarks.accuracy.onnxruntime_static import MATRIX_OPS, quantize_theirs
 from benchmarks.speed.peer import PYTHON, ROOT
 from trt_ptq.calibrators.errors import TrtPtqError
@@ -33,15 +33,15 @@ Make = Callable[[str, Path], Made]  # a model's name, the file to write
 
 
 def _timed(function: Callable[[str, list[Feeds], Path], str | None], name: str, result: Path) -> Made:
-    batches = list(CASES[name].calibration())
+    batches = calibration_batches(name)
     start = time.perf_counter()
     note = function(name, batches, result)
     return Made(time.perf_counter() - start, count_samples(batches), note or "")
 
 
 def _onnxruntime(method: str, operators: tuple[str, ...]) -> Make:
-    def make(name: str, batches: list[Feeds], result: Path) -> None:
-        quantize_theirs(CASES[name].model(), batches, method, operators, result)
+    def make(name: str, batches: list[Feeds], result: Path) -> str:
+        return quantize_theirs(CASES[name].model(), batches, method, operators, result)
 
     return partial(_timed, make)
 
@@ -50,10 +50,10 @@ def _modelopt(method: str) -> Make:
     def make(name: str, result: Path) -> Made:
         if not PYTHON.exists():
             raise TrtPtqError(f"modelopt is not installed: no {PYTHON}, which `make bench` makes")
-        batches = list(CASES[name].calibration())
+        batches = calibration_batches(name)
         with tempfile.TemporaryDirectory() as folder:
             for number, feeds in enumerate(batches):
-                arrays: dict[str, Any] = as_contiguous(feeds)
+                arrays: dict[str, Any] = feeds
                 np.savez(Path(folder) / f"{number}.npz", **arrays)
             script = ROOT / "benchmarks" / "accuracy" / "modelopt_process.py"
             command = [PYTHON, script, CASES[name].model(), folder, method, result]

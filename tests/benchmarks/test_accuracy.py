@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import onnx
@@ -11,12 +11,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.accuracy import __main__ as command
+from benchmarks.accuracy.cases import CASES, Feeds
 from benchmarks.accuracy.make import make_apart
 from benchmarks.accuracy.row import Row
 from benchmarks.accuracy.rows import ROWS
 from benchmarks.accuracy.share import share_of_macs_in_int8
 from benchmarks.accuracy.table import markdown
-from benchmarks.models import detector, recogniser
 from benchmarks.models.texts import line_texts
 
 
@@ -70,23 +70,37 @@ def test_the_test_lines_have_capitals_digits_and_punctuation() -> None:
         assert sum(any(has(one) for one in line) for line in lines) >= 200
 
 
-@pytest.mark.parametrize("module", [recogniser, detector], ids=["recogniser", "detector"])
-def test_no_calibration_sample_is_given_again_for_validation_or_test(module: ModuleType) -> None:
-    seen: dict[str, set[bytes]] = {"validation": set(), "test": set()}
+def outputs(name: str, feeds: Feeds) -> Feeds:
+    """Outputs that the model's metric takes, of random numbers."""
+    first = next(iter(feeds.values()))
+    shapes = {
+        "recogniser": (len(first), first.shape[-1] // 8, 6625),
+        "detector": (len(first), 1, *first.shape[2:]),
+        "magika": (len(first), 214),
+        "minilm": (*first.shape, 384),
+        "smollm2": (*first.shape, 49152),
+    }
+    return {"y": np.random.default_rng(0).random(shapes[name], np.float32)}
 
-    def keep(split: str) -> object:
-        def run(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-            seen[split].update(one.tobytes() for one in feeds["x"])
-            n, _, height, width = feeds["x"].shape
-            return {"y": np.zeros((n, width // 8, 6625) if module is recogniser else (n, 1, height, width))}
 
-        return run
+@pytest.mark.parametrize(
+    "name",
+    ["recogniser", "detector", *(pytest.param(one, marks=pytest.mark.slow) for one in ("magika", "minilm", "smollm2"))],
+)
+def test_no_sample_is_both_for_calibration_and_for_validation_or_the_test(name: str) -> None:
+    case = CASES[name]
+    seen: dict[str, set[bytes]] = {"calibration": set(), "validation": set(), "test": set()}
 
-    module.validation(keep("validation"), samples=8)
-    module.evaluate(keep("test"), samples=8)
-    calibration = {one.tobytes() for feeds in module.calibration(samples=8) for one in feeds["x"]}
-    assert [len(calibration), len(seen["validation"]), len(seen["test"])] == [8, 8, 8]
-    assert len(calibration | seen["validation"] | seen["test"]) == 24
+    def keep(split: str, feeds: Feeds) -> Feeds:
+        seen[split].update(one.tobytes() for one in next(iter(feeds.values())))
+        return outputs(name, feeds)
+
+    for feeds in case.calibration(samples=8):
+        keep("calibration", feeds)
+    case.validation(partial(keep, "validation"), samples=8)
+    case.evaluate(partial(keep, "test"), samples=8)
+    assert [len(samples) for samples in seen.values()] == [8, 8, 8]
+    assert len(set.union(*seen.values())) == 24
 
 
 def test_a_model_that_cannot_be_made_is_told_with_the_reason(tmp_path: Path) -> None:
