@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import helper
@@ -49,7 +50,7 @@ def alone_in_int8(
     proto.graph.output.append(helper.make_empty_tensor_value_info(layer))
     quantized, exact = (
         ort.InferenceSession(one.SerializeToString()).run([layer], {"x": array})[0].astype(np.float64)
-        for one in (proto, with_outputs(model, [layer]))
+        for one in (proto, ir.to_proto(with_outputs(model, [layer])))
     )
     mean: Array = (exact - quantized).mean(axis=tuple(one for one in range(exact.ndim) if one != axis))
     return mean
