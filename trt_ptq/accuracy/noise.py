@@ -12,6 +12,7 @@ from trt_ptq.calibrators.batches import Array
 from trt_ptq.calibrators.errors import ModelError
 
 _LOWEST, _HIGHEST = -128, 127
+_SLAB_VALUES = 2**17  # few enough to stay in the processor's cache
 _COMPARABLE = "biuf"  # NumPy's kinds of booleans, integers and floats
 
 
@@ -69,15 +70,20 @@ class Noise:
             )
         if reference.dtype.kind not in _COMPARABLE:
             raise ModelError(f"output {name!r} holds no numbers, so it cannot be compared")
-        wanted, got = reference.astype(np.float64).reshape(-1), candidate.astype(np.float64).reshape(-1)
+        flat, other = reference.reshape(-1), candidate.reshape(-1)
+        for start in range(0, max(flat.size, 1), _SLAB_VALUES):
+            slab = slice(start, start + _SLAB_VALUES)
+            self._add(name, flat[slab].astype(np.float64), other[slab].astype(np.float64))
+
+    def _add(self, name: str, wanted: Array, got: Array) -> None:
         scored = np.isfinite(wanted)
         if not scored.all():
             wanted, got = wanted[scored], got[scored]
         with np.errstate(over="ignore", invalid="ignore"):
             error = got - wanted
-            noise = float(error @ error)
+            noise = float(np.square(error).sum())
         self._noise[name] = self._noise.get(name, 0.0) + (noise if math.isfinite(noise) else math.nan)
-        self._signal[name] = self._signal.get(name, 0.0) + float(wanted @ wanted)
+        self._signal[name] = self._signal.get(name, 0.0) + float(np.square(wanted).sum())
 
     def ratios(self) -> Mapping[str, float]:
         """noise / signal by tensor: 0 without noise, infinite where there is no signal but noise."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import onnx_ir as ir
@@ -96,8 +96,8 @@ def measure_sensitivity(
             one.op_type,
             alone[one.node],
             all_but.get(one.node),
-            *astuple(local[one.node]),
             metrics=metrics.get(one.node, {}),
+            **asdict(local[one.node]),
         )
         for one in layers
     )

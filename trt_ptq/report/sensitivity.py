@@ -10,7 +10,7 @@ from trt_ptq.accuracy.noise import cost
 from trt_ptq.accuracy.sensitivity import LayerSensitivity
 from trt_ptq.report.html import fill_page, html_table
 
-_WIDTH, _HEIGHT, _MARGIN = 900, 220, 40
+_WIDTH, _HEIGHT, _MARGIN = 900, 220, 60
 _FLOOR = 1e-12  # noise over signal; what is less costs nothing
 
 
@@ -98,4 +98,4 @@ def _percent(ratio: float | None) -> str:
 
 
 def _decibels(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
+    return "" if value is None else f"{round(value, 1) + 0.0:.1f}"  # no -0.0
