@@ -30,6 +30,15 @@ from trt_ptq.graph.taps import choose_taps, with_outputs
 node = helper.make_node
 
 
+WORTH = shifts.WORTH
+
+
+@pytest.fixture(autouse=True)
+def every_mean_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that all can be compared."""
+    monkeypatch.setattr(shifts, "WORTH", 0.0)
+
+
 def source(array: Array, batch_size: int = 4) -> ArrayFile:
     return ArrayFile(Path("x.npz"), {"x": array}, batch_size)
 
@@ -104,6 +113,20 @@ def test_every_kind_of_layer_is_measured(network: Callable[[Path], Path], axis: 
     expected = alone_in_int8(model, table, "y", data, tmp_path, axis)
     assert np.abs(expected).max() > 1e-4
     assert measure_shifts(model, table, source(data))["y"] == pytest.approx(expected, abs=2e-6)
+
+
+@pytest.mark.parametrize(("positions", "counts"), [(1, False), (16, True)])
+def test_a_mean_counts_where_it_is_a_part_of_the_error_worth_mending(
+    tmp_path: Path, positions: int, counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 64 positions some are clipped. One alone would spread its error over all others, which have none."""
+    monkeypatch.setattr(shifts, "WORTH", WORTH)
+    model = load_model(matmul_of_many_axes(tmp_path / "model.onnx"))
+    data = np.ones((1, CHANNELS, 8, 8), np.float32)
+    table = minmax(model, data)
+    data.reshape(CHANNELS, 64)[:, :positions] = 100
+    assert measure_shifts(model, table, source(data))["y"].all() == counts
+    assert measure_shifts(model, table, source(data))["y"].any() == counts
 
 
 def test_batches_count_by_how_many_values_they_have(cnn: Model) -> None:

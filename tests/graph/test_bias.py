@@ -20,6 +20,7 @@ from trt_ptq.calibrators.batches import Array
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.provenance import ModelIdentity
 from trt_ptq.calibrators.table.table import CalibrationTable, derive_table
+from trt_ptq.collect import shifts
 from trt_ptq.collect.collector import collect
 from trt_ptq.collect.shifts import measure_shifts
 from trt_ptq.data.sources import ArrayFile
@@ -36,6 +37,12 @@ from trt_ptq.graph.taps import choose_taps
 node = helper.make_node
 PADS: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
 DATA = images(16)
+
+
+@pytest.fixture(autouse=True)
+def every_mean_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what is corrected can be told to the last channel."""
+    monkeypatch.setattr(shifts, "WORTH", 0.0)
 
 
 def source() -> ArrayFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -17,6 +18,7 @@ from trt_ptq.graph.qdq import insert_qdq
 from trt_ptq.graph.twins import layers_in_int8, with_differences
 
 ENOUGH = 64  # samples
+WORTH = 0.1  # of the error's power: a mean that a few large errors make would spoil all other values
 _LAYERS_AT_ONCE = 16  # what they read and make is in memory together
 _WEIGHTS_AT_ONCE = 2**26  # values, which are there once more as float32
 
@@ -31,6 +33,8 @@ def measure_shifts(
     """The mean of (float output - INT8 output) for each output channel of each layer with a weight.
 
     Over the first batches of `source` that hold `samples` samples; by the layer's first output, float32 [channels].
+    0 for a channel where it is less than WORTH of the error's power: there it tells of a few values with large errors
+    (the clipped outliers of a transformer), not of an offset that all have.
     Every layer reads the float model's activations, so that layers do not depend on each other, nor on which of them
     will run in INT8. For many layers, or large ones, the batches are gone through more than once.
 
@@ -64,32 +68,45 @@ def _groups(model: Model, layers: Sequence[str]) -> list[list[str]]:
     return groups
 
 
+@dataclass
+class _Errors:
+    """The errors of a layer so far, by output channel: their sum, the sum of their squares, how many they are."""
+
+    total: Array
+    squares: Array
+    count: int = 0
+
+    def shift(self) -> Array:
+        """Their mean, or 0 in channels where that is too small a part of them."""
+        count = max(self.count, 1)
+        mean, power = self.total / count, self.squares / count
+        return np.where(np.square(mean) >= WORTH * power, mean, 0).astype(np.float32)
+
+
 def _measure(
     part: ir.Model, model: Model, layers: Sequence[str], source: BatchSource, samples: int
 ) -> dict[str, Array]:
     """Runs `part`, which is of `with_differences`."""
     options = session_options()
-    options.add_session_config_entry(
-        "session.disable_quant_qdq", "1"
-    )  # rounds in float, as its integer kernels need not
+    options.add_session_config_entry("session.disable_quant_qdq", "1")  # integer kernels of ONNX Runtime may saturate
     session = create_session(ir.to_proto(part), model.external.folder, str(model.path), options)
-    sums: dict[str, Array] = {}
-    counts = dict.fromkeys(layers, 0)
     inputs = [one.name for one in session.get_inputs()]
+    errors = {name: _Errors(np.zeros(1), np.zeros(1)) for name in layers}
     seen = 0
     for batch in source:
         outputs = run_session(session, Batch({name: batch.feeds[name] for name in inputs}, batch.origin))
-        for name, total, size in zip(layers, outputs[::2], outputs[1::2], strict=True):
-            if not np.isfinite(total).all():
+        for name, total, squares, size in zip(layers, outputs[::3], outputs[1::3], outputs[2::3], strict=True):
+            if not np.isfinite(squares).all():
                 raise DataError(
                     f"{batch.origin}: the mean of layer {name!r} has NaN or infinite values: leave the batch out, or "
                     "quantize without bias correction"
                 )
-            sums[name] = sums.get(name, 0) + total.astype(np.float64)
-            counts[name] += int(size) // len(total)
+            errors[name].total = errors[name].total + total.astype(np.float64)
+            errors[name].squares = errors[name].squares + squares.astype(np.float64)
+            errors[name].count += int(size) // len(total)
         seen += sample_count(batch.feeds)
         if seen >= samples:
             break
     if not seen:
         raise DataError("the data has no batches")
-    return {name: (total / max(counts[name], 1)).astype(np.float32) for name, total in sums.items()}
+    return {name: one.shift() for name, one in errors.items()}

@@ -26,8 +26,8 @@ def with_differences(
 ) -> ir.Model:
     """The part of the float model that `layers` need, with a twin beside each, whose input and weight are in INT8.
 
-    Two outputs a layer, in order of `layers`: the sum of (layer - twin) for each output channel, float32 [channels],
-    and how many values the layer's output has, int64.
+    Three outputs a layer, in order of `layers`: the sums of (layer - twin) and of its square for each output channel,
+    float32 [channels], and how many values the layer's output has, int64.
     """
     part = model.to_ir()
     graph = part.graph
@@ -71,8 +71,8 @@ def _twins(
     return twins
 
 
-def _difference(graph: ir.Graph, node: ir.Node, twin: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """The sum of (output - twin) for each channel, and the number of values."""
+def _difference(graph: ir.Graph, node: ir.Node, twin: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """The sums of (output - twin) and its square for each channel, and the number of values."""
     prefix = f"trt_ptq.difference.{node.outputs[0].name}"
 
     def constant(name: str, numbers: list[int]) -> ir.Value:
@@ -82,7 +82,7 @@ def _difference(graph: ir.Graph, node: ir.Node, twin: ir.Value) -> tuple[ir.Valu
 
     def append(op_type: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
         made = ir.node(op_type, inputs, attributes)
-        made.outputs[0].name = f"{prefix}.{op_type}"
+        made.outputs[0].name = f"{prefix}.{len(graph)}"
         graph.append(made)
         return made.outputs[0]
 
@@ -95,7 +95,10 @@ def _difference(graph: ir.Graph, node: ir.Node, twin: ir.Value) -> tuple[ir.Valu
     else:  # of any rank, and the channels last
         difference = append("Reshape", difference, constant("rows", [-1, shape[weight_axis(node)]]))
         axes = [0]
-    total = append("ReduceSum", difference, constant("axes", axes), keepdims=0)
+    reduced = constant("axes", axes)
+    total = append("ReduceSum", difference, reduced, keepdims=0)
+    squares = append("ReduceSum", append("Mul", difference, difference), reduced, keepdims=0)
     size = append("Size", node.outputs[0])
-    total.type, size.type = ir.TensorType(ir.DataType.FLOAT), ir.TensorType(ir.DataType.INT64)
-    return total, size
+    for value, dtype in ((total, ir.DataType.FLOAT), (squares, ir.DataType.FLOAT), (size, ir.DataType.INT64)):
+        value.type = ir.TensorType(dtype)
+    return total, squares, size
