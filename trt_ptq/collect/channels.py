@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from trt_ptq.graph.model import Model
 ENOUGH = 64  # samples
 _MOST_ROWS = 512
 _MOST_BYTES = 2**28  # of all rows together
+_PREFIX = "trt_ptq.channels"
+_QUOTA = f"{_PREFIX}.quota"  # an input of the model: how many rows of each tensor to give
+_AXES_ARE_AN_INPUT = 18  # from this opset on
 
 Floats = npt.NDArray[np.float32]
 
@@ -36,8 +39,8 @@ def sample_channels(
 ) -> dict[str, Channels]:
     """The channels of `tensors`, by name, whose last axis has the number of channels given there.
 
-    Over the first batches of `source` that hold `samples` samples. The magnitudes are taken inside the model. Rows are
-    spread evenly over each batch, at most 512 a tensor and 256 MB in all.
+    Over the first batches of `source` that hold `samples` samples. Magnitudes and rows are taken inside the model, so
+    that no whole tensor leaves it. Rows are spread evenly over each batch, at most 512 a tensor and 256 MB in all.
 
     Raises:
         DataError: a batch on which the model fails, or no batch.
@@ -48,13 +51,12 @@ def sample_channels(
     rows: dict[str, list[Floats]] = {name: [] for name in tensors}
     seen = 0
     for batch in source:
-        results = iter(run_session(session, batch))
         count = sample_count(batch.feeds)
-        for name, found in zip(tensors, results, strict=False):
-            amax[name] = np.maximum(amax[name], found)
-            every = next(results)
-            quota = max(wanted * count // samples, 1)
-            rows[name].append(every[:: max(-(-len(every) // quota), 1)].copy())
+        quota = np.array([max(wanted * count // samples, 1)])
+        results = iter(run_session(session, replace(batch, feeds={**batch.feeds, _QUOTA: quota})))
+        for name in tensors:
+            amax[name] = np.maximum(amax[name], next(results))
+            rows[name].append(next(results))
         seen += count
         if seen >= samples:
             break
@@ -64,32 +66,37 @@ def sample_channels(
 
 
 def _with_channels(model: Model, tensors: Mapping[str, int]) -> onnx.ModelProto:
-    """The part of the model that computes, for each tensor, its channels' amax and the tensor as rows."""
+    """The part of the model that computes, for each tensor, its channels' amax and as many rows as `_QUOTA` says."""
     part = model.to_ir()
     graph = part.graph
     values = {value.name: value for node in graph for value in node.outputs}
-    prefix = "trt_ptq.channels"
+    values |= {value.name: value for value in graph.inputs}
     graph.outputs.clear()
 
-    def constant(name: str, *numbers: float) -> ir.Value:
-        value = ir.val(f"{prefix}.{name}", const_value=ir.tensor(np.array(numbers)))
+    def constant(name: str, *numbers: int) -> ir.Value:
+        value = ir.val(f"{_PREFIX}.{name}", const_value=ir.tensor(np.array(numbers)))
         graph.register_initializer(value)
         return value
 
     def append(op_type: str, *inputs: ir.Value, **attributes: int | list[int]) -> ir.Value:
         node = ir.node(op_type, inputs, attributes)
-        node.outputs[0].name = f"{prefix}.{len(graph)}"
+        node.outputs[0].name = f"{_PREFIX}.{len(graph)}"
         graph.append(node)
         return node.outputs[0]
 
-    first = constant("first", 0) if model.opset >= 18 else None
+    quota = ir.Value(name=_QUOTA, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1]))
+    graph.inputs.append(quota)
+    zero, one, end = constant("zero", 0), constant("one", 1), constant("end", np.iinfo(np.int64).max)
     for index, (name, channels) in enumerate(tensors.items()):
         rows = append("Reshape", values[name], constant(f"shape.{index}", -1, channels))
         size = append("Abs", rows)
-        amax = (
-            append("ReduceMax", size, first, keepdims=0) if first else append("ReduceMax", size, axes=[0], keepdims=0)
+        by_input = model.opset >= _AXES_ARE_AN_INPUT
+        amax = append(
+            "ReduceMax", size, *([zero] if by_input else []), keepdims=0, **({} if by_input else {"axes": [0]})
         )
-        for output in (amax, rows):
+        count = append("Slice", append("Shape", rows), zero, one)
+        step = append("Max", append("Div", append("Sub", append("Add", count, quota), one), quota), one)
+        for output in (amax, append("Slice", rows, zero, end, zero, step)):
             output.type = ir.TensorType(ir.DataType.FLOAT)
             graph.outputs.append(output)
     return ir.to_proto(passes.RemoveUnusedNodesPass()(part).model)
