@@ -27,7 +27,7 @@ from trt_ptq.graph.smoothing import Linear, find_pairs, matrix, scale_pairs
 from trt_ptq.graph.weights import quantize_weight
 
 ALPHAS = (0.25, 0.4, 0.5, 0.6, 0.75, 0.9)
-_MOST_COLUMNS = 1024  # of a weight, to tell the output error by
+_MOST_COLUMNS = 256  # of a weight, to tell the output error by
 _FARTHEST = 2.0**12  # of a scale from the mean, so that what is nearly zero stays a normal float16 number
 
 Floats = npt.NDArray[np.float32]

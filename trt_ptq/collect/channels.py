@@ -17,7 +17,7 @@ from trt_ptq.collect.session import create_session, run_session
 from trt_ptq.graph.model import Model
 
 ENOUGH = 64  # samples
-_MOST_ROWS = 512
+_MOST_ROWS = 256
 _MOST_BYTES = 2**28  # of all rows together
 _PREFIX = "trt_ptq.channels"
 _QUOTA = f"{_PREFIX}.quota"  # an input of the model: how many rows of each tensor to give
@@ -40,7 +40,8 @@ def sample_channels(
     """The channels of `tensors`, by name, whose last axis has the number of channels given there.
 
     Over the first batches of `source` that hold `samples` samples. Magnitudes and rows are taken inside the model, so
-    that no whole tensor leaves it. Rows are spread evenly over each batch, at most 512 a tensor and 256 MB in all.
+    that no whole tensor leaves it. Rows are spread evenly over all batches, at most 256 a tensor and 256 MB in all
+    (three times that while they are collected).
 
     Raises:
         DataError: a batch on which the model fails, or no batch.
@@ -49,20 +50,27 @@ def sample_channels(
     wanted = min(_MOST_ROWS, max(_MOST_BYTES // (4 * sum(tensors.values())), 1))
     amax = {name: np.zeros(channels, np.float32) for name, channels in tensors.items()}
     rows: dict[str, list[Floats]] = {name: [] for name in tensors}
-    seen = 0
+    seen, quota = 0, wanted  # rows of each batch, fewer the more batches there are
     for batch in source:
-        count = sample_count(batch.feeds)
-        quota = np.array([max(wanted * count // samples, 1)])
-        results = iter(run_session(session, replace(batch, feeds={**batch.feeds, _QUOTA: quota})))
+        limited = replace(batch, feeds={**batch.feeds, _QUOTA: np.array([quota])})
+        results = iter(run_session(session, limited))
         for name in tensors:
             amax[name] = np.maximum(amax[name], next(results))
             rows[name].append(next(results))
-        seen += count
+        if max(sum(map(len, kept)) for kept in rows.values()) > 2 * wanted:
+            rows = {name: [one[::2].copy() for one in kept] for name, kept in rows.items()}
+            quota = max(quota // 2, 1)
+        seen += sample_count(batch.feeds)
         if seen >= samples:
             break
     if not seen:
         raise DataError("there is no batch to measure the channels on: give at least one")
-    return {name: Channels(amax[name], np.concatenate(rows[name])[:_MOST_ROWS]) for name in tensors}
+    return {name: Channels(amax[name], _thinned(np.concatenate(rows[name]), wanted)) for name in tensors}
+
+
+def _thinned(rows: Floats, wanted: int) -> Floats:
+    """At most `wanted` of the rows, spread evenly over them."""
+    return np.ascontiguousarray(rows[:: max(-(-len(rows) // wanted), 1)])
 
 
 def _with_channels(model: Model, tensors: Mapping[str, int]) -> onnx.ModelProto:
