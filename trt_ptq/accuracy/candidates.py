@@ -28,7 +28,7 @@ from trt_ptq.graph.qdq import PARTS, Part, QdqModel, insert_qdq
 from trt_ptq.graph.recipe import Recipe, Repair
 from trt_ptq.graph.save import save_model
 
-FEW = 4  # batches to rank layers and to choose ranges on
+FEW = 2  # batches to rank layers and to choose ranges on
 BEFORE: tuple[Repair, ...] = ("equalize", "smooth")  # repairs of the float model, before it is calibrated
 
 
