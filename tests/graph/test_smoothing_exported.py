@@ -44,7 +44,7 @@ def assert_same_function(before: Path, after: Path) -> None:
     np.testing.assert_allclose(new, old, atol=1e-4 * np.abs(old).max())
 
 
-def test_llama_has_two_normalizations_a_layer_and_one_before_its_head(tmp_path: Path) -> None:
+def test_llama_has_two_normalizations_and_a_gate_a_layer_and_one_before_its_head(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.LlamaConfig(
         hidden_size=64,
@@ -58,7 +58,7 @@ def test_llama_has_two_normalizations_a_layer_and_one_before_its_head(tmp_path: 
     )
     path = export(transformers.LlamaForCausalLM(config), tmp_path / "llama.onnx")
     counts, after = smoothed(path)
-    assert counts == [3, 2, 3, 2, 1]
+    assert counts == [3, 2, 1, 3, 2, 1, 1]
     assert len(onnx.load(after).graph.node) == len(onnx.load(path).graph.node)
     assert_same_function(path, after)
 
