@@ -11,7 +11,6 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from benchmarks.speed.onnxruntime_calibrators import BINS, Reader
 MATRIX_OPS = ("Conv", "MatMul", "Gemm")
 _BINS = {"MinMax": {}, "Percentile": {}, "Entropy": {"num_bins": BINS}}
 _PER_CHANNEL_OPSET = 13
-_NO_ADJUSTMENT = "QDQDisableWeightAdjustForInt32Bias"
 
 
 def quantize_theirs(path: Path, batches: Sequence[Feeds], method: str, operators: Sequence[str], result: Path) -> str:
@@ -53,9 +51,7 @@ def quantize_theirs(path: Path, batches: Sequence[Feeds], method: str, operators
             calibrator.collect_data(Reader(part))
         save_tensors_data(calibrator.compute_data(), cache)
         del calibrator
-        options = {"ActivationSymmetric": True, "WeightSymmetric": True}
-        convert = partial(
-            quantize_static,
+        quantize_static(
             prepared,
             result,
             calibration_cache_path=cache,
@@ -65,27 +61,41 @@ def quantize_theirs(path: Path, batches: Sequence[Feeds], method: str, operators
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
         )
-        try:
-            convert(extra_options=options)
-        except ValueError as error:
-            if "truth value of an array" not in str(error):
-                raise
-            convert(extra_options={**options, _NO_ADJUSTMENT: True})
-            notes.append(f"with {_NO_ADJUSTMENT}, because it fails on a bias of two axes without")
     return "; ".join(notes)
 
 
 def _prepare(path: Path, prepared: Path) -> list[str]:
-    """`quant_pre_process`, and what had to be left out of it."""
+    """`quant_pre_process`, and what had to be changed so that it and `quantize_static` do not fail."""
+    notes = []
     try:
         quant_pre_process(path, prepared)
     except Exception as error:
         if "symbolic shape" not in str(error):
             raise
         quant_pre_process(path, prepared, skip_symbolic_shape=True)
-        return ["quant_pre_process with skip_symbolic_shape, because it fails without"]
-    return []
+        notes.append("quant_pre_process with skip_symbolic_shape, because it fails without")
+    model = onnx.load(prepared)
+    if _flatten_biases(model.graph):
+        onnx.save(model, prepared)
+        notes.append("biases [1, n] of Gemm made [n], because quantize_static fails on them")
+    return notes
+
+
+def _flatten_biases(graph: onnx.GraphProto) -> int:
+    """Make [n] of what only Gemm adds and is [1, n], as the pre-processing leaves it; how many."""
+    read = {name: {node.op_type for node in graph.node if name in node.input} for name in _biases(graph)}
+    changed = 0
+    for one in graph.initializer:
+        if read.get(one.name) == {"Gemm"} and len(one.dims) == 2 and one.dims[0] == 1:
+            one.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(one).reshape(-1), one.name))
+            changed += 1
+    return changed
+
+
+def _biases(graph: onnx.GraphProto) -> set[str]:
+    return {node.input[2] for node in graph.node if node.op_type == "Gemm" and len(node.input) > 2}
 
 
 def _all_operators() -> list[str]:
