@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +26,7 @@ from trt_ptq.graph.half import HighPrecision, halve
 from trt_ptq.graph.model import Model, load_model
 from trt_ptq.graph.prepared import Prepared
 from trt_ptq.graph.qdq import PARTS, Part, QdqModel, insert_qdq
-from trt_ptq.graph.recipe import Recipe, Repair
+from trt_ptq.graph.recipe import AUTO, Recipe, Repair, Step
 from trt_ptq.graph.save import save_model
 
 FEW = 2  # batches to rank layers and to choose ranges on
@@ -117,13 +118,18 @@ class Workshop:
         model = self.ground(recipe).model
         return rank_layers(model, self.table(recipe), few, recipe.attention, recipe.keep_float, self._track)
 
-    def fit(self, recipe: Recipe) -> Fit:
-        """Where the last of the repairs of `recipe` fits."""
-        if recipe.repairs[-1] == "bias":
-            return Fit(len(self._shifts_of(_basis(recipe))), "")
+    def fit(self, recipe: Recipe, step: Step) -> Fit:
+        """Where the latest step to `recipe` fits."""
+        if step == AUTO:
+            methods = Counter(self.table(recipe).methods.values())
+            return Fit(methods.total(), ", ".join(f"{method}: {count} tensors" for method, count in methods.items()))
+        if step == "bias":
+            shifts = self._shifts_of(_basis(recipe))
+            return Fit(sum(bool(shift.any()) for shift in shifts.values()), f"of {len(shifts)} layers")
         prepared = self.ground(recipe).prepared
         assert prepared is not None
-        return Fit(len(prepared.applied), "; ".join(map(str, prepared.applied)))
+        places = f"{len(prepared.applied)} places, {len(prepared.skipped)} not"
+        return Fit(len(prepared.applied), "; ".join([places, *map(str, (*prepared.applied, *prepared.skipped))]))
 
     def _insert(self, recipe: Recipe, parts: tuple[Part, ...]) -> QdqModel:
         model = self.ground(recipe).model

@@ -15,9 +15,8 @@ from trt_ptq.accuracy.evaluate import Metrics
 from trt_ptq.accuracy.judge import Judge, Judgement
 from trt_ptq.accuracy.search import MOST_EVALUATIONS, search_layers
 from trt_ptq.graph.qdq import PARTS
-from trt_ptq.graph.recipe import AUTO, Recipe, Repair
+from trt_ptq.graph.recipe import AUTO, Recipe, Step
 
-Step = Repair | Literal["auto"]
 Fate = Literal["for analysis", "kept", "dropped: no gain"]
 Tell = Callable[[str], None]
 
@@ -105,12 +104,10 @@ class _Ladder:
         """Go on with `repair` if it lowers the loss, or is forced; nothing, where there is nothing that it fits."""
         changed = {"method": AUTO} if repair == AUTO else {"repairs": (*self.recipe.repairs, repair)}
         recipe = self.recipe.model_copy(update=changed)
-        note = ""
-        if repair != AUTO:
-            fit = self._workshop.fit(recipe)
-            if not fit.places and not forced:
-                return
-            note = fit.note if fit.places else "fits nowhere in the model"
+        fit = self._workshop.fit(recipe, repair)
+        if not fit.places and not forced:
+            return
+        note = fit.note if fit.places else "fits nowhere in the model"
         judgement = self._judged(recipe)
         kept = forced or judgement.loss < self.best.loss
         self._add(TITLES[repair], judgement, "kept" if kept else "dropped: no gain", note)

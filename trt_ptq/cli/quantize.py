@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -21,6 +22,8 @@ from trt_ptq.pipeline import QuantizeJob
 from trt_ptq.pipeline import quantize as run
 from trt_ptq.report.schema import Report
 from trt_ptq.userfunction import load_function
+
+_NOTE = 80  # characters; the report has all
 
 
 def quantize(
@@ -186,7 +189,10 @@ def _show(report: Report, out: Path) -> None:
 def _show_stages(report: Report) -> None:
     """How the loss came about, and went."""
     names = sorted({name for one in report.stages for name in one.losses})
-    rows = [[one.name, *(f"{one.losses[name]:.2%}" for name in names), one.fate, one.note] for one in report.stages]
+    rows = [
+        [one.name, *(f"{one.losses[name]:.2%}" for name in names), one.fate, textwrap.shorten(one.note, _NOTE)]
+        for one in report.stages
+    ]
     console.print_table(["in INT8", *(f"loss: {name}" for name in names), "", ""], rows)
 
 

@@ -17,6 +17,7 @@ from trt_ptq.graph.half import HighPrecision
 AUTO = "auto"  # as a method: for each tensor the one with the least output error
 
 Repair = Literal["equalize", "smooth", "bias"]
+Step = Repair | Literal["auto"]
 
 _HEAD = """\
 # How trt-ptq quantizes this model. Edit it, then run it again:
