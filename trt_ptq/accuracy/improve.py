@@ -14,13 +14,14 @@ from trt_ptq.accuracy.candidates import Workshop
 from trt_ptq.accuracy.evaluate import Metrics
 from trt_ptq.accuracy.judge import Judge, Judgement
 from trt_ptq.accuracy.search import MOST_EVALUATIONS, search_layers
+from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.graph.qdq import PARTS
-from trt_ptq.graph.recipe import AUTO, Recipe, Step
+from trt_ptq.graph.recipe import AUTO, Recipe, Repair, Step
 
 Fate = Literal["for analysis", "kept", "dropped: no gain"]
 Tell = Callable[[str], None]
 
-TRIED: tuple[Step, ...] = ("equalize", "smooth", "bias", "auto")  # in this order: the slowest last
+TRIED: tuple[Repair, ...] = ("equalize", "smooth", "bias")  # in this order; "auto" costs too much to be tried unasked
 TITLES: dict[Step, str] = {
     "equalize": "cross-layer equalisation",
     "smooth": "SmoothQuant",
@@ -67,17 +68,20 @@ def improve(
 ) -> Improved:
     """Judge what `recipe` makes, stage by stage, and where it loses more than `max_drop` look for a better one.
 
-    The repairs that `recipe` asks for are kept whatever they bring. With `repair` the others are tried as long as the
+    The repairs that `recipe` asks for are kept whatever they bring, and so is its method "auto", which is compared with
+    percentile. With `repair` the others are tried as long as the
     loss is above `max_drop`, and kept where they lower it; with `search` layers are left in float then.
 
     Raises:
         DataError, ModelError: see `Judge.judge`.
     """
-    ladder = _Ladder(recipe.model_copy(update={"repairs": ()}), workshop, judge, tell)
-    for asked in recipe.repairs:
+    auto: tuple[Step, ...] = (AUTO,) if recipe.method == AUTO else ()
+    plain = recipe.model_copy(update={"repairs": (), **({"method": METHODS["percentile"].name} if auto else {})})
+    ladder = _Ladder(plain, workshop, judge, tell)
+    for asked in (*recipe.repairs, *auto):
         ladder.step(asked, forced=True)
     for one in TRIED if repair else ():
-        if ladder.best.loss > max_drop and one not in (*recipe.repairs, recipe.method):
+        if ladder.best.loss > max_drop and one not in recipe.repairs:
             ladder.step(one, forced=False)
     warnings = []
     if search and ladder.best.loss > max_drop and (failed := ladder.search(max_drop)):

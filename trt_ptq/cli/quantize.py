@@ -91,7 +91,8 @@ def quantize(
     """The whole job: calibrate, convert to Q/DQ, compare with FP32 and FP16, build engines, report.
 
     Leaves in --out: stats.safetensors, calibration.cache, calibration.json, model.int8.onnx, model.fp16.onnx, engines
-    with their manifests, recipe.yaml, report.json and report.html. Exit status 3 when the loss is over --max-drop.
+    with their manifests, recipe.yaml, report.json, report.html, and model.prepared.onnx if a repair changed the float
+    model. Exit status 3 when the loss is over --max-drop.
 
     The loss is told in stages: weights only in INT8, activations only, both. Where it is above --max-drop, repairs are
     tried, then the most sensitive layers are left in float: judged by --eval on its own data (so the verdict may
