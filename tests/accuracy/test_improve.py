@@ -11,6 +11,7 @@ import pytest
 
 from tests.networks import images, sabotaged_cnn
 from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.calibrators.table.store import load_table
 from trt_ptq.data.sources import ArrayFile
 from trt_ptq.graph.model import Model, load_model
 from trt_ptq.graph.recipe import load_recipe
@@ -89,6 +90,18 @@ def test_a_repair_that_is_asked_for_is_made_and_told(cnn: Model, tmp_path: Path)
     assert report.stages[3].note == "fits nowhere in the model"
     assert load_recipe(tmp_path / "out" / "recipe.yaml").repairs == ("smooth", "bias")
     assert not (tmp_path / "out" / "model.prepared.onnx").exists()
+
+
+def test_method_auto_is_compared_with_percentile(cnn: Model, tmp_path: Path) -> None:
+    job = QuantizeJob(cnn, source(), "images", None, tmp_path / "out")
+    report = quantize(job).report
+    assert report.stages[-1].name == "method auto"
+    assert " tensors" in report.stages[-1].note
+        report.tensors
+    )
+    assert (report.method, load_recipe(tmp_path / "out" / "recipe.yaml").method) == ("auto", "auto")
+    table = load_table(tmp_path / "out" / "calibration.json")
+    assert set(table.methods) == set(table.amax)
 
 
 def test_a_repair_that_brings_nothing_is_dropped(sabotaged: Model, tmp_path: Path) -> None:

@@ -69,17 +69,20 @@ def improve(
     """Judge what `recipe` makes, stage by stage, and where it loses more than `max_drop` look for a better one.
 
     The repairs that `recipe` asks for are kept whatever they bring, and so is its method "auto", which is compared with
-    percentile. With `repair` the others are tried as long as the
-    loss is above `max_drop`, and kept where they lower it; with `search` layers are left in float then.
+    percentile. With `repair` the others are tried as long as the loss is above `max_drop`, and kept where they lower
+    it; with `search` layers are left in float then.
 
     Raises:
         DataError, ModelError: see `Judge.judge`.
     """
-    auto: tuple[Step, ...] = (AUTO,) if recipe.method == AUTO else ()
-    plain = recipe.model_copy(update={"repairs": (), **({"method": METHODS["percentile"].name} if auto else {})})
+    plain = recipe.model_copy(update={"repairs": ()})
+    asked: list[Step] = list(recipe.repairs)
+    if recipe.method == AUTO:
+        plain = plain.model_copy(update={"method": METHODS["percentile"].name})
+        asked.append("auto")
     ladder = _Ladder(plain, workshop, judge, tell)
-    for asked in (*recipe.repairs, *auto):
-        ladder.step(asked, forced=True)
+    for step in asked:
+        ladder.step(step, forced=True)
     for one in TRIED if repair else ():
         if ladder.best.loss > max_drop and one not in recipe.repairs:
             ladder.step(one, forced=False)
