@@ -97,8 +97,6 @@ def test_method_auto_is_compared_with_percentile(cnn: Model, tmp_path: Path) -> 
     report = quantize(job).report
     assert report.stages[-1].name == "method auto"
     assert " tensors" in report.stages[-1].note
-        report.tensors
-    )
     assert (report.method, load_recipe(tmp_path / "out" / "recipe.yaml").method) == ("auto", "auto")
     table = load_table(tmp_path / "out" / "calibration.json")
     assert set(table.methods) == set(table.amax)
