@@ -37,7 +37,7 @@ def _quantize(name: str, batches: list[Feeds], result: Path, **options: Any) -> 
             data_name=name,
             method=METHODS["percentile"],
             out=Path(folder),
-            backend="tensorrt",
+            backend="trt",
             high_precision="fp32",
             **options,
         )
