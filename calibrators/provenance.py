@@ -58,18 +58,19 @@ def join_shards(some: Iterable[Shard], others: Iterable[Shard]) -> tuple[Shard, 
             f"shard {twice[0]} is there twice, and would count twice: give each one once; of several data sets, merge "
             "the shards of each by itself first"
         )
-    return tuple(one for one in joined if _missing(one, joined))
+    lacking = {(one.count, one.batches) for one in missing_shards(joined)}
+    return tuple(one for one in joined if (one.count, one.batches) in lacking)
 
 
 def missing_shards(shards: Collection[Shard]) -> list[Shard]:
     """What `shards` lack to be all of their data, in order."""
-    return sorted({lacking for one in shards for lacking in _missing(one, shards)})
-
-
-def _missing(one: Shard, others: Collection[Shard]) -> list[Shard]:
-    """What the data of `one` lacks; with more shards than batches, the last ones had nothing to do."""
-    needed = (Shard(index, one.count, one.batches) for index in range(min(one.count, one.batches)))
-    return [shard for shard in needed if shard not in others]
+    there = set(shards)
+    return sorted(
+        needed
+        for count, batches in {(one.count, one.batches) for one in shards}
+        for needed in (Shard(index, count, batches) for index in range(min(count, batches)))  # the last have no batch
+        if needed not in there
+    )
 
 
 @dataclass(frozen=True)

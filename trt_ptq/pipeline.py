@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trt_ptq.accuracy.candidates import Ground, Workshop
 from trt_ptq.accuracy.engines import MeasuredEngine, measure_engines
-from trt_ptq.accuracy.evaluate import Evaluate
+from trt_ptq.accuracy.evaluate import Evaluate, refuse_infinite
 from trt_ptq.accuracy.improve import Tell, improve, untold
 from trt_ptq.accuracy.judge import Judge
 from trt_ptq.accuracy.precisions import judge_precisions
@@ -18,6 +18,7 @@ from trt_ptq.calibrators.batches import BatchSource, Track, untracked
 from trt_ptq.calibrators.errors import DataError, EngineError, MissingPackageError, ModelError, TrtPtqError
 from trt_ptq.calibrators.files import write_atomic
 from trt_ptq.calibrators.methods import METHODS, RangeMethod
+from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.calibrators.table.store import save_table
 from trt_ptq.collect.collector import collect
@@ -29,15 +30,15 @@ from trt_ptq.collect.passes import plan_passes
 from trt_ptq.data.audit import AuditedSource, HeldOutSource
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.shapes import ShapeWatch, profiles_from_shapes
+from trt_ptq.data.split import FirstSamples, split_source
 from trt_ptq.data.split import halve as halve_source
-from trt_ptq.data.split import split_source
-from trt_ptq.engines.build import build_engine
+from trt_ptq.engines.build import build_engine, check_backend
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
 from trt_ptq.graph.half import HighPrecision, to_float16
 from trt_ptq.graph.macs import count_macs, share_in_int8
 from trt_ptq.graph.model import Model, TensorSpec, model_size_bytes
-from trt_ptq.graph.placement import QuantizationPlan
+from trt_ptq.graph.placement import QuantizationPlan, plan_quantization
 from trt_ptq.graph.recipe import AUTO, Recipe, Repair, save_recipe
 from trt_ptq.graph.save import save_model
 from trt_ptq.graph.taps import choose_taps
@@ -115,6 +116,8 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     Raises:
         TrtPtqError: bad input, before or while it is used; what was finished by then stays.
     """
+    check_backend(job.backend)
+    plan_quantization(job.model.to_ir().graph, keep_float=job.keep_float, attention=job.attention)  # knows all names
     check_folder(job.out, job.model.path, job.model.external.files)
     with tempfile.TemporaryDirectory(prefix="trt-ptq-") as scratch:
         return _quantize(job, Path(scratch))
@@ -127,11 +130,14 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     passes = plan_passes(job.model, taps, audited, job.memory_limit) if job.memory_limit else (taps.tensors,)
     watched = ShapeWatch(audited)
     convergence = Convergence(all_methods(job.method or METHODS["percentile"]), job.until_stable)
-    calibrate = partial(collect, taps=taps, nonfinite=job.nonfinite, track=job.track, passes=passes, device=job.device)
-    statistics = calibrate(job.model, watched, convergence=convergence)
+    statistics = collect(
+        job.model, watched, taps, job.nonfinite, job.track, passes, device=job.device, convergence=convergence
+    )
     save_statistics(statistics, job.out / "stats.safetensors")
     profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
     remove_last_run(job.out)
+    plain = job.recipe
+    save_recipe(plain, job.out / "recipe.yaml")
     warnings = audited.findings()
     stability = None if job.until_stable is None else convergence.stability()
     if stability:
@@ -140,14 +146,13 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     workshop = Workshop(
         Ground(job.model, statistics),
         calibration,
-        calibrate=partial(calibrate, source=calibration),
+        calibrate=partial(_calibrate_again, job, FirstSamples(calibration, statistics.data.samples)),
         magnitudes=partial(_magnitudes, job, calibration),
         folder=scratch,
         track=job.track,
     )
     searching, judging = (held_out, held_out) if job.evaluate else halve_source(held_out)
     referee = Judge(job.model.path, searching, job.evaluate, job.eval_name)
-    plain = job.recipe
     improved = improve(plain, workshop, referee, job.max_drop, repair=job.repair, search=job.search, tell=job.tell)
     recipe, table, ground = improved.recipe, workshop.table(improved.recipe), workshop.ground(improved.recipe)
     save_recipe(recipe, job.out / "recipe.yaml")
@@ -156,7 +161,8 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         save_statistics(ground.statistics, job.out / "stats.safetensors")
     save_table(table, job.out / "calibration.cache")
     save_table(table, job.out / "calibration.json")
-    warnings += range_warnings(ground.statistics, table, recipe.method)
+    warnings += [*_ground_warnings(job, ground, recipe), *range_warnings(ground.statistics, table, recipe.method)]
+    refuse_infinite(improved.metrics, job.eval_name, job.out / "model.int8.onnx")
 
     files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}
     made = workshop.make(recipe)
@@ -182,7 +188,7 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         model=str(job.model.path),
         identity=job.model.identity,
         data=job.data_name,
-        fingerprint=statistics.data,
+        fingerprint=ground.statistics.data,
         passes=len(passes),
         trajectory=convergence.trajectory(),
         stability=stability,
@@ -223,6 +229,23 @@ def _stability_warnings(job: QuantizeJob, stability: Stability) -> list[str]:
         f"shape profiles are of the {stability.samples} samples that were read before the ranges were stable: give "
         "--shape if others are larger"
     ]
+
+
+def _calibrate_again(job: QuantizeJob, source: BatchSource, model: Model) -> Statistics:
+    """The statistics of a float model that repairs have changed."""
+    taps = choose_taps(model, job.tensors, job.attention)
+    passes = plan_passes(model, taps, source, job.memory_limit) if job.memory_limit else (taps.tensors,)
+    return collect(model, source, taps, job.nonfinite, job.track, passes, device=job.device)
+
+
+def _ground_warnings(job: QuantizeJob, ground: Ground, recipe: Recipe) -> list[str]:
+    """What whoever takes the ranges elsewhere must know."""
+    warnings = []
+    if ground.model is not job.model:
+        warnings.append(f"the ranges are of {PREPARED}, which repairs made: build implicit engines from that model")
+    if "bias" in recipe.repairs:
+        warnings.append("bias correction is in model.int8.onnx only: an implicit engine by calibration.cache lacks it")
+    return warnings
 
 
 def _magnitudes(job: QuantizeJob, calibration: BatchSource, model: Model) -> dict[str, float]:

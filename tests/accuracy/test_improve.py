@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper
 
-from tests.networks import images, sabotaged_cnn
+from tests.networks import images, sabotaged_cnn, weight, write
+from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.store import load_table
 from trt_ptq.data.sources import ArrayFile
@@ -71,6 +73,45 @@ def test_a_search_by_the_users_metric_is_told_to_flatter(sabotaged: Model, tmp_p
     assert load_recipe(tmp_path / "out" / "recipe.yaml").keep_float == ("c3",)
     assert report.verdict.passed
     assert any("the very data" in warning for warning in report.warnings)
+
+
+def test_a_metric_that_int8_makes_infinite_is_repaired_not_refused(sabotaged: Model, tmp_path: Path) -> None:
+    feeds = {"x": images(16, seed=5)}
+    wanted = ort.InferenceSession(sabotaged.path).run(None, feeds)[0]
+
+    def perplexity(infer) -> dict[str, float]:  # type: ignore[no-untyped-def]
+        noise = float(np.square(infer(feeds)["y"] - wanted).sum() / np.square(wanted).sum())
+        return {"perplexity_lower": 1 + noise if noise < 0.01 else float("inf")}
+
+    report = run(sabotaged, tmp_path / "out", repair=False, evaluate=perplexity, eval_name="perplexity")
+    assert report.stages[2].losses == {"perplexity_lower": float("inf")}
+    assert report.verdict.passed
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").keep_float == ("c3",)
+
+
+def test_an_unknown_node_to_keep_is_refused_before_the_work(cnn: Model, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'c9' cannot be kept in float"):
+        run(cnn, tmp_path / "out", keep_float=("c9",))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bias_correction_behind_a_matmul_stays_in_fp16(tmp_path: Path) -> None:
+    weights = [weight("w", 32, 32), weight("v", 32, 32)]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Sigmoid", ["m"], ["s"]),
+        helper.make_node("MatMul", ["s", "v"], ["y"]),
+    ]
+    rows = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 32])
+    model = load_model(write(tmp_path / "m.onnx", nodes, weights, [rows], ["y"]))
+    data = np.random.default_rng(0).normal(size=(80, 32)).astype(np.float32)
+    job = QuantizeJob(
+        model, ArrayFile(Path("x.npz"), {"x": data}, 8), "x", METHODS["minmax"], tmp_path / "out", repairs=("bias",)
+    )
+    report = quantize(job).report
+    assert report.high_precision == "fp16"
+    assert not report.kept
+    assert any("bias correction is in model.int8.onnx only" in warning for warning in report.warnings)
 
 
 def test_a_model_that_passes_is_left_alone(cnn: Model, tmp_path: Path) -> None:

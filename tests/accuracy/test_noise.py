@@ -93,6 +93,19 @@ def test_noise_without_signal_is_infinite_and_nothing_at_all_is_none() -> None:
     assert noise.worst() == math.inf
 
 
+def test_classes_count_by_how_many_differ() -> None:
+    noise = Noise()
+    noise.add("class", np.array([1, 2, 3, 999]), np.array([1, 2, 3, 1]))
+    assert noise.worst() == 0.25
+
+
+def test_an_output_without_signal_does_not_outweigh_the_others() -> None:
+    noise = Noise()
+    noise.add("dead", np.zeros(4, np.float32), np.ones(4, np.float32))
+    noise.add("logits", np.ones(4, np.float32), np.full(4, 1.5, np.float32))
+    assert noise.worst() == 0.25
+
+
 def test_outputs_of_other_shapes_are_refused_by_name() -> None:
     with pytest.raises(ModelError, match=r"output 'boxes' has shape \[3\] in INT8 and \[4\] in float"):
         Noise().add("boxes", np.ones(4), np.ones(3))

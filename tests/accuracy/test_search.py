@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_ptq.accuracy.search import MOST_EVALUATIONS, search_layers
+from trt_ptq.accuracy.search import MOST_EVALUATIONS, Found, search_layers
 
 LAYERS = [f"layer{index}" for index in range(50)]
 
@@ -31,6 +31,10 @@ def test_layers_that_are_not_needed_are_given_back() -> None:
 def test_the_most_sensitive_layer_alone_is_tried_first() -> None:
     found = search_layers(LAYERS, lambda kept: 0.0 if "layer0" in kept else 1.0, 0.01)
     assert (found.kept, found.evaluations) == (("layer0",), 1)
+
+
+def test_a_single_layer_leaves_nothing_to_try() -> None:
+    assert search_layers(["layer"], lambda _kept: 1.0, 0.01) == Found(None, float("inf"), 0)
 
 
 def test_all_layers_in_float_are_no_answer() -> None:

@@ -241,6 +241,18 @@ def test_a_weight_that_two_layers_share_is_scaled_once(tmp_path: Path) -> None:
     np.testing.assert_array_equal(initializer(after, "w"), initializer(path, "w") * UNEVEN[:, None])
 
 
+def test_a_weight_that_is_read_as_it_is_and_transposed_is_left(tmp_path: Path) -> None:
+    nodes = [
+        node("LayerNormalization", "x gamma", "h"),
+        node("MatMul", "h w", "y"),
+        node("Transpose", "w", "t"),
+        node("MatMul", "h t", "z"),
+    ]
+    path = network(tmp_path / "m.onnx", nodes, [gamma(), weight("w", WIDTH, WIDTH)], "y z")
+    assert not found(path)
+    assert skipped(path) == ["'h': the weight 'w' is read both as it is and transposed"]
+
+
 def test_a_weight_that_is_read_behind_another_normalization_too_is_left(tmp_path: Path) -> None:
     nodes = [
         node("LayerNormalization", "x gamma", "h"),

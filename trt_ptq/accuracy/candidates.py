@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
+
+import numpy as np
 
 from trt_ptq.accuracy.ranges import choose_ranges
 from trt_ptq.accuracy.sensitivity import rank_layers
@@ -19,7 +22,7 @@ from trt_ptq.calibrators.table.table import CalibrationTable, derive_table
 from trt_ptq.collect.magnitudes import known_amax
 from trt_ptq.collect.shifts import measure_shifts
 from trt_ptq.data.split import FewBatches
-from trt_ptq.graph.bias import correct_bias
+from trt_ptq.graph.bias import CORRECTED, correct_bias
 from trt_ptq.graph.equalization import equalize
 from trt_ptq.graph.float16_range import KeptNode
 from trt_ptq.graph.half import HighPrecision, halve
@@ -83,6 +86,7 @@ class Workshop:
         self._calibrate = calibrate
         self._magnitudes = magnitudes
         self._folder = folder
+        self._number = count()
         self._track = track
         self._ground_of = cache(self._prepare)
         self._table_of = cache(self._choose)
@@ -91,7 +95,7 @@ class Workshop:
 
     def ground(self, recipe: Recipe) -> Ground:
         """What `recipe` starts from."""
-        return self._ground_of(_basis(recipe))
+        return self._ground_of(_foundation(recipe))
 
     def table(self, recipe: Recipe) -> CalibrationTable:
         """The ranges by the method of `recipe`."""
@@ -99,7 +103,7 @@ class Workshop:
 
     def amax(self, recipe: Recipe) -> dict[str, float]:
         """Largest magnitudes in the float model that `recipe` starts from; see `measure_amax`."""
-        return self._amax_of(_basis(recipe))
+        return self._amax_of(_foundation(recipe))
 
     def make(self, recipe: Recipe, parts: tuple[Part, ...] = PARTS) -> Candidate:
         """The model of `recipe`, or with only weights or only activations in INT8."""
@@ -107,7 +111,7 @@ class Workshop:
         if recipe.high_precision == "fp32":
             return Candidate(qdq, "fp32")
         try:
-            half = halve(qdq.model, self.amax(recipe))
+            half = halve(qdq.model, self._amax_of_corrected(recipe))
         except ModelError as error:  # which leaves the model used up
             return Candidate(self._insert(recipe, parts), "fp32", warning=f"what is not INT8 stays in FP32: {error}")
         return Candidate(QdqModel(half.model, qdq.plan), "fp16", half.kept)
@@ -136,6 +140,18 @@ class Workshop:
         qdq = insert_qdq(model, self.table(recipe), recipe.keep_float, recipe.attention, parts)
         return correct_bias(qdq, self._shifts_of(_basis(recipe)))[0] if "bias" in recipe.repairs else qdq
 
+    def _amax_of_corrected(self, recipe: Recipe) -> dict[str, float]:
+        """`amax`, and that of what a bias correction shifts, be it by an Add of its own."""
+        amax = self.amax(recipe)
+        if "bias" not in recipe.repairs:
+            return amax
+        shifted = {
+            name: amax[name] + float(np.abs(shift).max(initial=0))
+            for name, shift in self._shifts_of(_basis(recipe)).items()
+            if name in amax
+        }
+        return {**amax, **shifted, **{f"{name}{CORRECTED}": value for name, value in shifted.items()}}
+
     def _prepare(self, basis: Recipe) -> Ground:
         if not basis.repairs:
             return self._plain
@@ -146,7 +162,7 @@ class Workshop:
             prepared = smooth(before.model, self._calibration, basis.range_method() or METHODS["percentile"])
         if not prepared.applied:
             return Ground(before.model, before.statistics, prepared)
-        path = self._folder / f"{'.'.join(basis.repairs)}.onnx"
+        path = self._folder / f"{next(self._number)}.onnx"
         save_model(prepared.model, path)
         model = load_model(path)
         return Ground(model, self._calibrate(model), prepared)
@@ -164,6 +180,14 @@ class Workshop:
 
     def _measure_shifts(self, basis: Recipe) -> dict[str, Array]:
         return measure_shifts(self.ground(basis).model, self.table(basis), self._calibration, basis.attention)
+
+
+def _foundation(recipe: Recipe) -> Recipe:
+    """What of a recipe decides on the float model: the method only where SmoothQuant goes by it."""
+    basis = _basis(recipe)
+    usual = METHODS["percentile"].name
+    by_method = "smooth" in basis.repairs and basis.method != AUTO
+    return basis if by_method else basis.model_copy(update={"method": usual})
 
 
 def _basis(recipe: Recipe) -> Recipe:

@@ -14,11 +14,12 @@ from trt_ptq.accuracy.candidates import Workshop
 from trt_ptq.accuracy.evaluate import Metrics
 from trt_ptq.accuracy.judge import Judge, Judgement
 from trt_ptq.accuracy.search import MOST_EVALUATIONS, search_layers
+from trt_ptq.calibrators.errors import TrtPtqError
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.graph.qdq import PARTS
 from trt_ptq.graph.recipe import AUTO, Recipe, Repair, Step
 
-Fate = Literal["for analysis", "kept", "dropped: no gain"]
+Fate = Literal["for analysis", "kept", "dropped: no gain", "dropped: failed"]
 Tell = Callable[[str], None]
 
 TRIED: tuple[Repair, ...] = ("equalize", "smooth", "bias")  # in this order; "auto" costs too much to be tried unasked
@@ -111,11 +112,17 @@ class _Ladder:
         """Go on with `repair` if it lowers the loss, or is forced; nothing, where there is nothing that it fits."""
         changed = {"method": AUTO} if repair == AUTO else {"repairs": (*self.recipe.repairs, repair)}
         recipe = self.recipe.model_copy(update=changed)
-        fit = self._workshop.fit(recipe, repair)
-        if not fit.places and not forced:
+        try:
+            fit = self._workshop.fit(recipe, repair)
+            if not fit.places and not forced:
+                return
+            judgement = self._judged(recipe)
+        except TrtPtqError as error:
+            if forced:
+                raise
+            self.stages.append(Stage(TITLES[repair], {}, {}, "dropped: failed", str(error)))
             return
         note = fit.note if fit.places else "fits nowhere in the model"
-        judgement = self._judged(recipe)
         kept = forced or judgement.loss < self.best.loss
         self._add(TITLES[repair], judgement, "kept" if kept else "dropped: no gain", note)
         if kept:
@@ -123,7 +130,12 @@ class _Ladder:
 
     def search(self, max_drop: float) -> str | None:
         """Leave in float the layers that cost most; why that failed, if it did."""
-        ranked = self._workshop.ranked(self.recipe)
+        try:
+            ranked = self._workshop.ranked(self.recipe)
+        except TrtPtqError as error:
+            return f"no layers to leave in float were searched for: {error}"
+        if len(ranked) < 2:
+            return f"INT8 loses {self.best.loss:.2%}, and with one layer in INT8 there is none to choose from"
         judged: dict[frozenset[str], Judgement] = {}
 
         def kept_in_float(names: Collection[str]) -> Recipe:
@@ -141,7 +153,8 @@ class _Ladder:
         if found.kept is None:
             return (
                 f"INT8 loses {self.best.loss:.2%}, and no set of layers to leave in float was found that loses "
-                f"{max_drop:.2%} or less ({found.evaluations} evaluations, at best {found.loss:.2%})"
+                f"{max_drop:.2%} or less ({found.evaluations} evaluations, at best {found.loss:.2%}, which --max-drop "
+                "can allow)"
             )
         self.recipe, self.best = kept_in_float(found.kept), judged[frozenset(found.kept)]
         self._add(

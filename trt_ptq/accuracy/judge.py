@@ -44,7 +44,7 @@ class Judge:
         return {} if self.evaluate is None else evaluate_model(self.reference, self.evaluate, self.eval_name)
 
     def judge(self, candidate: ir.Model) -> Judgement:
-        """What `candidate` loses, on ONNX Runtime's CPU.
+        """What `candidate` loses, on ONNX Runtime's CPU: all, where a metric of it is NaN or infinite.
 
         Raises:
             DataError, ModelError: see `evaluate_model` and `compare_models`.
@@ -55,5 +55,7 @@ class Judge:
             if self.evaluate is None:
                 return Judgement(fidelity_losses(compare_models(self.reference, [path], self.source)[0]), {})
             baseline = self.baseline
-            metrics = evaluate_model(path, self.evaluate, self.eval_name)
-            return Judgement(metric_losses(baseline, metrics), metrics)
+            metrics = evaluate_model(path, self.evaluate, self.eval_name, finite=False)
+        losses = metric_losses(baseline, metrics)
+        lost = {name: loss if math.isfinite(metrics[name]) else math.inf for name, loss in losses.items()}
+        return Judgement(lost, metrics)

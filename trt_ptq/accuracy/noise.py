@@ -73,7 +73,10 @@ class Noise:
         flat, other = reference.reshape(-1), candidate.reshape(-1)
         for start in range(0, max(flat.size, 1), _SLAB_VALUES):
             slab = slice(start, start + _SLAB_VALUES)
-            self._add(name, flat[slab].astype(np.float64), other[slab].astype(np.float64))
+            if reference.dtype.kind == "f":
+                self._add(name, flat[slab].astype(np.float64), other[slab].astype(np.float64))
+            else:  # classes and masks have no size: how many differ, of how many
+                self._add_energies(name, float((flat[slab] != other[slab]).sum()), float(flat[slab].size))
 
     def _add(self, name: str, wanted: Array, got: Array) -> None:
         scored = np.isfinite(wanted)
@@ -82,16 +85,24 @@ class Noise:
         with np.errstate(over="ignore", invalid="ignore"):
             error = got - wanted
             noise = float(np.square(error).sum())
-        self._noise[name] = self._noise.get(name, 0.0) + (noise if math.isfinite(noise) else math.nan)
-        self._signal[name] = self._signal.get(name, 0.0) + float(np.square(wanted).sum())
+        self._add_energies(name, noise if math.isfinite(noise) else math.nan, float(np.square(wanted).sum()))
+
+    def _add_energies(self, name: str, noise: float, signal: float) -> None:
+        self._noise[name] = self._noise.get(name, 0.0) + noise
+        self._signal[name] = self._signal.get(name, 0.0) + signal
 
     def ratios(self) -> Mapping[str, float]:
         """noise / signal by tensor: 0 without noise, infinite where there is no signal but noise."""
         return {name: _ratio(noise, self._signal[name]) for name, noise in self._noise.items()}
 
     def worst(self) -> float:
-        """The largest ratio, NaN being larger than any; 0 if nothing was added."""
-        return max(self.ratios().values(), key=cost, default=0.0)
+        """The largest ratio, NaN being larger than any; 0 if nothing was added.
+
+        Tensors without any signal count only where there are no others: they would outweigh all.
+        """
+        ratios = self.ratios()
+        telling = [ratio for name, ratio in ratios.items() if self._signal[name]] or list(ratios.values())
+        return max(telling, key=cost, default=0.0)
 
 
 def _ratio(noise: float, signal: float) -> float:

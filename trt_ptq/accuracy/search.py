@@ -36,7 +36,7 @@ def search_layers(
             judged[length] = loss(frozenset(ranked[:length]))
         return judged[length]
 
-    longest = len(ranked) - 1
+    longest = max(len(ranked) - 1, 0)
     failing, enough = 0, 0
     length = min(1, longest)
     while length and len(judged) < most_evaluations:

@@ -191,7 +191,12 @@ def _show_stages(report: Report) -> None:
     """How the loss came about, and went."""
     names = sorted({name for one in report.stages for name in one.losses})
     rows = [
-        [one.name, *(f"{one.losses[name]:.2%}" for name in names), one.fate, textwrap.shorten(one.note, _NOTE)]
+        [
+            one.name,
+            *(f"{one.losses[name]:.2%}" if name in one.losses else "" for name in names),
+            one.fate,
+            textwrap.shorten(one.note, _NOTE),
+        ]
         for one in report.stages
     ]
     console.print_table(["in INT8", *(f"loss: {name}" for name in names), "", ""], rows)

@@ -14,7 +14,7 @@ from trt_ptq.calibrators.errors import DataError
 from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.collect.session import create_session, run_session, session_options
 from trt_ptq.graph.model import Model
-from trt_ptq.graph.qdq import insert_qdq
+from trt_ptq.graph.qdq import plan_qdq
 from trt_ptq.graph.twins import layers_in_int8, with_differences
 
 ENOUGH = 64  # samples
@@ -45,7 +45,7 @@ def measure_shifts(
         DataError: no batches, one on which the model fails, or NaN or infinity in a layer's output.
         TableError, ModelError: see `insert_qdq`.
     """
-    plan = insert_qdq(model, table, attention=attention).plan
+    plan = plan_qdq(model, model.to_ir().graph, table, attention=attention)
     shifts: dict[str, Array] = {}
     for layers in _groups(model, layers_in_int8(plan)):
         shifts |= _measure(with_differences(model, table, plan, layers), model, layers, source, samples)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from trt_ptq.calibrators.batches import Batch, BatchSource
+from trt_ptq.calibrators.batches import Batch, BatchSource, sample_count
 from trt_ptq.calibrators.errors import DataError
 
 EVERY = 5
@@ -74,6 +74,26 @@ def halve(source: BatchSource) -> tuple[BatchSource, BatchSource]:
     if next(batches, None) is None:
         return source, source
     return EveryOther(source, odd=False), EveryOther(source, odd=True)
+
+
+@dataclass(frozen=True)
+class FirstSamples:
+    """The first batches of `source` that hold `samples` samples."""
+
+    source: BatchSource
+    samples: int
+
+    @property
+    def total(self) -> int | None:
+        return None
+
+    def __iter__(self) -> Iterator[Batch]:
+        left = self.samples
+        for batch in self.source:
+            if left <= 0:
+                break
+            left -= sample_count(batch.feeds)
+            yield batch
 
 
 @dataclass(frozen=True)

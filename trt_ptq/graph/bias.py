@@ -12,6 +12,7 @@ from trt_ptq.graph.constants import constant_value, is_constant
 from trt_ptq.graph.dataflow import name_of
 from trt_ptq.graph.qdq import Inserter, QdqModel, remove_unused
 
+CORRECTED = ".corrected"  # ends the name of the sum of a MatMul and its correction
 _BIAS = 2  # the input
 
 
@@ -85,7 +86,7 @@ class _Corrector:
     def _append_add(self, result: ir.Value, shift: Array) -> None:
         """Let all that reads `result` read its sum with `shift`; an output of the model keeps its name."""
         name = str(result.name)
-        total = ir.val(self._inserter.free(f"{name}.corrected"), dtype=result.dtype, shape=result.shape)
+        total = ir.val(self._inserter.free(f"{name}{CORRECTED}"), dtype=result.dtype, shape=result.shape)
         result.replace_all_uses_with(total, replace_graph_outputs=True)
         if total.is_graph_output():
             result.name, total.name = total.name, name

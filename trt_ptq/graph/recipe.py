@@ -20,7 +20,8 @@ Repair = Literal["equalize", "smooth", "bias"]
 Step = Repair | Literal["auto"]
 
 _HEAD = """\
-# How trt-ptq quantizes this model. Edit it, then run it again:
+# How trt-ptq quantizes this model. Edit it, then run it again; the same data, --batch-size and --tensors give the same
+# model:
 #   trt-ptq quantize MODEL --data DATA --recipe recipe.yaml
 # method: minmax, percentile 99.99 (any number), entropy, mse, or auto (for each tensor the best of them)
 # repairs: any of equalize, smooth, bias; keep_float: nodes that stay out of INT8, by their first output

@@ -84,6 +84,10 @@ def _pair(tensor: ir.Value, sources: tuple[ChannelConstant, ...], readers: list[
     linears = [one for one in map(_linear, dict.fromkeys(candidates)) if one and one.channels == channels]
     while foreign := [one for one in linears if not _read_only_by(one.weight, {linear.node for linear in linears})]:
         linears = [one for one in linears if one not in foreign]
+    axes = {linear.weight: linear.axis for linear in linears}
+    for linear in linears:
+        if axes[linear.weight] != linear.axis:
+            raise _UnfitError(f"the weight {name_of(linear.weight)!r} is read both as it is and transposed")
     scalable = {one.node for one in linears}
     for node in readers:
         if node not in scalable:

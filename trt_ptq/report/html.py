@@ -91,13 +91,18 @@ def _stages(report: Report) -> str:
     rows = [
         [
             escape(one.name),
-            *(f"{one.losses[name]:.2%}" for name in names),
+            *(f"{one.losses[name]:.2%}" if name in one.losses else "" for name in names),
             one.fate,
             escape(one.note),
         ]
         for one in report.stages
     ]
-    head = ["in INT8 (the rest in FP32)", *(f"loss: {escape(name)}" for name in names), "", ""]
+    head = [
+        f"in INT8 (the rest in {report.high_precision.upper()})",
+        *(f"loss: {escape(name)}" for name in names),
+        "",
+        "",
+    ]
     return html_table(head, rows)
 
 

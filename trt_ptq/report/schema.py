@@ -62,7 +62,7 @@ class Report(_Part):
     `passes` over the data filled the statistics; `trajectory` is how the ranges settled as samples were added,
     `stability` what `--until-stable` made of it. `int8_share_of_macs`: how much of the multiply-accumulates the INT8
     nodes do, 0 to 1; None where shapes follow from values. `high_precision` is that of what is not INT8, but for the
-    `kept` nodes, which stay in FP32. `stages` led to the INT8 model; they were judged with the rest in FP32. `measured`
+    `kept` nodes, which stay in FP32. `stages` led to the INT8 model. `measured`
     are engines that were run on the GPU, empty where there is none.
     """
 
