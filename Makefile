@@ -14,7 +14,7 @@ help:
 	@echo "make test-fast  run the tests that take no more than seconds"
 	@echo "make test-gpu   run the tests that need an NVIDIA GPU, with TensorRT 10 (TRT=trt11: 11)"
 	@echo "make lint       ruff, mypy, import-linter and hadolint"
-	@echo "make bench      measure what the README quotes, into bench/ (half an hour; nothing else should run)"
+	@echo "make bench      measure what the README quotes, into bench/ (hours; nothing else should run)"
 	@echo "make image      build and run the CPU-only image without a Docker engine (root, Debian)"
 	@echo "make clean      remove virtual environments and results"
 
@@ -62,6 +62,7 @@ lint: $(DEV_VENV)/ready
 bench: $(DEV_VENV)/ready $(PEERS_VENV)/ready
 	$(DEV_VENV)/bin/python -m benchmarks.speed --json bench/speed.json
 	$(DEV_VENV)/bin/python -m benchmarks.methods --json bench/methods.json
+	$(DEV_VENV)/bin/python -m benchmarks.accuracy --json bench/accuracy.json
 
 image:
 	docker/build-without-engine.sh

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -40,9 +40,12 @@ def sample_count(feeds: Feeds) -> int:
     return lengths.pop() if len(lengths) == 1 else 1
 
 
-Track = Callable[[Iterable[Batch], str, "int | None"], Iterable[Batch]]
+class Track(Protocol):
+    """Passes on what is worked through (batches, shards, layers), and shows progress."""
+
+    def __call__(self, items: Iterable[T], description: str, total: int | None, /) -> Iterable[T]: ...
 
 
-def untracked(batches: Iterable[T], _description: str, _total: int | None) -> Iterable[T]:
-    """Passes batches (or shards) on without showing progress: the default for every `track`."""
-    return batches
+def untracked(items: Iterable[T], _description: str, _total: int | None) -> Iterable[T]:
+    """Passes items on without showing progress: the default for every `track`."""
+    return items

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from trt_ptq.calibrators.batches import Feeds, sample_count
+from trt_ptq.calibrators.errors import StatisticsError
 
 _MODULUS = 2**128
 
@@ -28,6 +31,46 @@ class ModelIdentity:
         if self.weights == other.weights:
             return "the weights are the same but the graph differs (exported or edited anew?)"
         return "both graph and weights differ"
+
+
+@dataclass(frozen=True, order=True)
+class Shard:
+    """Part number `index` (from 0) of data of `batches` batches that were shared among `count` runs."""
+
+    index: int
+    count: int
+    batches: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+def join_shards(some: Iterable[Shard], others: Iterable[Shard]) -> tuple[Shard, ...]:
+    """Both in order, without those that together are all of their data.
+
+    Raises:
+        StatisticsError: one of them is there twice.
+    """
+    joined = sorted([*some, *others])
+    twice = [str(one) for one, following in pairwise(joined) if one == following]
+    if twice:
+        raise StatisticsError(
+            f"shard {twice[0]} is there twice, and would count twice: give each one once; of several data sets, merge "
+            "the shards of each by itself first"
+        )
+    lacking = {(one.count, one.batches) for one in missing_shards(joined)}
+    return tuple(one for one in joined if (one.count, one.batches) in lacking)
+
+
+def missing_shards(shards: Collection[Shard]) -> list[Shard]:
+    """What `shards` lack to be all of their data, in order."""
+    there = set(shards)
+    return sorted(
+        needed
+        for count, batches in {(one.count, one.batches) for one in shards}
+        for needed in (Shard(index, count, batches) for index in range(min(count, batches)))  # the last have no batch
+        if needed not in there
+    )
 
 
 @dataclass(frozen=True)
@@ -56,8 +99,10 @@ class DataFingerprint:
             hasher = hashlib.sha256()  # in hardware on most processors, so twice as fast as BLAKE2b
             for name in names:
                 array = arrays[name]
-                value = array[index] if array.ndim and len(array) == samples else array
+                value = np.asarray(array[index] if array.ndim and len(array) == samples else array)
+                if value.dtype.hasobject:
+                    value = value.astype(str)  # the bytes of objects are their addresses
                 hasher.update(f"{name}|{value.dtype.str}|{value.shape}|".encode())
-                hasher.update(value.tobytes() if value.dtype.hasobject else np.ascontiguousarray(value).data)
+                hasher.update(value.tobytes() if value.dtype.kind == "U" else np.ascontiguousarray(value).data)
             total += int.from_bytes(hasher.digest()[:16], "big")
         return cls(samples, f"{total % _MODULUS:032x}")

@@ -77,3 +77,83 @@ def images(samples: int, seed: int = 0) -> npt.NDArray[np.float32]:
     y, x = np.mgrid[0:8, 0:8]
     pictures: npt.NDArray[np.float32] = np.sin(slope * x + slope[::-1] * y + phase).astype(np.float32)
     return pictures
+
+
+def sabotaged_cnn(path: Path) -> Path:
+    """Four convolutions, x -> c1 -> c2 -> c3 -> c4: what c3 reads has one channel 3000 times larger than the rest,
+    which c3 scales down again."""
+    up, down = np.ones((1, CHANNELS, 1, 1), np.float32), np.ones((1, CHANNELS, 1, 1), np.float32)
+    up[0, 0], down[0, 0] = 3000, 1 / 3000
+    pads: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], **pads),
+        helper.make_node("Relu", ["c1"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], **pads),
+        helper.make_node("Mul", ["c2", "up"], ["wild"]),
+        helper.make_node("Conv", ["wild", "w3"], ["c3"], **pads),
+        helper.make_node("Relu", ["c3"], ["r3"]),
+        helper.make_node("Conv", ["r3", "w4"], ["y0"], **pads),
+        helper.make_node("Relu", ["y0"], ["y"]),
+    ]
+    kernel = numpy_helper.to_array(weight("w3", CHANNELS, CHANNELS, 3, 3)) * down
+    weights = [
+        weight("w1", CHANNELS, CHANNELS, 3, 3),
+        weight("w2", CHANNELS, CHANNELS, 3, 3),
+        numpy_helper.from_array(kernel, "w3"),
+        weight("w4", CHANNELS, CHANNELS, 3, 3),
+        numpy_helper.from_array(up, "up"),
+    ]
+    return write(path, nodes, weights, [image_input()], ["y"])
+
+
+WIDTH = 32
+
+
+def transformer_block(path: Path) -> Path:
+    """Two-headed attention and a feed-forward part, each with a LayerNorm before and a residual behind it, over any
+    number of positions: x [n, s, 32] -> y [n, s, 32]. The sizes in its Reshapes are computed from x's shape.
+
+    Layers by their first outputs: q, k, v, out, up, down; the MatMuls of attention are scores and context.
+    """
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "gain", "shift"], ["n1"], axis=-1),
+        helper.make_node("Shape", ["x"], ["size"], end=2),
+        helper.make_node("Concat", ["size", "two_heads"], ["split"], axis=0),
+        *(helper.make_node("MatMul", ["n1", f"w_{one}"], [one]) for one in "qkv"),
+        *(helper.make_node("Reshape", [one, "split"], [f"{one}_split"]) for one in "qkv"),
+        helper.make_node("Transpose", ["q_split"], ["q_heads"], perm=[0, 2, 1, 3]),
+        helper.make_node("Transpose", ["k_split"], ["k_heads"], perm=[0, 2, 3, 1]),
+        helper.make_node("Transpose", ["v_split"], ["v_heads"], perm=[0, 2, 1, 3]),
+        helper.make_node("MatMul", ["q_heads", "k_heads"], ["scores"]),
+        helper.make_node("Mul", ["scores", "quarter"], ["scaled"]),
+        helper.make_node("Softmax", ["scaled"], ["shares"], axis=-1),
+        helper.make_node("MatMul", ["shares", "v_heads"], ["context"]),
+        helper.make_node("Transpose", ["context"], ["joined"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["joined", "as_before"], ["merged"]),
+        helper.make_node("MatMul", ["merged", "w_out"], ["out"]),
+        helper.make_node("Add", ["x", "out"], ["h"]),
+        helper.make_node("LayerNormalization", ["h", "gain", "shift"], ["n2"], axis=-1),
+        helper.make_node("MatMul", ["n2", "w_up"], ["up"]),
+        helper.make_node("Sigmoid", ["up"], ["gate"]),
+        helper.make_node("Mul", ["up", "gate"], ["swish"]),
+        helper.make_node("MatMul", ["swish", "w_down"], ["down"]),
+        helper.make_node("Add", ["h", "down"], ["y"]),
+    ]
+    weights = [
+        *(weight(f"w_{one}", WIDTH, WIDTH) for one in ("q", "k", "v", "out")),
+        weight("w_up", WIDTH, 2 * WIDTH),
+        weight("w_down", 2 * WIDTH, WIDTH),
+        numpy_helper.from_array(np.linspace(0.5, 2, WIDTH, dtype=np.float32), "gain"),
+        numpy_helper.from_array(np.zeros(WIDTH, np.float32), "shift"),
+        numpy_helper.from_array(np.array([2, WIDTH // 2]), "two_heads"),
+        numpy_helper.from_array(np.array([0, 0, WIDTH]), "as_before"),
+        numpy_helper.from_array(np.array(0.25, np.float32), "quarter"),
+    ]
+    return write(
+        path, nodes, weights, [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "s", WIDTH])], ["y"]
+    )
+
+
+def sequences(samples: int, length: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    """float32 [samples, length, 32]"""
+    return np.random.default_rng(seed).normal(size=(samples, length, WIDTH)).astype(np.float32)

@@ -46,6 +46,7 @@ def test_everything_is_left_in_one_folder(cnn: Model, tmp_path: Path) -> None:
         "model.fp16.engine.json",
         "report.json",
         "report.html",
+        "recipe.yaml",
     }
     assert result.report.in_int8 == 5
     assert result.report.int8_share_of_macs == 1
@@ -188,7 +189,7 @@ def test_a_float16_model_without_a_metric_does_not_undo_the_rest(cnn: Model, tmp
 
     def accuracy(_run) -> dict[str, float]:  # type: ignore[no-untyped-def]
         calls.append("")
-        return {"accuracy": float("nan") if len(calls) == 3 else 1.0}
+        return {"accuracy": float("nan") if len(calls) == 5 else 1.0}
 
     job = QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path, evaluate=accuracy, eval_name="accuracy")
     report = quantize(job).report

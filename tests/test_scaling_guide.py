@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from tests.cli.run import ROOT, trt_ptq
 from tests.networks import images, residual_cnn

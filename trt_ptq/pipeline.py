@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from trt_ptq.accuracy.compare import Comparison, compare_models, fidelity_losses, fidelity_warnings
+from trt_ptq.accuracy.candidates import Ground, Workshop
 from trt_ptq.accuracy.engines import MeasuredEngine, measure_engines
-from trt_ptq.accuracy.evaluate import Evaluate, Metrics, evaluate_model, metric_losses
-from trt_ptq.accuracy.runner import onnx_runner
+from trt_ptq.accuracy.evaluate import Evaluate, refuse_infinite
+from trt_ptq.accuracy.improve import Tell, improve, untold
+from trt_ptq.accuracy.judge import Judge
+from trt_ptq.accuracy.precisions import judge_precisions
 from trt_ptq.accuracy.verdict import EXCELLENT_BELOW, judge
 from trt_ptq.calibrators.batches import BatchSource, Track, untracked
 from trt_ptq.calibrators.errors import DataError, EngineError, MissingPackageError, ModelError, TrtPtqError
 from trt_ptq.calibrators.files import write_atomic
-from trt_ptq.calibrators.methods import RangeMethod
+from trt_ptq.calibrators.methods import METHODS, RangeMethod
+from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.calibrators.table.store import save_table
-from trt_ptq.calibrators.table.table import CalibrationTable, derive_table
 from trt_ptq.collect.collector import collect
-from trt_ptq.collect.convergence import Convergence, all_methods
+from trt_ptq.collect.convergence import Convergence, Stability, all_methods
 from trt_ptq.collect.device import Device, Host
-from trt_ptq.collect.magnitudes import known_amax, measure_amax
+from trt_ptq.collect.magnitudes import float32_tensors, measure_amax
 from trt_ptq.collect.measuring import Nonfinite
 from trt_ptq.collect.passes import plan_passes
 from trt_ptq.data.audit import AuditedSource, HeldOutSource
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.shapes import ShapeWatch, profiles_from_shapes
-from trt_ptq.data.split import split_source
-from trt_ptq.engines.build import build_engine
+from trt_ptq.data.split import FirstSamples, split_source
+from trt_ptq.data.split import halve as halve_source
+from trt_ptq.engines.build import build_engine, check_backend
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
-from trt_ptq.graph.float16_range import KeptNode
-from trt_ptq.graph.half import HighPrecision, halve, to_float16
+from trt_ptq.graph.half import HighPrecision, to_float16
 from trt_ptq.graph.macs import count_macs, share_in_int8
 from trt_ptq.graph.model import Model, TensorSpec, model_size_bytes
-from trt_ptq.graph.placement import QuantizationPlan
-from trt_ptq.graph.qdq import QdqModel, insert_qdq
+from trt_ptq.graph.placement import QuantizationPlan, plan_quantization
+from trt_ptq.graph.recipe import AUTO, Recipe, Repair, save_recipe
 from trt_ptq.graph.save import save_model
 from trt_ptq.graph.taps import choose_taps
-from trt_ptq.report.folder import check_folder, remove_last_run
+from trt_ptq.report.folder import PREPARED, check_folder, remove_last_run
 from trt_ptq.report.html import render_html
 from trt_ptq.report.rows import kept_warnings, range_warnings, tensor_rows
 from trt_ptq.report.schema import Judged, Report, write_report
@@ -51,15 +55,18 @@ class QuantizeJob:
 
     `test` is compared on; without it, one batch in five of `source` is held out for that. `data_name` is what the
     report calls the data. `evaluate(run)` returns metrics, `eval_name` names it in messages; without it, fidelity is
-    judged. `attention` puts attention's MatMuls into INT8 too. `profiles` are taken from the data when empty. With
-    `until_stable`, calibration ends when no range has moved by more (0.01: 1 %) since half as many samples.
-    `high_precision` is that of what is not INT8.
+    judged. `method` None takes for each tensor the one of least output error. `attention` puts attention's MatMuls into
+    INT8 too. `profiles` are taken from the data when empty. With `until_stable`, calibration ends when no range has
+    moved by more (0.01: 1 %) since half as many samples. `high_precision` is that of what is not INT8.
+
+    `repairs` are made in any case, and nodes in `keep_float` stay in float. Where the loss is above `max_drop`, the
+    other repairs are tried with `repair`, and layers to leave in float are searched for with `search`.
     """
 
     model: Model
     source: BatchSource
     data_name: str
-    method: RangeMethod
+    method: RangeMethod | None
     out: Path
     test: BatchSource | None = None
     tensors: tuple[str, ...] = ("fused",)
@@ -74,7 +81,24 @@ class QuantizeJob:
     evaluate: Evaluate | None = None
     eval_name: str = ""
     max_drop: float = EXCELLENT_BELOW
+    repairs: tuple[Repair, ...] = ()
+    keep_float: tuple[str, ...] = ()
+    repair: bool = True
+    search: bool = True
     track: Track = untracked
+    tell: Tell = untold
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the job asks for, before anything is found out."""
+        return Recipe(
+            model=self.model.identity,
+            method=self.method.name if self.method else AUTO,
+            repairs=self.repairs,
+            attention=self.attention,
+            keep_float=self.keep_float,
+            high_precision=self.high_precision,
+        )
 
 
 @dataclass(frozen=True)
@@ -92,81 +116,143 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
     Raises:
         TrtPtqError: bad input, before or while it is used; what was finished by then stays.
     """
+    check_backend(job.backend)
+    plan_quantization(job.model.to_ir().graph, keep_float=job.keep_float, attention=job.attention)  # knows all names
     check_folder(job.out, job.model.path, job.model.external.files)
+    with tempfile.TemporaryDirectory(prefix="trt-ptq-") as scratch:
+        return _quantize(job, Path(scratch))
+
+
+def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     calibration, held_out = (_checked(job, part) for part in split_source(job.source, job.test))
     audited = AuditedSource(calibration)
     taps = choose_taps(job.model, job.tensors, job.attention)
     passes = plan_passes(job.model, taps, audited, job.memory_limit) if job.memory_limit else (taps.tensors,)
     watched = ShapeWatch(audited)
-    convergence = Convergence(all_methods(job.method), job.until_stable)
+    convergence = Convergence(all_methods(job.method or METHODS["percentile"]), job.until_stable)
     statistics = collect(
         job.model, watched, taps, job.nonfinite, job.track, passes, device=job.device, convergence=convergence
     )
     save_statistics(statistics, job.out / "stats.safetensors")
     profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
-    stability = None if job.until_stable is None else convergence.stability()
     remove_last_run(job.out)
-    table = derive_table(statistics, job.method)
+    plain = job.recipe
+    save_recipe(plain, job.out / "recipe.yaml")
+    warnings = audited.findings()
+    stability = None if job.until_stable is None else convergence.stability()
+    if stability:
+        warnings += _stability_warnings(job, stability)
+
+    workshop = Workshop(
+        Ground(job.model, statistics),
+        calibration,
+        calibrate=partial(_calibrate_again, job, FirstSamples(calibration, statistics.data.samples)),
+        magnitudes=partial(_magnitudes, job, calibration),
+        folder=scratch,
+        track=job.track,
+    )
+    searching, judging = (held_out, held_out) if job.evaluate else halve_source(held_out)
+    referee = Judge(job.model.path, searching, job.evaluate, job.eval_name)
+    improved = improve(plain, workshop, referee, job.max_drop, repair=job.repair, search=job.search, tell=job.tell)
+    recipe, table, ground = improved.recipe, workshop.table(improved.recipe), workshop.ground(improved.recipe)
+    save_recipe(recipe, job.out / "recipe.yaml")
+    if ground.model is not job.model:
+        save_model(ground.model.to_ir(), job.out / PREPARED)
+        save_statistics(ground.statistics, job.out / "stats.safetensors")
     save_table(table, job.out / "calibration.cache")
     save_table(table, job.out / "calibration.json")
-    rows = tensor_rows(statistics, table)
-    warnings = audited.findings() + range_warnings(statistics, table, job.method.name)
-    if stability and not stability.stable:
-        warnings.append(str(stability))
-    if stability and stability.stable and not job.profiles and any(_open_axes(one) for one in job.model.inputs):
-        warnings.append(
-            f"shape profiles are of the {stability.samples} samples that were read before the ranges were stable: give "
-            "--shape if others are larger"
-        )
+    warnings += [*_ground_warnings(job, ground, recipe), *range_warnings(ground.statistics, table, recipe.method)]
+    refuse_infinite(improved.metrics, job.eval_name, job.out / "model.int8.onnx")
 
-    amax = known_amax(measure_amax(job.model, calibration), statistics)
-    qdq, kept, high_precision = _convert(job, table, amax, warnings)
-    warnings += [f"{one.op_type} {one.node!r} is left alone: {one.reason}" for one in qdq.plan.left_alone]
     files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}
-    save_model(qdq.model, files["int8"])
+    made = workshop.make(recipe)
+    warnings += [*filter(None, [made.warning]), *kept_warnings(made.kept)]
+    warnings += [f"{one.op_type} {one.node!r} is left alone: {one.reason}" for one in made.qdq.plan.left_alone]
+    save_model(made.qdq.model, files["int8"])
     files["fp16"] = job.out / "model.fp16.onnx"
-    save_model(to_float16(job.model, amax), files["fp16"])
-    runnable = _runnable(files, warnings)
-    comparisons = _compare(job, runnable, HeldOutSource(held_out, audited), warnings)
-    metrics = _evaluate(job, runnable, warnings)
-    int8 = comparisons["int8"]
-    losses = metric_losses(metrics["fp32"], metrics["int8"]) if metrics else fidelity_losses(int8)
-    engines, engine_error = _build(job, files, profiles, warnings)
+    save_model(to_float16(job.model, workshop.amax(plain.model_copy(update={"repairs": ()}))), files["fp16"])
+
+    chosen = improved.recipe != plain
+    verdict_on = HeldOutSource(judging if chosen else held_out, audited)
+    judged = judge_precisions(files, verdict_on, referee, improved.metrics, job.track)
+    warnings += [*improved.warnings, *verdict_on.findings(), *judged.warnings]
+    if chosen and searching is judging:
+        warnings.append(
+            "what was repaired or left in float was chosen with the very data that the verdict is on: on new data the "
+            "loss may be higher"
+        )
+    engines, engine_error = _build(job, judged.runnable, profiles, warnings)
     measured = _measure_engines(job, engines, held_out, warnings)
     report = Report(
         tool=f"trt_ptq {__version__}",
         model=str(job.model.path),
         identity=job.model.identity,
         data=job.data_name,
-        fingerprint=statistics.data,
+        fingerprint=ground.statistics.data,
         passes=len(passes),
         trajectory=convergence.trajectory(),
         stability=stability,
-        held_out_samples=int8.samples,
-        method=job.method.name,
-        tensors=rows,
-        nodes=list(qdq.nodes),
-        int8_share_of_macs=_share_in_int8(job, qdq.plan, profiles, warnings),
-        high_precision=high_precision,
-        kept=kept,
+        held_out_samples=judged.comparisons["int8"].samples,
+        method=recipe.method,
+        tensors=tensor_rows(ground.statistics, table),
+        nodes=list(made.qdq.nodes),
+        int8_share_of_macs=_share_in_int8(job, made.qdq.plan, profiles, warnings),
+        high_precision=made.high_precision,
+        kept=list(made.kept),
+        stages=list(improved.stages),
         models=[
             Judged(
                 precision=precision,
                 file=files[precision].name,
                 size_bytes=model_size_bytes(files[precision]),
-                fidelity=comparisons[precision].outputs if precision in comparisons else {},
-                metrics=metrics.get(precision, {}),
+                fidelity=judged.comparisons[precision].outputs if precision in judged.comparisons else {},
+                metrics=judged.metrics.get(precision, {}),
             )
             for precision in sorted(files, key=("fp32", "fp16", "int8").index)
         ],
         engines=engines,
         measured=measured,
-        verdict=judge(losses, job.max_drop),
+        verdict=judge(judged.losses, job.max_drop),
         warnings=warnings,
     )
     write_report(report, job.out / "report.json")
     write_atomic(job.out / "report.html", render_html(report))
     return QuantizeResult(report, engine_error)
+
+
+def _stability_warnings(job: QuantizeJob, stability: Stability) -> list[str]:
+    if not stability.stable:
+        return [str(stability)]
+    if job.profiles or not any(_open_axes(one) for one in job.model.inputs):
+        return []
+    return [
+        f"shape profiles are of the {stability.samples} samples that were read before the ranges were stable: give "
+        "--shape if others are larger"
+    ]
+
+
+def _calibrate_again(job: QuantizeJob, source: BatchSource, model: Model) -> Statistics:
+    """The statistics of a float model that repairs have changed."""
+    taps = choose_taps(model, job.tensors, job.attention)
+    passes = plan_passes(model, taps, source, job.memory_limit) if job.memory_limit else (taps.tensors,)
+    return collect(model, source, taps, job.nonfinite, job.track, passes, device=job.device)
+
+
+def _ground_warnings(job: QuantizeJob, ground: Ground, recipe: Recipe) -> list[str]:
+    """What whoever takes the ranges elsewhere must know."""
+    warnings = []
+    if ground.model is not job.model:
+        warnings.append(f"the ranges are of {PREPARED}, which repairs made: build implicit engines from that model")
+    if "bias" in recipe.repairs:
+        warnings.append("bias correction is in model.int8.onnx only: an implicit engine by calibration.cache lacks it")
+    return warnings
+
+
+def _magnitudes(job: QuantizeJob, calibration: BatchSource, model: Model) -> dict[str, float]:
+    """Of the float model, or one that repairs have changed, within the memory limit."""
+    tensors = float32_tensors(model)
+    passes = plan_passes(model, tensors, calibration, job.memory_limit) if job.memory_limit else ()
+    return measure_amax(model, calibration, passes)
 
 
 def _checked(job: QuantizeJob, source: BatchSource) -> BatchSource:
@@ -185,63 +271,9 @@ def _share_in_int8(
     return share_in_int8(plan, macs)
 
 
-def _convert(
-    job: QuantizeJob, table: CalibrationTable, amax: dict[str, float], warnings: list[str]
-) -> tuple[QdqModel, list[KeptNode], HighPrecision]:
-    """The Q/DQ model, the nodes of it that stay FP32 in an FP16 rest, and what that rest is at last."""
-    qdq = insert_qdq(job.model, table, attention=job.attention)
-    if job.high_precision == "fp32":
-        return qdq, [], "fp32"
-    try:
-        half = halve(qdq.model, amax)
-    except ModelError as error:
-        warnings.append(f"what is not INT8 stays in FP32: {error}")
-        return insert_qdq(job.model, table, attention=job.attention), [], "fp32"
-    warnings += kept_warnings(half.kept)
-    return QdqModel(half.model, qdq.plan), list(half.kept), "fp16"
-
-
 def _open_axes(one: TensorSpec) -> bool:
     """Whether more than the number of samples is open in the shape of an input."""
     return one.shape is None or any(isinstance(axis, str) for axis in one.shape[1:])
-
-
-def _runnable(files: dict[Precision, Path], warnings: list[str]) -> dict[Precision, Path]:
-    """`files` without a float16 model that ONNX Runtime cannot load: it is a baseline, and told."""
-    if "fp16" in files:
-        try:
-            with onnx_runner(files["fp16"]):
-                return files
-        except ModelError as error:
-            warnings.append(f"float16 was not judged: {error}")
-    return {precision: path for precision, path in files.items() if precision != "fp16"}
-
-
-def _compare(
-    job: QuantizeJob, files: dict[Precision, Path], held_out: HeldOutSource, warnings: list[str]
-) -> dict[Precision, Comparison]:
-    """Fidelity of every other precision to FP32 on held-out batches."""
-    others = [precision for precision in files if precision != "fp32"]
-    compared = compare_models(files["fp32"], [files[precision] for precision in others], held_out, job.track)
-    warnings += held_out.findings()
-    for one in compared:
-        warnings += fidelity_warnings(one)
-    return dict(zip(others, compared, strict=True))
-
-
-def _evaluate(job: QuantizeJob, files: dict[Precision, Path], warnings: list[str]) -> dict[Precision, Metrics]:
-    """The user's metrics for every precision; empty without a metric. Float16 that has none is told, no more."""
-    if job.evaluate is None:
-        return {}
-    metrics: dict[Precision, Metrics] = {}
-    for precision, path in files.items():
-        try:
-            metrics[precision] = evaluate_model(path, job.evaluate, job.eval_name)
-        except DataError as error:
-            if precision != "fp16":
-                raise
-            warnings.append(f"float16 was not judged by the metric: {error}")
-    return metrics
 
 
 def _build(

@@ -25,7 +25,7 @@ _HALF = 1024
 _BLOCK = 4096
 _PADDING = 256
 _SHORTEST = 8
-_MOST = 1000
+_MOST: dict[Split, int] = {"calibration": 1000, "validation": 400, "test": 1000}
 # Only endings that mean one type; no bytecode, because running Python creates more of it.
 _LABELS = {
     ".bat": "batch",
@@ -87,11 +87,20 @@ def calibration(*, samples: int = 512) -> Iterator[Feeds]:
         yield _feeds(batch)
 
 
+def validation(run: Callable[[Feeds], Feeds], samples: int = 400) -> dict[str, float]:
+    """The metric of `evaluate` on files none of which looks the same as one of the test or calibration set."""
+    return _accuracy(run, "validation", samples)
+
+
 def evaluate(run: Callable[[Feeds], Feeds], samples: int = 800) -> dict[str, float]:
     """`accuracy`: the share of files whose most probable type is the one that the file's ending says."""
+    return _accuracy(run, "test", samples)
+
+
+def _accuracy(run: Callable[[Feeds], Feeds], split: Split, samples: int) -> dict[str, float]:
     labels = _labels()
     right = total = 0
-    for batch in _batches("test", samples):
+    for batch in _batches(split, samples):
         (probabilities,) = run(_feeds(batch)).values()
         found = [labels[index] for index in probabilities.argmax(axis=1)]
         right += sum(label == sample.label for label, sample in zip(found, batch, strict=True))
@@ -104,19 +113,19 @@ def _feeds(batch: list[Sample]) -> Feeds:
 
 
 def _batches(split: Split, samples: int) -> Iterator[list[Sample]]:
-    chosen = _samples()[0 if split == "calibration" else 1][:samples]
+    chosen = _samples()[split][:samples]
     for start in range(0, len(chosen), _BATCH):
         yield chosen[start : start + _BATCH]
 
 
 @lru_cache(maxsize=1)
-def _samples() -> tuple[list[Sample], list[Sample]]:
-    """For calibration, and for the test: files of the standard library and site-packages, types taking turns.
+def _samples() -> dict[Split, list[Sample]]:
+    """Files of the standard library and site-packages by split, types taking turns.
 
-    The same on every run as long as the same packages are installed. The parity of a checksum of the features
-    decides where a file goes: of files that look the same to the model one is kept, on one side.
+    The same on every run as long as the same packages are installed. A checksum of the features decides where a file
+    goes: of files that look the same to the model one is kept, on one side.
     """
-    halves: tuple[list[Sample], list[Sample]] = ([], [])
+    splits: dict[Split, list[Sample]] = {"calibration": [], "validation": [], "test": []}
     seen: set[int] = set()
     for turn in zip_longest(*_paths().values()):
         for path in filter(None, turn):
@@ -124,10 +133,16 @@ def _samples() -> tuple[list[Sample], list[Sample]]:
             checksum = zlib.crc32(features.tobytes())
             if checksum not in seen and features[_SHORTEST - 1] != _PADDING:
                 seen.add(checksum)
-                halves[checksum % 2].append(Sample(features, _LABELS[path.suffix]))
-        if min(len(half) for half in halves) >= _MOST:
+                splits[_split_of(checksum)].append(Sample(features, _LABELS[path.suffix]))
+        if all(len(splits[split]) >= most for split, most in _MOST.items()):
             break
-    return halves
+    return splits
+
+
+def _split_of(checksum: int) -> Split:
+    if checksum % 2:
+        return "test"
+    return "calibration" if checksum % 3 else "validation"
 
 
 def _paths() -> dict[str, list[Path]]:

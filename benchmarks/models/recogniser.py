@@ -54,14 +54,23 @@ def calibration(*, samples: int = 320) -> Iterator[Feeds]:
         yield batch.feeds()
 
 
+def validation(run: Callable[[Feeds], Feeds], samples: int = 400) -> dict[str, float]:
+    """The metrics of `evaluate` on lines that are neither in the test nor in the calibration set."""
+    return _accuracy(run, "validation", samples)
+
+
 def evaluate(run: Callable[[Feeds], Feeds], samples: int = 1000) -> dict[str, float]:
     """`character_accuracy` (1 - edit distance / characters) and `exact_lines` (share without an error).
 
     Spaces do not count, as in PaddleOCR's own metric: this model drops or adds some at any precision.
     """
+    return _accuracy(run, "test", samples)
+
+
+def _accuracy(run: Callable[[Feeds], Feeds], split: Split, samples: int) -> dict[str, float]:
     alphabet = _alphabet()
     characters = errors = exact = 0
-    for batch in _batches("test", samples):
+    for batch in _batches(split, samples):
         (probabilities,) = run(batch.feeds()).values()
         for text, classes in zip(batch.texts, probabilities.argmax(axis=2), strict=True):
             truth = text.replace(" ", "")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import zlib
+from functools import cache
 from typing import Literal
 
-Split = Literal["calibration", "test"]
+Split = Literal["calibration", "validation", "test"]
 
 _WORDS = """
 able account after again annual answer around autumn balance basket before better between bright broken
@@ -23,19 +24,32 @@ today tower traffic travel under unique until valley various village visit walk 
 window winter wonder world yellow young zebra
 """.split()
 _CODE_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
+_KEPT_FROM_VALIDATION = 8192
 _DOMAINS = ("mail.com", "post.net", "shop.org", "city.edu", "work.io")
 
 
 def line_texts(split: Split, count: int) -> list[str]:
-    """`count` different lines, always the same ones; no line is in both splits, whatever the two counts."""
+    """`count` different lines, always the same ones; no line is in two splits.
+
+    That holds for calibration and test whatever their counts, and for validation up to 8192 lines of those two.
+    """
     rng = random.Random(f"trt-ptq {split}")
-    parity = 0 if split == "calibration" else 1
+    taken = _first_of_the_others() if split == "validation" else frozenset()
     found: dict[str, None] = {}
     while len(found) < count:
         text = rng.choice(_KINDS)(rng)
-        if zlib.crc32(text.encode()) % 2 == parity:
+        if text not in taken and (split == "validation" or _half(text) == split):
             found[text] = None
     return list(found)
+
+
+def _half(text: str) -> Split:
+    return "test" if zlib.crc32(text.encode()) % 2 else "calibration"
+
+
+@cache
+def _first_of_the_others() -> frozenset[str]:
+    return frozenset(line_texts("calibration", _KEPT_FROM_VALIDATION) + line_texts("test", _KEPT_FROM_VALIDATION))
 
 
 def _phrase(rng: random.Random) -> str:

@@ -37,8 +37,13 @@ def range_method(name: str, percentile: float | None = None) -> RangeMethod:
     """The method called `name`; `percentile` (0-100) belongs to the method "percentile" only.
 
     Raises:
-        UsageError: unknown name, or a percentile where there is none.
+        UsageError: unknown name, a percentile where there is none, or "auto", which no statistics alone can answer.
     """
+    if name == "auto":
+        raise UsageError(
+            "method auto compares ranges by running the model on data, which is not done here: "
+            "use `trt-ptq quantize --method auto`, or choose " + ", ".join(METHODS)
+        )
     if name not in METHODS:
         raise UsageError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
     if percentile is None:

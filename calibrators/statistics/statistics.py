@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from trt_ptq.calibrators.errors import StatisticsError
-from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
+from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity, Shard, join_shards
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 
 _TWICE = "two of the statistics are of the same data, which would count twice: give each shard once"
@@ -18,7 +18,7 @@ class Statistics:
 
     `shares_range` maps a tensor that was not measured to the measured one whose range it takes
     (views, and inputs of max-pool and concat, which take the range of their output).
-    `tools` are the versions of what measured it.
+    `tools` are the versions of what measured it. `shards` are the parts that these are of, where others are missing.
     """
 
     model: ModelIdentity
@@ -26,6 +26,7 @@ class Statistics:
     tools: tuple[str, ...]
     tensors: Mapping[str, TensorStatistics]
     shares_range: Mapping[str, str] = field(default_factory=dict)
+    shards: tuple[Shard, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tools", tuple(sorted(set(self.tools))))  # merged shards name them in the same order
@@ -45,7 +46,7 @@ class Statistics:
         """As `merge`, for parts that are known not to be the same one twice, even if their samples are equal.
 
         Raises:
-            StatisticsError: other model, or other tensors.
+            StatisticsError: other model, other tensors, or the same shard twice.
         """
         difference = self.model.difference(other.model)
         if difference:
@@ -63,6 +64,7 @@ class Statistics:
             tools=self.tools + other.tools,
             tensors={name: self.tensors[name].merge(other.tensors[name]) for name in sorted(self.tensors)},
             shares_range=self.shares_range,
+            shards=join_shards(self.shards, other.shards),
         )
 
 

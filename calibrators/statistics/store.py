@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from trt_ptq.calibrators.batches import Array
 from trt_ptq.calibrators.errors import StatisticsError
 from trt_ptq.calibrators.files import write_atomic
-from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
+from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity, Shard
 from trt_ptq.calibrators.statistics.histogram import Histogram
 from trt_ptq.calibrators.statistics.kernels import BINS
 from trt_ptq.calibrators.statistics.statistics import Statistics
@@ -49,7 +49,7 @@ def save_statistics(statistics: Statistics, path: Path, unfinished: Mapping[str,
     }
     arrays["exponent"] = np.array([row.histogram.exponent for row in rows], np.int32)
     arrays["histogram"] = np.array([row.histogram.counts for row in rows], np.int64).reshape(-1, BINS)
-    header = {
+    header: dict[str, Any] = {
         "format": _FORMAT,
         "model": asdict(statistics.model),
         "data": asdict(statistics.data),
@@ -57,6 +57,8 @@ def save_statistics(statistics: Statistics, path: Path, unfinished: Mapping[str,
         "tensors": names,
         "shares_range": dict(sorted(statistics.shares_range.items())),
     }
+    if statistics.shards:
+        header["shards"] = [asdict(shard) for shard in statistics.shards]
     if unfinished is not None:
         header["unfinished"] = dict(unfinished)
     text = json.dumps(header)
@@ -140,4 +142,5 @@ def _parse(header: dict[str, Any], arrays: dict[str, Array]) -> Statistics:
         tools=tuple(header["tools"]),
         tensors=tensors,
         shares_range=header["shares_range"],
+        shards=tuple(Shard(**shard) for shard in header.get("shards", [])),
     )

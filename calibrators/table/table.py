@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from os import cpu_count
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from trt_ptq.calibrators.cores import usable_cores
 from trt_ptq.calibrators.errors import TableError
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
@@ -40,12 +40,14 @@ class CalibrationTable:
 
     `provenance` is None for a table that was read from a TensorRT cache or from ONNX Runtime's form, which record none.
     `unscaled` names tensors that no scale fits, so that they have no entry: always zero, or with a range that
-    is not finite in the file they were read from.
+    is not finite in the file they were read from. `methods` names the range method of each tensor, where the
+    provenance says "auto"; else it is empty.
     """
 
     amax: Mapping[str, float]
     provenance: TableProvenance | None = None
     unscaled: tuple[str, ...] = ()
+    methods: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value in self.amax.items():
@@ -88,7 +90,7 @@ def derive_table(statistics: Statistics, method: RangeMethod) -> CalibrationTabl
     searches run without the GIL.
     """
     tensors = list(statistics.tensors.items())
-    workers = cpu_count() or 1
+    workers = usable_cores()
 
     def ranges(worker: int) -> list[tuple[str, float]]:
         return [(name, method.amax(tensor)) for name, tensor in tensors[worker::workers]]

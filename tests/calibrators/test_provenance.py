@@ -74,3 +74,14 @@ def test_samples_are_counted_along_the_shared_first_axis(arrays: Feeds, samples:
 
 def test_equal_models_do_not_differ() -> None:
     assert ModelIdentity("g", "w").difference(ModelIdentity("g", "w")) is None
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 2)])
+def test_strings_are_hashed_by_what_they_say(shape: tuple[int, ...]) -> None:
+    def feeds(last: str) -> Feeds:
+        strings = np.array([f"text {index}" for index in range(np.prod(shape))], object)
+        strings[-1] = "".join(list(last))  # another object each time
+        return {"s": strings.reshape(shape)}
+
+    assert DataFingerprint.of(feeds("long text")) == DataFingerprint.of(feeds("long text"))
+    assert DataFingerprint.of(feeds("long text")) != DataFingerprint.of(feeds("long_text"))

@@ -48,7 +48,10 @@ def slow_loader(tmp_path: Path) -> str:
         "import os, pathlib, time\n"
         "import numpy as np\n"
         "def batches():\n"
-        "    for x in np.split(np.load(pathlib.Path(__file__).parent / 'images.npy'), 40):\n"
+        "    here = pathlib.Path(__file__).parent\n"
+        "    for number, x in enumerate(np.split(np.load(here / 'images.npy'), 40), start=1):\n"
+        "        if number == 10:\n"
+        "            (here / 'tenth').touch()\n"
         "        time.sleep(0.1 if os.environ.get('SLOW') else 0)\n"
         "        yield {'x': x}\n"
     )
@@ -75,6 +78,36 @@ def kill_in_the_middle(checkpoint: Path, *arguments: object) -> None:
         if checkpoint.exists() and load_unfinished(checkpoint)[1]["batches"] >= 5:
             break
     kill(process)
+
+
+def test_ctrl_c_saves_what_was_measured_first_and_says_so_in_one_line(
+    cnn_path: Path, slow_loader: str, tmp_path: Path
+) -> None:
+    whole, resumed, checkpoint = tmp_path / "whole.st", tmp_path / "resumed.st", tmp_path / "checkpoint"
+    command = ["calibrate", cnn_path, "--data", slow_loader]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trt_ptq", *map(str, command), "-o", str(resumed), "--checkpoint", str(checkpoint)],
+        cwd=ROOT,
+        env={**os.environ, "SLOW": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    tenth = tmp_path / "tenth"
+    for _ in range(600):
+        time.sleep(0.05)
+        assert process.poll() is None, "finished before it could be interrupted"
+        if tenth.exists():
+            break
+    process.send_signal(signal.SIGINT)
+    told = process.communicate()[1]
+    assert told == (
+        f"error: interrupted: what was measured is in {checkpoint}, and the same command goes on from there\n"
+    )
+    assert process.returncode == 130
+    assert load_unfinished(checkpoint)[1]["batches"] >= 9
+    assert trt_ptq(*command, "-o", resumed, "--checkpoint", checkpoint).returncode == 0
+    assert trt_ptq(*command, "-o", whole).returncode == 0
+    assert resumed.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.slow

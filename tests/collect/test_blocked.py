@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import helper
@@ -37,7 +38,7 @@ def test_a_tapped_convolution_has_the_values_that_a_plain_session_gives(tmp_path
     model = load_model(convolutions(tmp_path / "model.onnx", channels))
     tensors = [name for name in choose_taps(model, ["all"]).tensors if name != "x"]
     x = np.random.default_rng(0).standard_normal((3, 16, 8, 8), np.float32)
-    plain = ort.InferenceSession(with_outputs(model, tensors).SerializeToString(), providers=[CPU])
+    plain = ort.InferenceSession(ir.to_proto(with_outputs(model, tensors)).SerializeToString(), providers=[CPU])
     tapped = TappedModel(model, tensors, Host())
     for _ in range(2):  # the second time into buffers that hold the first
         measured = tapped.run(Batch({"x": x}, "batch"))
@@ -49,11 +50,11 @@ def test_only_channels_that_fill_their_blocks_are_left_in_them(tmp_path: Path) -
     if not _has_blocked_kernels(load_model(convolutions(tmp_path / "probe.onnx", 16))):
         pytest.skip("ONNX Runtime has no blocked convolutions for this processor")
     padded = load_model(convolutions(tmp_path / "model.onnx", 20))
-    _, outputs = create_tapped_session(with_outputs(padded, ["r1", "y"]), tmp_path, "model", [CPU])
+    _, outputs = create_tapped_session(ir.to_proto(with_outputs(padded, ["r1", "y"])), tmp_path, "model", [CPU])
     assert outputs["r1"] == "r1"
     assert outputs["y"] != "y"
 
 
 def _has_blocked_kernels(model: Model) -> bool:
-    _, outputs = create_tapped_session(with_outputs(model, ["y"]), model.path.parent, "probe", [CPU])
+    _, outputs = create_tapped_session(ir.to_proto(with_outputs(model, ["y"])), model.path.parent, "probe", [CPU])
     return outputs["y"] != "y"

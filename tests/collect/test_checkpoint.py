@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +92,29 @@ def test_a_run_in_passes_goes_on_in_the_pass_it_was_in(cnn: Model, tmp_path: Pat
     assert resumed == collect(cnn, Given(BATCHES), taps, passes=groups)
 
 
+@pytest.mark.parametrize(("batches", "kept"), [(4, 0), (7, 2), (11, 2)])
+def test_with_less_memory_what_is_left_is_grouped_anew(cnn: Model, tmp_path: Path, batches: int, kept: int) -> None:
+    taps = choose_taps(cnn)
+    cut_off(cnn, tmp_path / "c", batches, (taps.tensors[:2], taps.tensors[2:]))
+    checkpoint = Checkpoint(tmp_path / "c", memory_limit=10**9)
+    resumed = collect(cnn, Given(BATCHES), taps, passes=[[name] for name in taps.tensors], checkpoint=checkpoint)
+    assert checkpoint.found is not None
+    finished = (taps.tensors[:2],) if kept else ()
+    assert checkpoint.found.passes == (*finished, *((name,) for name in taps.tensors[kept:]))
+    assert resumed == collect(cnn, Given(BATCHES), taps)
+
+
+def test_with_more_memory_the_old_groups_are_kept_to(cnn: Model, tmp_path: Path) -> None:
+    taps = choose_taps(cnn)
+    groups = (taps.tensors[:2], taps.tensors[2:])
+    cut_off(cnn, tmp_path / "c", 7, groups)
+    checkpoint = Checkpoint(tmp_path / "c", memory_limit=10**12)
+    resumed = collect(cnn, Given(BATCHES), taps, checkpoint=checkpoint)
+    assert checkpoint.found is not None
+    assert (checkpoint.found.passes, checkpoint.found.batches) == (groups, 1)
+    assert resumed == collect(cnn, Given(BATCHES), taps)
+
+
 def test_other_data_in_a_later_pass_are_refused_after_a_resume_too(cnn: Model, tmp_path: Path) -> None:
     taps = choose_taps(cnn)
     cut_off(cnn, tmp_path / "c", 7, (taps.tensors[:2], taps.tensors[2:]))
@@ -119,6 +144,44 @@ def test_another_onnxruntime_is_refused(cnn: Model, tmp_path: Path, monkeypatch:
     monkeypatch.setattr("trt_ptq.collect.collector.tools", lambda: ("onnxruntime 9.9", now[1]))
     with pytest.raises(StatisticsError, match=f"checkpoint made by {now[0]}, .* this is onnxruntime 9.9"):
         collect(cnn, Given(BATCHES), choose_taps(cnn), checkpoint=Checkpoint(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("batches", [1, 4])
+def test_an_interrupt_while_a_batch_is_measured_waits_for_it_and_saves(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int
+) -> None:
+    run, ran = TappedModel.run, []
+
+    def interrupted(self: TappedModel, batch: Batch) -> dict[str, Any]:
+        ran.append(batch.origin)
+        if len(ran) == batches:
+            signal.raise_signal(signal.SIGINT)
+        return run(self, batch)
+
+    monkeypatch.setattr(TappedModel, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        collect(cnn, Given(BATCHES), choose_taps(cnn), checkpoint=Checkpoint(tmp_path / "c"))
+    monkeypatch.undo()
+    checkpoint = Checkpoint(tmp_path / "c")
+    resumed = collect(cnn, Given(BATCHES), choose_taps(cnn), checkpoint=checkpoint)
+    assert checkpoint.found is not None
+    assert checkpoint.found.batches == batches
+    assert resumed == collect(cnn, Given(BATCHES), choose_taps(cnn))
+
+
+def test_an_interrupt_before_anything_new_was_measured_leaves_the_checkpoint_as_it_is(
+    cnn: Model, tmp_path: Path
+) -> None:
+    class Interrupted(Given):
+        def __iter__(self) -> Iterator[Batch]:
+            yield from list(super().__iter__())[:2]
+            raise KeyboardInterrupt
+
+    cut_off(cnn, tmp_path / "c", 4)
+    before = (tmp_path / "c").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        collect(cnn, Interrupted(BATCHES), choose_taps(cnn), checkpoint=Checkpoint(tmp_path / "c", every=0))
+    assert (tmp_path / "c").read_bytes() == before
 
 
 def test_nothing_is_written_before_its_time(cnn: Model, tmp_path: Path) -> None:

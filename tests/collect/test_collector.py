@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from tests.networks import images
 from trt_ptq.calibrators.batches import Array, Batch
@@ -17,6 +19,7 @@ from trt_ptq.calibrators.errors import DataError, StatisticsError
 from trt_ptq.calibrators.statistics.statistics import merge
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
 from trt_ptq.collect.collector import check_statistics, collect
+from trt_ptq.data.sources import Loader
 from trt_ptq.graph.half import to_float16
 from trt_ptq.graph.model import Model, load_model
 from trt_ptq.graph.save import save_model
@@ -42,7 +45,7 @@ def test_statistics_are_of_the_very_activations(cnn: Model) -> None:
     batches = [images(4, seed=seed) for seed in range(3)]
     statistics = collect(cnn, Given(batches), choose_taps(cnn, ["all"]))
     names = [name for name in statistics.tensors if name != "x"]
-    session = ort.InferenceSession(with_outputs(cnn, names).SerializeToString())
+    session = ort.InferenceSession(ir.to_proto(with_outputs(cnn, names)).SerializeToString())
     for index, name in enumerate(names):
         expected = TensorAccumulator()
         for batch in batches:
@@ -54,6 +57,44 @@ def test_an_input_is_measured_too(cnn: Model) -> None:
     batch = images(4)
     tensor = collect(cnn, Given([batch]), choose_taps(cnn)).tensors["x"]
     assert (tensor.minimum, tensor.maximum, tensor.count) == (batch.min(), batch.max(), batch.size)
+
+
+@pytest.mark.parametrize(
+    ("node", "result"),
+    [
+        (
+            helper.make_node("Cast", ["x"], ["y"], to=TensorProto.STRING),
+            helper.make_tensor_value_info("y", TensorProto.STRING, ["n", 4]),
+        ),
+        (
+            helper.make_node("SequenceConstruct", ["x"], ["y"]),
+            helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None),
+        ),
+    ],
+    ids=["strings", "a sequence"],
+)
+def test_an_input_is_measured_where_the_only_output_is_no_tensor_of_numbers(
+    tmp_path: Path, node: onnx.NodeProto, result: onnx.ValueInfoProto
+) -> None:
+    model = _written(tmp_path / "m.onnx", [node], {"x": TensorProto.FLOAT}, result)
+    statistics = collect(model, Given([np.full((2, 4), 3, np.float32)]), choose_taps(model, ["x"]))
+    assert statistics.tensors["x"].amax == 3
+
+
+def test_a_model_that_is_fed_strings_is_measured(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Cast", ["s"], ["f"], to=TensorProto.FLOAT), helper.make_node("Add", ["x", "f"], ["y"])]
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])
+    model = _written(tmp_path / "m.onnx", nodes, {"x": TensorProto.FLOAT, "s": TensorProto.STRING}, result)
+    feeds = {"x": np.ones((2, 4), np.float32), "s": np.full((2, 4), "6", object)}
+    tensors = collect(model, Loader("strings", lambda: [feeds]), choose_taps(model, ["all"])).tensors
+    assert {name: tensor.amax for name, tensor in tensors.items()} == {"x": 1, "f": 6, "y": 7}
+
+
+def _written(path: Path, nodes: list[onnx.NodeProto], inputs: dict[str, int], result: onnx.ValueInfoProto) -> Model:
+    fed = [helper.make_tensor_value_info(name, kind, ["n", 4]) for name, kind in inputs.items()]
+    graph = helper.make_graph(nodes, "g", fed, [result])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return load_model(path)
 
 
 def test_the_order_of_batches_does_not_matter(cnn: Model) -> None:
@@ -125,7 +166,9 @@ def test_float16_activations_are_measured_as_they_are(cnn: Model, tmp_path: Path
     ]
     measured = [value.name for value in sixteen if value.name in statistics.tensors]
     assert measured
-    outputs = ort.InferenceSession(with_outputs(half, measured).SerializeToString()).run(None, {"x": batch})
+    outputs = ort.InferenceSession(ir.to_proto(with_outputs(half, measured)).SerializeToString()).run(
+        None, {"x": batch}
+    )
     for name, array in zip(measured, outputs, strict=True):
         assert array.dtype == np.float16
         assert statistics.tensors[name].amax == np.abs(array).max()

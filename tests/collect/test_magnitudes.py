@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from tests.networks import images
 from trt_ptq.calibrators.batches import Array
 from trt_ptq.collect.collector import collect
-from trt_ptq.collect.magnitudes import known_amax, measure_amax
+from trt_ptq.collect.magnitudes import float32_tensors, known_amax, measure_amax
 from trt_ptq.data.sources import ArrayFile
 from trt_ptq.graph.half import halve
 from trt_ptq.graph.model import Model, load_model
@@ -53,6 +53,23 @@ def test_infinities_are_left_out_and_nan_is_told(tmp_path: Path) -> None:
     assert measured == {"x": 4, "y": 2}
     measured = measure_amax(model(tmp_path, helper.make_node("Sqrt", ["x"], ["y"])), source(np.array([[-1.0]], "f")))
     assert np.isnan(measured["y"])
+
+
+@pytest.mark.parametrize("place", [0, 40_000, 99_999])
+def test_a_nan_is_told_wherever_it_is(tmp_path: Path, place: int) -> None:
+    values = np.ones((1, 100_000), np.float32)
+    values[0, place] = -1
+    values[0, 7] = np.inf
+    measured = measure_amax(model(tmp_path, helper.make_node("Sqrt", ["x"], ["y"])), source(values))
+    assert measured["x"] == 1
+    assert np.isnan(measured["y"])
+
+
+def test_several_passes_find_what_one_finds(cnn: Model) -> None:
+    names = float32_tensors(cnn).tensors
+    assert set(names) == {"x", "c1", "r1", "c2", "a", "r2", "p", "f", "y"}
+    each = [(name,) for name in names]
+    assert measure_amax(cnn, source(images(16)), each) == measure_amax(cnn, source(images(16)))
 
 
 def test_an_empty_tensor_has_0(tmp_path: Path) -> None:

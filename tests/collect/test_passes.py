@@ -57,6 +57,7 @@ from pathlib import Path
 import numpy as np
 from trt_ptq.calibrators.batches import Batch
 from trt_ptq.collect.collector import collect
+from trt_ptq.collect.magnitudes import float32_tensors, measure_amax
 from trt_ptq.collect.passes import plan_passes
 from trt_ptq.graph.model import load_model
 from trt_ptq.graph.taps import choose_taps
@@ -69,8 +70,11 @@ class Source:
 
 model = load_model(Path(sys.argv[1]))
 taps = choose_taps(model, ["all"])
-passes = plan_passes(model, taps, Source(), int(sys.argv[2])) if int(sys.argv[2]) else (taps.tensors,)
+limit = int(sys.argv[2])
+passes = plan_passes(model, taps, Source(), limit) if limit else (taps.tensors,)
+amax_passes = plan_passes(model, float32_tensors(model), Source(), limit) if limit else ()
 statistics = collect(model, Source(), taps, passes=passes)
+measure_amax(model, Source(), amax_passes)
 print(len(passes), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 

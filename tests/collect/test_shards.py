@@ -53,6 +53,26 @@ def test_a_batch_scheduler_needs_two_commands(cnn_path: Path, npz_folder: Path, 
     assert (tmp_path / "merged.st").read_bytes() == (tmp_path / "whole.st").read_bytes()
 
 
+def test_a_shard_that_is_given_twice_is_refused_and_one_that_is_missing_is_named(
+    cnn_path: Path, npz_folder: Path, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{index}.st" for index in range(3)]
+    for index, file in enumerate(files):
+        trt_ptq("calibrate", cnn_path, "--data", npz_folder, "-o", file, "--shard", f"{index}/4")
+    told = refused("merge", *files, tmp_path / "1.st", "-o", tmp_path / "merged.st")
+    assert told.startswith("shard 1/4 is there twice")
+    done = trt_ptq("merge", files[2], files[0], "-o", tmp_path / "part.st")
+    assert "warning: a part of the data is not in it: shards 1/4, 3/4 are missing\n" in done.stderr
+    done = trt_ptq("merge", tmp_path / "part.st", files[1], "-o", tmp_path / "merged.st")
+    assert "a part of the data is not in it: shard 3/4 is missing\n" in done.stderr
+
+
+def test_the_only_shard_is_everything(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+    trt_ptq("calibrate", cnn_path, "--data", npz_folder, "-o", tmp_path / "whole.st")
+    trt_ptq("calibrate", cnn_path, "--data", npz_folder, "-o", tmp_path / "only.st", "--shard", "0/1")
+    assert (tmp_path / "only.st").read_bytes() == (tmp_path / "whole.st").read_bytes()
+
+
 def test_merging_says_if_all_shards_together_are_few_samples(cnn: Model, samples: Path, tmp_path: Path) -> None:
     source = open_source(str(samples), cnn.inputs)
     for index in range(2):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
@@ -22,7 +23,7 @@ from trt_ptq.graph.taps import with_outputs
 
 def test_shapes_are_those_that_onnx_runtime_gives_when_it_runs_the_model(cnn: Model) -> None:
     tensors = ["c1", "r1", "c2", "a", "r2", "p", "f", "y"]
-    session = ort.InferenceSession(with_outputs(cnn, tensors).SerializeToString())
+    session = ort.InferenceSession(ir.to_proto(with_outputs(cnn, tensors)).SerializeToString())
     run = dict(zip(tensors, session.run(None, {"x": images(3)}), strict=True))
     shapes = infer_shapes(cnn, {"x": (3, CHANNELS, 8, 8)})
     assert {name: shapes[name] for name in tensors} == {name: array.shape for name, array in run.items()}

@@ -45,7 +45,7 @@ def test_a_model_that_cannot_be_quantized_says_why(tmp_path: Path) -> None:
 
 
 def test_a_tapped_model_has_the_tensors_as_its_outputs(cnn: Model) -> None:
-    assert [value.name for value in with_outputs(cnn, ["r1", "c2"]).graph.output] == ["r1", "c2"]
+    assert [value.name for value in with_outputs(cnn, ["r1", "c2"]).graph.outputs] == ["r1", "c2"]
     assert [value.name for value in cnn.proto.graph.output] == ["y"]
 
 

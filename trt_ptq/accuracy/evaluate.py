@@ -15,11 +15,11 @@ Metrics = dict[str, float]
 Evaluate = Callable[..., Any]
 
 
-def evaluate_model(path: Path, function: Evaluate, label: str) -> Metrics:
+def evaluate_model(path: Path, function: Evaluate, label: str, finite: bool = True) -> Metrics:
     """Metrics that `function(run)` returns for the ONNX file `path`; `label` names the function in messages.
 
     Raises:
-        DataError: the function fails, or returns something else than finite numbers by name.
+        DataError: the function fails, or returns something else than numbers by name, which are finite if so asked.
     """
     with onnx_runner(path) as runner:
         try:
@@ -34,10 +34,20 @@ def evaluate_model(path: Path, function: Evaluate, label: str) -> Metrics:
         metrics = {str(name): float(value) for name, value in returned.items()}
     except (TypeError, ValueError) as error:
         raise DataError(f"{label} returned a metric that is not a number: {error}") from error
+    if finite:
+        refuse_infinite(metrics, label, path)
+    return metrics
+
+
+def refuse_infinite(metrics: Metrics, label: str, path: Path) -> None:
+    """Make sure that all metrics of the model at `path` are finite.
+
+    Raises:
+        DataError: with the first that is not.
+    """
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise DataError(f"{label}: metric {name!r} of {path.name} is {value}")
-    return metrics
 
 
 def metric_losses(reference: Metrics, candidate: Metrics) -> dict[str, float]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
@@ -12,6 +14,8 @@ import typer
 from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.calibrators.files import check_writable
 from trt_ptq.calibrators.methods import range_method
+from trt_ptq.calibrators.provenance import join_shards
+from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.cli import console, options
 from trt_ptq.cli.parse import parse_memory_limit, parse_nonfinite, parse_tolerance
@@ -97,7 +101,7 @@ def calibrate(
         if checkpoint.resolve() == out.resolve():
             raise UsageError(f"--checkpoint and --out are one file, {out}: name two")
         check_writable(checkpoint, *inputs)
-    kept = None if checkpoint is None else Checkpoint(checkpoint)
+    kept = None if checkpoint is None else Checkpoint(checkpoint, memory_limit=limit)
     taps = choose_taps(loaded, tensors, attention)
     passes: tuple[tuple[str, ...], ...] = (taps.tensors,)
     source = open_source(data, loaded.inputs, batch_size, preprocess)
@@ -105,14 +109,24 @@ def calibrate(
         result = collect_on_ray(loaded, source, taps, policy, ray, partial(console.track, unit="shards"))
         statistics, findings = result.statistics, result.audit.findings() + result.incidents
     else:
-        if shard is not None:
-            source = ShardedSource(source, *parse_shard(shard))
-        audited = AuditedSource(CheckedSource(source, loaded.inputs, allow_nonfinite=policy == "skip"))
+        sharded = None if shard is None else ShardedSource(source, *parse_shard(shard))
+        audited = AuditedSource(CheckedSource(sharded or source, loaded.inputs, allow_nonfinite=policy == "skip"))
         if limit is not None:
             passes = plan_passes(loaded, taps, audited, limit)
-        statistics = collect(
-            loaded, audited, taps, policy, console.track, passes, device=place, checkpoint=kept, convergence=convergence
-        )
+        with _keeping(kept):
+            statistics = collect(
+                loaded,
+                audited,
+                taps,
+                policy,
+                console.track,
+                passes,
+                device=place,
+                checkpoint=kept,
+                convergence=convergence,
+            )
+        if sharded is not None:
+            statistics = replace(statistics, shards=join_shards((), [sharded.shard]))
         findings = audited.findings(is_shard=shard is not None)
     save_statistics(statistics, out)
     if kept is not None:
@@ -121,9 +135,7 @@ def calibrate(
     if kept is not None and kept.found is not None:
         passes, resumed = kept.found.passes, kept.found.statistics.data.samples
     stability = convergence.stability() if convergence else None
-    skipped = {name: tensor.nonfinite for name, tensor in statistics.tensors.items() if tensor.nonfinite}
-    findings += [f"tensor {name!r}: {count} NaN or infinite values skipped" for name, count in skipped.items()]
-    findings += [str(stability)] if stability and not stability.stable else []
+    findings += _skipped(statistics) + ([str(stability)] if stability and not stability.stable else [])
     for finding in findings:
         console.warn(finding)
     if json:
@@ -146,6 +158,24 @@ def calibrate(
         )
         if stability and stability.stable:
             console.say(str(stability))
+
+
+@contextmanager
+def _keeping(checkpoint: Checkpoint | None) -> Iterator[None]:
+    """Say, when the block is interrupted, that `checkpoint` has what was measured."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if checkpoint is None or not checkpoint.path.exists():
+            raise
+        raise console.Interrupted(
+            f"interrupted: what was measured is in {checkpoint.path}, and the same command goes on from there"
+        ) from None
+
+
+def _skipped(statistics: Statistics) -> list[str]:
+    skipped = {name: tensor.nonfinite for name, tensor in statistics.tensors.items() if tensor.nonfinite}
+    return [f"tensor {name!r}: {count} NaN or infinite values skipped" for name, count in skipped.items()]
 
 
 def _refuse_with_ray(**others: object) -> None:

@@ -27,6 +27,10 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 _TABLE_WIDTH = 100  # where there is no terminal to ask
 
 
+class Interrupted(Exception):  # noqa: N818 -- no error
+    """Ctrl-C, where there is more to say than that."""
+
+
 def track(batches: Iterable[T], description: str, total: int | None, unit: str = "batches") -> Iterator[T]:
     """Show progress with the time left on standard error, if that is a terminal."""
     columns = [
@@ -64,6 +68,12 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str =
 def say(text: str) -> None:
     """A line for people, on standard output."""
     out.print(text, markup=False)
+
+
+def tell(text: str) -> None:
+    """A line of progress, on standard error, if that is a terminal."""
+    if err.is_terminal:
+        err.print(text, markup=False)
 
 
 def warn(text: str) -> None:

@@ -23,6 +23,7 @@ from trt_ptq.cli import (
     qdq,
     quantize,
     report,
+    sensitivity,
     table,
 )
 from trt_ptq.version import __version__
@@ -60,7 +61,21 @@ def root(
     """
 
 
-for command in (quantize, calibrate, merge, table, qdq, lint, build, inspect, bench, compare, report, doctor):
+for command in (
+    quantize,
+    calibrate,
+    merge,
+    table,
+    qdq,
+    sensitivity,
+    lint,
+    build,
+    inspect,
+    bench,
+    compare,
+    report,
+    doctor,
+):
     name = command.__name__.rpartition(".")[2]
     app.command(name)(getattr(command, name))
 app.add_typer(cache.app, name="cache")
@@ -69,11 +84,15 @@ app.add_typer(cache.app, name="cache")
 def main() -> None:
     """Entry point of the console script."""
     try:
-        sys.exit(app(standalone_mode=False))
+        status = app(standalone_mode=False)
+        if status == INTERRUPTED:  # Ctrl-C: newer versions of Typer give this back
+            console.fail("interrupted")
+        sys.exit(status)
     except TrtPtqError as error:
         console.fail(str(error))
         sys.exit(BAD_INPUT)
-    except typer.Abort:
+    except (typer.Abort, console.Interrupted) as interrupt:
+        console.fail(str(interrupt) or "interrupted")
         sys.exit(INTERRUPTED)
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of Typer, whose base class differs between its versions

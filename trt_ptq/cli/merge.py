@@ -13,6 +13,7 @@ from trt_ptq.calibrators.statistics.statistics import merge as merge_statistics
 from trt_ptq.calibrators.statistics.store import load_statistics, save_statistics
 from trt_ptq.cli import console, options
 from trt_ptq.data.audit import few_samples
+from trt_ptq.data.shard import incomplete
 
 
 def merge(
@@ -22,12 +23,14 @@ def merge(
 ) -> None:
     """Merge statistics of shards of the data: bit for bit what one run over all of it gives.
 
+    Shards of `calibrate --shard` that are missing are named, and none is taken twice.
+
     Example: trt-ptq merge shard0.safetensors shard1.safetensors -o stats.safetensors
     """
     check_writable(out)
     merged = merge_statistics(load_statistics(shard) for shard in shards)
     save_statistics(merged, out)
-    findings = few_samples(merged.data.samples)
+    findings = few_samples(merged.data.samples) + incomplete(merged.shards)
     for finding in findings:
         console.warn(finding)
     if json:

@@ -32,9 +32,11 @@ def parse_tolerance(text: str) -> float:
     """What `--until-stable` allows a range to move.
 
     Raises:
-        UsageError: no share, or one that no range exceeds.
+        UsageError: no share, one that no range exceeds, or none at all.
     """
     tolerance = parse_share(text)
+    if not tolerance:
+        raise UsageError(f"--until-stable {text}: ranges never stop moving altogether: write 1%")
     if tolerance >= 1:
         raise UsageError(f"--until-stable {text}: no range ever moves by more: write 1%")
     return tolerance

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from trt_ptq.accuracy.fidelity import worst_output
-from trt_ptq.calibrators.methods import range_method
 from trt_ptq.cli import console, options
-from trt_ptq.cli.parse import (
-    parse_high_precision,
-    parse_memory_limit,
-    parse_nonfinite,
-    parse_share,
-    parse_tolerance,
-)
+from trt_ptq.cli.chosen import Chosen
+from trt_ptq.cli.parse import parse_memory_limit, parse_nonfinite, parse_share, parse_tolerance
 from trt_ptq.collect.device import open_device
 from trt_ptq.data.open import open_source
 from trt_ptq.engines.build import check_backend
@@ -28,12 +23,21 @@ from trt_ptq.pipeline import quantize as run
 from trt_ptq.report.schema import Report
 from trt_ptq.userfunction import load_function
 
+_NOTE = 80  # characters; the report has all
+
 
 def quantize(
     model: options.Model,
     data: options.Data,
     out: Annotated[Path, typer.Option(help="Folder for all results.")] = Path("int8"),
-    method: options.Method = "percentile",
+    method: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Range method: entropy, minmax, mse, percentile, or auto: for each tensor the one with the least "
+            "output error. percentile unless given.",
+            show_default=False,
+        ),
+    ] = None,
     percentile: options.PercentileValue = None,
     evaluate: Annotated[
         Optional[str],
@@ -45,6 +49,24 @@ def quantize(
         ),
     ] = None,
     max_drop: Annotated[str, typer.Option(help="The accuracy gate: largest relative loss against FP32.")] = "1%",
+    repair: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="equalize (depthwise convolutions), smooth (SmoothQuant), bias (bias correction): made in any case "
+            "(repeat). auto, unless given: where the loss is above --max-drop, whatever lowers it. Or none.",
+            show_default=False,
+        ),
+    ] = None,
+    search: Annotated[
+        bool, typer.Option(help="Where the loss is above --max-drop, find the fewest layers to leave in float.")
+    ] = True,
+    recipe: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="Do what a recipe.yaml says, which an earlier run wrote and you may have edited; no more is tried.",
+            show_default=False,
+        ),
+    ] = None,
     test_data: options.TestData = None,
     batch_size: options.BatchSize = 8,
     preprocess: options.Preprocess = None,
@@ -55,11 +77,13 @@ def quantize(
     device: options.Device = "cpu",
     until_stable: options.UntilStable = None,
     high_precision: Annotated[
-        str,
+        Optional[str],
         typer.Option(
-            help="What is not INT8: fp16 (fp32 where float16's range does not do, measured and reported) or fp32."
+            help="What is not INT8: fp16 (fp32 where float16's range does not do, measured and reported), or fp32. "
+            "fp16 unless given.",
+            show_default=False,
         ),
-    ] = "fp16",
+    ] = None,
     shape: options.Shapes = None,
     backend: options.Backend = "auto",
     json: options.Json = False,
@@ -67,13 +91,23 @@ def quantize(
     """The whole job: calibrate, convert to Q/DQ, compare with FP32 and FP16, build engines, report.
 
     Leaves in --out: stats.safetensors, calibration.cache, calibration.json, model.int8.onnx, model.fp16.onnx, engines
-    with their manifests, report.json and report.html. Exit status 3 when the loss is over --max-drop.
+    with their manifests, recipe.yaml, report.json, report.html, and model.prepared.onnx if a repair changed the float
+    model. Exit status 3 when the loss is over --max-drop.
+
+    The loss is told in stages: weights only in INT8, activations only, both. Where it is above --max-drop, repairs are
+    tried, then the most sensitive layers are left in float: judged by --eval on its own data (so the verdict may
+    flatter), else by one half of the held-out batches, with the verdict on the other.
 
     Example: trt-ptq quantize model.onnx --data calibration/ --eval metric.py:accuracy --out int8/
     """
     place = open_device(device)
     limit = parse_memory_limit(memory_limit, device)
+    chosen = Chosen.of(method, percentile, repair, attention, high_precision)
+    if recipe:
+        chosen.refuse_beside(recipe)
     loaded = load_model(model)
+    if recipe:
+        chosen = Chosen.by_recipe(recipe, loaded.identity)
     profiles = parse_profiles(shape or [])
     check_profiles(profiles, loaded)
     check_backend(backend)
@@ -84,21 +118,26 @@ def quantize(
         source=source,
         test=test,
         data_name=data,
-        method=range_method(method, percentile),
+        method=chosen.method,
         out=out,
         tensors=tuple(tensors),
-        attention=attention,
+        attention=chosen.attention,
         nonfinite=parse_nonfinite(nonfinite),
         device=place,
         memory_limit=limit,
         until_stable=None if until_stable is None else parse_tolerance(until_stable),
         profiles=profiles,
         backend=backend,
-        high_precision=parse_high_precision(high_precision),
+        high_precision=chosen.high_precision,
         evaluate=load_function(evaluate) if evaluate else None,
         eval_name=evaluate or "",
         max_drop=parse_share(max_drop),
+        repairs=chosen.repairs,
+        keep_float=chosen.keep_float,
+        repair=chosen.repair,
+        search=search and recipe is None,
         track=console.track,
+        tell=console.tell,
     )
     result = run(job)
     for warning in result.report.warnings:
@@ -132,6 +171,7 @@ def _show(report: Report, out: Path) -> None:
         )
     head = ["", *metrics, "SQNR dB", "cosine", "top-1 agreement", "ONNX MB", "engine MB"]
     console.print_table(head, rows, f"{report.model}, method {report.method}")
+    _show_stages(report)
     verdict = report.verdict
     passes = f" in {report.passes} passes" if report.passes > 1 else ""
     console.say(
@@ -145,6 +185,21 @@ def _show(report: Report, out: Path) -> None:
         f"{verdict.max_drop:.2%}: {'passed' if verdict.passed else 'FAILED'})"
     )
     console.say(f"results in {out}/: open {out / 'report.html'}")
+
+
+def _show_stages(report: Report) -> None:
+    """How the loss came about, and went."""
+    names = sorted({name for one in report.stages for name in one.losses})
+    rows = [
+        [
+            one.name,
+            *(f"{one.losses[name]:.2%}" if name in one.losses else "" for name in names),
+            one.fate,
+            textwrap.shorten(one.note, _NOTE),
+        ]
+        for one in report.stages
+    ]
+    console.print_table(["in INT8", *(f"loss: {name}" for name in names), "", ""], rows)
 
 
 def _rest(report: Report) -> str:

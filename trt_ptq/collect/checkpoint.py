@@ -17,8 +17,9 @@ SAVE_EVERY = 120.0  # seconds
 class Checkpoint:
     """Keeps the progress of a calibration in the file `path`, written in one step `every` so many seconds."""
 
-    def __init__(self, path: Path, every: float = SAVE_EVERY) -> None:
+    def __init__(self, path: Path, every: float = SAVE_EVERY, memory_limit: int | None = None) -> None:
         self.path = path
+        self._memory_limit = memory_limit  # what passes are planned by; another one may need more of them
         self.found: Progress | None = None  # by `resume`
         self._every = every
         self._saved = monotonic()
@@ -41,6 +42,7 @@ class Checkpoint:
             "current": progress.current,
             "batches": progress.batches,
             "ranges": progress.ranges,
+            "memory_limit": self._memory_limit,
         }
         save_statistics(progress.statistics, self.path, unfinished=note)
         self._saved = monotonic()
@@ -53,20 +55,23 @@ class Checkpoint:
         """
         if not self.path.exists():
             return start
-        found = self._load()
+        found, limit = self._load()
         difference = found.difference(start)
         if difference:
             raise StatisticsError(
                 f"{self.path}: a checkpoint {difference}: repeat the command that was cut off, name another file, or "
                 "remove this one to start anew"
             )
+        if limit != self._memory_limit:
+            found = found.regrouped(start.passes)
         self.found = found
         return found
 
-    def _load(self) -> Progress:
+    def _load(self) -> tuple[Progress, int | None]:
+        """What was saved, and the memory limit of that run."""
         statistics, note = load_unfinished(self.path)
         try:
-            return Progress(
+            progress = Progress(
                 statistics,
                 passes=tuple(map(tuple, note["passes"])),
                 settings=note["settings"],
@@ -76,6 +81,7 @@ class Checkpoint:
                 ranges=note["ranges"],
                 where=str(self.path),
             )
+            return progress, note["memory_limit"]
         except (KeyError, TypeError) as error:
             raise StatisticsError(f"{self.path}: not a checkpoint of this version; remove it to start anew") from error
 

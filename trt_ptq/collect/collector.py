@@ -36,7 +36,7 @@ def collect(
     With `passes` (see `plan_passes`), the data is gone through once for each group of tensors. Inference and counting
     take turns on `threads` threads, by default one for each core: side by side, they were slower on two cores.
     `device` is the CPU unless given. What an earlier run left in `checkpoint` is not measured again; `convergence`
-    looks on, and may end it early.
+    looks on, and may end it early. Ctrl-C waits for the batch that is being measured, and for the checkpoint.
 
     Raises:
         DataError: a batch on which the model fails, or (unless `nonfinite` is "skip") a NaN or infinity in a
@@ -71,17 +71,26 @@ def collect(
     while done.current < len(done.passes):
         which = f", pass {done.current + 1} of {len(done.passes)}" if len(done.passes) > 1 else ""
         measuring = Measuring(model, done, nonfinite, device, threads)
-        for _ in measuring.steps(track(source, f"Calibrating{which}", source.total)):
-            if convergence and convergence.look(measuring.data.samples, measuring.tensors):
-                break
-            if checkpoint and checkpoint.due:
-                checkpoint.save(replace(measuring.progress(), ranges=convergence.ranges if convergence else {}))
+        try:
+            for _ in measuring.steps(track(source, f"Calibrating{which}", source.total)):
+                if convergence and convergence.look(measuring.data.samples, measuring.tensors):
+                    break
+                if checkpoint and checkpoint.due:
+                    checkpoint.save(_so_far(measuring, convergence))
+        except KeyboardInterrupt:
+            if checkpoint and measuring.is_ahead:
+                checkpoint.save(_so_far(measuring, convergence))
+            raise
         if convergence:
             convergence.take(measuring.data.samples, measuring.tensors())
         done = measuring.progress().next_pass()
         del measuring  # with its session, before the next pass makes another
     tensors = {name: done.statistics.tensors[name] for name in taps.tensors}
     return replace(done.statistics, data=done.whole, tensors=tensors)
+
+
+def _so_far(measuring: Measuring, convergence: Convergence | None) -> Progress:
+    return replace(measuring.progress(), ranges=convergence.ranges if convergence else {})
 
 
 def check_statistics(statistics: Statistics, model: Model, where: str) -> None:

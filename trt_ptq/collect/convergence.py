@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from os import cpu_count
 
 import numpy as np
 
 from trt_ptq.calibrators.batches import Array
+from trt_ptq.calibrators.cores import usable_cores
 from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 
@@ -102,10 +102,11 @@ class Convergence:
 
     def take(self, samples: int, measured: Measured) -> None:
         """Take the ranges after `samples`, unless they were taken; other tensors may follow in a later pass."""
-        taken = self._ranges.setdefault(samples, {})
+        taken = self._ranges.get(samples, {})
         wanted = {name: tensor for name, tensor in measured.items() if name not in taken}
-        with ThreadPoolExecutor(cpu_count()) as pool:
-            taken.update(zip(wanted, pool.map(self._derive, wanted.values()), strict=True))
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            found = dict(zip(wanted, pool.map(self._derive, wanted.values()), strict=True))
+        self._ranges[samples] = taken | found
 
     def _derive(self, tensor: TensorStatistics) -> list[float]:
         return [float(method.amax(tensor)) for method in self.methods]

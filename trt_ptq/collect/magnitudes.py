@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-import numpy as np
-import onnx_ir as ir
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-from trt_ptq.calibrators.batches import BatchSource, sample_count
+import numpy as np
+
+from trt_ptq.calibrators.batches import Array, BatchSource, sample_count
+from trt_ptq.calibrators.cores import usable_cores
 from trt_ptq.calibrators.statistics.statistics import Statistics
-from trt_ptq.collect.session import create_session, run_session
+from trt_ptq.collect.device import Host
+from trt_ptq.collect.passes import first_batch, group_tensors, tensor_bytes
+from trt_ptq.collect.tapped import TappedModel
 from trt_ptq.graph.float16_slots import is_float32
 from trt_ptq.graph.model import Model
+from trt_ptq.graph.taps import Taps
 
 ENOUGH = 16  # samples: float16_range.MARGIN leaves room for the others
+_ROOM = 1_000_000_000  # bytes for the tensors of one pass, unless told
+_CHUNK = 2**16
 
 
-def measure_amax(model: Model, source: BatchSource, samples: int = ENOUGH) -> dict[str, float]:
-    """The largest finite magnitude of each float32 tensor of the main graph that is no constant.
+def float32_tensors(model: Model) -> Taps:
+    """All float32 tensors of the main graph that are no constants, each with a range of its own."""
+    graph = model.to_ir().graph
+    values = [*graph.inputs, *(out for node in graph for out in node.outputs)]
+    names = [str(one.name) for one in values if is_float32(one) and one.name and not one.is_initializer()]
+    return Taps(tuple(names), {})
 
-    Over the first batches of `source` that hold `samples` samples. The magnitudes are taken inside the model, so that
-    no activation leaves it.
+
+def measure_amax(
+    model: Model, source: BatchSource, passes: Sequence[Sequence[str]] = (), samples: int = ENOUGH
+) -> dict[str, float]:
+    """The largest finite magnitude of each of the `float32_tensors`; NaN if one of its values is.
+
+    Over the first batches of `source` that hold `samples` samples, once for each of `passes` (see `plan_passes`).
 
     Raises:
-        DataError: a batch on which the model fails.
+        DataError: no batches, or one on which the model fails.
     """
-    graph = model.to_ir()
-    names = _give_amax(graph.graph)
-    session = create_session(ir.to_proto(graph), model.external.folder, str(model.path))
-    found = dict.fromkeys(names, 0.0)
-    seen = 0
-    for batch in source:
-        for name, value in zip(names, run_session(session, batch), strict=True):
-            found[name] = float(np.maximum(found[name], value))  # NaN stays NaN
-        seen += sample_count(batch.feeds)
-        if seen >= samples:
-            break
+    if not passes:
+        sizes = tensor_bytes(model, float32_tensors(model).tensors, first_batch(source))
+        passes = group_tensors(sizes, _ROOM)
+    found: dict[str, float] = {}
+    for names in passes:
+        found |= _of_one_pass(model, source, names, samples)
     return found
 
 
@@ -43,32 +55,27 @@ def known_amax(measured: dict[str, float], statistics: Statistics) -> dict[str, 
     return {name: max(value, seen.get(name, value)) for name, value in measured.items()}
 
 
-def _give_amax(graph: ir.Graph) -> list[str]:
-    """Replace the outputs of `graph` by the scalar amax of each float32 tensor; returns their names."""
-    values = [
-        value
-        for value in [*graph.inputs, *(out for node in graph for out in node.outputs)]
-        if is_float32(value) and value.name and not value.is_initializer()
-    ]
-    prefix = "trt_ptq.amax"
-    flat = ir.val(f"{prefix}.flat", const_value=ir.tensor(np.array([-1])))
-    none = ir.val(f"{prefix}.none", const_value=ir.tensor(np.zeros(1, np.float32)))
-    zero = ir.val(f"{prefix}.zero", const_value=ir.tensor(np.float32(0)))
-    for constant in (flat, none, zero):
-        graph.register_initializer(constant)
-    graph.outputs.clear()
+def _of_one_pass(model: Model, source: BatchSource, names: Sequence[str], samples: int) -> dict[str, float]:
+    tapped = TappedModel(model, names, Host())
+    found = np.zeros(len(names), np.float32)
+    seen = 0
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for batch in source:
+            arrays = tapped.run(batch)
+            found = np.maximum(found, list(pool.map(_amax, (arrays[name] for name in names))))  # NaN stays NaN
+            seen += sample_count(batch.feeds)
+            if seen >= samples:
+                break
+    return dict(zip(names, found.tolist(), strict=True))
 
-    def append(op_type: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
-        node = ir.node(op_type, inputs, attributes)
-        node.outputs[0].name = f"{prefix}.{len(graph)}"
-        graph.append(node)
-        return node.outputs[0]
 
-    for value in values:
-        size = append("Abs", append("Reshape", value, flat))
-        finite = append("Where", append("IsInf", size), zero, size)
-        never_empty = append("Concat", finite, none, axis=0)
-        amax = append("ReduceMax", never_empty, keepdims=0)
-        amax.type = ir.TensorType(ir.DataType.FLOAT)
-        graph.outputs.append(amax)
-    return [str(value.name) for value in values]
+def _amax(array: Array) -> np.float32:
+    """The largest finite magnitude of float32 `array`, without another array of its size; NaN if it has one."""
+    if not array.size:
+        return np.float32(0)
+    amax = np.maximum(array.max(), -array.min())
+    if not np.isinf(amax):
+        return np.float32(amax)
+    flat = array.reshape(-1)
+    parts = (flat[start : start + _CHUNK] for start in range(0, flat.size, _CHUNK))
+    return max(np.abs(part[np.isfinite(part)]).max(initial=np.float32(0)) for part in parts)

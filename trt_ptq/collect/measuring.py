@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
 from typing import Any, Literal
 
 from trt_ptq.calibrators.batches import Batch
+from trt_ptq.calibrators.cores import usable_cores
 from trt_ptq.calibrators.errors import DataError
 from trt_ptq.calibrators.provenance import DataFingerprint
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 from trt_ptq.collect.device import Device
+from trt_ptq.collect.interrupts import interrupts_wait
 from trt_ptq.collect.progress import Progress
 from trt_ptq.collect.tapped import TappedModel
 from trt_ptq.graph.model import Model
@@ -44,14 +45,16 @@ class Measuring:
         Raises:
             DataError: a batch on which the model fails; a NaN or infinity that is refused; other data than `before`.
         """
-        with ThreadPoolExecutor(self._threads or cpu_count()) as pool:
+        with ThreadPoolExecutor(self._threads or usable_cores()) as pool:
             for batch in batches:
-                self._batches += 1
-                if self._batches > self._before.batches:
-                    self.data += self._measure(batch, pool)
+                if self._batches >= self._before.batches:
+                    with interrupts_wait():
+                        self.data += self._measure(batch, pool)
+                        self._batches += 1
                     yield
                     continue
                 self.data += DataFingerprint.of(batch.feeds)
+                self._batches += 1
                 if self._batches == self._before.batches:
                     self._before.check_data(self.data)
         if self._batches < self._before.batches:
@@ -67,6 +70,11 @@ class Measuring:
         if self._nonfinite == "refuse":
             _refuse_nonfinite(found, arrays, batch)
         return fingerprint.result()
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether there is more than an earlier run left."""
+        return self._batches > self._before.batches
 
     def tensors(self) -> dict[str, TensorStatistics]:
         """The statistics so far of the tensors of this pass."""

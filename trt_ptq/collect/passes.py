@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 from onnx import helper
 
 from trt_ptq.calibrators.batches import Batch, BatchSource
 from trt_ptq.calibrators.errors import DataError, UsageError
+from trt_ptq.collect.parts import loadable
 from trt_ptq.collect.session import create_session, run_session
 from trt_ptq.collect.shapes import known_shape, open_sizes
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.taps import Taps, with_outputs
 
+Passes = tuple[tuple[str, ...], ...]
+
 _MB = 1_000_000
 
 
-def plan_passes(model: Model, taps: Taps, source: BatchSource, limit_bytes: int) -> tuple[tuple[str, ...], ...]:
+def plan_passes(model: Model, taps: Taps, source: BatchSource, limit_bytes: int) -> Passes:
     """The tensors to tap in each pass so that the process stays below `limit_bytes`, judged by the first batch.
 
     The model runs once without taps. What fits in one pass is the limit less the most that the process has used by
@@ -29,12 +32,8 @@ def plan_passes(model: Model, taps: Taps, source: BatchSource, limit_bytes: int)
         DataError: no batches, or the model fails on the first one.
         UsageError: the limit is too low for a single tensor; says what would do.
     """
-    first = next(iter(source), None)
-    if first is None:
-        raise DataError("the data has no batches")
-    inputs = {one.name for one in model.inputs}
-    computed = [name for name in taps.tensors if name not in inputs]
-    sizes = _sizes(model, computed, first)
+    first = first_batch(source)
+    sizes = tensor_bytes(model, taps.tensors, first)
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     used += sum(array.nbytes for array in first.feeds.values())  # the next batch is read while this one is held
     largest = max(sizes, key=lambda name: sizes[name], default=None)
@@ -44,33 +43,53 @@ def plan_passes(model: Model, taps: Taps, source: BatchSource, limit_bytes: int)
             f"{used // _MB} MB, and tensor {largest!r} {-(-sizes[largest] // _MB)} MB: allow "
             f"{-(-(used + sizes[largest]) // _MB)}MB, or give smaller batches"
         )
-    passes: list[list[str]] = [[name for name in taps.tensors if name in inputs]]
-    room = limit_bytes - used
-    for name in computed:
-        if sizes[name] > room:
+    return group_tensors(sizes, limit_bytes - used)
+
+
+def first_batch(source: BatchSource) -> Batch:
+    """The batch by which a plan is made.
+
+    Raises:
+        DataError: there is none.
+    """
+    first = next(iter(source), None)
+    if first is None:
+        raise DataError("the data has no batches")
+    return first
+
+
+def group_tensors(sizes: Mapping[str, int], room: int) -> Passes:
+    """Passes of as many tensors, in their order, as fit into `room` bytes together; one that does not is alone."""
+    passes: list[list[str]] = [[]]
+    left = room
+    for name, size in sizes.items():
+        if size > left and passes[-1]:
             passes.append([])
-            room = limit_bytes - used
+            left = room
         passes[-1].append(name)
-        room -= sizes[name]
+        left -= size
     return tuple(map(tuple, passes))
 
 
-def _sizes(model: Model, tensors: Sequence[str], batch: Batch) -> dict[str, int]:
-    """Bytes that each tensor takes for `batch`; the model runs on it once, wholly."""
-    proto = with_outputs(model, [*dict.fromkeys([*model.outputs, *tensors])])
-    values = {value.name: onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in proto.graph.output}
-    open_axes = open_sizes(model.inputs, batch.feeds)
-    shapes = {name: known_shape(values[name], open_axes) for name in tensors}
-    asked = [name for name in tensors if shapes[name] is None]
-    del proto.graph.output[:]
-    proto.graph.output.extend(values[name] for name in model.outputs)
-    for name in asked:
-        proto.graph.node.append(helper.make_node("Shape", [name], [f"{name} shape"]))
-        proto.graph.output.append(helper.make_tensor_value_info(f"{name} shape", onnx.TensorProto.INT64, None))
-    session = create_session(proto, model.external.folder, str(model.path))
+def tensor_bytes(model: Model, names: Sequence[str], batch: Batch) -> dict[str, int]:
+    """Bytes that measuring each tensor takes for `batch`, none for inputs; the model runs on it once, wholly."""
+    inputs = {one.name for one in model.inputs}
+    tensors = [name for name in names if name not in inputs]
+    with loadable(model, with_outputs(model, [*dict.fromkeys([*model.outputs, *tensors])])) as (proto, folder):
+        values = {value.name: onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in proto.graph.output}
+        open_axes = open_sizes(model.inputs, batch.feeds)
+        shapes = {name: known_shape(values[name], open_axes) for name in tensors}
+        asked = [name for name in tensors if shapes[name] is None]
+        del proto.graph.output[:]
+        proto.graph.output.extend(values[name] for name in model.outputs)
+        for name in asked:
+            proto.graph.node.append(helper.make_node("Shape", [name], [f"{name} shape"]))
+            proto.graph.output.append(helper.make_tensor_value_info(f"{name} shape", onnx.TensorProto.INT64, None))
+        session = create_session(proto, folder, str(model.path))
     answers = run_session(session, batch)[len(model.outputs) :]
     answered = {name: 2 * _bytes(values[name], tuple(answer)) for name, answer in zip(asked, answers, strict=True)}
-    return answered | {name: _bytes(values[name], shape) for name, shape in shapes.items() if shape is not None}
+    sizes = answered | {name: _bytes(values[name], shape) for name, shape in shapes.items() if shape is not None}
+    return {name: sizes.get(name, 0) for name in names}
 
 
 def _bytes(value: onnx.ValueInfoProto, shape: tuple[int, ...]) -> int:

@@ -52,6 +52,25 @@ class Progress:
         empty = replace(self.statistics, data=DataFingerprint())
         return replace(self, statistics=empty, whole=data, current=self.current + 1, batches=0)
 
+    def regrouped(self, passes: tuple[tuple[str, ...], ...]) -> Progress:
+        """The same with what is left in the groups of `passes`, if those are more: memory became less.
+
+        Then the pass that was cut off is made anew.
+        """
+        if len(passes) <= len(self.passes):
+            return self
+        finished = self.passes[: self.current]
+        measured = set(chain(*finished))
+        left = (tuple(name for name in group if name not in measured) for group in passes)
+        kept = {name: tensor for name, tensor in self.statistics.tensors.items() if name in measured}
+        return replace(
+            self,
+            statistics=replace(self.statistics, tensors=kept, data=DataFingerprint()),
+            passes=(*finished, *filter(None, left)),
+            batches=0,
+            ranges={},
+        )
+
     def check_data(self, data: DataFingerprint) -> None:
         """Make sure that what an earlier run measured in this pass is `data`.
 

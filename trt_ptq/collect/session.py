@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import onnx
 import onnxruntime as ort
 
 from trt_ptq.calibrators.batches import Array, Batch
+from trt_ptq.calibrators.cores import usable_cores
 from trt_ptq.calibrators.errors import DataError, ModelError
 from trt_ptq.version import __version__
 
@@ -27,9 +29,15 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.enable_cpu_mem_arena = False
     options.log_severity_level = _QUIET
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads or _threads()
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
+
+
+def _threads() -> int:
+    """One for each usable core; 0, which lets ONNX Runtime leave out hyper-threads, where it may use all of them."""
+    usable = usable_cores()
+    return 0 if usable == os.cpu_count() else usable
 
 
 def create_session(

@@ -11,12 +11,15 @@ import onnxruntime as ort
 from trt_ptq.calibrators.batches import Batch, Feeds
 from trt_ptq.collect.blocked import create_tapped_session
 from trt_ptq.collect.device import Device
-from trt_ptq.collect.session import model_fails
+from trt_ptq.collect.parts import loadable
+from trt_ptq.collect.session import model_fails, run_session
 from trt_ptq.collect.shapes import Shape, known_shape, open_sizes
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.taps import with_outputs
 
 Shapes = tuple[Shape, ...]
+
+_TEXT = "OSU"  # kinds of NumPy's types that hold strings
 
 
 class TappedModel:
@@ -29,12 +32,16 @@ class TappedModel:
         inputs = {one.name for one in model.inputs}
         self._inputs = [name for name in tensors if name in inputs]
         computed = [name for name in tensors if name not in inputs]
-        proto = with_outputs(model, computed or model.outputs)  # the model runs even where only inputs are measured
-        declared = {value.name: value for value in proto.graph.output}
+        part = with_outputs(model, computed or model.outputs)  # the model runs even where only inputs are measured
+        with loadable(model, part) as (proto, folder):
+            declared = {value.name: value for value in proto.graph.output}
+            self._session, self._output_of = create_tapped_session(
+                proto, folder, str(model.path), device.providers, threads
+            )
+        self._names = [output.name for output in self._session.get_outputs()]
         self._specs = model.inputs
-        self._session, self._output_of = create_tapped_session(
-            proto, model.external.folder, str(model.path), device.providers, threads
-        )
+        if not computed:
+            self._output_of = {}  # strings and sequences among them
         self._outputs = {output: declared[name] for name, output in self._output_of.items()}
         self._learned: dict[Shapes, Shapes] = {}  # shapes of the outputs by those of the inputs
         self._device = device
@@ -48,6 +55,8 @@ class TappedModel:
         """
         feeds = {name: np.ascontiguousarray(array) for name, array in batch.feeds.items()}
         self._device.wait()
+        if not self._outputs or any(array.dtype.kind in _TEXT for array in feeds.values()):
+            return self._run_copying(batch) | self._fed(feeds)
         fed = tuple(feeds[name].shape for name in sorted(feeds))
         shapes = self._learned.get(fed) or self._known_shapes(feeds)
         try:
@@ -58,7 +67,15 @@ class TappedModel:
             outputs = self._run_unbound(feeds, batch)
             self._learned[fed] = tuple(array.shape for array in outputs.values())
         measured = {name: outputs[output] for name, output in self._output_of.items()}
-        return measured | {name: self._device.bring(feeds[name]) for name in self._inputs}
+        return measured | self._fed(feeds)
+
+    def _fed(self, feeds: Feeds) -> dict[str, Any]:
+        return {name: self._device.bring(feeds[name]) for name in self._inputs}
+
+    def _run_copying(self, batch: Batch) -> dict[str, Any]:
+        """The computed tensors, by a plain run: where there are none, or strings, which cannot be bound, are fed."""
+        outputs = dict(zip(self._names, run_session(self._session, batch), strict=True))
+        return {name: self._device.bring(outputs[output]) for name, output in self._output_of.items()}
 
     def _known_shapes(self, feeds: Feeds) -> Shapes | None:
         sizes = open_sizes(self._specs, feeds)

@@ -156,7 +156,7 @@ def _digest(batch: Batch) -> bytes:
     for name in sorted(batch.feeds):
         array = batch.feeds[name]
         hasher.update(f"{name}|{array.shape}|".encode())
-        hasher.update(array.tobytes())
+        hasher.update((array.astype(str) if array.dtype.hasobject else array).tobytes())  # no addresses of objects
     return hasher.digest()
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from trt_ptq.calibrators.batches import Batch, BatchSource
 from trt_ptq.calibrators.errors import DataError, UsageError
+from trt_ptq.calibrators.provenance import Shard, missing_shards
+
+_NAMED = 5
 
 
 @runtime_checkable
@@ -25,7 +28,7 @@ class EmptyShardError(DataError):
     """There are more shards than batches, and this one got none."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class ShardedSource:
     """Every `count`-th batch of `source` from number `index` on; the shards 0 to count - 1 are all of it.
 
@@ -37,6 +40,7 @@ class ShardedSource:
     source: BatchSource
     index: int
     count: int
+    _batches: int = field(default=0, init=False)  # of the source, once it has been gone through
 
     @property
     def total(self) -> int | None:
@@ -57,11 +61,17 @@ class ShardedSource:
             for whole, batch in enumerate(self.source, start=1):
                 if (whole - 1) % self.count == self.index:
                     yield batch
+        self._batches = whole
         if 0 < whole <= self.index:
             raise EmptyShardError(
                 f"shard {self.index}/{self.count} has nothing to do: the data has {whole} batches, so use "
                 f"{whole} shards at most; the other shards are complete without it"
             )
+
+    @property
+    def shard(self) -> Shard:
+        """Which part of the data this is; to be asked after a full pass."""
+        return Shard(self.index, self.count, self._batches)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -80,3 +90,13 @@ def parse_shard(text: str) -> tuple[int, int]:
             f"{count - 1}/{count} (for SLURM: --array=0-{count - 1})"
         )
     return index, count
+
+
+def incomplete(shards: Collection[Shard]) -> list[str]:
+    """A warning that names the missing shards, if there are any."""
+    missing = list(map(str, missing_shards(shards)))
+    if not missing:
+        return []
+    named = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
+    verb = "shard {} is" if len(missing) == 1 else "shards {} are"
+    return [f"a part of the data is not in it: {verb.format(named)} missing"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
-from trt_ptq.calibrators.batches import Batch, BatchSource
+from trt_ptq.calibrators.batches import Batch, BatchSource, sample_count
 from trt_ptq.calibrators.errors import DataError
 
 EVERY = 5
@@ -47,3 +48,65 @@ def split_source(source: BatchSource, test: BatchSource | None) -> tuple[BatchSo
             "lower --batch-size, or give --test-data"
         )
     return OneInFive(source, held_out=False), OneInFive(source, held_out=True)
+
+
+@dataclass(frozen=True)
+class EveryOther:
+    """The batches 0, 2, 4, ... of `source`, or (`odd`) the others."""
+
+    source: BatchSource
+    odd: bool
+
+    @property
+    def total(self) -> int | None:
+        return None if self.source.total is None else (self.source.total + (not self.odd)) // 2
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index, batch in enumerate(self.source):
+            if index % 2 == self.odd:
+                yield batch
+
+
+def halve(source: BatchSource) -> tuple[BatchSource, BatchSource]:
+    """Two disjoint halves: to choose by, and to judge on; both are `source` itself if it is a single batch."""
+    batches = iter(source)
+    next(batches, None)
+    if next(batches, None) is None:
+        return source, source
+    return EveryOther(source, odd=False), EveryOther(source, odd=True)
+
+
+@dataclass(frozen=True)
+class FirstSamples:
+    """The first batches of `source` that hold `samples` samples."""
+
+    source: BatchSource
+    samples: int
+
+    @property
+    def total(self) -> int | None:
+        return None
+
+    def __iter__(self) -> Iterator[Batch]:
+        left = self.samples
+        for batch in self.source:
+            if left <= 0:
+                break
+            left -= sample_count(batch.feeds)
+            yield batch
+
+
+@dataclass(frozen=True)
+class FewBatches:
+    """`count` batches of `source`, evenly spread over it where its length is known, else the first ones."""
+
+    source: BatchSource
+    count: int
+
+    @property
+    def total(self) -> int | None:
+        return None if self.source.total is None else min(self.count, self.source.total)
+
+    def __iter__(self) -> Iterator[Batch]:
+        step = max((self.source.total or 0) // self.count, 1)
+        yield from islice(self.source, 0, step * self.count, step)

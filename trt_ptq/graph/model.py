@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -101,7 +102,8 @@ def load_model(path: Path) -> Model:
     model = passes.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model).model
     model = passes.RemoveInitializersFromInputsPass()(model).model
     proto = ir.to_proto(model)
-    del model  # with the weights as they were read
+    del model
+    gc.collect()  # a graph is full of cycles, which would keep the weights as they were read
     prepared = _with_shapes(proto)
     prepared.ir_version = max(prepared.ir_version, _MIN_IR_VERSION)
     return Model(

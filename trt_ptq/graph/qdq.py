@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -16,8 +17,11 @@ from trt_ptq.graph.constants import constant_value
 from trt_ptq.graph.external import read_once
 from trt_ptq.graph.lazy import when_written
 from trt_ptq.graph.model import Model
-from trt_ptq.graph.placement import NodePlan, QuantizationPlan, plan_quantization
+from trt_ptq.graph.placement import NodePlan, QuantizationPlan, QuantizedInput, plan_quantization
 from trt_ptq.graph.weights import channel_scales, quantize_weight, round_to_int8
+
+Part = Literal["weights", "activations"]
+PARTS: tuple[Part, ...] = ("weights", "activations")
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,17 @@ class QdqModel:
 
 
 def insert_qdq(
-    model: Model, table: CalibrationTable, keep_float: Collection[str] = (), attention: bool = False
+    model: Model,
+    table: CalibrationTable,
+    keep_float: Collection[str] = (),
+    attention: bool = False,
+    parts: Collection[Part] = PARTS,
 ) -> QdqModel:
     """Insert QuantizeLinear and DequantizeLinear by the plan: int8, symmetric, zero point 0.
 
     Activations get one pair a tensor with a per-tensor scale; weights are stored as int8 with per-channel scales.
     Nodes named in `keep_float` (by their first output) stay float, be it all of them; with `attention` its MatMuls
-    are quantized too.
+    are quantized too. Without one of `parts` the model is for analysis: only weights, or only activations, are in INT8.
 
     Raises:
         TableError: the table has a range for none of the tensors that the plan needs.
@@ -53,7 +61,21 @@ def insert_qdq(
         UsageError: a name in `keep_float` is of no node that could run in INT8.
     """
     result = model.to_ir()
-    plan = plan_quantization(result.graph, partial(_why_without, table), keep_float, attention)
+    plan = plan_qdq(model, result.graph, table, keep_float, attention)
+    chosen = [one for one in plan.inputs if ("activations" if one.axis is None else "weights") in parts]
+    insert_pairs(result.graph, model.opset, plan, table, chosen)
+    return QdqModel(result, plan)
+
+
+def plan_qdq(
+    model: Model,
+    graph: ir.Graph,
+    table: CalibrationTable,
+    keep_float: Collection[str] = (),
+    attention: bool = False,
+) -> QuantizationPlan:
+    """The plan for `graph`, a copy of that of `model`, with the ranges that `table` has; see `insert_qdq`."""
+    plan = plan_quantization(graph, partial(_why_without, table), keep_float, attention)
     if not plan.nodes:
         raise ModelError(f"{model.path}: no node can run in INT8: it has no Conv, ConvTranspose, Gemm or MatMul")
     if not plan.activations and not keep_float:
@@ -62,11 +84,22 @@ def insert_qdq(
             + "; ".join(sorted({node.reason for node in plan.nodes}))
             + ". Is the table of this model?"
         )
-    nodes = {node.outputs[0].name: node for node in result.graph}
-    inserter = _Inserter(result.graph, model.opset)
+    return plan
+
+
+def insert_pairs(
+    graph: ir.Graph,
+    opset: int,
+    plan: QuantizationPlan,
+    table: CalibrationTable,
+    inputs: Collection[QuantizedInput],
+) -> None:
+    """Give those of the plan's `inputs` that are named their Q/DQ, in place; see `insert_qdq`."""
+    nodes = {node.outputs[0].name: node for node in graph}
+    inserter = Inserter(graph, opset)
     pairs: dict[tuple[str, int | None], ir.Value] = {}
     replaced = []
-    for one in plan.inputs:
+    for one in inputs:
         node = nodes[one.node]
         value = node.inputs[one.index]
         assert value is not None
@@ -80,12 +113,11 @@ def insert_qdq(
         if one.axis is not None:
             replaced.append(value)
     for value in dict.fromkeys(replaced):
-        _remove_unused(result.graph, value)
-    result.graph.sort()
-    return QdqModel(result, plan)
+        remove_unused(graph, value)
+    graph.sort()
 
 
-def _remove_unused(graph: ir.Graph, value: ir.Value) -> None:
+def remove_unused(graph: ir.Graph, value: ir.Value) -> None:
     """Remove a float weight that nothing reads any more, with the views that led to it."""
     if value.uses() or value.is_graph_output():
         return
@@ -96,7 +128,7 @@ def _remove_unused(graph: ir.Graph, value: ir.Value) -> None:
     inputs = [one for one in node.inputs if one is not None]
     graph.remove(node, safe=True)
     for one in inputs:
-        _remove_unused(graph, one)
+        remove_unused(graph, one)
 
 
 def _why_without(table: CalibrationTable, tensor: str) -> str | None:
@@ -108,7 +140,7 @@ def _why_without(table: CalibrationTable, tensor: str) -> str | None:
     return f"{tensor!r} has no range in the table"
 
 
-class _Inserter:
+class Inserter:
     """Adds values to a graph, under names that it does not have yet."""
 
     def __init__(self, graph: ir.Graph, opset: int) -> None:
@@ -120,8 +152,8 @@ class _Inserter:
 
     def activation_pair(self, value: ir.Value, scale: np.float32) -> ir.Value:
         """Q and DQ of an activation; returns the dequantized tensor."""
-        scales = self._initializer(f"{value.name}.qdq.scale", ir.tensor(np.array(scale, np.float32)))
-        zeros = self._initializer(f"{value.name}.qdq.zero_point", ir.tensor(np.array(0, np.int8)))
+        scales = self.initializer(f"{value.name}.qdq.scale", ir.tensor(np.array(scale, np.float32)))
+        zeros = self.initializer(f"{value.name}.qdq.zero_point", ir.tensor(np.array(0, np.int8)))
         quantized = self._node("QuantizeLinear", value, scales, zeros, f"{value.name}.quantized")
         return self._node("DequantizeLinear", quantized, scales, zeros, f"{value.name}.dequantized", like=value)
 
@@ -136,14 +168,15 @@ class _Inserter:
         else:  # behind views, which are gone by the time it is written
             eager = quantize_weight(constant_value(value, self._opset), axis, str(value.name))
             per_channel, rounded = eager.scales, ir.tensor(eager.values)
-        values = self._initializer(f"{value.name}.int8", rounded)
-        scales = self._initializer(f"{value.name}.int8.scale", ir.tensor(per_channel))
-        zeros = self._initializer(f"{value.name}.int8.zero_point", ir.tensor(np.zeros(per_channel.shape, np.int8)))
+        values = self.initializer(f"{value.name}.int8", rounded)
+        scales = self.initializer(f"{value.name}.int8.scale", ir.tensor(per_channel))
+        zeros = self.initializer(f"{value.name}.int8.zero_point", ir.tensor(np.zeros(per_channel.shape, np.int8)))
         output = f"{value.name}.dequantized"
         return self._node("DequantizeLinear", values, scales, zeros, output, like=value, axis=axis)
 
-    def _initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-        name = tensor.name = self._free(name)
+    def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+        """A constant called `name`, or nearly so."""
+        name = tensor.name = self.free(name)
         value = ir.val(name, const_value=tensor)
         self._graph.register_initializer(value)
         return value
@@ -159,7 +192,7 @@ class _Inserter:
         axis: int | None = None,
     ) -> ir.Value:
         """A Q or DQ node; its output has the shape of `data`, and int8 or the type of `like`."""
-        output = self._free(output)
+        output = self.free(output)
         node = ir.node(
             op_type,
             [data, scales, zeros],
@@ -170,7 +203,8 @@ class _Inserter:
         self._graph.append(node)  # in any place: the graph is sorted at the end
         return node.outputs[0]
 
-    def _free(self, wanted: str) -> str:
+    def free(self, wanted: str) -> str:
+        """A name that is not given yet: `wanted`, or nearly so."""
         name = next(name for name in chain([wanted], (f"{wanted}.{i}" for i in count(1))) if name not in self._names)
         self._names.add(name)
         return name

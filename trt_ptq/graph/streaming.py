@@ -69,6 +69,15 @@ def write_two_files(model: ir.Model, path: Path, data: Path) -> None:
     Raises:
         OSError: one of them cannot be written.
     """
+    path.write_bytes(write_weights(model, data).SerializeToString(deterministic=True))
+
+
+def write_weights(model: ir.Model, data: Path) -> onnx.ModelProto:
+    """Write the large weights of `model` to `data`; returns the rest of it, which names that file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     lifted = _lift(model)
     with data.open("wb") as file:
         for tensor in lifted.shell.graph.initializer:
@@ -80,7 +89,7 @@ def write_two_files(model: ir.Model, path: Path, data: Path) -> None:
             for key, value in (("location", data.name), ("offset", file.tell()), ("length", values.nbytes)):
                 tensor.external_data.add(key=key, value=str(value))
             _write_values(file, values)
-    path.write_bytes(lifted.shell.SerializeToString(deterministic=True))
+    return lifted.shell
 
 
 def _lift(model: ir.Model) -> _Lifted:

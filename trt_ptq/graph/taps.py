@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
@@ -90,10 +89,10 @@ def _shared(
     return {name: target for name, target in shares.items() if name != target}
 
 
-def with_outputs(model: Model, tensors: Sequence[str]) -> onnx.ModelProto:
-    """The part of the model that computes `tensors`, which are its outputs, in that order."""
+def with_outputs(model: Model, tensors: Sequence[str]) -> ir.Model:
+    """The part of the model that computes `tensors`, which are its outputs, in that order; weights are shared."""
     part = model.to_ir()
     values = {value.name: value for node in part.graph for value in node.outputs}
     values |= {value.name: value for value in part.graph.inputs}
     part.graph.outputs[:] = [values[name] for name in tensors]
-    return ir.to_proto(passes.RemoveUnusedNodesPass()(part).model)
+    return passes.RemoveUnusedNodesPass()(part).model

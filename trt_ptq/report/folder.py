@@ -9,7 +9,8 @@ from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.calibrators.files import check_writable
 from trt_ptq.graph.save import weights_beside
 
-_ONNX = ("model.int8.onnx", "model.fp16.onnx")
+PREPARED = "model.prepared.onnx"  # the float model as repairs have changed it, if they have
+_ONNX = ("model.int8.onnx", "model.fp16.onnx", PREPARED)
 _ENGINES = ("model.int8.engine", "model.fp16.engine")
 _DERIVED = (
     *("calibration.cache", "calibration.json", "report.json", "report.html"),

@@ -25,6 +25,7 @@ def render_html(report: Report) -> str:
         _facts(report),
         _warnings(report.warnings),
         "<h2>Accuracy and size</h2>" + _models(report),
+        "<h2>Where INT8 loses, and what was done about it</h2>" + _stages(report),
         "<h2>Fidelity of the outputs to FP32</h2>" + _fidelity(report),
         "<h2>Engines</h2>" + _engines(report) + _measured(report),
         f"<h2>Ranges ({len(report.tensors)} tensors, {escape(report.method)})</h2>" + _ranges(report),
@@ -32,11 +33,17 @@ def render_html(report: Report) -> str:
         f"<h2>Nodes</h2><p>{report.told_in_int8}</p>" + _nodes(report),
         f"<h2>The rest runs in {report.high_precision.upper()}</h2>" + _kept(report),
     ]
+    return fill_page("INT8 report", report.model, sections)
+
+
+def fill_page(heading: str, title: str, sections: Sequence[str]) -> str:
+    """A page that needs nothing else, of sections that are HTML already."""
     page = files("trt_ptq.report").joinpath("page.html").read_text(encoding="utf-8")
-    return page.replace("{{title}}", escape(report.model)).replace("{{body}}", "\n".join(sections))
+    filled = page.replace("{{heading}}", escape(heading)).replace("{{title}}", escape(title))
+    return filled.replace("{{body}}", "\n".join(sections))
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def html_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table; cells are HTML already."""
     header = "".join(f"<th>{cell}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
@@ -76,7 +83,27 @@ def _models(report: Report) -> str:
         ]
         for one in report.models
     ]
-    return _table(["", "ONNX file", "size", *map(escape, names)], rows)
+    return html_table(["", "ONNX file", "size", *map(escape, names)], rows)
+
+
+def _stages(report: Report) -> str:
+    names = sorted({name for one in report.stages for name in one.losses})
+    rows = [
+        [
+            escape(one.name),
+            *(f"{one.losses[name]:.2%}" if name in one.losses else "" for name in names),
+            one.fate,
+            escape(one.note),
+        ]
+        for one in report.stages
+    ]
+    head = [
+        f"in INT8 (the rest in {report.high_precision.upper()})",
+        *(f"loss: {escape(name)}" for name in names),
+        "",
+        "",
+    ]
+    return html_table(head, rows)
 
 
 def _fidelity(report: Report) -> str:
@@ -93,7 +120,7 @@ def _fidelity(report: Report) -> str:
         for one in report.models
         for name, output in one.fidelity.items()
     ]
-    return _table(["", "output", "SQNR", "cosine", "top-1 agreement", "max error", "mean error"], rows)
+    return html_table(["", "output", "SQNR", "cosine", "top-1 agreement", "max error", "mean error"], rows)
 
 
 def _engines(report: Report) -> str:
@@ -110,7 +137,7 @@ def _engines(report: Report) -> str:
         ]
         for one in report.engines
     ]
-    return _table(["", "builder", "size", "build time", "GPU", "shapes"], rows)
+    return html_table(["", "builder", "size", "build time", "GPU", "shapes"], rows)
 
 
 def _measured(report: Report) -> str:
@@ -135,7 +162,7 @@ def _measured(report: Report) -> str:
             ]
         )
     head = ["", "median latency", "99th percentile", "throughput", "device memory", "layers", "reformats"]
-    return _table([*head, "SQNR to the FP16 engine (worst output)", "GPU"], rows)
+    return html_table([*head, "SQNR to the FP16 engine (worst output)", "GPU"], rows)
 
 
 def _ranges(report: Report) -> str:
@@ -153,7 +180,7 @@ def _ranges(report: Report) -> str:
         for row in report.tensors
     ]
     head = ["tensor", "magnitudes (log counts; line: range)", "min", "max", "amax", "scale", "clipped"]
-    return _table([*head, "asymmetric scale / zero point (analysis only)"], rows)
+    return html_table([*head, "asymmetric scale / zero point (analysis only)"], rows)
 
 
 def _bars(row: TensorRow, width: int = 192, height: int = 32) -> str:
@@ -174,7 +201,7 @@ def _bars(row: TensorRow, width: int = 192, height: int = 32) -> str:
 def _trajectory(report: Report) -> str:
     head = ["distance to the final range", *map(str, report.trajectory.samples)]
     plots = f"<div class='plots'>{scale_plots(report.trajectory)}</div>"
-    return plots + _table(head, distance_rows(report.trajectory))
+    return plots + html_table(head, distance_rows(report.trajectory))
 
 
 def _nodes(report: Report) -> str:
@@ -182,13 +209,13 @@ def _nodes(report: Report) -> str:
         [escape(node.node), node.op_type, "INT8" if node.int8 else "float", escape(node.reason)]
         for node in report.nodes
     ]
-    return _table(["node (by its first output)", "op", "runs in", "why"], rows)
+    return html_table(["node (by its first output)", "op", "runs in", "why"], rows)
 
 
 def _kept(report: Report) -> str:
     if not report.kept:
         return ""
     rows = [[escape(node.node), node.op_type, node.cause, escape(node.reason)] for node in report.kept]
-    return f"<p>{len(rows)} nodes stay in FP32:</p>" + _table(
+    return f"<p>{len(rows)} nodes stay in FP32:</p>" + html_table(
         ["node (by its first output)", "op", "cause", "why"], rows
     )

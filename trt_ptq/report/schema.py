@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trt_ptq.accuracy.engines import MeasuredEngine
 from trt_ptq.accuracy.fidelity import OutputFidelity
+from trt_ptq.accuracy.improve import Stage
 from trt_ptq.accuracy.verdict import Verdict
 from trt_ptq.calibrators.errors import StatisticsError
 from trt_ptq.calibrators.files import write_atomic
@@ -61,7 +62,8 @@ class Report(_Part):
     `passes` over the data filled the statistics; `trajectory` is how the ranges settled as samples were added,
     `stability` what `--until-stable` made of it. `int8_share_of_macs`: how much of the multiply-accumulates the INT8
     nodes do, 0 to 1; None where shapes follow from values. `high_precision` is that of what is not INT8, but for the
-    `kept` nodes, which stay in FP32. `measured` are engines that were run on the GPU, empty where there is none.
+    `kept` nodes, which stay in FP32. `stages` led to the INT8 model. `measured`
+    are engines that were run on the GPU, empty where there is none.
     """
 
     tool: str
@@ -79,6 +81,7 @@ class Report(_Part):
     int8_share_of_macs: float | None = None
     high_precision: HighPrecision = "fp32"
     kept: list[KeptNode] = []
+    stages: list[Stage]
     models: list[Judged]
     engines: list[EngineManifest]
     measured: list[MeasuredEngine] = []

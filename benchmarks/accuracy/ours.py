@@ -1,0 +1,46 @@
+"""trt_ptq as the comparison runs it: what is not INT8 is FP32, as in the peers' models; no engine is built."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy.cases import CASES, Feeds
+from benchmarks.speed.collecting import in_memory
+from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.graph.model import load_model
+from trt_ptq.pipeline import QuantizeJob, quantize
+from trt_ptq.report.schema import Report
+
+MAX_DROP = 0.01
+
+
+def plain(name: str, batches: list[Feeds], result: Path) -> None:
+    """INT8 wherever the plan puts it, ranges by `percentile`; nothing repaired or searched."""
+    _quantize(name, batches, result, repair=False, search=False)
+
+
+def within_max_drop(name: str, batches: list[Feeds], result: Path) -> str:
+    """`quantize` told to lose at most 1 % of the metric on the validation data, which is not the test data."""
+    report = _quantize(name, batches, result, evaluate=CASES[name].validation, eval_name=name, max_drop=MAX_DROP)
+    kept = [one.name for one in report.stages[3:] if one.fate == "kept"]
+    return f"{', '.join(kept) or 'nothing changed'}; {report.verdict.loss:+.2%} on the validation data"
+
+
+def _quantize(name: str, batches: list[Feeds], result: Path, **options: Any) -> Report:
+    with tempfile.TemporaryDirectory() as folder:
+        job = QuantizeJob(
+            model=load_model(CASES[name].model()),
+            source=in_memory(batches),
+            test=in_memory(batches[:1]),  # for fidelity, which is not looked at: all others calibrate
+            data_name=name,
+            method=METHODS["percentile"],
+            out=Path(folder),
+            backend="trt",
+            high_precision="fp32",
+            **options,
+        )
+        report = quantize(job).report
+        (Path(folder) / "model.int8.onnx").rename(result)
+    return report

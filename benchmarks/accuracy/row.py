@@ -1,0 +1,63 @@
+"""One row measured: made, judged on the test data, its INT8 arithmetic counted."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy.cases import CASES, Metrics
+from benchmarks.accuracy.make import make_apart
+from benchmarks.accuracy.share import share_of_macs_in_int8
+from trt_ptq.accuracy.evaluate import evaluate_model, metric_losses
+from trt_ptq.accuracy.verdict import judge
+from trt_ptq.calibrators.errors import TrtPtqError
+
+
+@dataclass(frozen=True)
+class Row:
+    """`loss` is relative, of the worst metric against FP32; `failed` says why there are no figures.
+
+    `seconds` and `samples` are those of quantizing; `note` is what the row tells besides.
+    """
+
+    metrics: Metrics | None = None
+    loss: float | None = None
+    int8_share_of_macs: float | None = None
+    seconds: float | None = None
+    samples: int | None = None
+    note: str = ""
+    failed: str = ""
+
+
+def measure_float(name: str) -> Row:
+    return Row(metrics=_judged(name, CASES[name].model()), loss=0.0, int8_share_of_macs=0.0)
+
+
+def measure(name: str, row: str, reference: Row, limit: float) -> Row:
+    """Row `row` of the model `name`, whose float row is `reference`; making it may take `limit` seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        told: dict[str, Any] = make_apart(name, row, path, limit)
+        if "failed" in told:
+            return Row(failed=told["failed"])
+        try:
+            metrics = _judged(name, path)
+            loss = judge(metric_losses(reference.metrics or {}, metrics)).loss
+        except TrtPtqError as error:
+            return Row(failed=f"its model does not run: {error}")
+        share, told["note"] = _share(name, path, told["note"])
+    return Row(metrics=metrics, loss=loss, int8_share_of_macs=share, **told)
+
+
+def _judged(name: str, path: Path) -> Metrics:
+    return evaluate_model(path, CASES[name].evaluate, name)
+
+
+def _share(name: str, path: Path, note: str) -> tuple[float | None, str]:
+    feeds = next(iter(CASES[name].calibration()))
+    try:
+        return share_of_macs_in_int8(path, {key: array.shape for key, array in feeds.items()}), note
+    except TrtPtqError as error:
+        return None, "; ".join(filter(None, (note, f"share not counted: {error}")))

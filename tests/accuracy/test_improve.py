@@ -1,0 +1,158 @@
+"""An INT8 model that loses too much is understood in stages, repaired, and else given layers in float."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+
+from tests.networks import images, sabotaged_cnn, weight, write
+from trt_ptq.calibrators.errors import UsageError
+from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.calibrators.table.store import load_table
+from trt_ptq.data.sources import ArrayFile
+from trt_ptq.graph.model import Model, load_model
+from trt_ptq.graph.recipe import load_recipe
+from trt_ptq.pipeline import QuantizeJob, quantize
+from trt_ptq.report.schema import Report
+
+
+@pytest.fixture(autouse=True)
+def _no_builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+
+
+@pytest.fixture
+def sabotaged(tmp_path: Path) -> Model:
+    return load_model(sabotaged_cnn(tmp_path / "m.onnx"))
+
+
+def source(samples: int = 40) -> ArrayFile:
+    return ArrayFile(Path("images.npz"), {"x": images(samples)}, 4)
+
+
+def run(model: Model, out: Path, **options: object) -> Report:
+    job = QuantizeJob(model, source(), "images", METHODS["minmax"], out, **options)  # type: ignore[arg-type]
+    return quantize(job).report
+
+
+def test_the_stages_tell_where_the_loss_comes_from(sabotaged: Model, tmp_path: Path) -> None:
+    stages = run(sabotaged, tmp_path / "out", search=False, repair=False).stages
+    weights, activations, both = [(one.name, one.losses["fidelity of y"]) for one in stages]
+    assert (weights[0], activations[0], both[0]) == ("weights only", "activations only", "weights and activations")
+    assert weights[1] < 0.03 < activations[1]
+    assert both[1] > 0.03
+
+
+def test_only_the_sabotaged_layer_is_left_in_float(sabotaged: Model, tmp_path: Path) -> None:
+    report = run(sabotaged, tmp_path / "out", repair=False)
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").keep_float == ("c3",)
+    assert report.stages[-1].name == "mixed precision: 1 of 4 layers in float"
+    assert report.int8_share_of_macs == pytest.approx(0.75)
+    assert report.verdict.passed
+
+
+def test_the_verdict_is_on_batches_that_were_not_searched_with(sabotaged: Model, tmp_path: Path) -> None:
+    report = run(sabotaged, tmp_path / "out", repair=False)
+    assert report.held_out_samples == 4
+    assert not any("the very data" in warning for warning in report.warnings)
+
+
+def test_a_search_by_the_users_metric_is_told_to_flatter(sabotaged: Model, tmp_path: Path) -> None:
+    feeds = {"x": images(16, seed=5)}
+    wanted = ort.InferenceSession(sabotaged.path).run(None, feeds)[0]
+
+    def quality(infer) -> dict[str, float]:  # type: ignore[no-untyped-def]
+        return {"quality": 1 - float(np.square(infer(feeds)["y"] - wanted).sum() / np.square(wanted).sum())}
+
+    report = run(sabotaged, tmp_path / "out", repair=False, evaluate=quality, eval_name="quality")
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").keep_float == ("c3",)
+    assert report.verdict.passed
+    assert any("the very data" in warning for warning in report.warnings)
+
+
+def test_a_metric_that_int8_makes_infinite_is_repaired_not_refused(sabotaged: Model, tmp_path: Path) -> None:
+    feeds = {"x": images(16, seed=5)}
+    wanted = ort.InferenceSession(sabotaged.path).run(None, feeds)[0]
+
+    def perplexity(infer) -> dict[str, float]:  # type: ignore[no-untyped-def]
+        noise = float(np.square(infer(feeds)["y"] - wanted).sum() / np.square(wanted).sum())
+        return {"perplexity_lower": 1 + noise if noise < 0.01 else float("inf")}
+
+    report = run(sabotaged, tmp_path / "out", repair=False, evaluate=perplexity, eval_name="perplexity")
+    assert report.stages[2].losses == {"perplexity_lower": float("inf")}
+    assert report.verdict.passed
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").keep_float == ("c3",)
+
+
+def test_an_unknown_node_to_keep_is_refused_before_the_work(cnn: Model, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'c9' cannot be kept in float"):
+        run(cnn, tmp_path / "out", keep_float=("c9",))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bias_correction_behind_a_matmul_stays_in_fp16(tmp_path: Path) -> None:
+    weights = [weight("w", 32, 32), weight("v", 32, 32)]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Sigmoid", ["m"], ["s"]),
+        helper.make_node("MatMul", ["s", "v"], ["y"]),
+    ]
+    rows = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 32])
+    model = load_model(write(tmp_path / "m.onnx", nodes, weights, [rows], ["y"]))
+    data = np.random.default_rng(0).normal(size=(80, 32)).astype(np.float32)
+    job = QuantizeJob(
+        model, ArrayFile(Path("x.npz"), {"x": data}, 8), "x", METHODS["minmax"], tmp_path / "out", repairs=("bias",)
+    )
+    report = quantize(job).report
+    assert report.high_precision == "fp16"
+    assert not report.kept
+    assert any("bias correction is in model.int8.onnx only" in warning for warning in report.warnings)
+
+
+def test_a_model_that_passes_is_left_alone(cnn: Model, tmp_path: Path) -> None:
+    report = run(cnn, tmp_path / "out")
+    recipe = load_recipe(tmp_path / "out" / "recipe.yaml")
+    assert (recipe.keep_float, recipe.repairs, recipe.method) == ((), (), "minmax")
+    assert len(report.stages) == 3
+
+
+def test_without_search_and_repair_the_gate_fails(sabotaged: Model, tmp_path: Path) -> None:
+    assert not run(sabotaged, tmp_path / "out", search=False, repair=False).verdict.passed
+
+
+def test_a_repair_that_is_asked_for_is_made_and_told(cnn: Model, tmp_path: Path) -> None:
+    report = run(cnn, tmp_path / "out", repairs=("smooth", "bias"))
+    assert [(one.name, one.fate) for one in report.stages[3:]] == [("SmoothQuant", "kept"), ("bias correction", "kept")]
+    assert report.stages[3].note == "fits nowhere in the model"
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").repairs == ("smooth", "bias")
+    assert not (tmp_path / "out" / "model.prepared.onnx").exists()
+
+
+def test_method_auto_is_compared_with_percentile(cnn: Model, tmp_path: Path) -> None:
+    job = QuantizeJob(cnn, source(), "images", None, tmp_path / "out")
+    report = quantize(job).report
+    assert report.stages[-1].name == "method auto"
+    assert " tensors" in report.stages[-1].note
+    assert (report.method, load_recipe(tmp_path / "out" / "recipe.yaml").method) == ("auto", "auto")
+    table = load_table(tmp_path / "out" / "calibration.json")
+    assert set(table.methods) == set(table.amax)
+
+
+def test_a_repair_that_brings_nothing_is_dropped(sabotaged: Model, tmp_path: Path) -> None:
+    report = run(sabotaged, tmp_path / "out", search=False)
+    assert {one.fate for one in report.stages[3:]} <= {"kept", "dropped: no gain"}
+    kept = [one.name for one in report.stages if one.fate == "kept"]
+    losses = [one.losses["fidelity of y"] for one in report.stages if one.fate == "kept"]
+    assert losses == sorted(losses, reverse=True), kept
+
+
+def test_where_nothing_short_of_all_layers_would_do_the_plain_model_stays(cnn: Model, tmp_path: Path) -> None:
+    report = run(cnn, tmp_path / "out", max_drop=0.0, repair=False)
+    assert report.int8_share_of_macs == 1
+    assert not report.verdict.passed
+    assert any("no set of layers to leave in float was found" in warning for warning in report.warnings)

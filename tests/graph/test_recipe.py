@@ -1,0 +1,58 @@
+"""Recipes on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trt_ptq.calibrators.errors import UsageError
+from trt_ptq.calibrators.methods import METHODS, range_method
+from trt_ptq.calibrators.provenance import ModelIdentity
+from trt_ptq.graph.recipe import Recipe, load_recipe, save_recipe
+
+RECIPE = Recipe(
+    model=ModelIdentity("12", "0x1e3"),
+    method="percentile 99.9",
+    repairs=("smooth", "bias"),
+    keep_float=("c1", "yes", "1.0", "ä: #"),
+)
+
+
+def test_a_recipe_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    save_recipe(RECIPE, tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == RECIPE
+
+
+@pytest.mark.parametrize("method", [*METHODS.values(), range_method("percentile", 99.9)])
+def test_the_method_is_found_by_its_name(method) -> None:  # type: ignore[no-untyped-def]
+    assert Recipe(model=RECIPE.model, method=method.name).range_method() == method
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("keep_float: [", "not YAML"),
+        ("- a\n- b\n", "not a recipe"),
+        ("", "not a recipe"),
+        ("method: minmax\n", "model: Field required"),
+        ("model: {graph: a, weights: b}\nmethod: minmax\nkeep_flaot: []\n", "keep_flaot: Extra"),
+        ("model: {graph: a, weights: b}\nmethod: minmax\nkeep_float: [1]\n", "keep_float.0"),
+        ("model: {graph: a, weights: b}\nmethod: percentile most\n", "no method .percentile most."),
+        ("model: {graph: a, weights: b}\nmethod: huge\n", "no method .huge.: unknown method"),
+        ("model: {graph: a, weights: b}\nmethod: minmax\nrepairs: [hope]\n", "repairs.0"),
+        ("version: 2\nmodel: {graph: a, weights: b}\nmethod: minmax\n", "version"),
+        ("!!python/object/apply:os.getcwd []\n", "not YAML"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_in_one_line(tmp_path: Path, content: str, told: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=told) as refused:
+        load_recipe(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_recipe_of_another_model_is_refused() -> None:
+    with pytest.raises(UsageError, match="another model: the graph is the same but the weights differ"):
+        RECIPE.refuse_other_model(ModelIdentity("12", "other"), "recipe.yaml")

@@ -1,0 +1,172 @@
+"""From a plain INT8 model that loses too much to one that does not: stages, repairs, layers left in float.
+
+Stages tell where the loss comes from: weights only, activations only, both. Repairs are tried one by one, each on top
+of those kept before. What is still lost then is bought back by the most sensitive layers; see search.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from trt_ptq.accuracy.candidates import Workshop
+from trt_ptq.accuracy.evaluate import Metrics
+from trt_ptq.accuracy.judge import Judge, Judgement
+from trt_ptq.accuracy.search import MOST_EVALUATIONS, search_layers
+from trt_ptq.calibrators.errors import TrtPtqError
+from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.graph.qdq import PARTS
+from trt_ptq.graph.recipe import AUTO, Recipe, Repair, Step
+
+Fate = Literal["for analysis", "kept", "dropped: no gain", "dropped: failed"]
+Tell = Callable[[str], None]
+
+TRIED: tuple[Repair, ...] = ("equalize", "smooth", "bias")  # in this order; "auto" costs too much to be tried unasked
+TITLES: dict[Step, str] = {
+    "equalize": "cross-layer equalisation",
+    "smooth": "SmoothQuant",
+    "auto": "method auto",
+    "bias": "bias correction",
+}
+
+
+def untold(_text: str) -> None:
+    """Progress that nobody wants to hear of."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One candidate on the way: `losses` against FP32 with the `metrics` behind them, and what became of what is new
+    in it."""
+
+    name: str
+    losses: dict[str, float]
+    metrics: Metrics
+    fate: Fate = "kept"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Improved:
+    """The recipe that was found, its metrics, the way there, and what failed."""
+
+    recipe: Recipe
+    metrics: Metrics
+    stages: tuple[Stage, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def improve(
+    recipe: Recipe,
+    workshop: Workshop,
+    judge: Judge,
+    max_drop: float,
+    *,
+    repair: bool = True,
+    search: bool = True,
+    tell: Tell = untold,
+) -> Improved:
+    """Judge what `recipe` makes, stage by stage, and where it loses more than `max_drop` look for a better one.
+
+    The repairs that `recipe` asks for are kept whatever they bring, and so is its method "auto", which is compared with
+    percentile. With `repair` the others are tried as long as the loss is above `max_drop`, and kept where they lower
+    it; with `search` layers are left in float then.
+
+    Raises:
+        DataError, ModelError: see `Judge.judge`.
+    """
+    plain = recipe.model_copy(update={"repairs": ()})
+    asked: list[Step] = list(recipe.repairs)
+    if recipe.method == AUTO:
+        plain = plain.model_copy(update={"method": METHODS["percentile"].name})
+        asked.append("auto")
+    ladder = _Ladder(plain, workshop, judge, tell)
+    for step in asked:
+        ladder.step(step, forced=True)
+    for one in TRIED if repair else ():
+        if ladder.best.loss > max_drop and one not in recipe.repairs:
+            ladder.step(one, forced=False)
+    warnings = []
+    if search and ladder.best.loss > max_drop and (failed := ladder.search(max_drop)):
+        warnings.append(failed)
+    return Improved(ladder.recipe, ladder.best.metrics, tuple(ladder.stages), tuple(warnings))
+
+
+class _Ladder:
+    """Judges one candidate after the other; `recipe` is the one kept so far, `best` what became of it."""
+
+    def __init__(self, plain: Recipe, workshop: Workshop, judge: Judge, tell: Tell) -> None:
+        self.recipe = plain
+        self.stages: list[Stage] = []
+        self._workshop = workshop
+        self._judge = judge
+        self._tell = tell
+        for part in PARTS:
+            model = workshop.make(plain, (part,)).qdq.model
+            self._add(f"{part} only", judge.judge(model), "for analysis")
+        self.best = self._judged(plain)
+        self._add("weights and activations", self.best)
+
+    def step(self, repair: Step, *, forced: bool) -> None:
+        """Go on with `repair` if it lowers the loss, or is forced; nothing, where there is nothing that it fits."""
+        changed = {"method": AUTO} if repair == AUTO else {"repairs": (*self.recipe.repairs, repair)}
+        recipe = self.recipe.model_copy(update=changed)
+        try:
+            fit = self._workshop.fit(recipe, repair)
+            if not fit.places and not forced:
+                return
+            judgement = self._judged(recipe)
+        except TrtPtqError as error:
+            if forced:
+                raise
+            self.stages.append(Stage(TITLES[repair], {}, {}, "dropped: failed", str(error)))
+            return
+        note = fit.note if fit.places else "fits nowhere in the model"
+        kept = forced or judgement.loss < self.best.loss
+        self._add(TITLES[repair], judgement, "kept" if kept else "dropped: no gain", note)
+        if kept:
+            self.recipe, self.best = recipe, judgement
+
+    def search(self, max_drop: float) -> str | None:
+        """Leave in float the layers that cost most; why that failed, if it did."""
+        try:
+            ranked = self._workshop.ranked(self.recipe)
+        except TrtPtqError as error:
+            return f"no layers to leave in float were searched for: {error}"
+        if len(ranked) < 2:
+            return f"INT8 loses {self.best.loss:.2%}, and with one layer in INT8 there is none to choose from"
+        judged: dict[frozenset[str], Judgement] = {}
+
+        def kept_in_float(names: Collection[str]) -> Recipe:
+            return self.recipe.model_copy(update={"keep_float": (*self.recipe.keep_float, *names)})
+
+        def loss(names: frozenset[str]) -> float:
+            judged[names] = self._judged(kept_in_float(sorted(names, key=ranked.index)))
+            self._tell(
+                f"evaluation {len(judged)} (at most {MOST_EVALUATIONS}): {len(names)} layers in float, "
+                f"{judged[names].loss:.2%} loss"
+            )
+            return judged[names].loss
+
+        found = search_layers(ranked, loss, max_drop)
+        if found.kept is None:
+            return (
+                f"INT8 loses {self.best.loss:.2%}, and no set of layers to leave in float was found that loses "
+                f"{max_drop:.2%} or less ({found.evaluations} evaluations, at best {found.loss:.2%}, which --max-drop "
+                "can allow)"
+            )
+        self.recipe, self.best = kept_in_float(found.kept), judged[frozenset(found.kept)]
+        self._add(
+            f"mixed precision: {len(found.kept)} of {len(ranked)} layers in float",
+            self.best,
+            note=f"{', '.join(found.kept)}; found in {found.evaluations} evaluations",
+        )
+        return None
+
+    def _judged(self, recipe: Recipe) -> Judgement:
+        return self._judge.judge(self._workshop.make(recipe).qdq.model)
+
+    def _add(self, name: str, judgement: Judgement, fate: Fate = "kept", note: str = "") -> None:
+        self._tell(f"{name}: {judgement.loss:.2%} loss")
+        self.stages.append(Stage(name, judgement.losses, judgement.metrics, fate, note))

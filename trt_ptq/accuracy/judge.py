@@ -1,0 +1,61 @@
+"""How much a candidate loses against the float model: what decides whether a change of it is kept."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import onnx_ir as ir
+
+from trt_ptq.accuracy.compare import compare_models, fidelity_losses
+from trt_ptq.accuracy.evaluate import Evaluate, Metrics, evaluate_model, metric_losses
+from trt_ptq.calibrators.batches import BatchSource
+from trt_ptq.graph.save import save_model
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`losses` against the reference, and the user's `metrics` that they come from (none where it is fidelity)."""
+
+    losses: dict[str, float]
+    metrics: Metrics
+
+    @property
+    def loss(self) -> float:
+        """The largest; infinite if one is NaN, 0 if there is none."""
+        return math.inf if any(map(math.isnan, self.losses.values())) else max(self.losses.values(), default=0.0)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges candidates by the user's metric, or without one by fidelity to `reference` on `source`."""
+
+    reference: Path
+    source: BatchSource
+    evaluate: Evaluate | None = None
+    eval_name: str = ""
+
+    @cached_property
+    def baseline(self) -> Metrics:
+        """Metrics of the reference; empty without a metric."""
+        return {} if self.evaluate is None else evaluate_model(self.reference, self.evaluate, self.eval_name)
+
+    def judge(self, candidate: ir.Model) -> Judgement:
+        """What `candidate` loses, on ONNX Runtime's CPU: all, where a metric of it is NaN or infinite.
+
+        Raises:
+            DataError, ModelError: see `evaluate_model` and `compare_models`.
+        """
+        with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
+            path = Path(folder) / "candidate.onnx"
+            save_model(candidate, path)
+            if self.evaluate is None:
+                return Judgement(fidelity_losses(compare_models(self.reference, [path], self.source)[0]), {})
+            baseline = self.baseline
+            metrics = evaluate_model(path, self.evaluate, self.eval_name, finite=False)
+        losses = metric_losses(baseline, metrics)
+        lost = {name: loss if math.isfinite(metrics[name]) else math.inf for name, loss in losses.items()}
+        return Judgement(lost, metrics)

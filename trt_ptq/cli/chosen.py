@@ -1,0 +1,101 @@
+"""How to quantize: by options, or by a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from trt_ptq.calibrators.errors import UsageError
+from trt_ptq.calibrators.methods import RangeMethod, range_method
+from trt_ptq.calibrators.provenance import ModelIdentity
+from trt_ptq.cli.parse import parse_high_precision
+from trt_ptq.graph.half import HighPrecision
+from trt_ptq.graph.recipe import AUTO, Repair, load_recipe
+
+_NONE = "none"
+_REPAIRS: tuple[Repair, ...] = get_args(Repair)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """As in `QuantizeJob`. `given` names the options that a recipe would contradict."""
+
+    method: RangeMethod | None
+    repairs: tuple[Repair, ...]
+    repair: bool
+    attention: bool
+    high_precision: HighPrecision
+    keep_float: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        method: str | None,
+        percentile: float | None,
+        repair: Sequence[str] | None,
+        attention: bool,
+        high_precision: str | None,
+    ) -> Chosen:
+        """What the options say; None is an option that was not given.
+
+        Raises:
+            UsageError: no such method, repair or precision.
+        """
+        options = {
+            "--method": method,
+            "--percentile": percentile,
+            "--repair": repair,
+            "--attention": attention,
+            "--high-precision": high_precision,
+        }
+        repairs, others = _parse_repairs(repair or [AUTO])
+        if method == AUTO and percentile is not None:
+            raise UsageError("--percentile belongs to --method percentile, not to auto")
+        return cls(
+            method=None if method == AUTO else range_method(method or "percentile", percentile),
+            repairs=repairs,
+            repair=others,
+            attention=attention,
+            high_precision=parse_high_precision(high_precision or "fp16"),
+            given=tuple(name for name, value in options.items() if value not in (None, False)),
+        )
+
+    @classmethod
+    def by_recipe(cls, path: Path, model: ModelIdentity) -> Chosen:
+        """What the recipe at `path` says.
+
+        Raises:
+            UsageError: see `load_recipe`; or it is of another model.
+        """
+        recipe = load_recipe(path)
+        recipe.refuse_other_model(model, str(path))
+        return cls(
+            method=recipe.range_method(),
+            repairs=recipe.repairs,
+            repair=False,
+            attention=recipe.attention,
+            high_precision=recipe.high_precision,
+            keep_float=recipe.keep_float,
+        )
+
+    def refuse_beside(self, recipe: Path) -> None:
+        """Make sure that no option says what the recipe does.
+
+        Raises:
+            UsageError: with the first that does.
+        """
+        if self.given:
+            raise UsageError(f"{self.given[0]} is what {recipe} says already: edit that, or leave one of the two out")
+
+
+def _parse_repairs(names: Sequence[str]) -> tuple[tuple[Repair, ...], bool]:
+    """The repairs to make in any case, and whether the others may be tried."""
+    unknown = [name for name in names if name not in (*_REPAIRS, AUTO, _NONE)]
+    if unknown:
+        raise UsageError(f"--repair is {', '.join(_REPAIRS)}, {AUTO} or {_NONE}, not {unknown[0]!r}")
+    if _NONE in names and len(names) > 1:
+        raise UsageError(f"--repair {_NONE} goes with no other")
+    return tuple(one for one in _REPAIRS if one in names), AUTO in names
