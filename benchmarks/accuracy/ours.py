@@ -13,7 +13,7 @@ from trt_ptq.graph.model import load_model
 from trt_ptq.pipeline import QuantizeJob, quantize
 from trt_ptq.report.schema import Report
 
-MAX_DROP = 0.01
+MAX_DROP = 0.005  # of the validation data, which are few: so that the loss on the test data stays below 1 %
 
 
 def plain(name: str, batches: list[Feeds], result: Path) -> None:
@@ -22,7 +22,7 @@ def plain(name: str, batches: list[Feeds], result: Path) -> None:
 
 
 def within_max_drop(name: str, batches: list[Feeds], result: Path) -> str:
-    """`quantize` told to lose at most 1 % of the metric on the validation data, which is not the test data."""
+    """`quantize` told to lose at most 0.5 % of the metric on the validation data, which is not the test data."""
     report = _quantize(name, batches, result, evaluate=CASES[name].validation, eval_name=name, max_drop=MAX_DROP)
     kept = [one.name for one in report.stages[3:] if one.fate == "kept"]
     return f"{', '.join(kept) or 'nothing changed'}; {report.verdict.loss:+.2%} on the validation data"
