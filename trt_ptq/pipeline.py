@@ -181,6 +181,12 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
             "what was repaired or left in float was chosen with the very data that the verdict is on: on new data the "
             "loss may be higher"
         )
+    verdict = judge(judged.losses, job.max_drop)
+    if not verdict.passed and not chosen and not improved.warnings and job.search:
+        warnings.append(
+            "nothing was repaired or searched, since half of the held-out batches pass the gate; all of them do not: "
+            "lower --max-drop, or give more --test-data"
+        )
     engines, engine_error = _build(job, judged.runnable, profiles, warnings)
     measured = _measure_engines(job, engines, held_out, warnings)
     report = Report(
@@ -212,7 +218,7 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         ],
         engines=engines,
         measured=measured,
-        verdict=judge(judged.losses, job.max_drop),
+        verdict=verdict,
         warnings=warnings,
     )
     write_report(report, job.out / "report.json")

@@ -153,7 +153,7 @@ class _Ladder:
         if found.kept is None:
             return (
                 f"INT8 loses {self.best.loss:.2%}, and no set of layers to leave in float was found that loses "
-                f"{max_drop:.2%} or less ({found.evaluations} evaluations, at best {found.loss:.2%}, which --max-drop "
+                f"{max_drop:.2%} or less ({found.evaluations} evaluations, at best {found.loss:.4%}, which --max-drop "
                 "can allow)"
             )
         self.recipe, self.best = kept_in_float(found.kept), judged[frozenset(found.kept)]
