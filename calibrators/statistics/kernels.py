@@ -50,8 +50,9 @@ def accumulate(values: Array, counts: Array, exponent: int) -> Any:
             nonfinite += block.size - finite.size
             block = finite
             low, high = _index(block, scale, index)
-        lowest = min(lowest, low)
-        highest = max(highest, high)
+        if block.size:  # else there is no finite value, and no range
+            lowest = min(lowest, low)
+            highest = max(highest, high)
         # Magnitudes of floats order like their bits.
         needed: Any = np.int64(max(high, ~low, np.int32(0)) >> np.int32(23)) - 126
         if needed > exponent:

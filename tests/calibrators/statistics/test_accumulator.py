@@ -94,6 +94,11 @@ def test_depends_on_nothing_but_the_multiset_of_values(values: Floats, data: st.
     assert measure(*np.split(shuffled, cuts)) == measure(values)
 
 
+def test_a_part_without_any_finite_value_leaves_the_range_of_the_others() -> None:
+    found = measure(np.array([-2, -1], np.float32), np.array([np.inf, np.nan], np.float32))
+    assert (found.minimum, found.maximum, found.nonfinite) == (-2, -1, 2)
+
+
 @given(any_bits(120), st.data())
 def test_any_merge_tree_of_any_shards_equals_one_pass(values: Floats, data: st.DataObject) -> None:
     owner = np.array(data.draw(st.lists(st.integers(0, 4), min_size=values.size, max_size=values.size)), np.int64)
