@@ -9,7 +9,7 @@ TRT ?= trt10
 .PHONY: help demo test test-fast test-gpu lint bench image clean
 
 help:
-	@echo "make demo       quantize a real text recogniser: INT8 model, TensorRT-RTX engine, report (a few minutes)"
+	@echo "make demo       quantize a real text recogniser: INT8 model, TensorRT-RTX engine, report (about ten minutes on two cores)"
 	@echo "make test       run all tests"
 	@echo "make test-fast  run the tests that take no more than seconds"
 	@echo "make test-gpu   run the tests that need an NVIDIA GPU, with TensorRT 10 (TRT=trt11: 11)"
