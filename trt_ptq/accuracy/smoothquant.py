@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from trt_ptq.accuracy.noise import fake_quantize
 from trt_ptq.calibrators.batches import Array, BatchSource
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
@@ -129,8 +130,7 @@ def _rounded(rows: Floats, method: RangeMethod) -> Floats:
     statistics = TensorAccumulator()
     statistics.update(rows)
     scale = np.float32(method.amax(statistics.statistics()) / INT8_MAX)
-    rounded: Floats = np.clip(np.rint(rows / scale), -INT8_MAX - 1, INT8_MAX) * scale
-    return rounded
+    return fake_quantize(rows, scale)
 
 
 def _in_int8(weight: _Weight, scales: Floats) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +12,10 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from trt_ptq.calibrators.batches import BatchSource, sample_count
-from trt_ptq.calibrators.errors import DataError
+from trt_ptq.calibrators.batches import BatchSource
 from trt_ptq.collect.session import create_session, run_session
+from trt_ptq.data.split import FirstSamples
+from trt_ptq.graph.additions import Additions
 from trt_ptq.graph.model import Model
 
 ENOUGH = 64  # samples
@@ -50,8 +52,8 @@ def sample_channels(
     wanted = min(_MOST_ROWS, max(_MOST_BYTES // (4 * sum(tensors.values())), 1))
     amax = {name: np.zeros(channels, np.float32) for name, channels in tensors.items()}
     rows: dict[str, list[Floats]] = {name: [] for name in tensors}
-    seen, quota = 0, wanted  # rows of each batch, fewer the more batches there are
-    for batch in source:
+    quota = wanted  # rows of each batch, fewer the more batches there are
+    for batch in FirstSamples(source, samples):
         limited = replace(batch, feeds={**batch.feeds, _QUOTA: np.array([quota])})
         results = iter(run_session(session, limited))
         for name in tensors:
@@ -60,11 +62,6 @@ def sample_channels(
         if max(sum(map(len, kept)) for kept in rows.values()) > 2 * wanted:
             rows = {name: [one[::2].copy() for one in kept] for name, kept in rows.items()}
             quota = max(quota // 2, 1)
-        seen += sample_count(batch.feeds)
-        if seen >= samples:
-            break
-    if not seen:
-        raise DataError("there is no batch to measure the channels on: give at least one")
     return {name: Channels(amax[name], _thinned(np.concatenate(rows[name]), wanted)) for name in tensors}
 
 
@@ -81,22 +78,17 @@ def _with_channels(model: Model, tensors: Mapping[str, int]) -> onnx.ModelProto:
     values |= {value.name: value for value in graph.inputs}
     graph.outputs.clear()
 
-    def constant(name: str, *numbers: int) -> ir.Value:
-        value = ir.val(f"{_PREFIX}.{name}", const_value=ir.tensor(np.array(numbers)))
-        graph.register_initializer(value)
-        return value
+    additions = Additions(graph)
+    append = partial(additions.node, _PREFIX)
 
-    def append(op_type: str, *inputs: ir.Value, **attributes: int | list[int]) -> ir.Value:
-        node = ir.node(op_type, inputs, attributes)
-        node.outputs[0].name = f"{_PREFIX}.{len(graph)}"
-        graph.append(node)
-        return node.outputs[0]
+    def constant(*numbers: int) -> ir.Value:
+        return additions.constant(_PREFIX, ir.tensor(np.array(numbers)))
 
     quota = ir.Value(name=_QUOTA, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1]))
     graph.inputs.append(quota)
-    zero, one, end = constant("zero", 0), constant("one", 1), constant("end", np.iinfo(np.int64).max)
-    for index, (name, channels) in enumerate(tensors.items()):
-        rows = append("Reshape", values[name], constant(f"shape.{index}", -1, channels))
+    zero, one, end = constant(0), constant(1), constant(np.iinfo(np.int64).max)
+    for name, channels in tensors.items():
+        rows = append("Reshape", values[name], constant(-1, channels))
         size = append("Abs", rows)
         by_input = model.opset >= _AXES_ARE_AN_INPUT
         amax = append(

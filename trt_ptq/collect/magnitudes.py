@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from trt_ptq.calibrators.batches import Array, BatchSource, sample_count
+from trt_ptq.calibrators.batches import Array, BatchSource
 from trt_ptq.calibrators.cores import usable_cores
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.collect.device import Host
 from trt_ptq.collect.passes import first_batch, group_tensors, tensor_bytes
 from trt_ptq.collect.tapped import TappedModel
+from trt_ptq.data.split import FirstSamples
 from trt_ptq.graph.float16_slots import is_float32
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.taps import Taps
@@ -58,14 +59,10 @@ def known_amax(measured: dict[str, float], statistics: Statistics) -> dict[str, 
 def _of_one_pass(model: Model, source: BatchSource, names: Sequence[str], samples: int) -> dict[str, float]:
     tapped = TappedModel(model, names, Host())
     found = np.zeros(len(names), np.float32)
-    seen = 0
     with ThreadPoolExecutor(usable_cores()) as pool:
-        for batch in source:
+        for batch in FirstSamples(source, samples):
             arrays = tapped.run(batch)
             found = np.maximum(found, list(pool.map(_amax, (arrays[name] for name in names))))  # NaN stays NaN
-            seen += sample_count(batch.feeds)
-            if seen >= samples:
-                break
     return dict(zip(names, found.tolist(), strict=True))
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from trt_ptq.calibrators.batches import Array, Batch, BatchSource, sample_count
+from trt_ptq.calibrators.batches import Array, Batch, BatchSource
 from trt_ptq.calibrators.errors import DataError
 from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.collect.session import create_session, run_session, session_options
+from trt_ptq.data.split import FirstSamples
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.qdq import plan_qdq
 from trt_ptq.graph.twins import layers_in_int8, with_differences
@@ -92,8 +93,7 @@ def _measure(
     session = create_session(ir.to_proto(part), model.external.folder, str(model.path), options)
     inputs = [one.name for one in session.get_inputs()]
     errors = {name: _Errors(np.zeros(1), np.zeros(1)) for name in layers}
-    seen = 0
-    for batch in source:
+    for batch in FirstSamples(source, samples):
         outputs = run_session(session, Batch({name: batch.feeds[name] for name in inputs}, batch.origin))
         for name, total, squares, size in zip(layers, outputs[::3], outputs[1::3], outputs[2::3], strict=True):
             if not np.isfinite(squares).all():
@@ -104,9 +104,4 @@ def _measure(
             errors[name].total = errors[name].total + total.astype(np.float64)
             errors[name].squares = errors[name].squares + squares.astype(np.float64)
             errors[name].count += int(size) // len(total)
-        seen += sample_count(batch.feeds)
-        if seen >= samples:
-            break
-    if not seen:
-        raise DataError("the data has no batches")
     return {name: one.shift() for name, one in errors.items()}

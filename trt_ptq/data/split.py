@@ -78,7 +78,7 @@ def halve(source: BatchSource) -> tuple[BatchSource, BatchSource]:
 
 @dataclass(frozen=True)
 class FirstSamples:
-    """The first batches of `source` that hold `samples` samples."""
+    """The first batches of `source` that hold `samples` samples; a DataError if it has none."""
 
     source: BatchSource
     samples: int
@@ -88,12 +88,14 @@ class FirstSamples:
         return None
 
     def __iter__(self) -> Iterator[Batch]:
-        left = self.samples
+        seen = 0
         for batch in self.source:
-            if left <= 0:
-                break
-            left -= sample_count(batch.feeds)
             yield batch
+            seen += sample_count(batch.feeds)
+            if seen >= self.samples:
+                return
+        if not seen:
+            raise DataError("the data has no batches")
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ import numpy as np
 import onnx_ir as ir
 
 from trt_ptq.calibrators.batches import Array
+from trt_ptq.graph.additions import Additions
 from trt_ptq.graph.constants import constant_value, is_constant
 from trt_ptq.graph.dataflow import name_of
-from trt_ptq.graph.qdq import Inserter, QdqModel, remove_unused
+from trt_ptq.graph.qdq import QdqModel, remove_unused
 
-CORRECTED = ".corrected"  # ends the name of the sum of a MatMul and its correction
+CORRECTED = ".corrected"  # ends the name of a sum with a correction
 _BIAS = 2  # the input
 
 
@@ -43,7 +44,7 @@ class _Corrector:
     def __init__(self, graph: ir.Graph, opset: int) -> None:
         self._graph = graph
         self._opset = opset
-        self._inserter = Inserter(graph, opset)
+        self._additions = Additions(graph)
 
     def bias(self, node: ir.Node, shift: Array) -> bool:
         """Correct the bias of a Conv or ConvTranspose, or the C of a Gemm, which counts `beta` times."""
@@ -69,7 +70,7 @@ class _Corrector:
             add, index = uses[0].node, 1 - uses[0].idx
             summand = add.inputs[index]
             if add.graph is self._graph and summand is not None and is_constant(summand):
-                self._replace(add, index, self._constant(summand) + shift, f"{summand.name}.corrected")
+                self._replace(add, index, self._constant(summand) + shift, f"{summand.name}{CORRECTED}")
                 return True
         self._append_add(result, shift)
         return True
@@ -79,18 +80,18 @@ class _Corrector:
 
     def _replace(self, node: ir.Node, index: int, array: Array, name: str) -> None:
         old = node.inputs[index]
-        node.replace_input_with(index, self._inserter.initializer(name, ir.tensor(array)))
+        node.replace_input_with(index, self._additions.constant(name, ir.tensor(array)))
         if old is not None:
             remove_unused(self._graph, old)
 
     def _append_add(self, result: ir.Value, shift: Array) -> None:
         """Let all that reads `result` read its sum with `shift`; an output of the model keeps its name."""
         name = str(result.name)
-        total = ir.val(self._inserter.free(f"{name}{CORRECTED}"), dtype=result.dtype, shape=result.shape)
+        total = ir.val(self._additions.free(f"{name}{CORRECTED}"), dtype=result.dtype, shape=result.shape)
         result.replace_all_uses_with(total, replace_graph_outputs=True)
         if total.is_graph_output():
             result.name, total.name = total.name, name
-        bias = self._inserter.initializer(f"{name}.bias", ir.tensor(shift))
+        bias = self._additions.constant(f"{name}.bias", ir.tensor(shift))
         self._graph.append(ir.node("Add", [result, bias], outputs=[total], name=total.name))
 
 

@@ -21,11 +21,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from trt_ptq.calibrators.batches import Array
+from trt_ptq.graph.additions import Additions
 from trt_ptq.graph.dataflow import name_of
 from trt_ptq.graph.external import read_once
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.prepared import Place, Prepared
-from trt_ptq.graph.scaling import Constants, multiplied
+from trt_ptq.graph.scaling import divide, multiplied
 
 _HOMOGENEOUS = {"Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "Identity"}
 _SWEEPS = 100
@@ -123,9 +124,9 @@ def equalize(model: Model) -> Prepared:
         else:
             low, high = pair.first.divided.min(), pair.first.divided.max()
             applied.append(Place(pair.tensor, f"channels scaled by 1/{high:.3g} to 1/{low:.3g}"))
-    constants = Constants(result.graph)
+    additions = Additions(result.graph)
     for layer in {one.node: one for pair in pairs for one in (pair.first, pair.second)}.values():
-        _write(constants, layer)
+        _write(additions, layer)
     return Prepared(result, tuple(applied), tuple(skipped))
 
 
@@ -239,7 +240,7 @@ def _own_constant(node: ir.Node, index: int) -> ir.TensorProtocol:
     return tensor
 
 
-def _write(constants: Constants, layer: _Layer) -> None:
+def _write(additions: Additions, layer: _Layer) -> None:
     """Give the layer its scaled constants; weights are scaled when they are written."""
     weight = layer.node.inputs[1]
     assert weight is not None and weight.const_value is not None
@@ -253,4 +254,4 @@ def _write(constants: Constants, layer: _Layer) -> None:
         weight.const_value = multiplied(source, spread.astype(np.float32))
     if (layer.divided != 1).any():
         for node, index in _shifted(layer.node, layer.normalization):
-            constants.divide(node, index, layer.divided)
+            divide(additions, node, index, layer.divided)

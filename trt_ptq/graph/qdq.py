@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count
 from typing import Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ import onnx_ir as ir
 
 from trt_ptq.calibrators.errors import ModelError, TableError
 from trt_ptq.calibrators.table.table import CalibrationTable
+from trt_ptq.graph.additions import Additions
 from trt_ptq.graph.constants import constant_value
 from trt_ptq.graph.external import read_once
 from trt_ptq.graph.lazy import when_written
@@ -96,20 +96,13 @@ def insert_pairs(
 ) -> None:
     """Give those of the plan's `inputs` that are named their Q/DQ, in place; see `insert_qdq`."""
     nodes = {node.outputs[0].name: node for node in graph}
-    inserter = Inserter(graph, opset)
-    pairs: dict[tuple[str, int | None], ir.Value] = {}
+    inserter = Inserter(graph, opset, plan, table)
     replaced = []
     for one in inputs:
         node = nodes[one.node]
         value = node.inputs[one.index]
         assert value is not None
-        key = (one.tensor, one.axis)
-        if key not in pairs:
-            if one.axis is None:
-                pairs[key] = inserter.activation_pair(value, table.scale(plan.range_of(one.tensor)))
-            else:
-                pairs[key] = inserter.int8_weight(value, one.axis)
-        node.replace_input_with(one.index, pairs[key])
+        node.replace_input_with(one.index, inserter.in_int8(one, value))
         if one.axis is not None:
             replaced.append(value)
     for value in dict.fromkeys(replaced):
@@ -141,23 +134,34 @@ def _why_without(table: CalibrationTable, tensor: str) -> str | None:
 
 
 class Inserter:
-    """Adds values to a graph, under names that it does not have yet."""
+    """Adds what the inputs of a plan read in INT8 to a graph, once for each tensor."""
 
-    def __init__(self, graph: ir.Graph, opset: int) -> None:
+    def __init__(self, graph: ir.Graph, opset: int, plan: QuantizationPlan, table: CalibrationTable) -> None:
         self._graph = graph
         self._opset = opset
-        self._names = {value.name for value in [*graph.inputs, *graph.initializers.values()]}
-        for node in graph.all_nodes():
-            self._names |= {value.name for value in (*node.inputs, *node.outputs) if value is not None}
+        self._plan = plan
+        self._table = table
+        self._additions = Additions(graph)
+        self._made: dict[tuple[str, int | None], ir.Value] = {}
 
-    def activation_pair(self, value: ir.Value, scale: np.float32) -> ir.Value:
+    def in_int8(self, one: QuantizedInput, value: ir.Value) -> ir.Value:
+        """What is read at `one` instead of `value`."""
+        key = (one.tensor, one.axis)
+        if key not in self._made:
+            if one.axis is None:
+                self._made[key] = self._activation(value, self._table.scale(self._plan.range_of(one.tensor)))
+            else:
+                self._made[key] = self._weight(value, one.axis)
+        return self._made[key]
+
+    def _activation(self, value: ir.Value, scale: np.float32) -> ir.Value:
         """Q and DQ of an activation; returns the dequantized tensor."""
-        scales = self.initializer(f"{value.name}.qdq.scale", ir.tensor(np.array(scale, np.float32)))
-        zeros = self.initializer(f"{value.name}.qdq.zero_point", ir.tensor(np.array(0, np.int8)))
+        scales = self._additions.constant(f"{value.name}.qdq.scale", ir.tensor(np.array(scale, np.float32)))
+        zeros = self._additions.constant(f"{value.name}.qdq.zero_point", ir.tensor(np.array(0, np.int8)))
         quantized = self._node("QuantizeLinear", value, scales, zeros, f"{value.name}.quantized")
         return self._node("DequantizeLinear", quantized, scales, zeros, f"{value.name}.dequantized", like=value)
 
-    def int8_weight(self, value: ir.Value, axis: int) -> ir.Value:
+    def _weight(self, value: ir.Value, axis: int) -> ir.Value:
         """int8 initializer with a DQ behind it; returns the dequantized weight."""
         weight = value.const_value
         if weight is not None:
@@ -168,18 +172,13 @@ class Inserter:
         else:  # behind views, which are gone by the time it is written
             eager = quantize_weight(constant_value(value, self._opset), axis, str(value.name))
             per_channel, rounded = eager.scales, ir.tensor(eager.values)
-        values = self.initializer(f"{value.name}.int8", rounded)
-        scales = self.initializer(f"{value.name}.int8.scale", ir.tensor(per_channel))
-        zeros = self.initializer(f"{value.name}.int8.zero_point", ir.tensor(np.zeros(per_channel.shape, np.int8)))
+        values = self._additions.constant(f"{value.name}.int8", rounded)
+        scales = self._additions.constant(f"{value.name}.int8.scale", ir.tensor(per_channel))
+        zeros = self._additions.constant(
+            f"{value.name}.int8.zero_point", ir.tensor(np.zeros(per_channel.shape, np.int8))
+        )
         output = f"{value.name}.dequantized"
         return self._node("DequantizeLinear", values, scales, zeros, output, like=value, axis=axis)
-
-    def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-        """A constant called `name`, or nearly so."""
-        name = tensor.name = self.free(name)
-        value = ir.val(name, const_value=tensor)
-        self._graph.register_initializer(value)
-        return value
 
     def _node(
         self,
@@ -192,7 +191,7 @@ class Inserter:
         axis: int | None = None,
     ) -> ir.Value:
         """A Q or DQ node; its output has the shape of `data`, and int8 or the type of `like`."""
-        output = self.free(output)
+        output = self._additions.free(output)
         node = ir.node(
             op_type,
             [data, scales, zeros],
@@ -202,9 +201,3 @@ class Inserter:
         )
         self._graph.append(node)  # in any place: the graph is sorted at the end
         return node.outputs[0]
-
-    def free(self, wanted: str) -> str:
-        """A name that is not given yet: `wanted`, or nearly so."""
-        name = next(name for name in chain([wanted], (f"{wanted}.{i}" for i in count(1))) if name not in self._names)
-        self._names.add(name)
-        return name

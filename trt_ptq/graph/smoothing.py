@@ -19,11 +19,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from trt_ptq.calibrators.batches import Array
+from trt_ptq.graph.additions import Additions
 from trt_ptq.graph.channel_sources import ChannelConstant, channel_constants
 from trt_ptq.graph.dataflow import activations, name_of
 from trt_ptq.graph.placement import plan_quantization
 from trt_ptq.graph.prepared import Place
-from trt_ptq.graph.scaling import Constants, multiplied
+from trt_ptq.graph.scaling import divide, multiplied
 
 _FLOAT = ir.DataType.FLOAT
 
@@ -151,10 +152,10 @@ def scale_pairs(graph: ir.Graph, pairs: Iterable[tuple[Pair, npt.NDArray[np.floa
 
     Weights are scaled when they are written.
     """
-    constants = Constants(graph)
+    additions = Additions(graph)
     for pair, scales in pairs:
         for one in pair.sources:
-            constants.divide(one.node, one.index, scales, one.axis)
+            divide(additions, one.node, one.index, scales, one.axis)
         for weight, axis in {linear.weight: linear.axis for linear in pair.linears}.items():
             assert weight.const_value is not None
             rows = scales if axis == 1 else scales[:, None]
@@ -162,17 +163,17 @@ def scale_pairs(graph: ir.Graph, pairs: Iterable[tuple[Pair, npt.NDArray[np.floa
         nodes = {linear.node for linear in pair.linears}
         others = [use for use in pair.tensor.uses() if use.node not in nodes or use.idx != 0]
         if others:
-            restored = _restored(graph, constants, pair.tensor, scales)
+            restored = _restored(graph, additions, pair.tensor, scales)
             for use in others:
                 use.node.replace_input_with(use.idx, restored)
 
 
-def _restored(graph: ir.Graph, constants: Constants, tensor: ir.Value, scales: npt.NDArray[np.float32]) -> ir.Value:
+def _restored(graph: ir.Graph, additions: Additions, tensor: ir.Value, scales: npt.NDArray[np.float32]) -> ir.Value:
     """What `tensor` was before it was divided by `scales`, in a Mul behind it."""
     node = tensor.producer()
     assert node is not None
-    name = constants.free(f"{tensor.name}.restored")
+    name = additions.free(f"{tensor.name}.restored")
     output = ir.Value(name=name, type=ir.TensorType(_FLOAT), shape=tensor.shape)
-    inputs = [tensor, constants.add(f"{tensor.name}.smoothing", scales)]
+    inputs = [tensor, additions.constant(f"{tensor.name}.smoothing", ir.tensor(scales))]
     graph.insert_after(node, ir.Node("", "Mul", inputs, outputs=[output], name=name))
     return output

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from trt_ptq.calibrators.table.table import CalibrationTable
+from trt_ptq.graph.additions import Additions
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.placement import QuantizationPlan
 from trt_ptq.graph.qdq import Inserter
@@ -32,36 +34,27 @@ def with_differences(
     part = model.to_ir()
     graph = part.graph
     nodes = {node.outputs[0].name: node for node in graph if node.outputs[0].name in layers}
-    twins = _twins(graph, table, plan, nodes, Inserter(graph, model.opset))
+    twins = _twins(graph, plan, nodes, Inserter(graph, model.opset, plan, table))
+    additions = Additions(graph)
     graph.outputs.clear()
     for name in layers:
-        graph.outputs.extend(_difference(graph, nodes[name], twins[name]))
+        graph.outputs.extend(_difference(additions, nodes[name], twins[name]))
     passes.RemoveUnusedNodesPass()(part)
     graph.sort()
     return part
 
 
 def _twins(
-    graph: ir.Graph,
-    table: CalibrationTable,
-    plan: QuantizationPlan,
-    nodes: dict[str | None, ir.Node],
-    inserter: Inserter,
+    graph: ir.Graph, plan: QuantizationPlan, nodes: dict[str | None, ir.Node], inserter: Inserter
 ) -> dict[str, ir.Value]:
     """The output of each node's twin."""
     inputs = {name: list(node.inputs) for name, node in nodes.items()}
-    pairs: dict[tuple[str, int | None], ir.Value] = {}
     for one in plan.inputs:
         if one.node not in nodes:
             continue
         value = nodes[one.node].inputs[one.index]
         assert value is not None
-        key = (one.tensor, one.axis)
-        if key not in pairs and one.axis is None:
-            pairs[key] = inserter.activation_pair(value, table.scale(plan.range_of(one.tensor)))
-        elif key not in pairs and one.axis is not None:
-            pairs[key] = inserter.int8_weight(value, one.axis)
-        inputs[one.node][one.index] = pairs[key]
+        inputs[one.node][one.index] = inserter.in_int8(one, value)
     twins = {}
     for name, node in nodes.items():
         twin = ir.node(node.op_type, inputs[name], node.attributes)
@@ -71,21 +64,10 @@ def _twins(
     return twins
 
 
-def _difference(graph: ir.Graph, node: ir.Node, twin: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+def _difference(additions: Additions, node: ir.Node, twin: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
     """The sums of (output - twin) and its square for each channel, and the number of values."""
-    prefix = f"trt_ptq.difference.{node.outputs[0].name}"
-
-    def constant(name: str, numbers: list[int]) -> ir.Value:
-        value = ir.val(f"{prefix}.{name}", const_value=ir.tensor(np.array(numbers)))
-        graph.register_initializer(value)
-        return value
-
-    def append(op_type: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
-        made = ir.node(op_type, inputs, attributes)
-        made.outputs[0].name = f"{prefix}.{len(graph)}"
-        graph.append(made)
-        return made.outputs[0]
-
+    append = partial(additions.node, f"trt_ptq.difference.{node.outputs[0].name}")
+    constant = partial(additions.constant, f"trt_ptq.axes.{node.outputs[0].name}")
     difference = append("Sub", node.outputs[0], twin)
     weight = node.inputs[1]
     assert weight is not None and weight.shape is not None
@@ -93,9 +75,9 @@ def _difference(graph: ir.Graph, node: ir.Node, twin: ir.Value) -> tuple[ir.Valu
     if node.op_type in ("Conv", "ConvTranspose"):
         axes = [axis for axis in range(len(shape)) if axis != 1]
     else:  # of any rank, and the channels last
-        difference = append("Reshape", difference, constant("rows", [-1, shape[weight_axis(node)]]))
+        difference = append("Reshape", difference, constant(ir.tensor(np.array([-1, shape[weight_axis(node)]]))))
         axes = [0]
-    reduced = constant("axes", axes)
+    reduced = constant(ir.tensor(np.array(axes)))
     total = append("ReduceSum", difference, reduced, keepdims=0)
     squares = append("ReduceSum", append("Mul", difference, difference), reduced, keepdims=0)
     size = append("Size", node.outputs[0])
