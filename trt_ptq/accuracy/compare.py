@@ -10,14 +10,13 @@ from pathlib import Path
 
 from polygraphy.backend.onnxrt import OnnxrtRunner
 
-from trt_ptq.accuracy.fidelity import FidelityMeter, OutputFidelity
+from trt_ptq.accuracy.fidelity import COMPARABLE, FidelityMeter, OutputFidelity
 from trt_ptq.accuracy.runner import infer, onnx_runner
 from trt_ptq.calibrators.batches import BatchSource, Track, sample_count, untracked
 from trt_ptq.calibrators.errors import DataError, ModelError
 from trt_ptq.graph.model import model_size_bytes
 
 _MOST_TOGETHER_BYTES = 2**30
-_COMPARABLE = "biuf"  # NumPy's kinds of booleans, integers and floats
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def compare_models(
                             f"{list(array.shape)}: an output whose size depends on the data, as after a non-maximum "
                             "suppression, cannot be compared; end the model before it"
                         )
-                    if array.dtype.kind not in _COMPARABLE:
+                    if array.dtype.kind not in COMPARABLE:
                         raise ModelError(f"{reference}: output {name!r} holds no numbers, so it cannot be compared")
                     metered.setdefault(name, FidelityMeter()).update(array, got[name])
     if not samples:

@@ -10,6 +10,8 @@ import numpy as np
 
 from trt_ptq.calibrators.batches import Array
 
+COMPARABLE = "biuf"  # NumPy's kinds of booleans, integers and floats
+
 
 @dataclass(frozen=True)
 class OutputFidelity:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trt_ptq.accuracy.fidelity import COMPARABLE
 from trt_ptq.calibrators.batches import Array
 from trt_ptq.calibrators.errors import ModelError
 
 _LOWEST, _HIGHEST = -128, 127
 _SLAB_VALUES = 2**17  # few enough to stay in the processor's cache
-_COMPARABLE = "biuf"  # NumPy's kinds of booleans, integers and floats
 
 
 def fake_quantize(values: Array, scale: np.float32) -> Array:
@@ -68,7 +68,7 @@ class Noise:
                 "whose size depends on the data, as after a non-maximum suppression, cannot be compared; end the "
                 "model before it"
             )
-        if reference.dtype.kind not in _COMPARABLE:
+        if reference.dtype.kind not in COMPARABLE:
             raise ModelError(f"output {name!r} holds no numbers, so it cannot be compared")
         flat, other = reference.reshape(-1), candidate.reshape(-1)
         for start in range(0, max(flat.size, 1), _SLAB_VALUES):

@@ -14,7 +14,8 @@ from trt_ptq.calibrators.table.store import save_table
 from trt_ptq.calibrators.table.table import derive_table
 from trt_ptq.calibrators.table.tensorrt_cache import LAST_WITH_CALIBRATORS, TensorRTVersion
 from trt_ptq.cli import console, options
-from trt_ptq.report.rows import range_warnings, tensor_rows
+from trt_ptq.report.rows import tensor_rows
+from trt_ptq.report.warnings import range_warnings
 
 
 def table(

@@ -67,7 +67,7 @@ class EveryOther:
                 yield batch
 
 
-def halve(source: BatchSource) -> tuple[BatchSource, BatchSource]:
+def two_halves(source: BatchSource) -> tuple[BatchSource, BatchSource]:
     """Two disjoint halves: to choose by, and to judge on; both are `source` itself if it is a single batch."""
     batches = iter(source)
     next(batches, None)

@@ -1,0 +1,89 @@
+"""What people must be warned of, a sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trt_ptq.calibrators.statistics.statistics import Statistics
+from trt_ptq.calibrators.table.table import CalibrationTable
+from trt_ptq.collect.convergence import Stability
+from trt_ptq.graph.float16_range import KeptNode
+from trt_ptq.graph.model import TensorSpec
+from trt_ptq.graph.recipe import Recipe
+from trt_ptq.report.folder import PREPARED
+from trt_ptq.report.rows import measured, share_beyond
+
+MUCH_CLIPPED = 0.001
+NAMED = 5
+FAR = 1.25  # a value that far beyond its range is off by a quarter of the range
+
+FLATTERED = (
+    "what was repaired or left in float was chosen with the very data that the verdict is on: on new data the loss may "
+    "be higher"
+)
+UNSEARCHED = (
+    "nothing was repaired or searched, since half of the held-out batches pass the gate; all of them do not: lower "
+    "--max-drop, or give more --test-data"
+)
+
+
+def range_warnings(statistics: Statistics, table: CalibrationTable, method: str) -> list[str]:
+    """What is suspicious about the chosen ranges, a sentence each."""
+    warnings = []
+    clipped = {
+        name: share_beyond(statistics.tensors[name], table.amax[name] * FAR) for name in measured(statistics, table)
+    }
+    much = {name: share for name, share in clipped.items() if share > MUCH_CLIPPED}
+    if much:
+        worst = max(much, key=lambda name: much[name])
+        warnings.append(
+            f"method {method} clips {len(much)} tensors hard, most of all {worst!r}: {much[worst]:.1%} of its values "
+            f"lie more than {FAR - 1:.0%} beyond the range {table.amax[worst]:.4g}: try another method"
+        )
+    skipped = {name: tensor.nonfinite for name, tensor in statistics.tensors.items() if tensor.nonfinite}
+    if skipped:
+        name, count = next(iter(skipped.items()))
+        warnings.append(
+            f"{len(skipped)} tensors had NaN or infinite values, which were skipped, e.g. {count} in {name!r}"
+        )
+    if table.unscaled:
+        warnings.append(f"always zero, so without a range: {', '.join(table.unscaled)}")
+    return warnings
+
+
+def kept_warnings(kept: Sequence[KeptNode]) -> list[str]:
+    """Which nodes stay in FP32 because of float16's range: one sentence, or none."""
+    named = [f"{one.op_type} {one.node!r} ({one.reason})" for one in kept if one.cause == "range"]
+    if not named:
+        return []
+    more = f", and {len(named) - NAMED} more" if len(named) > NAMED else ""
+    return [f"{len(named)} nodes stay in FP32, beyond float16's range: {', '.join(named[:NAMED])}{more}"]
+
+
+def stability_warnings(stability: Stability | None, inputs: Sequence[TensorSpec], profiles_given: bool) -> list[str]:
+    """Ranges that `--until-stable` did not find stable; or shape profiles, unless given, of few samples."""
+    if stability is None:
+        return []
+    if not stability.stable:
+        return [str(stability)]
+    if profiles_given or not any(map(_open_axes, inputs)):
+        return []
+    return [
+        f"shape profiles are of the {stability.samples} samples that were read before the ranges were stable: give "
+        "--shape if others are larger"
+    ]
+
+
+def repair_warnings(recipe: Recipe, prepared: bool) -> list[str]:
+    """What whoever takes the ranges elsewhere must know; `prepared`: repairs have changed the float model."""
+    warnings = []
+    if prepared:
+        warnings.append(f"the ranges are of {PREPARED}, which repairs made: build implicit engines from that model")
+    if "bias" in recipe.repairs:
+        warnings.append("bias correction is in model.int8.onnx only: an implicit engine by calibration.cache lacks it")
+    return warnings
+
+
+def _open_axes(one: TensorSpec) -> bool:
+    """Whether more than the number of samples is open in the shape of an input."""
+    return one.shape is None or any(isinstance(axis, str) for axis in one.shape[1:])
