@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from trt_ptq.calibrators.errors import EngineError
+from trt_ptq.calibrators.interrupts import unclaimed_interrupts_wait
 from trt_ptq.engines.driver import gpu_name
 from trt_ptq.engines.library import Complaints, Library
 from trt_ptq.engines.manifest import EngineManifest, write_engine
@@ -32,12 +33,15 @@ class Build:
         self.library, self._spec = library, spec
         self._started = time.perf_counter()
         self._complaints = Complaints(library)
-        self._builder = trt.Builder(self._complaints.logger)
+        with unclaimed_interrupts_wait():
+            self._builder = trt.Builder(self._complaints.logger)
         if self._builder is None:
             raise EngineError(f"{library.title} {library.version} cannot start: {self._complaints.first()}")
         self.network = self._builder.create_network(_network_flags(library, strongly_typed))
         self._parser = trt.OnnxParser(self.network, self._complaints.logger)  # owns the weights until the build ends
-        if not self._parser.parse_from_file(str(spec.onnx)):
+        with unclaimed_interrupts_wait():
+            parsed = self._parser.parse_from_file(str(spec.onnx))
+        if not parsed:
             told = "; ".join(_describe(self._parser.get_error(index)) for index in range(self._parser.num_errors))
             raise EngineError(f"{spec.onnx}: {library.title} cannot parse it: {told}")
         self.config = self._builder.create_builder_config()
@@ -55,7 +59,8 @@ class Build:
             EngineError: the builder refuses; with its own first complaint.
         """
         try:
-            plan = self._builder.build_serialized_network(self.network, self.config)
+            with unclaimed_interrupts_wait():
+                plan = self._builder.build_serialized_network(self.network, self.config)
         except RuntimeError as error:
             plan = None
             self._complaints.errors.append(str(error))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx_ir as ir
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from trt_ptq.calibrators.errors import EngineError, UsageError
 from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.engines.build import build_engine
+from trt_ptq.engines.building import Build
 from trt_ptq.engines.manifest import read_manifest
 from trt_ptq.engines.spec import EngineSpec, ShapeProfile, parse_profiles
 from trt_ptq.graph.half import halve, to_float16
@@ -44,6 +47,35 @@ def test_every_precision_builds_and_leaves_a_manifest(cnn: Model, tmp_path: Path
     assert built.size_bytes == engine.stat().st_size > 0
     assert built.gpu is None
     assert built.profiles == {"x": "1x16x8x8:4x16x8x8:8x16x8x8"}
+
+
+@pytest.mark.parametrize("during", ["__init__", "plan"])
+def test_ctrl_c_while_the_builder_logs_is_not_lost(
+    cnn: Model, tmp_path: Path, during: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorrt_rtx as trt
+
+    step = getattr(Build, during)
+    sent: list[str] = []
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def log(self, _severity: object, _message: str) -> None:
+            if sent == ["armed"]:
+                sent.append("Ctrl-C")
+                signal.raise_signal(signal.SIGINT)
+
+    def armed(*arguments: object, **options: object) -> object:
+        sent.append("armed")
+        return step(*arguments, **options)
+
+    logger = Logger()
+    monkeypatch.setattr(Build, during, armed)
+    monkeypatch.setattr("trt_ptq.engines.building.Complaints", lambda _library: SimpleNamespace(logger=logger))
+    save_model(cnn.to_ir(), tmp_path / "m.onnx")
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(spec_of(cnn, tmp_path / "m.onnx"))
+    assert sent == ["armed", "Ctrl-C"]
+    assert not (tmp_path / "m.engine").exists()
 
 
 def test_open_dimensions_without_a_profile_are_named_with_an_example(cnn: Model) -> None:

@@ -19,6 +19,7 @@ from polygraphy.logger import G_LOGGER
 from trt_ptq.accuracy.rounding import round_float16
 from trt_ptq.calibrators.batches import Array, Feeds
 from trt_ptq.calibrators.errors import DataError, ModelError
+from trt_ptq.calibrators.interrupts import interrupts_wait
 from trt_ptq.graph.save import save_model
 
 Run = Callable[[Feeds], dict[str, Array]]
@@ -71,7 +72,7 @@ def infer(runner: OnnxrtRunner, feeds: Feeds, origin: str) -> dict[str, Array]:
         DataError: the model fails on the batch; names it.
     """
     try:
-        with _silence():
+        with _silence(), interrupts_wait():  # Polygraphy may import torch here, and would lose a Ctrl-C in that
             outputs = runner.infer({name: np.ascontiguousarray(array) for name, array in feeds.items()})
     except Exception as error:
         reason = str(error).strip().splitlines()[0]

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from trt_ptq.calibrators.batches import Batch
 from trt_ptq.calibrators.cores import usable_cores
 from trt_ptq.calibrators.errors import DataError
+from trt_ptq.calibrators.interrupts import interrupts_wait
 from trt_ptq.calibrators.provenance import DataFingerprint
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 from trt_ptq.collect.device import Device
-from trt_ptq.collect.interrupts import interrupts_wait
 from trt_ptq.collect.progress import Progress
 from trt_ptq.collect.tapped import TappedModel
 from trt_ptq.graph.model import Model

@@ -1,11 +1,11 @@
-"""Ctrl-C, which must not leave a batch half counted."""
+"""Ctrl-C, which must not leave a batch half counted, nor be lost in TensorRT."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 
 @contextmanager
@@ -22,3 +22,12 @@ def interrupts_wait() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if came:
         signal.raise_signal(signal.SIGINT)
+
+
+def unclaimed_interrupts_wait() -> AbstractContextManager[None]:
+    """`interrupts_wait`, but where somebody else handles Ctrl-C: a calibrator that keeps it, say.
+
+    For calls into TensorRT: a KeyboardInterrupt that is raised in one of its callbacks, the logger's, is lost, and the
+    process may crash as it ends.
+    """
+    return interrupts_wait() if signal.getsignal(signal.SIGINT) is signal.default_int_handler else nullcontext()

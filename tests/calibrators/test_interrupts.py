@@ -1,0 +1,67 @@
+"""Ctrl-C waits where it would do harm, and only there."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from trt_ptq.accuracy.runner import infer
+from trt_ptq.calibrators.interrupts import interrupts_wait, unclaimed_interrupts_wait
+
+
+@pytest.mark.parametrize("waiting", [interrupts_wait, unclaimed_interrupts_wait])
+def test_the_block_is_finished_first(waiting) -> None:  # type: ignore[no-untyped-def]
+    done = []
+
+    def work() -> None:
+        with waiting():
+            signal.raise_signal(signal.SIGINT)
+            done.append("the rest")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["the rest"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_who_handles_ctrl_c_already_is_told_at_once() -> None:
+    told: list[str] = []
+    before = signal.signal(signal.SIGINT, lambda *_: told.append("Ctrl-C"))
+    try:
+        with unclaimed_interrupts_wait():
+            signal.raise_signal(signal.SIGINT)
+            assert told == ["Ctrl-C"]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_in_other_threads_nothing_is_done() -> None:
+    found = []
+
+    def run() -> None:
+        with interrupts_wait():
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [signal.default_int_handler]
+
+
+def test_an_inference_of_polygraphy_is_finished_first() -> None:
+    class Runner:
+        name = "model.onnx"
+        finished = False
+
+        def infer(self, feeds: dict[str, object]) -> dict[str, object]:
+            signal.raise_signal(signal.SIGINT)
+            self.finished = True
+            return feeds
+
+    runner = Runner()
+    with pytest.raises(KeyboardInterrupt):
+        infer(runner, {"x": np.zeros(1, np.float32)}, "batch 0")
+    assert runner.finished
