@@ -12,6 +12,7 @@ from trt_ptq.accuracy.engines import MeasuredEngine, measure_engines
 from trt_ptq.accuracy.evaluate import Evaluate, refuse_infinite
 from trt_ptq.accuracy.improve import Tell, improve, untold
 from trt_ptq.accuracy.judge import Judge
+from trt_ptq.accuracy.methods import BATCHES, rank_methods
 from trt_ptq.accuracy.precisions import judge_precisions
 from trt_ptq.accuracy.verdict import EXCELLENT_BELOW, judge
 from trt_ptq.calibrators.batches import BatchSource, Track, untracked
@@ -30,7 +31,7 @@ from trt_ptq.collect.passes import Passes, plan_passes
 from trt_ptq.data.audit import AuditedSource, HeldOutSource
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.shapes import ShapeWatch, profiles_from_shapes
-from trt_ptq.data.split import FirstSamples, split_source, two_halves
+from trt_ptq.data.split import FewBatches, FirstSamples, split_source, two_halves
 from trt_ptq.engines.build import build_engine, check_backend
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
@@ -62,9 +63,10 @@ class QuantizeJob:
 
     `test` is compared on; without it, one batch in five of `source` is held out for that. `data_name` is what the
     report calls the data. `evaluate(run)` returns metrics, `eval_name` names it in messages; without it, fidelity is
-    judged. `method` None takes for each tensor the one of least output error. `attention` puts attention's MatMuls into
-    INT8 too. `profiles` are taken from the data when empty. With `until_stable`, calibration ends when no range has
-    moved by more (0.01: 1 %) since half as many samples. `high_precision` is that of what is not INT8.
+    judged. `method` None takes for each tensor the one of least output error; with `alternatives`, it is that of all
+    these which keeps the outputs closest. `attention` puts attention's MatMuls into INT8 too. `profiles` are taken from
+    the data when empty. With `until_stable`, calibration ends when no range has moved by more (0.01: 1 %) since half as
+    many samples. `high_precision` is that of what is not INT8.
 
     `repairs` are made in any case, and nodes in `keep_float` stay in float. Where the loss is above `max_drop`, the
     other repairs are tried with `repair`, and layers to leave in float are searched for with `search`.
@@ -76,6 +78,7 @@ class QuantizeJob:
     method: RangeMethod | None
     out: Path
     test: BatchSource | None = None
+    alternatives: tuple[RangeMethod, ...] = ()
     tensors: tuple[str, ...] = ("fused",)
     attention: bool = False
     nonfinite: Nonfinite = "refuse"
@@ -142,8 +145,7 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     save_statistics(statistics, job.out / "stats.safetensors")
     profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
     remove_last_run(job.out)
-    plain = job.recipe
-    save_recipe(plain, job.out / "recipe.yaml")
+    save_recipe(job.recipe, job.out / "recipe.yaml")
     stability = None if job.until_stable is None else convergence.stability()
     warnings = audited.findings() + stability_warnings(stability, job.model.inputs, bool(job.profiles))
 
@@ -155,9 +157,19 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         folder=scratch,
         track=job.track,
     )
+    plain, ranked = _method_chosen(job, workshop, calibration)
     searching, judging = (held_out, held_out) if job.evaluate else two_halves(held_out)
     referee = Judge(job.model.path, searching, job.evaluate, job.eval_name)
-    improved = improve(plain, workshop, referee, job.max_drop, repair=job.repair, search=job.search, tell=job.tell)
+    improved = improve(
+        plain,
+        workshop,
+        referee,
+        job.max_drop,
+        ranked=ranked,
+        repair=job.repair,
+        search=job.search,
+        tell=job.tell,
+    )
     recipe, table, ground = improved.recipe, workshop.table(improved.recipe), workshop.ground(improved.recipe)
     save_recipe(recipe, job.out / "recipe.yaml")
     if ground.model is not job.model:
@@ -214,6 +226,18 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     write_report(report, job.out / "report.json")
     write_atomic(job.out / "report.html", render_html(report))
     return QuantizeResult(report, engine_error)
+
+
+def _method_chosen(
+    job: QuantizeJob, workshop: Workshop, calibration: BatchSource
+) -> tuple[Recipe, dict[str, float] | None]:
+    """The recipe with the closest method, and how close each is; None where there is nothing to choose."""
+    if job.method is None or not job.alternatives:
+        return job.recipe, None
+    closeness = Judge(job.model.path, FewBatches(calibration, BATCHES))
+    unrepaired = job.recipe.model_copy(update={"repairs": ()})
+    ranked = rank_methods(unrepaired, (job.method, *job.alternatives), workshop, closeness, job.track)
+    return job.recipe.model_copy(update={"method": next(iter(ranked))}), ranked
 
 
 def _plan(job: QuantizeJob, model: Model, source: BatchSource) -> tuple[Taps, Passes]:

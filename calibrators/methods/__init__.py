@@ -11,7 +11,7 @@ from trt_ptq.calibrators.methods.mse import Mse
 from trt_ptq.calibrators.methods.percentile import Percentile
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 
-__all__ = ["METHODS", "Entropy", "MinMax", "Mse", "Percentile", "RangeMethod", "range_method"]
+__all__ = ["COMPARED", "METHODS", "Entropy", "MinMax", "Mse", "Percentile", "RangeMethod", "range_method"]
 
 
 class RangeMethod(Protocol):
@@ -31,6 +31,16 @@ METHODS: dict[str, RangeMethod] = {
     "mse": Mse(),
     "percentile": Percentile(),
 }
+
+# What `quantize` chooses from by what they do to the outputs; the first is the usual one.
+COMPARED: tuple[RangeMethod, ...] = (
+    METHODS["percentile"],
+    METHODS["minmax"],
+    Percentile(99.999),
+    Percentile(99.9),
+    METHODS["mse"],
+    METHODS["entropy"],
+)
 
 
 def range_method(name: str, percentile: float | None = None) -> RangeMethod:

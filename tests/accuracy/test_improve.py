@@ -11,10 +11,13 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.networks import images, sabotaged_cnn, weight, write
+from trt_ptq.accuracy.compare import compare_models
+from trt_ptq.accuracy.improve import RUNNERS_UP
 from trt_ptq.calibrators.errors import UsageError
-from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.calibrators.methods import COMPARED, METHODS
 from trt_ptq.calibrators.table.store import load_table
 from trt_ptq.data.sources import ArrayFile
+from trt_ptq.data.split import split_source
 from trt_ptq.graph.model import Model, load_model
 from trt_ptq.graph.recipe import load_recipe
 from trt_ptq.pipeline import QuantizeJob, quantize
@@ -141,6 +144,37 @@ def test_method_auto_is_compared_with_percentile(cnn: Model, tmp_path: Path) -> 
     assert (report.method, load_recipe(tmp_path / "out" / "recipe.yaml").method) == ("auto", "auto")
     table = load_table(tmp_path / "out" / "calibration.json")
     assert set(table.methods) == set(table.amax)
+
+
+def test_of_several_methods_the_one_that_keeps_the_outputs_closest_is_taken(cnn: Model, tmp_path: Path) -> None:
+    calibration, _ = split_source(source(), None)
+    losses = {}
+    for method in COMPARED:
+        quantize(QuantizeJob(cnn, source(), "images", method, tmp_path / method.name, repair=False, search=False))
+        compared = compare_models(cnn.path, [tmp_path / method.name / "model.int8.onnx"], calibration)[0]
+        losses[method.name] = 1 - compared.outputs["y"].cosine
+    report = quantize(QuantizeJob(cnn, source(), "i", COMPARED[0], tmp_path / "o", alternatives=COMPARED[1:])).report
+    assert report.method == min(losses, key=lambda name: losses[name]) != COMPARED[0].name
+    assert load_recipe(tmp_path / "o" / "recipe.yaml").method == report.method
+    assert all(f"{name} {loss:.4f}" in report.stages[2].note for name, loss in losses.items())
+
+
+def test_above_the_gate_a_metric_is_asked_about_the_next_two_methods(sabotaged: Model, tmp_path: Path) -> None:
+    wanted = ort.InferenceSession(sabotaged.path).run(None, {"x": images(16, seed=5)})[0]
+
+    def largest(infer) -> dict[str, float]:  # type: ignore[no-untyped-def]
+        """What clipping alone makes worse: so the range that clips least is the best."""
+        got = infer({"x": images(16, seed=5)})["y"]
+        return {"largest": 1 - float(np.abs(np.abs(got).max() / np.abs(wanted).max() - 1))}
+
+    report = run(
+        sabotaged, tmp_path, evaluate=largest, alternatives=COMPARED, repair=False, search=False, max_drop=1e-9
+    )
+    tried = [one for one in report.stages if one.name.startswith("method ")]
+    assert len(tried) == RUNNERS_UP
+    kept = [report.stages[2], *(one for one in tried if one.fate == "kept")]
+    assert kept[-1].losses["largest"] == min(one.losses["largest"] for one in kept)
+    assert report.method == kept[-1].name.removeprefix("method ") or len(kept) == 1
 
 
 def test_a_repair_that_brings_nothing_is_dropped(sabotaged: Model, tmp_path: Path) -> None:

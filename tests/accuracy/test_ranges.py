@@ -14,8 +14,9 @@ from onnx import helper
 from tests.collect.test_collector import Given
 from tests.networks import CHANNELS, image_input, images, transformer_block, weight, write
 from tests.networks import sequences as texts
-from trt_ptq.accuracy.ranges import TRIED, choose_ranges
+from trt_ptq.accuracy.ranges import choose_ranges
 from trt_ptq.calibrators.errors import TableError
+from trt_ptq.calibrators.methods import COMPARED
 from trt_ptq.calibrators.table.store import load_table, save_table
 from trt_ptq.calibrators.table.table import CalibrationTable, derive_table
 from trt_ptq.collect.collector import collect
@@ -48,7 +49,7 @@ def check_against_whole_models(model: Model, source: Given, folder: Path) -> Cal
     statistics = collect(model, source, choose_taps(model))
     chosen = choose_ranges(model, statistics, source)
     for tensor in statistics.tensors:
-        ratios = [plain_ratio(model, derive_table(statistics, one), tensor, source, folder) for one in TRIED]
+        ratios = [plain_ratio(model, derive_table(statistics, one), tensor, source, folder) for one in COMPARED]
         got = plain_ratio(model, chosen, tensor, source, folder)
         assert got == pytest.approx(min(ratios), rel=1e-2), (tensor, chosen.methods[tensor])
     return chosen
@@ -87,7 +88,7 @@ def test_values_that_do_not_matter_are_clipped(outliers: Model) -> None:
     statistics = collect(outliers, spiked(), choose_taps(outliers))
     chosen = choose_ranges(outliers, statistics, spiked())
     assert chosen.methods == {"x": "percentile 99.9"}
-    assert chosen.amax["x"] == derive_table(statistics, TRIED[3]).amax["x"] < 2
+    assert chosen.amax["x"] == derive_table(statistics, COMPARED[3]).amax["x"] < 2
 
 
 def test_what_shares_a_range_has_one_method(tmp_path: Path) -> None:

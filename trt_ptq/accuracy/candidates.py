@@ -26,6 +26,7 @@ from trt_ptq.graph.bias import CORRECTED, correct_bias
 from trt_ptq.graph.equalization import equalize
 from trt_ptq.graph.float16_range import KeptNode
 from trt_ptq.graph.half import HighPrecision, halve
+from trt_ptq.graph.macs import count_macs
 from trt_ptq.graph.model import Model, load_model
 from trt_ptq.graph.prepared import Prepared
 from trt_ptq.graph.qdq import PARTS, Part, QdqModel, insert_qdq
@@ -121,6 +122,14 @@ class Workshop:
         few = FewBatches(self._calibration, FEW)
         model = self.ground(recipe).model
         return rank_layers(model, self.table(recipe), few, recipe.attention, recipe.keep_float, self._track)
+
+    def macs(self, recipe: Recipe) -> dict[str, int]:
+        """Multiply-accumulates of each layer, for the first batch; none where they cannot be counted."""
+        feeds = next(iter(self._calibration)).feeds
+        try:
+            return count_macs(self.ground(recipe).model, {name: array.shape for name, array in feeds.items()})
+        except ModelError:
+            return {}
 
     def fit(self, recipe: Recipe, step: Step) -> Fit:
         """Where the latest step to `recipe` fits."""

@@ -1,12 +1,13 @@
 """From a plain INT8 model that loses too much to one that does not: stages, repairs, layers left in float.
 
-Stages tell where the loss comes from: weights only, activations only, both. Repairs are tried one by one, each on top
-of those kept before. What is still lost then is bought back by the most sensitive layers; see search.py.
+Stages tell where the loss comes from: weights only, activations only, both. Other range methods, then repairs, are
+tried one by one, each on top of what was kept before. What is still lost then is bought back by the most sensitive
+layers; see search.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,8 @@ from trt_ptq.graph.recipe import AUTO, Recipe, Repair, Step
 Fate = Literal["for analysis", "kept", "dropped: no gain", "dropped: failed"]
 Tell = Callable[[str], None]
 
+LEAST_GAIN = 0.1  # of the loss: less than that is as likely luck
+RUNNERS_UP = 2  # range methods that the metric is asked about, too
 TRIED: tuple[Repair, ...] = ("equalize", "smooth", "bias")  # in this order; "auto" costs too much to be tried unasked
 TITLES: dict[Step, str] = {
     "equalize": "cross-layer equalisation",
@@ -63,6 +66,7 @@ def improve(
     judge: Judge,
     max_drop: float,
     *,
+    ranked: Mapping[str, float] | None = None,
     repair: bool = True,
     search: bool = True,
     tell: Tell = untold,
@@ -70,8 +74,9 @@ def improve(
     """Judge what `recipe` makes, stage by stage, and where it loses more than `max_drop` look for a better one.
 
     The repairs that `recipe` asks for are kept whatever they bring, and so is its method "auto", which is compared with
-    percentile. With `repair` the others are tried as long as the loss is above `max_drop`, and kept where they lower
-    it; with `search` layers are left in float then.
+    percentile. As long as the loss is above `max_drop`, more is tried, and kept where it lowers the loss by
+    `LEAST_GAIN` of it: where there is a metric, the runners-up of `ranked` (see `rank_methods`), of which the method
+    of `recipe` is the first; with `repair` the other repairs; with `search` layers are left in float then.
 
     Raises:
         DataError, ModelError: see `Judge.judge`.
@@ -81,7 +86,10 @@ def improve(
     if recipe.method == AUTO:
         plain = plain.model_copy(update={"method": METHODS["percentile"].name})
         asked.append("auto")
-    ladder = _Ladder(plain, workshop, judge, tell)
+    ladder = _Ladder(plain, workshop, judge, tell, _told(ranked or {}))
+    for method in list(ranked or ())[1 : RUNNERS_UP + 1] if judge.evaluate else ():
+        if ladder.best.loss > max_drop:
+            ladder.method(method)
     for step in asked:
         ladder.step(step, forced=True)
     for one in TRIED if repair else ():
@@ -93,10 +101,17 @@ def improve(
     return Improved(ladder.recipe, ladder.best.metrics, tuple(ladder.stages), tuple(warnings))
 
 
+def _told(ranked: Mapping[str, float]) -> str:
+    """The ranking, for the report."""
+    if not ranked:
+        return ""
+    return f"fidelity lost, by method: {', '.join(f'{name} {loss:.4f}' for name, loss in ranked.items())}"
+
+
 class _Ladder:
     """Judges one candidate after the other; `recipe` is the one kept so far, `best` what became of it."""
 
-    def __init__(self, plain: Recipe, workshop: Workshop, judge: Judge, tell: Tell) -> None:
+    def __init__(self, plain: Recipe, workshop: Workshop, judge: Judge, tell: Tell, note: str) -> None:
         self.recipe = plain
         self.stages: list[Stage] = []
         self._workshop = workshop
@@ -106,7 +121,12 @@ class _Ladder:
             model = workshop.make(plain, (part,)).qdq.model
             self._add(f"{part} only", judge.judge(model), "for analysis")
         self.best = self._judged(plain)
-        self._add("weights and activations", self.best)
+        self._add("weights and activations", self.best, note=note)
+
+    def method(self, name: str) -> None:
+        """Go on with the ranges of this method if they lower the loss."""
+        recipe = self.recipe.model_copy(update={"method": name})
+        self._keep_if(f"method {name}", recipe, self._judged(recipe))
 
     def step(self, repair: Step, *, forced: bool) -> None:
         """Go on with `repair` if it lowers the loss, or is forced; nothing, where there is nothing that it fits."""
@@ -123,10 +143,7 @@ class _Ladder:
             self.stages.append(Stage(TITLES[repair], {}, {}, "dropped: failed", str(error)))
             return
         note = fit.note if fit.places else "fits nowhere in the model"
-        kept = forced or judgement.loss < self.best.loss
-        self._add(TITLES[repair], judgement, "kept" if kept else "dropped: no gain", note)
-        if kept:
-            self.recipe, self.best = recipe, judgement
+        self._keep_if(TITLES[repair], recipe, judgement, forced, note)
 
     def search(self, max_drop: float) -> str | None:
         """Leave in float the layers that cost most; why that failed, if it did."""
@@ -149,7 +166,7 @@ class _Ladder:
             )
             return judged[names].loss
 
-        found = search_layers(ranked, loss, max_drop)
+        found = search_layers(ranked, loss, max_drop, self._workshop.macs(self.recipe))
         if found.kept is None:
             return (
                 f"INT8 loses {self.best.loss:.2%}, and no set of layers to leave in float was found that loses "
@@ -163,6 +180,12 @@ class _Ladder:
             note=f"{', '.join(found.kept)}; found in {found.evaluations} evaluations",
         )
         return None
+
+    def _keep_if(self, name: str, recipe: Recipe, judgement: Judgement, forced: bool = False, note: str = "") -> None:
+        kept = forced or judgement.loss < (1 - LEAST_GAIN) * self.best.loss
+        self._add(name, judgement, "kept" if kept else "dropped: no gain", note)
+        if kept:
+            self.recipe, self.best = recipe, judgement
 
     def _judged(self, recipe: Recipe) -> Judgement:
         return self._judge.judge(self._workshop.make(recipe).qdq.model)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from trt_ptq.accuracy.noise import Noise, cost
 from trt_ptq.accuracy.replay import Replay, replaying
 from trt_ptq.calibrators.batches import BatchSource, Track, untracked
-from trt_ptq.calibrators.methods import METHODS, Percentile, RangeMethod
+from trt_ptq.calibrators.methods import COMPARED
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.table import CalibrationTable, TableProvenance, derive_table
 from trt_ptq.graph.model import Model
@@ -21,15 +21,6 @@ from trt_ptq.graph.qdq import plan_qdq
 from trt_ptq.graph.recipe import AUTO
 from trt_ptq.graph.suffix import Change, Use
 
-# The first is that of tensors where none is better, or which nothing reads in INT8.
-TRIED: tuple[RangeMethod, ...] = (
-    Percentile(99.99),
-    METHODS["minmax"],
-    Percentile(99.999),
-    Percentile(99.9),
-    METHODS["mse"],
-    METHODS["entropy"],
-)
 _SCALE, _ZERO = "trt_ptq.scale", "trt_ptq.zero"
 
 
@@ -68,19 +59,20 @@ def choose_ranges(
     keep_float: tuple[str, ...] = (),
     track: Track = untracked,
 ) -> CalibrationTable:
-    """A table whose ranges each come from that method of `TRIED` with the least error at the model's outputs.
+    """A table whose ranges each come from that method of `COMPARED` with the least error at the model's outputs.
 
     One tensor at a time is quantized where the plan reads it in INT8, all else is float; the error is that of
     `LayerSensitivity.alone`, over all of `source`. What takes the range of another tensor is quantized with it. Equal
-    ranges are tried once. `CalibrationTable.methods` says which method each range is of.
+    ranges are tried once; of equally good ones, and for tensors that nothing reads in INT8, the first method is taken.
+    `CalibrationTable.methods` says which method each range is of.
 
     Raises:
         TableError, ModelError, UsageError: see `insert_qdq`; or outputs that cannot be compared.
         DataError: no batches, or one that the model fails on.
         OutputError: no room for activations in the temporary folder.
     """
-    tables = {method.name: derive_table(statistics, method) for method in TRIED}
-    usual = TRIED[0].name
+    tables = {method.name: derive_table(statistics, method) for method in COMPARED}
+    usual = COMPARED[0].name
     methods = dict.fromkeys(tables[usual].amax, usual)
     plan = plan_qdq(model, model.to_ir().graph, tables[usual], keep_float, attention)
     groups = _shared_ranges(plan, statistics)

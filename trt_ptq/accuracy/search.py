@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 MOST_EVALUATIONS = 15
@@ -21,13 +21,17 @@ class Found:
 
 
 def search_layers(
-    ranked: Sequence[str], loss: Loss, max_drop: float, most_evaluations: int = MOST_EVALUATIONS
+    ranked: Sequence[str],
+    loss: Loss,
+    max_drop: float,
+    macs: Mapping[str, int],
+    most_evaluations: int = MOST_EVALUATIONS,
 ) -> Found:
     """Find few of the `ranked` layers (most sensitive first) that, kept in float, give a loss up to `max_drop`.
 
     Sets of the first 1, 2, 4, ... layers are tried until one will do; bisection then shortens it, and layers that
-    are not needed are given back one by one, least sensitive first. All layers in float are no INT8 model: never
-    tried. `loss(kept)` judges a model; it is called at most `most_evaluations` times.
+    are not needed are given back one by one, those of most `macs` first, which gain most from INT8. All layers in
+    float are no INT8 model: never tried. `loss(kept)` judges a model; it is called at most `most_evaluations` times.
     """
     judged: dict[int, float] = {}
 
@@ -53,7 +57,8 @@ def search_layers(
         else:
             failing = middle
     kept, best, evaluations = list(ranked[:enough]), judged[enough], len(judged)
-    for name in reversed(ranked[: enough - 1]):  # the last one is known to be needed
+    spare = reversed(ranked[: enough - 1])  # the last one is known to be needed
+    for name in sorted(spare, key=lambda name: macs.get(name, 0), reverse=True):
         if evaluations == most_evaluations:
             break
         without = [one for one in kept if one != name]

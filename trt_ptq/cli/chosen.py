@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from trt_ptq.calibrators.errors import UsageError
-from trt_ptq.calibrators.methods import RangeMethod, range_method
+from trt_ptq.calibrators.methods import COMPARED, RangeMethod, range_method
 from trt_ptq.calibrators.provenance import ModelIdentity
 from trt_ptq.cli.parse import parse_high_precision
 from trt_ptq.graph.half import HighPrecision
@@ -27,6 +27,7 @@ class Chosen:
     repair: bool
     attention: bool
     high_precision: HighPrecision
+    alternatives: tuple[RangeMethod, ...] = ()
     keep_float: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
 
@@ -54,8 +55,10 @@ class Chosen:
         repairs, others = _parse_repairs(repair or [AUTO])
         if method == AUTO and percentile is not None:
             raise UsageError("--percentile belongs to --method percentile, not to auto")
+        unsaid = method is None and percentile is None
         return cls(
             method=None if method == AUTO else range_method(method or "percentile", percentile),
+            alternatives=COMPARED[1:] if unsaid else (),
             repairs=repairs,
             repair=others,
             attention=attention,

@@ -34,7 +34,7 @@ def quantize(
         Optional[str],
         typer.Option(
             help="Range method: entropy, minmax, mse, percentile, or auto: for each tensor the one with the least "
-            "output error. percentile unless given.",
+            "output error. Unless given, that which keeps the outputs closest to FP32, on calibration data.",
             show_default=False,
         ),
     ] = None,
@@ -94,9 +94,10 @@ def quantize(
     with their manifests, recipe.yaml, report.json, report.html, and model.prepared.onnx if a repair changed the float
     model. Exit status 3 when the loss is over --max-drop.
 
-    The loss is told in stages: weights only in INT8, activations only, both. Where it is above --max-drop, repairs are
-    tried, then the most sensitive layers are left in float: judged by --eval on its own data (so the verdict may
-    flatter), else by one half of the held-out batches, with the verdict on the other.
+    The loss is told in stages: weights only in INT8, activations only, both. Where it is above --max-drop, two more
+    range methods are tried (with --eval), then repairs, then the most sensitive layers are left in float: judged by
+    --eval on its own data (so the verdict may flatter), else by one half of the held-out batches, with the verdict on
+    the other.
 
     Example: trt-ptq quantize model.onnx --data calibration/ --eval metric.py:accuracy --out int8/
     """
@@ -119,6 +120,7 @@ def quantize(
         test=test,
         data_name=data,
         method=chosen.method,
+        alternatives=chosen.alternatives,
         out=out,
         tensors=tuple(tensors),
         attention=chosen.attention,
