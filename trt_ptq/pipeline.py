@@ -12,7 +12,6 @@ from trt_ptq.accuracy.engines import MeasuredEngine, measure_engines
 from trt_ptq.accuracy.evaluate import Evaluate, refuse_infinite
 from trt_ptq.accuracy.improve import Tell, improve, untold
 from trt_ptq.accuracy.judge import Judge
-from trt_ptq.accuracy.methods import BATCHES, rank_methods
 from trt_ptq.accuracy.precisions import judge_precisions
 from trt_ptq.accuracy.verdict import EXCELLENT_BELOW, judge
 from trt_ptq.calibrators.batches import BatchSource, Track, untracked
@@ -31,7 +30,7 @@ from trt_ptq.collect.passes import Passes, plan_passes
 from trt_ptq.data.audit import AuditedSource, HeldOutSource
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.shapes import ShapeWatch, profiles_from_shapes
-from trt_ptq.data.split import FewBatches, FirstSamples, split_source, two_halves
+from trt_ptq.data.split import FirstSamples, split_source, two_halves
 from trt_ptq.engines.build import build_engine, check_backend
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
@@ -157,15 +156,14 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         folder=scratch,
         track=job.track,
     )
-    plain, ranked = _method_chosen(job, workshop, calibration)
     searching, judging = (held_out, held_out) if job.evaluate else two_halves(held_out)
     referee = Judge(job.model.path, searching, job.evaluate, job.eval_name)
     improved = improve(
-        plain,
+        job.recipe,
         workshop,
         referee,
         job.max_drop,
-        ranked=ranked,
+        methods=(job.method, *job.alternatives) if job.method and job.alternatives else (),
         repair=job.repair,
         search=job.search,
         tell=job.tell,
@@ -187,16 +185,15 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     warnings += [f"{one.op_type} {one.node!r} is left alone: {one.reason}" for one in made.qdq.plan.left_alone]
     save_model(made.qdq.model, files["int8"])
     files["fp16"] = job.out / "model.fp16.onnx"
-    save_model(to_float16(job.model, workshop.amax(plain.model_copy(update={"repairs": ()}))), files["fp16"])
+    save_model(to_float16(job.model, workshop.amax(job.recipe.model_copy(update={"repairs": ()}))), files["fp16"])
 
-    chosen = improved.recipe != plain
-    verdict_on = HeldOutSource(judging if chosen else held_out, audited)
+    verdict_on = HeldOutSource(judging if improved.searched else held_out, audited)
     judged = judge_precisions(files, verdict_on, referee, improved.metrics, job.track)
     warnings += [*improved.warnings, *verdict_on.findings(), *judged.warnings]
-    if chosen and searching is judging:
+    if improved.searched and searching is judging:
         warnings.append(FLATTERED)
     verdict = judge(judged.losses, job.max_drop)
-    if not verdict.passed and not chosen and not improved.warnings and job.search:
+    if not verdict.passed and not improved.searched and not improved.warnings and job.search:
         warnings.append(UNSEARCHED)
     engines, engine_error = _build(job, judged.runnable, profiles, warnings)
     measured = _measure_engines(job, engines, held_out, warnings)
@@ -226,18 +223,6 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     write_report(report, job.out / "report.json")
     write_atomic(job.out / "report.html", render_html(report))
     return QuantizeResult(report, engine_error)
-
-
-def _method_chosen(
-    job: QuantizeJob, workshop: Workshop, calibration: BatchSource
-) -> tuple[Recipe, dict[str, float] | None]:
-    """The recipe with the closest method, and how close each is; None where there is nothing to choose."""
-    if job.method is None or not job.alternatives:
-        return job.recipe, None
-    closeness = Judge(job.model.path, FewBatches(calibration, BATCHES))
-    unrepaired = job.recipe.model_copy(update={"repairs": ()})
-    ranked = rank_methods(unrepaired, (job.method, *job.alternatives), workshop, closeness, job.track)
-    return job.recipe.model_copy(update={"method": next(iter(ranked))}), ranked
 
 
 def _plan(job: QuantizeJob, model: Model, source: BatchSource) -> tuple[Taps, Passes]:

@@ -10,13 +10,15 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
+from trt_ptq.accuracy.methods import rank_methods
 from trt_ptq.accuracy.ranges import choose_ranges
 from trt_ptq.accuracy.sensitivity import rank_layers
 from trt_ptq.accuracy.smoothquant import smooth
 from trt_ptq.calibrators.batches import Array, BatchSource, Track, untracked
 from trt_ptq.calibrators.errors import ModelError
-from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.table import CalibrationTable, derive_table
 from trt_ptq.collect.magnitudes import known_amax
@@ -93,6 +95,7 @@ class Workshop:
         self._table_of = cache(self._choose)
         self._amax_of = cache(self._measure_amax)
         self._shifts_of = cache(self._measure_shifts)
+        self._ranking_of = cache(self._rank)
 
     def ground(self, recipe: Recipe) -> Ground:
         """What `recipe` starts from."""
@@ -116,6 +119,10 @@ class Workshop:
         except ModelError as error:  # which leaves the model used up
             return Candidate(self._insert(recipe, parts), "fp32", warning=f"what is not INT8 stays in FP32: {error}")
         return Candidate(QdqModel(half.model, qdq.plan), "fp16", half.kept)
+
+    def ranking(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
+        """How far from the outputs of the float model each of `methods` leads, the closest first."""
+        return self._ranking_of(_foundation(recipe), methods)
 
     def ranked(self, recipe: Recipe) -> list[str]:
         """The layers that `recipe` puts in INT8, the one that costs most first."""
@@ -168,7 +175,7 @@ class Workshop:
         if basis.repairs[-1] == "equalize":
             prepared = equalize(before.model)
         else:
-            prepared = smooth(before.model, self._calibration, basis.range_method() or METHODS["percentile"])
+            prepared = smooth(before.model, self._calibration, METHODS["percentile"])
         if not prepared.applied:
             return Ground(before.model, before.statistics, prepared)
         path = self._folder / f"{next(self._number)}.onnx"
@@ -183,6 +190,12 @@ class Workshop:
         few = FewBatches(self._calibration, FEW)
         return choose_ranges(ground.model, ground.statistics, few, basis.attention, track=self._track)
 
+    def _rank(self, foundation: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
+        def make(method: RangeMethod) -> ir.Model:
+            return self.make(foundation.model_copy(update={"method": method.name})).qdq.model
+
+        return rank_methods(methods, make, self._plain.model.path, self._calibration, self._track)
+
     def _measure_amax(self, basis: Recipe) -> dict[str, float]:
         ground = self.ground(basis)
         return known_amax(self._magnitudes(ground.model), ground.statistics)
@@ -192,11 +205,8 @@ class Workshop:
 
 
 def _foundation(recipe: Recipe) -> Recipe:
-    """What of a recipe decides on the float model: the method only where SmoothQuant goes by it."""
-    basis = _basis(recipe)
-    usual = METHODS["percentile"].name
-    by_method = "smooth" in basis.repairs and basis.method != AUTO
-    return basis if by_method else basis.model_copy(update={"method": usual})
+    """What of a recipe decides on the float model: not the method."""
+    return _basis(recipe).model_copy(update={"method": METHODS["percentile"].name})
 
 
 def _basis(recipe: Recipe) -> Recipe:

@@ -1,22 +1,22 @@
 """From a plain INT8 model that loses too much to one that does not: stages, repairs, layers left in float.
 
-Stages tell where the loss comes from: weights only, activations only, both. Other range methods, then repairs, are
+Stages tell where the loss comes from: weights only, activations only, both. Repairs, then other range methods, are
 tried one by one, each on top of what was kept before. What is still lost then is bought back by the most sensitive
 layers; see search.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from trt_ptq.accuracy.candidates import Workshop
+from trt_ptq.accuracy.candidates import BEFORE, Workshop
 from trt_ptq.accuracy.evaluate import Metrics
 from trt_ptq.accuracy.judge import Judge, Judgement
 from trt_ptq.accuracy.search import MOST_EVALUATIONS, search_layers
 from trt_ptq.calibrators.errors import TrtPtqError
-from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.graph.qdq import PARTS
 from trt_ptq.graph.recipe import AUTO, Recipe, Repair, Step
 
@@ -52,9 +52,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Improved:
-    """The recipe that was found, its metrics, the way there, and what failed."""
+    """The recipe that was found, its metrics, the way there, and what failed.
+
+    `searched`: the recipe has what was not asked for, and was chosen by the data of the judge.
+    """
 
     recipe: Recipe
+    searched: bool
     metrics: Metrics
     stages: tuple[Stage, ...]
     warnings: tuple[str, ...] = ()
@@ -66,17 +70,18 @@ def improve(
     judge: Judge,
     max_drop: float,
     *,
-    ranked: Mapping[str, float] | None = None,
+    methods: tuple[RangeMethod, ...] = (),
     repair: bool = True,
     search: bool = True,
     tell: Tell = untold,
 ) -> Improved:
     """Judge what `recipe` makes, stage by stage, and where it loses more than `max_drop` look for a better one.
 
-    The repairs that `recipe` asks for are kept whatever they bring, and so is its method "auto", which is compared with
-    percentile. As long as the loss is above `max_drop`, more is tried, and kept where it lowers the loss by
-    `LEAST_GAIN` of it: where there is a metric, the runners-up of `ranked` (see `rank_methods`), of which the method
-    of `recipe` is the first; with `repair` the other repairs; with `search` layers are left in float then.
+    With `methods`, the closest of these (see `rank_methods`) takes the place of that of `recipe`: at first, and where a
+    repair has changed the float model. The repairs that `recipe` asks for are kept whatever they bring, and so is its
+    method "auto", which is compared with percentile. As long as the loss is above `max_drop`, more is tried, and kept
+    where it lowers the loss by `LEAST_GAIN` of it: with `repair` the other repairs; where there is a metric, the
+    runners-up of `methods`; with `search` layers are left in float then.
 
     Raises:
         DataError, ModelError: see `Judge.judge`.
@@ -86,42 +91,45 @@ def improve(
     if recipe.method == AUTO:
         plain = plain.model_copy(update={"method": METHODS["percentile"].name})
         asked.append("auto")
-    ladder = _Ladder(plain, workshop, judge, tell, _told(ranked or {}))
-    for method in list(ranked or ())[1 : RUNNERS_UP + 1] if judge.evaluate else ():
-        if ladder.best.loss > max_drop:
-            ladder.method(method)
+    ladder = _Ladder(plain, workshop, judge, methods, tell)
     for step in asked:
         ladder.step(step, forced=True)
+    made_anyway = ladder.recipe
     for one in TRIED if repair else ():
         if ladder.best.loss > max_drop and one not in recipe.repairs:
             ladder.step(one, forced=False)
+    for name in ladder.runners_up() if judge.evaluate else ():
+        if ladder.best.loss > max_drop:
+            ladder.method(name)
     warnings = []
     if search and ladder.best.loss > max_drop and (failed := ladder.search(max_drop)):
         warnings.append(failed)
-    return Improved(ladder.recipe, ladder.best.metrics, tuple(ladder.stages), tuple(warnings))
-
-
-def _told(ranked: Mapping[str, float]) -> str:
-    """The ranking, for the report."""
-    if not ranked:
-        return ""
-    return f"fidelity lost, by method: {', '.join(f'{name} {loss:.4f}' for name, loss in ranked.items())}"
+    searched = ladder.recipe != made_anyway
+    return Improved(ladder.recipe, searched, ladder.best.metrics, tuple(ladder.stages), tuple(warnings))
 
 
 class _Ladder:
     """Judges one candidate after the other; `recipe` is the one kept so far, `best` what became of it."""
 
-    def __init__(self, plain: Recipe, workshop: Workshop, judge: Judge, tell: Tell, note: str) -> None:
-        self.recipe = plain
+    def __init__(
+        self, plain: Recipe, workshop: Workshop, judge: Judge, methods: tuple[RangeMethod, ...], tell: Tell
+    ) -> None:
         self.stages: list[Stage] = []
         self._workshop = workshop
         self._judge = judge
+        self._methods = methods
         self._tell = tell
+        self.recipe = plain = self._by_closest(plain)
         for part in PARTS:
             model = workshop.make(plain, (part,)).qdq.model
             self._add(f"{part} only", judge.judge(model), "for analysis")
         self.best = self._judged(plain)
-        self._add("weights and activations", self.best, note=note)
+        self._add("weights and activations", self.best, note=self._told_ranking(plain))
+
+    def runners_up(self) -> list[str]:
+        """The methods that are closest but for that of the recipe."""
+        ranking = self._ranking(self.recipe)
+        return [name for name in ranking if name != self.recipe.method][:RUNNERS_UP]
 
     def method(self, name: str) -> None:
         """Go on with the ranges of this method if they lower the loss."""
@@ -136,6 +144,8 @@ class _Ladder:
             fit = self._workshop.fit(recipe, repair)
             if not fit.places and not forced:
                 return
+            if repair in BEFORE and fit.places:
+                recipe = self._by_closest(recipe)
             judgement = self._judged(recipe)
         except TrtPtqError as error:
             if forced:
@@ -143,6 +153,8 @@ class _Ladder:
             self.stages.append(Stage(TITLES[repair], {}, {}, "dropped: failed", str(error)))
             return
         note = fit.note if fit.places else "fits nowhere in the model"
+        if recipe.method not in (AUTO, self.recipe.method):
+            note = f"method {recipe.method}; {note}"
         self._keep_if(TITLES[repair], recipe, judgement, forced, note)
 
     def search(self, max_drop: float) -> str | None:
@@ -180,6 +192,17 @@ class _Ladder:
             note=f"{', '.join(found.kept)}; found in {found.evaluations} evaluations",
         )
         return None
+
+    def _ranking(self, recipe: Recipe) -> dict[str, float]:
+        return self._workshop.ranking(recipe, self._methods) if self._methods else {}
+
+    def _by_closest(self, recipe: Recipe) -> Recipe:
+        closest = next(iter(self._ranking(recipe)), recipe.method)
+        return recipe.model_copy(update={"method": closest})
+
+    def _told_ranking(self, recipe: Recipe) -> str:
+        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in self._ranking(recipe).items())
+        return losses and f"fidelity lost on calibration data, by method: {losses}"
 
     def _keep_if(self, name: str, recipe: Recipe, judgement: Judgement, forced: bool = False, note: str = "") -> None:
         kept = forced or judgement.loss < (1 - LEAST_GAIN) * self.best.loss

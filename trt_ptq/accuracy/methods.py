@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from trt_ptq.accuracy.candidates import Workshop
+import onnx_ir as ir
+
 from trt_ptq.accuracy.judge import Judge
-from trt_ptq.calibrators.batches import Track
+from trt_ptq.calibrators.batches import BatchSource, Track
 from trt_ptq.calibrators.methods import RangeMethod
-from trt_ptq.graph.recipe import Recipe
+from trt_ptq.data.split import FewBatches
 
-BATCHES = 8  # of the calibration data, to compare on: on five real models their order was that of all held-out data
+BATCHES = 8  # to compare on: on five real models their order was that of all held-out data
 
 
 def rank_methods(
-    recipe: Recipe, methods: Sequence[RangeMethod], workshop: Workshop, judge: Judge, track: Track
+    methods: Sequence[RangeMethod],
+    make: Callable[[RangeMethod], ir.Model],
+    reference: Path,
+    calibration: BatchSource,
+    track: Track,
 ) -> dict[str, float]:
-    """The loss of `recipe` by each of `methods`, by name, least first; of equal ones that which comes first.
+    """The loss of fidelity to `reference` by method, least first; of equal ones that which comes first in `methods`.
 
-    `judge` goes by fidelity. A metric is not asked: where methods differ by a few samples of it, it tells luck, and
-    the outputs do not.
+    A metric is not asked: where methods differ by a few samples of it, it tells luck, and the outputs do not.
 
     Raises:
         DataError, ModelError: see `Judge.judge`.
     """
-    losses = {}
-    for method in track(methods, "Comparing range methods", len(methods)):
-        candidate = workshop.make(recipe.model_copy(update={"method": method.name}))
-        losses[method.name] = judge.judge(candidate.qdq.model).loss
+    judge = Judge(reference, FewBatches(calibration, BATCHES))
+    tried = track(methods, "Comparing range methods", len(methods))
+    losses = {method.name: judge.judge(make(method)).loss for method in tried}
     return dict(sorted(losses.items(), key=lambda one: one[1]))
