@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from trt_ptq.calibrators.errors import DataError, ModelError
 from trt_ptq.version import __version__
 
 CPU = "CPUExecutionProvider"
+_M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 2**24  # see mallopt(3)
 _QUIET = 4  # what ONNX Runtime logs as an error it raises too
 
 
@@ -28,10 +30,18 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
     """
     options = ort.SessionOptions()
     options.enable_cpu_mem_arena = False
+    _give_large_blocks_back()
     options.log_severity_level = _QUIET
     options.intra_op_num_threads = threads or _threads()
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
+
+
+def _give_large_blocks_back() -> None:
+    """Have glibc map large blocks by themselves. As it is, it learns to take them from its heaps, where holes remain:
+    ResNet-50's peak at batch 8 grew by up to 9 % with the number of batches. (It makes calibration 4 % slower.)"""
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def _threads() -> int:
