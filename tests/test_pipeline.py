@@ -234,3 +234,15 @@ def no_kernel() -> onnx.ModelProto:
     node = onnx.helper.make_node("Unheard", ["x"], ["y"], domain="elsewhere")
     imports = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("elsewhere", 1)]
     return onnx.helper.make_model(onnx.helper.make_graph([node], "g", named[:1], named[1:]), opset_imports=imports)
+
+
+def test_a_metric_that_fails_does_so_before_the_calibration_and_leaves_the_last_run(cnn: Model, tmp_path: Path) -> None:
+    quantize(QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path / "out"))
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+    def broken(_run: object) -> dict[str, float]:
+        raise ZeroDivisionError("no labels")
+
+    with pytest.raises(DataError, match="no labels"):
+        quantize(QuantizeJob(cnn, source(20), "images", METHODS["mse"], tmp_path / "out", evaluate=broken))
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before

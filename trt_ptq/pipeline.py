@@ -134,6 +134,9 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
 
 def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     calibration, held_out = (_checked(job, part) for part in split_source(job.source, job.test))
+    searching, judging = (held_out, held_out) if job.evaluate else two_halves(held_out)
+    referee = Judge(job.model.path, searching, job.evaluate, job.eval_name)
+    _ = referee.baseline  # a metric that fails does so here, not after the calibration
     audited = AuditedSource(calibration)
     taps, passes = _plan(job, job.model, audited)
     watched = ShapeWatch(audited)
@@ -156,8 +159,6 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         folder=scratch,
         track=job.track,
     )
-    searching, judging = (held_out, held_out) if job.evaluate else two_halves(held_out)
-    referee = Judge(job.model.path, searching, job.evaluate, job.eval_name)
     improved = improve(
         job.recipe,
         workshop,

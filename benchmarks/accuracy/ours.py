@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.accuracy.cases import CASES, Feeds
 from benchmarks.speed.collecting import in_memory
-from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.calibrators.methods import COMPARED
 from trt_ptq.graph.model import load_model
 from trt_ptq.pipeline import QuantizeJob, quantize
 from trt_ptq.report.schema import Report
@@ -17,7 +17,7 @@ MAX_DROP = 0.005  # of the validation data, which are few: so that the loss on t
 
 
 def plain(name: str, batches: list[Feeds], result: Path) -> None:
-    """INT8 wherever the plan puts it, ranges by `percentile`; nothing repaired or searched."""
+    """INT8 wherever the plan puts it, by the range method that keeps outputs closest; nothing repaired or searched."""
     _quantize(name, batches, result, repair=False, search=False)
 
 
@@ -35,7 +35,8 @@ def _quantize(name: str, batches: list[Feeds], result: Path, **options: Any) -> 
             source=in_memory(batches),
             test=in_memory(batches[:1]),  # for fidelity, which is not looked at: all others calibrate
             data_name=name,
-            method=METHODS["percentile"],
+            method=COMPARED[0],
+            alternatives=COMPARED[1:],
             out=Path(folder),
             backend="trt",
             high_precision="fp32",
