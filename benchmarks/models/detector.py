@@ -50,7 +50,7 @@ def calibration(*, samples: int = 48) -> Iterator[Feeds]:
         yield _feeds(batch)
 
 
-def validation(run: Callable[[Feeds], Feeds], samples: int = 24) -> dict[str, float]:
+def validation(run: Callable[[Feeds], Feeds], samples: int = 80) -> dict[str, float]:
     """The metric of `evaluate` on pages whose lines are neither in the test nor in the calibration set."""
     return _hmean(run, "validation", samples)
 

@@ -20,7 +20,7 @@ from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.graph.qdq import PARTS
 from trt_ptq.graph.recipe import AUTO, Recipe, Repair, Step
 
-Fate = Literal["for analysis", "kept", "dropped: no gain", "dropped: failed"]
+Fate = Literal["for analysis", "kept", "dropped: no gain", "dropped: further away", "dropped: failed"]
 Tell = Callable[[str], None]
 
 LEAST_GAIN = 0.1  # of the loss: less than that is as likely luck
@@ -77,11 +77,11 @@ def improve(
 ) -> Improved:
     """Judge what `recipe` makes, stage by stage, and where it loses more than `max_drop` look for a better one.
 
-    With `methods`, the closest of these (see `rank_methods`) takes the place of that of `recipe`: at first, and where a
-    repair has changed the float model. The repairs that `recipe` asks for are kept whatever they bring, and so is its
+    With `methods`, the closest of these (see `Workshop.ranking`) takes the place of that of `recipe`: at first, and
+    where a repair has changed the float model. The repairs that `recipe` asks for are kept whatever they bring, and so is its
     method "auto", which is compared with percentile. As long as the loss is above `max_drop`, more is tried, and kept
-    where it lowers the loss by `LEAST_GAIN` of it: with `repair` the other repairs; where there is a metric, the
-    runners-up of `methods`; with `search` layers are left in float then.
+    where it lowers the loss by `LEAST_GAIN` of it: with `repair` the other repairs, if outputs come closer, too; where
+    there is a metric, the runners-up of `methods`; with `search` layers are left in float then.
 
     Raises:
         DataError, ModelError: see `Judge.judge`.
@@ -137,7 +137,7 @@ class _Ladder:
         self._keep_if(f"method {name}", recipe, self._judged(recipe))
 
     def step(self, repair: Step, *, forced: bool) -> None:
-        """Go on with `repair` if it lowers the loss, or is forced; nothing, where there is nothing that it fits."""
+        """Keep `repair` if forced, or if it brings outputs closer and lowers the loss. Untold if it fits nowhere."""
         changed = {"method": AUTO} if repair == AUTO else {"repairs": (*self.recipe.repairs, repair)}
         recipe = self.recipe.model_copy(update=changed)
         try:
@@ -146,6 +146,11 @@ class _Ladder:
                 return
             if repair in BEFORE and fit.places:
                 recipe = self._by_closest(recipe)
+            before, after = map(self._workshop.distance, (self.recipe, recipe))
+            if after >= before and not forced:
+                away = f"fidelity lost on calibration data: {before:.4f} -> {after:.4f}"
+                self.stages.append(Stage(TITLES[repair], {}, {}, "dropped: further away", away))
+                return
             judgement = self._judged(recipe)
         except TrtPtqError as error:
             if forced:
