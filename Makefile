@@ -5,6 +5,7 @@ DEV_VENV := .venv-dev
 GPU_VENV := .venv-gpu
 PEERS_VENV := .venv-peers
 TRT ?= trt10
+PARALLEL := --numprocesses auto --dist worksteal
 
 .PHONY: help demo test test-fast test-gpu lint bench image clean
 
@@ -44,10 +45,10 @@ demo: $(USER_VENV)/ready
 	$(USER_VENV)/bin/python -m benchmarks.demo
 
 test: $(DEV_VENV)/ready
-	$(DEV_VENV)/bin/python -m pytest
+	$(DEV_VENV)/bin/python -m pytest $(PARALLEL)
 
 test-fast: $(DEV_VENV)/ready
-	$(DEV_VENV)/bin/python -m pytest -m "not slow and not gpu"
+	$(DEV_VENV)/bin/python -m pytest $(PARALLEL) -m "not slow and not gpu"
 
 test-gpu: $(GPU_VENV)/ready
 	$(GPU_VENV)/bin/python -m pytest -m gpu tests/gpu

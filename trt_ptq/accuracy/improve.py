@@ -78,10 +78,10 @@ def improve(
     """Judge what `recipe` makes, stage by stage, and where it loses more than `max_drop` look for a better one.
 
     With `methods`, the closest of these (see `Workshop.ranking`) takes the place of that of `recipe`: at first, and
-    where a repair has changed the float model. The repairs that `recipe` asks for are kept whatever they bring, and so is its
-    method "auto", which is compared with percentile. As long as the loss is above `max_drop`, more is tried, and kept
-    where it lowers the loss by `LEAST_GAIN` of it: with `repair` the other repairs, if outputs come closer, too; where
-    there is a metric, the runners-up of `methods`; with `search` layers are left in float then.
+    where a repair has changed the float model. The repairs that `recipe` asks for are kept whatever they bring, and so
+    is its method "auto", which is compared with percentile. As long as the loss is above `max_drop`, more is tried,
+    and kept where it lowers the loss by `LEAST_GAIN` of it: with `repair` the other repairs, if outputs come closer,
+    too; where there is a metric, the runners-up of `methods`; with `search` layers are left in float then.
 
     Raises:
         DataError, ModelError: see `Judge.judge`.
