@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from tests.networks import images
 from trt_ptq.calibrators.errors import DataError, ModelError, OutputError, UsageError
-from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.calibrators.methods import COMPARED, METHODS
 from trt_ptq.calibrators.statistics.store import load_statistics
 from trt_ptq.calibrators.table.store import load_table
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
@@ -246,3 +247,12 @@ def test_a_metric_that_fails_does_so_before_the_calibration_and_leaves_the_last_
     with pytest.raises(DataError, match="no labels"):
         quantize(QuantizeJob(cnn, source(20), "images", METHODS["mse"], tmp_path / "out", evaluate=broken))
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_ranges_that_until_stable_did_not_watch_are_warned_of(cnn: Model, tmp_path: Path) -> None:
+    many = ArrayFile(Path("images.npz"), {"x": images(400)}, 4)
+    job = QuantizeJob(cnn, many, "images", COMPARED[0], tmp_path, until_stable=0.9)
+    assert not any("--until-stable watched" in one for one in quantize(job).report.warnings)
+    report = quantize(replace(job, alternatives=COMPARED[1:])).report
+    assert report.method != COMPARED[0].name
+    assert any(f"--until-stable watched ranges by {COMPARED[0].name}" in one for one in report.warnings)

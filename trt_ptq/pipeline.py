@@ -52,6 +52,7 @@ from trt_ptq.report.warnings import (
     range_warnings,
     repair_warnings,
     stability_warnings,
+    watched_warnings,
 )
 from trt_ptq.version import __version__
 
@@ -136,9 +137,9 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     calibration, held_out = (_checked(job, part) for part in split_source(job.source, job.test))
     searching, judging = (held_out, held_out) if job.evaluate else two_halves(held_out)
     referee = Judge(job.model.path, searching, job.evaluate, job.eval_name)
-    _ = referee.baseline  # a metric that fails does so here, not after the calibration
     audited = AuditedSource(calibration)
     taps, passes = _plan(job, job.model, audited)
+    _ = referee.baseline  # a metric that fails does so here, not after the calibration
     watched = ShapeWatch(audited)
     convergence = Convergence(all_methods(job.method or METHODS["percentile"]), job.until_stable)
     statistics = collect(
@@ -176,6 +177,7 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         save_statistics(ground.statistics, job.out / "stats.safetensors")
     save_table(table, job.out / "calibration.cache")
     save_table(table, job.out / "calibration.json")
+    warnings += watched_warnings(stability, recipe.method)
     warnings += repair_warnings(recipe, ground.model is not job.model)
     warnings += range_warnings(ground.statistics, table, recipe.method)
     refuse_infinite(improved.metrics, job.eval_name, job.out / "model.int8.onnx")

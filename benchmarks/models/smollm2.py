@@ -39,7 +39,7 @@ def calibration(*, samples: int = 16) -> Iterator[Feeds]:
     yield from _windows("calibration", samples)
 
 
-def validation(run: Run, samples: int = 8) -> dict[str, float]:
+def validation(run: Run, samples: int = 24) -> dict[str, float]:
     """The metric of `evaluate` on tales that are neither in the test nor in the calibration set."""
     return _perplexity(run, "validation", samples)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from trt_ptq.accuracy.judge import Judge
+from trt_ptq.accuracy.distance import Distance
 from trt_ptq.accuracy.ranges import choose_ranges
 from trt_ptq.accuracy.sensitivity import rank_layers
 from trt_ptq.accuracy.smoothquant import smooth
 from trt_ptq.calibrators.batches import Array, BatchSource, Track, untracked
-from trt_ptq.calibrators.errors import ModelError
+from trt_ptq.calibrators.errors import DataError, ModelError
 from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.table import CalibrationTable, derive_table
@@ -35,7 +36,6 @@ from trt_ptq.graph.recipe import AUTO, Recipe, Repair, Step
 from trt_ptq.graph.save import save_model
 
 FEW = 2  # batches to rank layers and to choose ranges on
-CLOSE = 8  # batches to compare outputs on: on five real models, methods came in the order of all held-out data
 BEFORE: tuple[Repair, ...] = ("equalize", "smooth")  # repairs of the float model, before it is calibrated
 
 
@@ -96,6 +96,8 @@ class Workshop:
         self._amax_of = cache(self._measure_amax)
         self._shifts_of = cache(self._measure_shifts)
         self._distance_of = cache(self._measure_distance)
+        self._ranking_of = cache(self._rank)
+        self._distance = Distance(plain.model, calibration)
 
     def ground(self, recipe: Recipe) -> Ground:
         """What `recipe` starts from."""
@@ -121,18 +123,15 @@ class Workshop:
         return Candidate(QdqModel(half.model, qdq.plan), "fp16", half.kept)
 
     def distance(self, recipe: Recipe) -> float:
-        """The loss of fidelity on `CLOSE` batches of the calibration data.
-
-        It tells candidates apart where a metric tells luck: when they differ by a few samples of it.
-        """
+        """See `Distance`."""
         return self._distance_of(recipe)
 
     def ranking(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
-        """`distance` by each of `methods`, the least first; of equal ones, that which comes first."""
-        usual = _foundation(recipe)
-        tried = self._track(methods, "Comparing range methods", len(methods))
-        found = {one.name: self.distance(usual.model_copy(update={"method": one.name})) for one in tried}
-        return dict(sorted(found.items(), key=lambda one: one[1]))
+        """`distance` by each of `methods`, the least first; of equal ones, that which comes first.
+
+        Of plain Q/DQ: without bias correction, the rest in float32. Infinite where a model fails.
+        """
+        return self._ranking_of(_foundation(recipe).model_copy(update={"keep_float": recipe.keep_float}), methods)
 
     def ranked(self, recipe: Recipe) -> list[str]:
         """The layers that `recipe` puts in INT8, the one that costs most first."""
@@ -201,8 +200,16 @@ class Workshop:
         return choose_ranges(ground.model, ground.statistics, few, basis.attention, track=self._track)
 
     def _measure_distance(self, recipe: Recipe) -> float:
-        judge = Judge(self._plain.model.path, FewBatches(self._calibration, CLOSE))
-        return judge.judge(self.make(recipe).qdq.model).loss
+        return self._distance.of(self.make(recipe).qdq.model)
+
+    def _rank(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
+        found = {}
+        for method in self._track(methods, "Comparing range methods", len(methods)):
+            try:
+                found[method.name] = self.distance(recipe.model_copy(update={"method": method.name}))
+            except (DataError, ModelError):
+                found[method.name] = math.inf
+        return dict(sorted(found.items(), key=lambda one: one[1]))
 
     def _measure_amax(self, basis: Recipe) -> dict[str, float]:
         ground = self.ground(basis)

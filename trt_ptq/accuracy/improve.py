@@ -20,7 +20,7 @@ from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.graph.qdq import PARTS
 from trt_ptq.graph.recipe import AUTO, Recipe, Repair, Step
 
-Fate = Literal["for analysis", "kept", "dropped: no gain", "dropped: further away", "dropped: failed"]
+Fate = Literal["for analysis", "kept", "dropped: little or no gain", "dropped: further away", "dropped: failed"]
 Tell = Callable[[str], None]
 
 LEAST_GAIN = 0.1  # of the loss: less than that is as likely luck
@@ -80,8 +80,9 @@ def improve(
     With `methods`, the closest of these (see `Workshop.ranking`) takes the place of that of `recipe`: at first, and
     where a repair has changed the float model. The repairs that `recipe` asks for are kept whatever they bring, and so
     is its method "auto", which is compared with percentile. As long as the loss is above `max_drop`, more is tried,
-    and kept where it lowers the loss by `LEAST_GAIN` of it: with `repair` the other repairs, if outputs come closer,
-    too; where there is a metric, the runners-up of `methods`; with `search` layers are left in float then.
+    and kept where it lowers the loss to `max_drop`, or by `LEAST_GAIN` of it: with `repair` the other repairs, if they
+    take outputs no further away; where there is a metric, the runners-up of `methods`; with `search` layers are left in
+    float then.
 
     Raises:
         DataError, ModelError: see `Judge.judge`.
@@ -91,18 +92,18 @@ def improve(
     if recipe.method == AUTO:
         plain = plain.model_copy(update={"method": METHODS["percentile"].name})
         asked.append("auto")
-    ladder = _Ladder(plain, workshop, judge, methods, tell)
+    ladder = _Ladder(plain, workshop, judge, max_drop, methods, tell)
     for step in asked:
         ladder.step(step, forced=True)
     made_anyway = ladder.recipe
     for one in TRIED if repair else ():
         if ladder.best.loss > max_drop and one not in recipe.repairs:
             ladder.step(one, forced=False)
-    for name in ladder.runners_up() if judge.evaluate else ():
+    for name in ladder.runners_up() if judge.evaluate and ladder.best.loss > max_drop else ():
         if ladder.best.loss > max_drop:
             ladder.method(name)
     warnings = []
-    if search and ladder.best.loss > max_drop and (failed := ladder.search(max_drop)):
+    if search and ladder.best.loss > max_drop and (failed := ladder.search()):
         warnings.append(failed)
     searched = ladder.recipe != made_anyway
     return Improved(ladder.recipe, searched, ladder.best.metrics, tuple(ladder.stages), tuple(warnings))
@@ -112,11 +113,18 @@ class _Ladder:
     """Judges one candidate after the other; `recipe` is the one kept so far, `best` what became of it."""
 
     def __init__(
-        self, plain: Recipe, workshop: Workshop, judge: Judge, methods: tuple[RangeMethod, ...], tell: Tell
+        self,
+        plain: Recipe,
+        workshop: Workshop,
+        judge: Judge,
+        max_drop: float,
+        methods: tuple[RangeMethod, ...],
+        tell: Tell,
     ) -> None:
         self.stages: list[Stage] = []
         self._workshop = workshop
         self._judge = judge
+        self._max_drop = max_drop
         self._methods = methods
         self._tell = tell
         self.recipe = plain = self._by_closest(plain)
@@ -137,7 +145,7 @@ class _Ladder:
         self._keep_if(f"method {name}", recipe, self._judged(recipe))
 
     def step(self, repair: Step, *, forced: bool) -> None:
-        """Keep `repair` if forced, or if it brings outputs closer and lowers the loss. Untold if it fits nowhere."""
+        """Keep `repair` if forced, or if it takes outputs no further and lowers the loss. Untold if it fits nowhere."""
         changed = {"method": AUTO} if repair == AUTO else {"repairs": (*self.recipe.repairs, repair)}
         recipe = self.recipe.model_copy(update=changed)
         try:
@@ -146,9 +154,7 @@ class _Ladder:
                 return
             if repair in BEFORE and fit.places:
                 recipe = self._by_closest(recipe)
-            before, after = map(self._workshop.distance, (self.recipe, recipe))
-            if after >= before and not forced:
-                away = f"fidelity lost on calibration data: {before:.4f} -> {after:.4f}"
+            if not forced and (away := self._further_away(recipe)):
                 self.stages.append(Stage(TITLES[repair], {}, {}, "dropped: further away", away))
                 return
             judgement = self._judged(recipe)
@@ -162,7 +168,7 @@ class _Ladder:
             note = f"method {recipe.method}; {note}"
         self._keep_if(TITLES[repair], recipe, judgement, forced, note)
 
-    def search(self, max_drop: float) -> str | None:
+    def search(self) -> str | None:
         """Leave in float the layers that cost most; why that failed, if it did."""
         try:
             ranked = self._workshop.ranked(self.recipe)
@@ -183,12 +189,12 @@ class _Ladder:
             )
             return judged[names].loss
 
-        found = search_layers(ranked, loss, max_drop, self._workshop.macs(self.recipe))
+        found = search_layers(ranked, loss, self._max_drop, self._workshop.macs(self.recipe))
         if found.kept is None:
             return (
                 f"INT8 loses {self.best.loss:.2%}, and no set of layers to leave in float was found that loses "
-                f"{max_drop:.2%} or less ({found.evaluations} evaluations, at best {found.loss:.4%}, which --max-drop "
-                "can allow)"
+                f"{self._max_drop:.2%} or less ({found.evaluations} evaluations, at best {found.loss:.4%}, which "
+                "--max-drop can allow)"
             )
         self.recipe, self.best = kept_in_float(found.kept), judged[frozenset(found.kept)]
         self._add(
@@ -206,12 +212,18 @@ class _Ladder:
         return recipe.model_copy(update={"method": closest})
 
     def _told_ranking(self, recipe: Recipe) -> str:
-        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in self._ranking(recipe).items())
+        losses = ", ".join(f"{name} {loss:.3g}" for name, loss in self._ranking(recipe).items())
         return losses and f"fidelity lost on calibration data, by method: {losses}"
 
+    def _further_away(self, recipe: Recipe) -> str:
+        """That the outputs are; empty if not."""
+        before, after = map(self._workshop.distance, (self.recipe, recipe))
+        return f"fidelity lost on calibration data: {before:.3g} -> {after:.3g}" if after > before else ""
+
     def _keep_if(self, name: str, recipe: Recipe, judgement: Judgement, forced: bool = False, note: str = "") -> None:
-        kept = forced or judgement.loss < (1 - LEAST_GAIN) * self.best.loss
-        self._add(name, judgement, "kept" if kept else "dropped: no gain", note)
+        enough = judgement.loss <= self._max_drop or judgement.loss <= (1 - LEAST_GAIN) * self.best.loss
+        kept = forced or (judgement.loss < self.best.loss and enough)
+        self._add(name, judgement, "kept" if kept else "dropped: little or no gain", note)
         if kept:
             self.recipe, self.best = recipe, judgement
 

@@ -53,7 +53,8 @@ def quantize(
         Optional[list[str]],
         typer.Option(
             help="equalize (depthwise convolutions), smooth (SmoothQuant), bias (bias correction): made in any case "
-            "(repeat). auto, unless given: where the loss is above --max-drop, whatever lowers it. Or none.",
+            "(repeat). auto, unless given: where the loss is above --max-drop, what lowers it and takes outputs no "
+            "further away. Or none.",
             show_default=False,
         ),
     ] = None,
@@ -94,8 +95,8 @@ def quantize(
     with their manifests, recipe.yaml, report.json, report.html, and model.prepared.onnx if a repair changed the float
     model. Exit status 3 when the loss is over --max-drop.
 
-    The loss is told in stages: weights only in INT8, activations only, both. Where it is above --max-drop, two more
-    range methods are tried (with --eval), then repairs, then the most sensitive layers are left in float: judged by
+    The loss is told in stages: weights only in INT8, activations only, both. Where it is above --max-drop, repairs are
+    tried, then (with --eval) two more range methods, then the most sensitive layers are left in float: judged by
     --eval on its own data (so the verdict may flatter), else by one half of the held-out batches, with the verdict on
     the other.
 

@@ -22,8 +22,8 @@ FLATTERED = (
     "be higher"
 )
 UNSEARCHED = (
-    "nothing was repaired or searched, since half of the held-out batches pass the gate; all of them do not: lower "
-    "--max-drop, or give more --test-data"
+    "nothing more was repaired or searched, since half of the held-out batches pass the gate; all of them do not: "
+    "lower --max-drop, or give more --test-data"
 )
 
 
@@ -38,7 +38,7 @@ def range_warnings(statistics: Statistics, table: CalibrationTable, method: str)
         worst = max(much, key=lambda name: much[name])
         warnings.append(
             f"method {method} clips {len(much)} tensors hard, most of all {worst!r}: {much[worst]:.1%} of its values "
-            f"lie more than {FAR - 1:.0%} beyond the range {table.amax[worst]:.4g}: try another method"
+            f"lie more than {FAR - 1:.0%} beyond the range {table.amax[worst]:.4g}: another --method may do better"
         )
     skipped = {name: tensor.nonfinite for name, tensor in statistics.tensors.items() if tensor.nonfinite}
     if skipped:
@@ -71,6 +71,16 @@ def stability_warnings(stability: Stability | None, inputs: Sequence[TensorSpec]
     return [
         f"shape profiles are of the {stability.samples} samples that were read before the ranges were stable: give "
         "--shape if others are larger"
+    ]
+
+
+def watched_warnings(stability: Stability | None, method: str) -> list[str]:
+    """That `--until-stable` watched ranges which are not those taken."""
+    if stability is None or not stability.stable or stability.method == method:
+        return []
+    return [
+        f"--until-stable watched ranges by {stability.method}, and those by {method} were taken then, which may not be "
+        "stable: give --method"
     ]
 
 

@@ -1,0 +1,91 @@
+"""What is kept on the way to a better INT8 model, by given distances and losses: no model is made here."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from trt_ptq.accuracy.improve import Improved, improve
+from trt_ptq.accuracy.judge import Judgement
+from trt_ptq.calibrators.methods import COMPARED, RangeMethod
+from trt_ptq.calibrators.provenance import ModelIdentity
+from trt_ptq.graph.recipe import Recipe
+
+
+class Bench:
+    """A workshop whose models are their recipes, with the distance and loss that each is given."""
+
+    def __init__(self, distances: dict[str, float], losses: dict[str, float]) -> None:
+        self._distances, self._losses = distances, losses
+        self.ranked_for: list[tuple[str, ...]] = []
+
+    def make(self, recipe: Recipe, _parts: object = None) -> SimpleNamespace:
+        return SimpleNamespace(qdq=SimpleNamespace(model=_key(recipe)))
+
+    def distance(self, recipe: Recipe) -> float:
+        return self._distances.get(_key(recipe), 0.1)
+
+    def ranking(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
+        self.ranked_for.append(recipe.repairs)
+        closest = methods[-1] if recipe.repairs else methods[0]
+        return {closest.name: 0.1, **{one.name: 0.2 for one in methods if one != closest}}
+
+    def fit(self, _recipe: Recipe, _step: object) -> SimpleNamespace:
+        return SimpleNamespace(places=1, note="")
+
+    def judge(self, model: str) -> Judgement:
+        return Judgement({"loss": self._losses.get(model, 0.5)}, {})
+
+    evaluate = None
+
+
+def _key(recipe: Recipe) -> str:
+    return "+".join(recipe.repairs) or "plain"
+
+
+def improved(bench: Bench, **options: Any) -> Improved:
+    plain = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32")
+    return improve(plain, bench, bench, 0.01, search=False, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("distance", "loss", "fate"),
+    [
+        (0.09, 0.4, "kept"),
+        (0.1, 0.4, "kept"),
+        (0.11, 0.4, "dropped: further away"),
+        (0.09, 0.46, "dropped: little or no gain"),
+        (0.09, 0.6, "dropped: little or no gain"),
+        (math.inf, 0.4, "dropped: further away"),
+    ],
+)
+def test_a_repair_is_kept_for_a_gain_worth_it_that_takes_outputs_no_further(
+    distance: float, loss: float, fate: str
+) -> None:
+    bench = Bench({"plain": 0.1, "equalize": distance}, {"plain": 0.5, "equalize": loss})
+    found = improved(bench)
+    assert {one.name: one.fate for one in found.stages}["cross-layer equalisation"] == fate
+    assert ("equalize" in found.recipe.repairs) == (fate == "kept")
+
+
+def test_a_small_gain_that_reaches_the_gate_is_kept() -> None:
+    bench = Bench({}, {"plain": 0.0105, "equalize": 0.0099})
+    assert improved(bench).recipe.repairs == ("equalize",)
+
+
+def test_a_repaired_model_gets_the_method_that_is_closest_for_it() -> None:
+    bench = Bench({}, {"plain": 0.5, "equalize": 0.005})
+    found = improved(bench, methods=COMPARED)
+    assert found.recipe.method == COMPARED[-1].name
+    assert bench.ranked_for.count(("equalize",)) == 1
+
+
+def test_what_was_asked_for_is_kept_although_further_away_and_is_no_search() -> None:
+    plain = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32", repairs=("bias",))
+    bench = Bench({"bias": 0.9}, {"bias": 0.9})
+    found = improve(plain, bench, bench, 0.01, search=False, repair=False)  # type: ignore[arg-type]
+    assert found.recipe.repairs == ("bias",)
+    assert not found.searched
