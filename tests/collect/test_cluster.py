@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 from benchmarks.models import recogniser
-from tests.cli.run import refused, trt_ptq
 from tests.networks import images, residual_cnn
 from trt_ptq.calibrators.batches import Batch, BatchSource
 from trt_ptq.calibrators.errors import ClusterError, DataError, MissingPackageError, ModelError, UsageError
@@ -26,13 +25,11 @@ from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.collect.cluster import ATTEMPTS, collect_on_ray
 from trt_ptq.collect.collector import collect
-from trt_ptq.collect.session import tools
-from trt_ptq.collect.worker import Job, measure_shard
 from trt_ptq.data.audit import AuditedSource
 from trt_ptq.data.open import open_source
 from trt_ptq.data.sources import Loader
 from trt_ptq.graph.model import Model, load_model
-from trt_ptq.graph.taps import Taps, choose_taps
+from trt_ptq.graph.taps import choose_taps
 
 WORKERS = 2
 BATCHES = 24
@@ -264,32 +261,6 @@ class TestOnACluster:
         assert on_cluster(cnn, Made(tmp_path), choose_taps(cnn)).audit.findings() == audited.findings()
 
 
-@pytest.mark.slow
-def test_the_command_starts_a_cluster_of_its_own(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="needs ray")
-    for name, options in (("ray", ["--ray", "local"]), ("one", [])):
-        done = trt_ptq("calibrate", cnn_path, "--data", npz_folder, "-o", tmp_path / name, *options)
-        assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "ray").read_bytes() == (tmp_path / "one").read_bytes()
-
-
-@pytest.mark.slow
-def test_the_command_tells_a_workers_error_in_the_one_line_of_one_process(
-    cnn_path: Path, npz_folder: Path, tmp_path: Path
-) -> None:
-    pytest.importorskip("ray", reason="needs ray")
-    file = npz_folder / "007.npz"
-    file.write_bytes(file.read_bytes()[:500])
-    command = ["calibrate", cnn_path, "--data", npz_folder, "-o", tmp_path / "out.st"]
-    assert refused(*command, "--ray", "local") == refused(*command)
-    assert not (tmp_path / "out.st").exists()
-
-
-def test_a_cluster_and_a_shard_are_not_asked_for_at_once(cnn_path: Path, npz_folder: Path) -> None:
-    told = refused("calibrate", cnn_path, "--data", npz_folder, "--ray", "local", "--shard", "0/2")
-    assert told == "--shard is for a calibration by one process: leave it out, or --ray"
-
-
 @pytest.mark.parametrize("address", ["", "nonsense", ":6379", "ray://head:10001", "head:port"])
 def test_what_is_no_address_is_refused(address: str, cnn: Model, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs ray")
@@ -307,17 +278,3 @@ def test_without_ray_the_pip_command_is_told(cnn: Model, tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingPackageError, match=r'pip install "trt-ptq\[ray\]"'):
         collect_on_ray(cnn, Made(tmp_path), choose_taps(cnn))
-
-
-def job(model: Model, folder: Path, versions: tuple[str, ...]) -> Job:
-    return Job(model.path, model.identity, Taps(("x",), {}), "refuse", None, folder, versions)
-
-
-def test_a_node_without_the_folder_of_the_user_is_named(cnn: Model, tmp_path: Path) -> None:
-    with pytest.raises(ClusterError, match=rf"^node {socket.gethostname()} has no folder .*gone \(No such file"):
-        measure_shard(job(cnn, tmp_path / "gone", tools()), 0, 2)
-
-
-def test_a_node_with_other_versions_is_named(cnn: Model, tmp_path: Path) -> None:
-    with pytest.raises(ClusterError, match=r"^node \S+ has onnxruntime .*, not onnxruntime 0: install the same"):
-        measure_shard(job(cnn, tmp_path, ("onnxruntime 0",)), 0, 2)

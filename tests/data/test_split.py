@@ -53,5 +53,5 @@ def test_test_data_leaves_the_calibration_data_whole() -> None:
 
 
 def test_a_single_batch_is_refused_with_what_to_do() -> None:
-    with pytest.raises(DataError, match=r"a single batch, .*: lower --batch-size, or give --test-data"):
+    with pytest.raises(DataError, match=r"a single batch, .*: give --test-data, or several batches"):
         split_source(Numbered(1), None)

@@ -14,13 +14,13 @@ from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.graph.normalized import WIDTH, constant, gamma, layer_norm, network, node, outputs, tokens
+from tests.graph.smoothed import UNEVEN, assert_same_function, found, initializer, scaled, skipped, value_of
 from tests.networks import weight
 from trt_ptq.calibrators.batches import Array
 from trt_ptq.graph.model import load_model
 from trt_ptq.graph.save import save_model
 from trt_ptq.graph.smoothing import find_pairs, scale_pairs
 
-UNEVEN = np.exp2(np.linspace(-4, 4, WIDTH)).astype(np.float32)
 RMS = [
     node("Pow", "x two", "squared"),
     node("ReduceMean", "squared", "mean", axes=[-1]),
@@ -31,47 +31,6 @@ RMS = [
     node("Mul", "gamma unit", "h"),
 ]
 RMS_WEIGHTS = [constant("two", 2), constant("tiny", 1e-6), gamma()]
-
-
-def scaled(path: Path, scales: Array = UNEVEN) -> Path:
-    """The model at `path` with all its pairs scaled."""
-    model = load_model(path).to_ir()
-    pairs, _ = find_pairs(model.graph)
-    assert pairs
-    scale_pairs(model.graph, [(pair, scales) for pair in pairs])
-    result = path.with_name("scaled.onnx")
-    save_model(model, result)
-    onnx.checker.check_model(result)
-    return result
-
-
-def assert_same_function(before: Path, after: Path, rank: int = 3) -> None:
-    x = tokens(rank=rank)
-    for old, new in zip(outputs(before, x=x), outputs(after, x=x), strict=True):
-        np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-5 * np.abs(old).max())
-
-
-def value_of(path: Path, tensor: str, x: Array) -> Array:
-    """The values of an inner tensor."""
-    proto = onnx.load(path)
-    proto.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
-    inner = path.with_name("inner.onnx")
-    onnx.save(proto, inner)
-    return outputs(inner, x=x)[-1]
-
-
-def initializer(path: Path, name: str) -> Array:
-    return next(numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer if one.name == name)
-
-
-def found(path: Path) -> dict[str, list[str]]:
-    """Tensors that make pairs, and the first outputs of their linear layers."""
-    pairs, _ = find_pairs(load_model(path).to_ir().graph)
-    return {str(pair.tensor.name): [str(one.node.outputs[0].name) for one in pair.linears] for pair in pairs}
-
-
-def skipped(path: Path) -> list[str]:
-    return [str(one) for one in find_pairs(load_model(path).to_ir().graph)[1]]
 
 
 def test_layer_normalization_is_divided_and_its_weights_are_multiplied(tmp_path: Path) -> None:
@@ -132,57 +91,6 @@ def test_a_decomposed_layer_norm_ends_in_a_multiplication_and_an_addition(tmp_pa
     path = network(tmp_path / "m.onnx", nodes, [*RMS_WEIGHTS, weight("beta", WIDTH), weight("w", WIDTH, 48)])
     assert found(path) == {"h": ["y"]}
     assert_same_function(path, scaled(path))
-
-
-GATED = [
-    node("MatMul", "x w1", "gate"),
-    node("Sigmoid", "gate", "sigmoid"),
-    node("Mul", "gate sigmoid", "silu"),
-    node("MatMul", "x w2", "up"),
-    node("Mul", "silu up", "h"),
-    node("MatMul", "h w3", "y"),
-]
-GATED_WEIGHTS = [weight("w1", WIDTH, WIDTH), weight("w2", WIDTH, WIDTH), weight("w3", WIDTH, 48)]
-
-
-def test_the_gated_mlp_of_llama_is_scaled_by_the_weight_that_has_no_activation(tmp_path: Path) -> None:
-    path = network(tmp_path / "m.onnx", GATED, GATED_WEIGHTS)
-    after = scaled(path)
-    assert_same_function(path, after)
-    np.testing.assert_array_equal(initializer(after, "w1"), initializer(path, "w1"))
-    np.testing.assert_array_equal(initializer(after, "w2"), initializer(path, "w2") / UNEVEN)
-
-
-@pytest.mark.parametrize("activation", ["Relu", "LeakyRelu", "Gelu", "Sigmoid"])
-def test_a_linear_layer_is_scaled_with_the_next_where_what_is_between_scales_too(
-    tmp_path: Path, activation: str
-) -> None:
-    nodes = [
-        node("MatMul", "x w1", "m"),
-        node("Add", "b1 m", "a"),
-        node(activation, "a", "h"),
-        node("MatMul", "h w2", "y"),
-    ]
-    weights = [weight("w1", WIDTH, WIDTH), weight("b1", WIDTH), weight("w2", WIDTH, 48)]
-    path = network(tmp_path / "m.onnx", nodes, weights, opset=20)
-    if activation.endswith("Relu"):
-        assert found(path) == {"h": ["y"]}
-        assert_same_function(path, scaled(path))
-    else:
-        assert not found(path)
-
-
-def test_gemm_is_scaled_with_its_bias(tmp_path: Path) -> None:
-    nodes = [node("Gemm", "x w1 b1", "m", transB=1), node("Relu", "m", "h"), node("Gemm", "h w2", "y")]
-    weights = [weight("w1", WIDTH, WIDTH), weight("b1", WIDTH), weight("w2", WIDTH, 48)]
-    path = network(tmp_path / "m.onnx", nodes, weights, rank=2)
-    assert_same_function(path, scaled(path), rank=2)
-
-
-def test_a_product_whose_factors_are_read_elsewhere_too_makes_no_pair(tmp_path: Path) -> None:
-    nodes = [*GATED[3:4], node("Mul", "x up", "h"), node("MatMul", "h w3", "z"), node("Add", "up up", "y")]
-    path = network(tmp_path / "m.onnx", nodes, GATED_WEIGHTS[1:], "y z")
-    assert not found(path)
 
 
 def test_gemm_may_hold_its_weight_transposed(tmp_path: Path) -> None:
