@@ -20,7 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OutputError: the folder or the file cannot be written. The old file is untouched then.
     """
     temporary = path.parent / f".trt-ptq-{secrets.token_hex(4)}.tmp"
-    _try(path, lambda: _refuse_special(path))
+    refuse_special(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -50,7 +50,7 @@ def check_writable(path: Path, *inputs: Path, is_folder: bool = False) -> None:
         OutputError: with the reason.
     """
     if not is_folder:
-        _try(path, lambda: _refuse_special(path))
+        refuse_special(path)
         if any(path.resolve() == one.resolve() for one in inputs):
             raise OutputError(f"cannot write {path}: it is what is read here; name another file")
     probe = (path if is_folder else path.parent) / f".trt-ptq-{secrets.token_hex(4)}.tmp"
@@ -59,8 +59,16 @@ def check_writable(path: Path, *inputs: Path, is_folder: bool = False) -> None:
     probe.unlink()
 
 
+def refuse_special(path: Path) -> None:
+    """Only a file may be replaced: renaming over /dev/null would destroy the device.
+
+    Raises:
+        OutputError: `path` is a folder, a device or a pipe.
+    """
+    _try(path, lambda: _refuse_special(path))
+
+
 def _refuse_special(path: Path) -> None:
-    """Only a file may be replaced: renaming over /dev/null would destroy the device."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):

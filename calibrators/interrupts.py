@@ -1,16 +1,21 @@
-"""Ctrl-C, which must not leave a batch half counted, nor be lost in TensorRT."""
+"""Ctrl-C and SIGTERM, which must not leave a batch half counted, nor be lost in TensorRT."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FrameType
 
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
-    """Ctrl-C takes effect as the block ends. Only the main thread can tell Python so; others are never interrupted."""
+    """Ctrl-C, or what does as it, takes effect as the block ends.
+
+    Only the main thread can tell Python so; others are never interrupted.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -20,8 +25,8 @@ def interrupts_wait() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if came:
-        signal.raise_signal(signal.SIGINT)
+    for number in came:
+        signal.raise_signal(number)
 
 
 def unclaimed_interrupts_wait() -> AbstractContextManager[None]:
@@ -30,4 +35,32 @@ def unclaimed_interrupts_wait() -> AbstractContextManager[None]:
     For calls into TensorRT: a KeyboardInterrupt that is raised in one of its callbacks, the logger's, is lost, and the
     process may crash as it ends.
     """
-    return interrupts_wait() if signal.getsignal(signal.SIGINT) is signal.default_int_handler else nullcontext()
+    unclaimed = signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_IGN)
+    return interrupts_wait() if unclaimed else nullcontext()
+
+
+@contextmanager
+def termination_interrupts() -> Iterator[None]:
+    """SIGTERM, by which batch schedulers and containers end a process, does as Ctrl-C: nothing stays behind.
+
+    Also where Ctrl-C is ignored, as by what a script starts in the background. Forked children end as they would.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        handler = signal.getsignal(signal.SIGINT)
+        if not callable(handler):
+            raise KeyboardInterrupt
+        handler(number, frame)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

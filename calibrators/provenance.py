@@ -27,7 +27,10 @@ class ModelIdentity:
         if self == other:
             return None
         if self.graph == other.graph:
-            return "the graph is the same but the weights differ (retrained or fine-tuned?)"
+            return (
+                "the graph is the same but the weights differ (retrained, fine-tuned, or as equalisation and "
+                "SmoothQuant change them: then give model.prepared.onnx)"
+            )
         if self.weights == other.weights:
             return "the weights are the same but the graph differs (exported or edited anew?)"
         return "both graph and weights differ"

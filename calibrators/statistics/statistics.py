@@ -10,6 +10,10 @@ from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity, Shard
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 
 _TWICE = "two of the statistics are of the same data, which would count twice: give each shard once"
+_PERHAPS_TWICE = (
+    "shards stand beside a whole run, or beside shards of another division of as many batches: what is in both would "
+    "count twice; merge all shards of each data set by itself first"
+)
 
 
 @dataclass(frozen=True)
@@ -72,15 +76,22 @@ def merge(parts: Iterable[Statistics]) -> Statistics:
     """Merge any number of shards, two in memory at a time; the order does not matter.
 
     Raises:
-        StatisticsError: no shards, or shards that do not belong together.
+        StatisticsError: no shards, shards that do not belong together, or that may hold the same data.
     """
     merged: Statistics | None = None
     seen: set[DataFingerprint] = set()
+    wholes, given = 0, list[Shard]()
     for shard in parts:
         merged = shard if merged is None else merged.add(shard)
+        wholes += not shard.shards
+        given += shard.shards
         if shard.data in seen:
             raise StatisticsError(_TWICE)
         seen.add(shard.data)
     if merged is None:
         raise StatisticsError("nothing to merge")
+    join_shards(given, ())  # none is there twice, also of those that were complete on the way
+    divisions = {(one.batches, one.count) for one in given}
+    if (wholes and given) or len(divisions) > len({batches for batches, _ in divisions}):
+        raise StatisticsError(_PERHAPS_TWICE)
     return merged

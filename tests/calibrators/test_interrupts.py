@@ -1,7 +1,8 @@
-"""Ctrl-C waits where it would do harm, and only there."""
+"""Ctrl-C and SIGTERM wait where they would do harm, and only there."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from trt_ptq.accuracy.runner import infer
-from trt_ptq.calibrators.interrupts import interrupts_wait, unclaimed_interrupts_wait
+from trt_ptq.calibrators.interrupts import interrupts_wait, termination_interrupts, unclaimed_interrupts_wait
 
 
 @pytest.mark.parametrize("waiting", [interrupts_wait, unclaimed_interrupts_wait])
@@ -25,6 +26,37 @@ def test_the_block_is_finished_first(waiting) -> None:  # type: ignore[no-untype
         work()
     assert done == ["the rest"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+@pytest.mark.parametrize("waiting", [interrupts_wait, unclaimed_interrupts_wait])
+def test_a_termination_waits_too_and_is_heard_where_ctrl_c_is_ignored(waiting, ctrl_c) -> None:  # type: ignore[no-untyped-def]
+    done = []
+
+    def work() -> None:
+        with termination_interrupts(), waiting():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("the rest")
+
+    outside = signal.getsignal(signal.SIGTERM)
+    before = signal.signal(signal.SIGINT, ctrl_c)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done == ["the rest"]
+    assert signal.getsignal(signal.SIGTERM) is outside
+
+
+def test_a_forked_child_is_terminated_as_ever() -> None:
+    with termination_interrupts():
+        child = os.fork()
+        if not child:
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGTERM
 
 
 def test_who_handles_ctrl_c_already_is_told_at_once() -> None:

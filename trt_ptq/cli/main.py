@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from trt_ptq.calibrators.errors import TrtPtqError
+from trt_ptq.calibrators.interrupts import termination_interrupts
 from trt_ptq.cli import (
     bench,
     build,
@@ -55,7 +56,7 @@ def root(
     """Verified INT8 models and TensorRT engines from a float ONNX model and a few hundred inputs.
 
     Exit status: 0 done and within the accuracy gate; 1 an unexpected error; 2 bad input or usage; 3 done, but the
-    gate failed; 130 interrupted.
+    gate failed; 130 interrupted or terminated.
 
     Example: trt-ptq quantize model.onnx --data calibration/ --out int8/
     """
@@ -84,7 +85,8 @@ app.add_typer(cache.app, name="cache")
 def main() -> None:
     """Entry point of the console script."""
     try:
-        status = app(standalone_mode=False)
+        with termination_interrupts():
+            status = app(standalone_mode=False)
         if status == INTERRUPTED:  # Ctrl-C: newer versions of Typer give this back
             console.fail("interrupted")
         sys.exit(status)

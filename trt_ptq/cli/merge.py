@@ -23,11 +23,12 @@ def merge(
 ) -> None:
     """Merge statistics of shards of the data: bit for bit what one run over all of it gives.
 
-    Shards of `calibrate --shard` that are missing are named, and none is taken twice.
+    Shards of `calibrate --shard` that are missing are named, and none is taken twice; of several data sets, merge the
+    shards of each by itself first.
 
     Example: trt-ptq merge shard0.safetensors shard1.safetensors -o stats.safetensors
     """
-    check_writable(out)
+    check_writable(out, *shards)
     merged = merge_statistics(load_statistics(shard) for shard in shards)
     save_statistics(merged, out)
     findings = few_samples(merged.data.samples) + incomplete(merged.shards)

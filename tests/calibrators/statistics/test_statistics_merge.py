@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trt_ptq.calibrators.errors import StatisticsError
-from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
+from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity, Shard
 from trt_ptq.calibrators.statistics.statistics import Statistics, merge
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
 
@@ -90,6 +90,35 @@ def test_the_same_data_twice_is_refused_even_in_another_order() -> None:
         collect([0, 1]).merge(collect([1, 0]))
     with pytest.raises(StatisticsError, match="count twice"):
         merge([collect([0]), collect([1]), collect([0])])
+
+
+def part(*indices: int, count: int, batches: int = 24) -> Statistics:
+    """Every `count`-th sample from each of `indices` on, as `calibrate --shard` leaves it."""
+    samples = [one for one in range(24) if one % count in indices]
+    shards = tuple(Shard(index, count, batches) for index in indices)
+    return replace(collect(samples), shards=shards if len(indices) < count else ())
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [part(0, 1, 2, count=3), part(0, count=3), part(1, count=3), part(2, count=3)],
+        [part(0, 1, count=3), part(2, count=3), part(0, count=3)],
+        [part(0, 1, count=3), part(2, count=3), part(0, count=3), part(1, 2, count=3)],
+        [part(0, 1, count=2), part(0, count=3)],
+        [part(0, count=2), part(1, count=2), part(0, count=3), part(1, count=3), part(2, count=3)],
+    ],
+    ids=["whole and its shards", "two parts with one shard", "every shard twice", "whole and a part", "two divisions"],
+)
+def test_what_may_hold_the_same_samples_is_refused_in_every_order(parts: list[Statistics]) -> None:
+    for order in permutations(parts):
+        with pytest.raises(StatisticsError, match=r"twice"):
+            merge(order)
+
+
+def test_parts_of_one_division_are_merged_in_every_order() -> None:
+    for order in permutations([part(0, 2, count=4), part(1, count=4), part(3, count=4)]):
+        assert merge(order) == collect(range(24))
 
 
 def test_parts_that_are_known_to_differ_may_hold_equal_samples() -> None:

@@ -1,0 +1,44 @@
+"""Ctrl-C and SIGTERM end a command in one line, and leave nothing half-written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.run import trt_ptq
+
+
+def test_to_be_terminated_leaves_nothing_in_the_temporary_folder(
+    cnn_path: Path, npz_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metric = tmp_path / "metric.py"
+    metric.write_text(
+        "import os, signal\n"
+        "def accuracy(run):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return {'accuracy': 1.0}\n"
+    )
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    options = ["--data", npz_folder, "--out", tmp_path / "out", "--eval", f"{metric}:accuracy"]
+    done = trt_ptq("quantize", cnn_path, *options)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
+    assert not list(scratch.glob("trt-ptq-*"))
+
+
+def test_an_interrupt_leaves_the_old_file_whole(cnn_path: Path, tmp_path: Path) -> None:
+    loader = tmp_path / "loader.py"
+    loader.write_text(
+        "import numpy as np\n"
+        "def batches():\n"
+        "    yield {'x': np.ones((1, 16, 8, 8), np.float32)}\n"
+        "    raise KeyboardInterrupt\n"
+    )
+    out = tmp_path / "stats.safetensors"
+    out.write_bytes(b"the old one")
+    done = trt_ptq("calibrate", cnn_path, "--data", f"{loader}:batches", "-o", out)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
+    assert out.read_bytes() == b"the old one"
+    assert not list(tmp_path.glob(".*.tmp"))
