@@ -15,7 +15,8 @@ from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.data.sources import Loader
 from trt_ptq.engines.spec import parse_profiles
 from trt_ptq.graph.model import load_model
-from trt_ptq.pipeline import QuantizeJob, quantize
+from trt_ptq.job import QuantizeJob
+from trt_ptq.pipeline import quantize
 
 SHAPES = {
     "recogniser": ["x=1x3x48x160:8x3x48x320:16x3x48x640"],

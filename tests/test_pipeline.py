@@ -21,7 +21,8 @@ from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
 from trt_ptq.data.sources import ArrayFile
 from trt_ptq.engines.manifest import read_manifest
 from trt_ptq.graph.model import Model, load_model
-from trt_ptq.pipeline import QuantizeJob, quantize
+from trt_ptq.job import QuantizeJob
+from trt_ptq.pipeline import quantize
 
 
 def source(samples: int = 40, batch_size: int = 4, seed: int = 0) -> ArrayFile:
@@ -188,7 +189,8 @@ def test_external_weights_count_in_the_reported_size(cnn_path: Path, tmp_path: P
 def test_a_float16_model_without_a_metric_does_not_undo_the_rest(cnn: Model, tmp_path: Path) -> None:
     calls: list[str] = []
 
-    def accuracy(_run) -> dict[str, float]:  # type: ignore[no-untyped-def]
+    def accuracy(infer) -> dict[str, float]:  # type: ignore[no-untyped-def]
+        infer({"x": images(4)})
         calls.append("")
         return {"accuracy": float("nan") if len(calls) == 5 else 1.0}
 
@@ -256,3 +258,26 @@ def test_ranges_that_until_stable_did_not_watch_are_warned_of(cnn: Model, tmp_pa
     report = quantize(replace(job, alternatives=COMPARED[1:])).report
     assert report.method != COMPARED[0].name
     assert any(f"--until-stable watched ranges by {COMPARED[0].name}" in one for one in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("method", "left"), [("mse", {"stats.safetensors"}), ("minmax", {"stats.safetensors", "recipe.yaml"})]
+)
+def test_a_run_that_is_interrupted_leaves_no_recipe_but_the_one_it_does_again(
+    cnn: Model, tmp_path: Path, method: str, left: set[str]
+) -> None:
+    def interrupt(_text: str) -> None:
+        raise KeyboardInterrupt
+
+    job = QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path / "out")
+    quantize(job)
+    with pytest.raises(KeyboardInterrupt):
+        quantize(replace(job, method=METHODS[method], tell=interrupt))
+    assert {file.name for file in (tmp_path / "out").iterdir()} == left
+
+
+def test_an_int8_model_without_int8_is_warned_of(cnn: Model, tmp_path: Path) -> None:
+    job = QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path)
+    every = tuple(one.node for one in quantize(job).report.nodes)
+    assert any("no node runs in INT8" in one for one in quantize(replace(job, keep_float=every)).report.warnings)
+    assert not any("no node runs in INT8" in one for one in quantize(job).report.warnings)

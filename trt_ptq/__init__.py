@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from trt_ptq.graph.qdq import insert_qdq as insert_qdq
     from trt_ptq.graph.save import save_model as save_model
     from trt_ptq.graph.taps import choose_taps as choose_taps
-    from trt_ptq.pipeline import QuantizeJob as QuantizeJob
+    from trt_ptq.job import QuantizeJob as QuantizeJob
     from trt_ptq.pipeline import quantize as quantize
 
 _HOME = {
@@ -60,7 +60,8 @@ _HOME = {
     "graph.qdq": ("insert_qdq",),
     "graph.save": ("save_model",),
     "graph.taps": ("choose_taps",),
-    "pipeline": ("QuantizeJob", "quantize"),
+    "job": ("QuantizeJob",),
+    "pipeline": ("quantize",),
 }
 _RENAMED = {"collect_statistics": "collect"}  # trt_ptq.collect is the package
 _MODULE_OF = {name: f"{__name__}.{module}" for module, names in _HOME.items() for name in names}

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from trt_ptq.accuracy.candidates import Ground, Workshop
 from trt_ptq.accuracy.engines import MeasuredEngine, measure_engines
-from trt_ptq.accuracy.evaluate import Evaluate, refuse_infinite
-from trt_ptq.accuracy.improve import Tell, improve, untold
+from trt_ptq.accuracy.evaluate import refuse_infinite
+from trt_ptq.accuracy.improve import improve
 from trt_ptq.accuracy.judge import Judge
 from trt_ptq.accuracy.precisions import judge_precisions
-from trt_ptq.accuracy.verdict import EXCELLENT_BELOW, judge
-from trt_ptq.calibrators.batches import BatchSource, Track, untracked
+from trt_ptq.accuracy.verdict import judge
+from trt_ptq.calibrators.batches import BatchSource
 from trt_ptq.calibrators.errors import DataError, EngineError, MissingPackageError, ModelError, TrtPtqError
 from trt_ptq.calibrators.files import write_atomic
-from trt_ptq.calibrators.methods import METHODS, RangeMethod
+from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.store import save_statistics
 from trt_ptq.calibrators.table.store import save_table
 from trt_ptq.collect.collector import collect
 from trt_ptq.collect.convergence import Convergence, all_methods
-from trt_ptq.collect.device import Device, Host
 from trt_ptq.collect.magnitudes import float32_tensors, measure_amax
-from trt_ptq.collect.measuring import Nonfinite
 from trt_ptq.collect.passes import Passes, plan_passes
 from trt_ptq.data.audit import AuditedSource, HeldOutSource
 from trt_ptq.data.checked import CheckedSource
@@ -34,19 +32,21 @@ from trt_ptq.data.split import FirstSamples, split_source, two_halves
 from trt_ptq.engines.build import build_engine, check_backend
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
-from trt_ptq.graph.half import HighPrecision, to_float16
+from trt_ptq.graph.half import to_float16
 from trt_ptq.graph.macs import count_macs, share_in_int8
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.placement import QuantizationPlan, plan_quantization
-from trt_ptq.graph.recipe import AUTO, Recipe, Repair, save_recipe
+from trt_ptq.graph.recipe import save_recipe
 from trt_ptq.graph.save import save_model
 from trt_ptq.graph.taps import Taps, choose_taps
-from trt_ptq.report.folder import PREPARED, check_folder, remove_last_run
+from trt_ptq.job import QuantizeJob
+from trt_ptq.report.folder import PREPARED, RECIPE, STATISTICS, check_folder, remove_last_run, remove_other_recipe
 from trt_ptq.report.html import render_html
 from trt_ptq.report.rows import model_rows, tensor_rows
 from trt_ptq.report.schema import Report, write_report
 from trt_ptq.report.warnings import (
     FLATTERED,
+    NONE_IN_INT8,
     UNSEARCHED,
     kept_warnings,
     range_warnings,
@@ -55,60 +55,6 @@ from trt_ptq.report.warnings import (
     watched_warnings,
 )
 from trt_ptq.version import __version__
-
-
-@dataclass(frozen=True)
-class QuantizeJob:
-    """What to quantize, with what, and how to judge it.
-
-    `test` is compared on; without it, one batch in five of `source` is held out for that. `data_name` is what the
-    report calls the data. `evaluate(run)` returns metrics, `eval_name` names it in messages; without it, fidelity is
-    judged. `method` None takes for each tensor the one of least output error; with `alternatives`, it is that of all
-    these which keeps the outputs closest. `attention` puts attention's MatMuls into INT8 too. `profiles` are taken from
-    the data when empty. With `until_stable`, calibration ends when no range has moved by more (0.01: 1 %) since half as
-    many samples. `high_precision` is that of what is not INT8.
-
-    `repairs` are made in any case, and nodes in `keep_float` stay in float. Where the loss is above `max_drop`, the
-    other repairs are tried with `repair`, and layers to leave in float are searched for with `search`.
-    """
-
-    model: Model
-    source: BatchSource
-    data_name: str
-    method: RangeMethod | None
-    out: Path
-    test: BatchSource | None = None
-    alternatives: tuple[RangeMethod, ...] = ()
-    tensors: tuple[str, ...] = ("fused",)
-    attention: bool = False
-    nonfinite: Nonfinite = "refuse"
-    device: Device = field(default_factory=Host)
-    memory_limit: int | None = None  # bytes
-    until_stable: float | None = None
-    profiles: dict[str, ShapeProfile] = field(default_factory=dict)
-    backend: str = "auto"
-    high_precision: HighPrecision = "fp16"
-    evaluate: Evaluate | None = None
-    eval_name: str = ""
-    max_drop: float = EXCELLENT_BELOW
-    repairs: tuple[Repair, ...] = ()
-    keep_float: tuple[str, ...] = ()
-    repair: bool = True
-    search: bool = True
-    track: Track = untracked
-    tell: Tell = untold
-
-    @property
-    def recipe(self) -> Recipe:
-        """What the job asks for, before anything is found out."""
-        return Recipe(
-            model=self.model.identity,
-            method=self.method.name if self.method else AUTO,
-            repairs=self.repairs,
-            attention=self.attention,
-            keep_float=self.keep_float,
-            high_precision=self.high_precision,
-        )
 
 
 @dataclass(frozen=True)
@@ -145,10 +91,10 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     statistics = collect(
         job.model, watched, taps, job.nonfinite, job.track, passes, device=job.device, convergence=convergence
     )
-    save_statistics(statistics, job.out / "stats.safetensors")
+    save_statistics(statistics, job.out / STATISTICS)
     profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
     remove_last_run(job.out)
-    save_recipe(job.recipe, job.out / "recipe.yaml")
+    remove_other_recipe(job.out, job.recipe)
     stability = None if job.until_stable is None else convergence.stability()
     warnings = audited.findings() + stability_warnings(stability, job.model.inputs, bool(job.profiles))
 
@@ -171,10 +117,10 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         tell=job.tell,
     )
     recipe, table, ground = improved.recipe, workshop.table(improved.recipe), workshop.ground(improved.recipe)
-    save_recipe(recipe, job.out / "recipe.yaml")
+    save_recipe(recipe, job.out / RECIPE)
     if ground.model is not job.model:
         save_model(ground.model.to_ir(), job.out / PREPARED)
-        save_statistics(ground.statistics, job.out / "stats.safetensors")
+        save_statistics(ground.statistics, job.out / STATISTICS)
     save_table(table, job.out / "calibration.cache")
     save_table(table, job.out / "calibration.json")
     warnings += watched_warnings(stability, recipe.method)
@@ -185,6 +131,8 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}
     made = workshop.make(recipe)
     warnings += [*filter(None, [made.warning]), *kept_warnings(made.kept)]
+    if not any(one.int8 for one in made.qdq.nodes):
+        warnings.append(NONE_IN_INT8)
     warnings += [f"{one.op_type} {one.node!r} is left alone: {one.reason}" for one in made.qdq.plan.left_alone]
     save_model(made.qdq.model, files["int8"])
     files["fp16"] = job.out / "model.fp16.onnx"

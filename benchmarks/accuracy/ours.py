@@ -10,7 +10,8 @@ from benchmarks.accuracy.cases import CASES, Feeds
 from benchmarks.speed.collecting import in_memory
 from trt_ptq.calibrators.methods import COMPARED
 from trt_ptq.graph.model import load_model
-from trt_ptq.pipeline import QuantizeJob, quantize
+from trt_ptq.job import QuantizeJob
+from trt_ptq.pipeline import quantize
 from trt_ptq.report.schema import Report
 
 MAX_DROP = 0.005  # of the validation data, which are few: so that the loss on the test data stays below 1 %

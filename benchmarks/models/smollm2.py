@@ -34,17 +34,17 @@ def model() -> Path:
     return path
 
 
-def calibration(*, samples: int = 16) -> Iterator[Feeds]:
+def calibration(*, samples: int = 32) -> Iterator[Feeds]:
     """Windows of 256 tokens, one a batch, of tales that are neither in the test nor in the validation set."""
     yield from _windows("calibration", samples)
 
 
-def validation(run: Run, samples: int = 24) -> dict[str, float]:
+def validation(run: Run, samples: int = 64) -> dict[str, float]:
     """The metric of `evaluate` on tales that are neither in the test nor in the calibration set."""
     return _perplexity(run, "validation", samples)
 
 
-def evaluate(run: Run, samples: int = 12) -> dict[str, float]:
+def evaluate(run: Run, samples: int = 48) -> dict[str, float]:
     """`perplexity_lower`: of each token from those before it in its window, over windows of 256 tokens."""
     return _perplexity(run, "test", samples)
 

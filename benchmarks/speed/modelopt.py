@@ -26,7 +26,8 @@ from trt_ptq.graph.model import load_model
 from trt_ptq.graph.qdq import insert_qdq
 from trt_ptq.graph.save import save_model
 from trt_ptq.graph.taps import choose_taps
-from trt_ptq.pipeline import QuantizeJob, quantize
+from trt_ptq.job import QuantizeJob
+from trt_ptq.pipeline import quantize
 
 _SAMPLES = 64
 _BATCH = 8

@@ -34,6 +34,20 @@ def test_equal_outputs_are_perfect() -> None:
     assert (meter.result().sqnr_db, meter.result().cosine, meter.result().top1) == (math.inf, 1.0, 1.0)
 
 
+def test_classes_lose_by_how_many_change_whatever_their_numbers() -> None:
+    meter = FidelityMeter()
+    meter.update(np.array([0, 900, 3, 1]), np.array([0, 1, 3, 1]))
+    meter.update(np.array([5, 5, 7, 7]), np.array([5, 5, 7, 7]))
+    assert (meter.result().changed, meter.result().loss) == (1 / 8, 1 / 8)
+
+
+def test_floats_lose_their_direction() -> None:
+    meter = FidelityMeter()
+    meter.update(np.array([1.0, 0.0]), np.array([1.0, 1.0]))
+    assert meter.result().changed is None
+    assert meter.result().loss == pytest.approx(1 - 1 / math.sqrt(2))
+
+
 def test_an_output_of_one_value_has_no_top1() -> None:
     meter = FidelityMeter()
     meter.update(np.ones((4, 1), np.float32), np.ones((4, 1), np.float32))

@@ -23,7 +23,8 @@ from trt_ptq.data.sources import ArrayFile
 from trt_ptq.data.split import split_source
 from trt_ptq.graph.model import Model, load_model
 from trt_ptq.graph.recipe import load_recipe
-from trt_ptq.pipeline import QuantizeJob, quantize
+from trt_ptq.job import QuantizeJob
+from trt_ptq.pipeline import quantize
 from trt_ptq.report.schema import Report
 
 

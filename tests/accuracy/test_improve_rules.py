@@ -28,10 +28,16 @@ class Bench:
     def distance(self, recipe: Recipe) -> float:
         return self._distances.get(_key(recipe), 0.1)
 
-    def ranking(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
+    def ranked_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
         self.ranked_for.append(recipe.repairs)
-        closest = methods[-1] if recipe.repairs else methods[0]
+        closest = methods[-1] if recipe.repairs or recipe.keep_float else methods[0]
         return {closest.name: 0.1, **{one.name: 0.2 for one in methods if one != closest}}
+
+    def ranked_layers(self, _recipe: Recipe) -> list[str]:
+        return ["worst", *map(str, range(9))]
+
+    def macs(self, _recipe: Recipe) -> dict[str, int]:
+        return {}
 
     def fit(self, _recipe: Recipe, _step: object) -> SimpleNamespace:
         return SimpleNamespace(places=1, note="")
@@ -43,7 +49,7 @@ class Bench:
 
 
 def _key(recipe: Recipe) -> str:
-    return "+".join(recipe.repairs) or "plain"
+    return "+".join((*recipe.repairs, *recipe.keep_float)) or "plain"
 
 
 def improved(bench: Bench, **options: Any) -> Improved:
@@ -81,6 +87,15 @@ def test_a_repaired_model_gets_the_method_that_is_closest_for_it() -> None:
     found = improved(bench, methods=COMPARED)
     assert found.recipe.method == COMPARED[-1].name
     assert bench.ranked_for.count(("equalize",)) == 1
+
+
+def test_the_layers_left_in_float_do_not_decide_on_the_method_of_others() -> None:
+    plain = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32")
+    bench = Bench({}, {"worst": 0.005})
+    found = improve(plain, bench, bench, 0.01, methods=COMPARED, repair=False)  # type: ignore[arg-type]
+    assert [one.name for one in found.stages][-1] == "mixed precision: 1 of 10 layers in float"
+    assert (found.recipe.keep_float, found.recipe.method) == (("worst",), COMPARED[-1].name)
+    assert found.stages[-1].note.startswith(f"method {COMPARED[-1].name}; ")
 
 
 def test_what_was_asked_for_is_kept_although_further_away_and_is_no_search() -> None:

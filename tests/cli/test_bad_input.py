@@ -130,20 +130,26 @@ def test_a_metric_that_fails_is_named(cnn_path: Path, npz_folder: Path, tmp_path
     assert "accuracy fails on cnn.onnx: ZeroDivisionError" in refused("quantize", cnn_path, *options)
 
 
-def test_an_interrupt_leaves_the_old_file_whole(cnn_path: Path, tmp_path: Path) -> None:
-    loader = tmp_path / "loader.py"
-    loader.write_text(
-        "import numpy as np\n"
-        "def batches():\n"
-        "    yield {'x': np.ones((1, 16, 8, 8), np.float32)}\n"
-        "    raise KeyboardInterrupt\n"
-    )
-    out = tmp_path / "stats.safetensors"
-    out.write_bytes(b"the old one")
-    done = trt_ptq("calibrate", cnn_path, "--data", f"{loader}:batches", "-o", out)
-    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
-    assert out.read_bytes() == b"the old one"
-    assert not list(tmp_path.glob(".*.tmp"))
+def test_a_metric_that_never_runs_the_model_is_refused(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+    metric = tmp_path / "metric.py"
+    metric.write_text("def accuracy(run):\n    return {'accuracy': 1.0}\n")
+    options = ["--data", npz_folder, "--out", tmp_path / "out", "--eval", f"{metric}:accuracy"]
+    assert "does not run the model" in refused("quantize", cnn_path, *options)
+
+
+def test_a_gate_of_all_is_refused(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+    options = ["--data", npz_folder, "--out", tmp_path / "out", "--max-drop", "1"]
+    assert "write 1% or 100%" in refused("quantize", cnn_path, *options)
+
+
+@pytest.mark.parametrize("name", ["model.int8.onnx", "recipe.yaml", "stats.safetensors"])
+def test_a_folder_where_a_result_goes_is_refused_before_the_work(
+    cnn_path: Path, npz_folder: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "out" / name).mkdir(parents=True)
+    message = refused("quantize", cnn_path, "--data", npz_folder, "--out", tmp_path / "out")
+    assert f"{name}: it is a folder" in message
+    assert [file.name for file in (tmp_path / "out").iterdir()] == [name]
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,19 @@ def test_a_users_metric_is_run(cnn_path: Path, npz_folder: Path, tmp_path: Path)
     assert "accuracy: 0.00% loss" in done.stdout
 
 
+def test_merge_refuses_what_may_hold_the_same_data(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+    parts = {"a0": ["--shard", "0/2"], "b0": ["--shard", "0/3"], "whole": []}
+    for name, shard in parts.items():
+        done = trt_ptq("calibrate", cnn_path, "--data", npz_folder, "-o", tmp_path / f"{name}.st", *shard)
+        assert done.returncode == 0
+    a0, b0, whole = (tmp_path / f"{name}.st" for name in parts)
+    for pair in ([whole, a0], [a0, b0]):
+        done = trt_ptq("merge", *pair, "-o", tmp_path / "merged.st")
+        assert (done.returncode, "what is in both would count twice" in done.stderr) == (2, True)
+    done = trt_ptq("merge", a0, b0, "-o", a0)
+    assert (done.returncode, "it is what is read here" in done.stderr) == (2, True)
+
+
 def test_shards_merge_to_the_same_bytes(cnn_path: Path, tmp_path: Path) -> None:
     samples = images(30)
     parts = {"whole": samples, "a": samples[:7], "b": samples[7:]}

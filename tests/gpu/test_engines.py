@@ -23,7 +23,8 @@ from trt_ptq.engines.manifest import manifest_path, read_manifest
 from trt_ptq.engines.session import EngineSession
 from trt_ptq.engines.spec import BuilderSettings
 from trt_ptq.graph.model import Model
-from trt_ptq.pipeline import QuantizeJob, quantize
+from trt_ptq.job import QuantizeJob
+from trt_ptq.pipeline import quantize
 
 pytestmark = [*ON_GPU, EXPLICIT]
 

@@ -11,7 +11,8 @@ from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.data.sources import ArrayFile
 from trt_ptq.engines.latency import Benchmark, summarize
 from trt_ptq.graph.model import Model
-from trt_ptq.pipeline import QuantizeJob, quantize
+from trt_ptq.job import QuantizeJob
+from trt_ptq.pipeline import quantize
 from trt_ptq.report.html import render_html
 from trt_ptq.report.schema import read_report, write_report
 

@@ -12,7 +12,8 @@ from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.collect.convergence import MethodTrajectory, Trajectory
 from trt_ptq.data.sources import ArrayFile
 from trt_ptq.graph.model import Model, load_model
-from trt_ptq.pipeline import QuantizeJob, quantize
+from trt_ptq.job import QuantizeJob
+from trt_ptq.pipeline import quantize
 from trt_ptq.report.html import render_html
 from trt_ptq.report.schema import Report
 from trt_ptq.report.trajectory import distance_rows, scale_plots

@@ -126,14 +126,14 @@ class Workshop:
         """See `Distance`."""
         return self._distance_of(recipe)
 
-    def ranking(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
+    def ranked_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
         """`distance` by each of `methods`, the least first; of equal ones, that which comes first.
 
         Of plain Q/DQ: without bias correction, the rest in float32. Infinite where a model fails.
         """
         return self._ranking_of(_foundation(recipe).model_copy(update={"keep_float": recipe.keep_float}), methods)
 
-    def ranked(self, recipe: Recipe) -> list[str]:
+    def ranked_layers(self, recipe: Recipe) -> list[str]:
         """The layers that `recipe` puts in INT8, the one that costs most first."""
         few = FewBatches(self._calibration, FEW)
         model = self.ground(recipe).model

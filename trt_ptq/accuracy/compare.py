@@ -79,8 +79,8 @@ def _same_outputs(runner: OnnxrtRunner, differing: set[str], reference: Path) ->
 
 
 def fidelity_losses(comparison: Comparison) -> dict[str, float]:
-    """Loss by output where there is no task metric: 1 - cosine similarity. Outputs without a value are none."""
-    return {f"fidelity of {name}": 1 - one.cosine for name, one in comparison.outputs.items() if one.compared}
+    """Loss by output where there is no task metric, see `OutputFidelity.loss`. Outputs without a value are none."""
+    return {f"fidelity of {name}": one.loss for name, one in comparison.outputs.items() if one.compared}
 
 
 def fidelity_warnings(comparison: Comparison) -> list[str]:

@@ -5,21 +5,19 @@ It tells candidates apart where a metric tells luck: where they differ by a few 
 
 from __future__ import annotations
 
-import math
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import onnx_ir as ir
 from onnx import TensorProto
 
-from trt_ptq.accuracy.compare import compare_models
+from trt_ptq.accuracy.compare import compare_models, fidelity_losses
+from trt_ptq.accuracy.judge import CANDIDATE, Judgement
+from trt_ptq.accuracy.runner import on_disk
 from trt_ptq.calibrators.batches import Batch, BatchSource
 from trt_ptq.data.split import FewBatches
 from trt_ptq.graph.model import Model
-from trt_ptq.graph.save import save_model
 
 BATCHES = 8  # on five real models, range methods came in the order of all held-out data
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
@@ -57,12 +55,10 @@ class Distance:
         Raises:
             DataError, ModelError: see `compare_models`.
         """
-        with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
-            path = Path(folder) / "candidate.onnx"
-            save_model(candidate, path)
+        with on_disk(candidate, CANDIDATE) as path:
             compared = compare_models(self.reference.path, [path], self._source)[0]
-        outputs = self.reference.proto.graph.output
-        floats = {one.name for one in outputs if one.type.tensor_type.elem_type in _FLOATS}
-        cosines = {name: one.cosine for name, one in compared.outputs.items() if one.compared}
-        losses = [1 - cosine for name, cosine in cosines.items() if name in floats or not floats & cosines.keys()]
-        return math.inf if any(map(math.isnan, losses)) else max(losses, default=0.0)
+        named = self.reference.proto.graph.output
+        floats = {one.name for one in named if one.type.tensor_type.elem_type in _FLOATS}
+        telling = {name: one for name, one in compared.outputs.items() if one.compared and name in floats}
+        losses = fidelity_losses(replace(compared, outputs=telling or compared.outputs))
+        return Judgement(losses, {}).loss

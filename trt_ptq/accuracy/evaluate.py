@@ -9,6 +9,7 @@ from typing import Any
 
 from trt_ptq.accuracy.runner import infer, onnx_runner
 from trt_ptq.accuracy.verdict import relative_loss
+from trt_ptq.calibrators.batches import Array, Feeds
 from trt_ptq.calibrators.errors import DataError, TrtPtqError
 
 Metrics = dict[str, float]
@@ -19,11 +20,19 @@ def evaluate_model(path: Path, function: Evaluate, label: str, finite: bool = Tr
     """Metrics that `function(run)` returns for the ONNX file `path`; `label` names the function in messages.
 
     Raises:
-        DataError: the function fails, or returns something else than numbers by name, which are finite if so asked.
+        DataError: the function fails, never runs the model, or returns something else than numbers by name, which are
+            finite if so asked.
     """
+    ran = False
     with onnx_runner(path) as runner:
+
+        def run(feeds: Feeds) -> dict[str, Array]:
+            nonlocal ran
+            ran = True
+            return infer(runner, feeds, label)
+
         try:
-            returned = function(lambda feeds: infer(runner, feeds, label))
+            returned = function(run)
         except TrtPtqError:
             raise
         except Exception as error:
@@ -36,6 +45,8 @@ def evaluate_model(path: Path, function: Evaluate, label: str, finite: bool = Tr
         raise DataError(f"{label} returned a metric that is not a number: {error}") from error
     if finite:
         refuse_infinite(metrics, label, path)
+    if not ran:
+        raise DataError(f"{label} does not run the model: it must call run(feeds), and judge what that returns")
     return metrics
 
 

@@ -19,9 +19,10 @@ class OutputFidelity:
 
     `sqnr_db`: 10 log10 of the reference's energy over the error's; `cosine`: between all reference and all
     candidate values; `top1`: share of positions whose largest entry along the last axis is the same (None for
-    outputs with fewer than two entries there); `max_abs` and `mean_abs` error in the output's unit. All are NaN where
-    the candidate is NaN or infinite and the reference is not, and where no value could be `compared`. Values that are
-    NaN or infinite in the reference are `left_out`.
+    outputs with fewer than two entries there); `changed`: share of values that differ, of integers and booleans, which
+    are classes and have no direction (None for floats); `max_abs` and `mean_abs` error in the output's unit. All are
+    NaN where the candidate is NaN or infinite and the reference is not, and where no value could be `compared`. Values
+    that are NaN or infinite in the reference are `left_out`.
     """
 
     sqnr_db: float
@@ -31,12 +32,18 @@ class OutputFidelity:
     mean_abs: float
     compared: int
     left_out: int = 0
+    changed: float | None = None
+
+    @property
+    def loss(self) -> float:
+        """1 - cosine, or what is `changed`."""
+        return 1 - self.cosine if self.changed is None else self.changed
 
 
 def worst_output(outputs: Mapping[str, OutputFidelity]) -> OutputFidelity | None:
-    """The one of least cosine, NaN being less than any number; None where no output could be compared."""
+    """The one of largest loss, NaN being larger than any number; None where no output could be compared."""
     compared = [one for one in outputs.values() if one.compared]
-    return min(compared, key=lambda one: -math.inf if math.isnan(one.cosine) else one.cosine, default=None)
+    return max(compared, key=lambda one: math.inf if math.isnan(one.loss) else one.loss, default=None)
 
 
 class FidelityMeter:
@@ -46,6 +53,7 @@ class FidelityMeter:
         self._signal = self._candidate = self._product = self._noise = 0.0
         self._absolute = self._largest = 0.0
         self._values = self._left_out = self._positions = self._agreeing = 0
+        self._changed: int | None = None
 
     def update(self, reference: Array, candidate: Array) -> None:
         """Add one batch; both arrays have the same shape."""
@@ -57,6 +65,8 @@ class FidelityMeter:
         if not np.isfinite(got).all():
             got = np.full_like(got, np.nan)
         error = got - wanted
+        if reference.dtype.kind != "f":
+            self._changed = (self._changed or 0) + int(np.count_nonzero(error))
         self._signal += float(wanted @ wanted)
         self._candidate += float(got @ got)
         self._product += float(wanted @ got)
@@ -86,4 +96,5 @@ class FidelityMeter:
             mean_abs=self._absolute / self._values if self._values else math.nan,
             compared=self._values,
             left_out=self._left_out,
+            changed=None if self._changed is None or not self._values else self._changed / self._values,
         )

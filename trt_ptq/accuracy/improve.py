@@ -7,6 +7,7 @@ layers; see search.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +16,7 @@ from trt_ptq.accuracy.candidates import BEFORE, Workshop
 from trt_ptq.accuracy.evaluate import Metrics
 from trt_ptq.accuracy.judge import Judge, Judgement
 from trt_ptq.accuracy.search import MOST_EVALUATIONS, search_layers
+from trt_ptq.accuracy.verdict import told_gate
 from trt_ptq.calibrators.errors import TrtPtqError
 from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.graph.qdq import PARTS
@@ -25,6 +27,7 @@ Tell = Callable[[str], None]
 
 LEAST_GAIN = 0.1  # of the loss: less than that is as likely luck
 RUNNERS_UP = 2  # range methods that the metric is asked about, too
+LIKELY_IN_FLOAT = 0.1  # of the layers, where some are left in float
 TRIED: tuple[Repair, ...] = ("equalize", "smooth", "bias")  # in this order; "auto" costs too much to be tried unasked
 TITLES: dict[Step, str] = {
     "equalize": "cross-layer equalisation",
@@ -77,12 +80,12 @@ def improve(
 ) -> Improved:
     """Judge what `recipe` makes, stage by stage, and where it loses more than `max_drop` look for a better one.
 
-    With `methods`, the closest of these (see `Workshop.ranking`) takes the place of that of `recipe`: at first, and
-    where a repair has changed the float model. The repairs that `recipe` asks for are kept whatever they bring, and so
-    is its method "auto", which is compared with percentile. As long as the loss is above `max_drop`, more is tried,
+    With `methods`, the closest of these (see `Workshop.ranked_methods`) takes the place of that of `recipe`: at first,
+    and where a repair has changed the float model. The repairs that `recipe` asks for are kept whatever they bring, and
+    so is its method "auto", which is compared with percentile. As long as the loss is above `max_drop`, more is tried,
     and kept where it lowers the loss to `max_drop`, or by `LEAST_GAIN` of it: with `repair` the other repairs, if they
     take outputs no further away; where there is a metric, the runners-up of `methods`; with `search` layers are left in
-    float then.
+    float then, with the one of `methods` that is closest where the most sensitive tenth is in float.
 
     Raises:
         DataError, ModelError: see `Judge.judge`.
@@ -97,13 +100,13 @@ def improve(
         ladder.step(step, forced=True)
     made_anyway = ladder.recipe
     for one in TRIED if repair else ():
-        if ladder.best.loss > max_drop and one not in recipe.repairs:
+        if ladder.missed and one not in recipe.repairs:
             ladder.step(one, forced=False)
-    for name in ladder.runners_up() if judge.evaluate and ladder.best.loss > max_drop else ():
-        if ladder.best.loss > max_drop:
+    for name in ladder.runners_up() if judge.evaluate else ():
+        if ladder.missed:
             ladder.method(name)
     warnings = []
-    if search and ladder.best.loss > max_drop and (failed := ladder.search()):
+    if search and ladder.missed and (failed := ladder.search()):
         warnings.append(failed)
     searched = ladder.recipe != made_anyway
     return Improved(ladder.recipe, searched, ladder.best.metrics, tuple(ladder.stages), tuple(warnings))
@@ -133,6 +136,11 @@ class _Ladder:
             self._add(f"{part} only", judge.judge(model), "for analysis")
         self.best = self._judged(plain)
         self._add("weights and activations", self.best, note=self._told_ranking(plain))
+
+    @property
+    def missed(self) -> bool:
+        """Whether the best so far loses more than is allowed."""
+        return self.best.loss > self._max_drop
 
     def runners_up(self) -> list[str]:
         """The methods that are closest but for that of the recipe."""
@@ -171,15 +179,18 @@ class _Ladder:
     def search(self) -> str | None:
         """Leave in float the layers that cost most; why that failed, if it did."""
         try:
-            ranked = self._workshop.ranked(self.recipe)
+            ranked = self._workshop.ranked_layers(self.recipe)
         except TrtPtqError as error:
             return f"no layers to leave in float were searched for: {error}"
         if len(ranked) < 2:
             return f"INT8 loses {self.best.loss:.2%}, and with one layer in INT8 there is none to choose from"
         judged: dict[frozenset[str], Judgement] = {}
+        likely = math.ceil(LIKELY_IN_FLOAT * len(ranked))  # they would decide on the method, and do not matter then
+        method = self._by_closest(_in_float(self.recipe, ranked[:likely])).method
+        start = self.recipe.model_copy(update={"method": method})
 
         def kept_in_float(names: Collection[str]) -> Recipe:
-            return self.recipe.model_copy(update={"keep_float": (*self.recipe.keep_float, *names)})
+            return _in_float(start, names)
 
         def loss(names: frozenset[str]) -> float:
             judged[names] = self._judged(kept_in_float(sorted(names, key=ranked.index)))
@@ -193,19 +204,19 @@ class _Ladder:
         if found.kept is None:
             return (
                 f"INT8 loses {self.best.loss:.2%}, and no set of layers to leave in float was found that loses "
-                f"{self._max_drop:.2%} or less ({found.evaluations} evaluations, at best {found.loss:.4%}, which "
-                "--max-drop can allow)"
+                f"{told_gate(self._max_drop)} or less ({found.evaluations} evaluations, at best {found.loss:.4%}"
+                f"{', which --max-drop can allow' if found.loss < 1 else ''})"
             )
         self.recipe, self.best = kept_in_float(found.kept), judged[frozenset(found.kept)]
         self._add(
             f"mixed precision: {len(found.kept)} of {len(ranked)} layers in float",
             self.best,
-            note=f"{', '.join(found.kept)}; found in {found.evaluations} evaluations",
+            note=f"method {method}; {', '.join(found.kept)}; found in {found.evaluations} evaluations",
         )
         return None
 
     def _ranking(self, recipe: Recipe) -> dict[str, float]:
-        return self._workshop.ranking(recipe, self._methods) if self._methods else {}
+        return self._workshop.ranked_methods(recipe, self._methods) if self._methods else {}
 
     def _by_closest(self, recipe: Recipe) -> Recipe:
         closest = next(iter(self._ranking(recipe)), recipe.method)
@@ -233,3 +244,7 @@ class _Ladder:
     def _add(self, name: str, judgement: Judgement, fate: Fate = "kept", note: str = "") -> None:
         self._tell(f"{name}: {judgement.loss:.2%} loss")
         self.stages.append(Stage(name, judgement.losses, judgement.metrics, fate, note))
+
+
+def _in_float(recipe: Recipe, names: Collection[str]) -> Recipe:
+    return recipe.model_copy(update={"keep_float": (*recipe.keep_float, *names)})

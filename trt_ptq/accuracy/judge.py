@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +11,10 @@ import onnx_ir as ir
 
 from trt_ptq.accuracy.compare import compare_models, fidelity_losses
 from trt_ptq.accuracy.evaluate import Evaluate, Metrics, evaluate_model, metric_losses
+from trt_ptq.accuracy.runner import on_disk
 from trt_ptq.calibrators.batches import BatchSource
-from trt_ptq.graph.save import save_model
+
+CANDIDATE = "candidate.onnx"  # what messages call it
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,7 @@ class Judge:
         Raises:
             DataError, ModelError: see `evaluate_model` and `compare_models`.
         """
-        with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
-            path = Path(folder) / "candidate.onnx"
-            save_model(candidate, path)
+        with on_disk(candidate, CANDIDATE) as path:
             if self.evaluate is None:
                 return Judgement(fidelity_losses(compare_models(self.reference, [path], self.source)[0]), {})
             baseline = self.baseline

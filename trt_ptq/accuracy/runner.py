@@ -40,6 +40,15 @@ def _session(path: Path) -> ort.InferenceSession:
 
 
 @contextmanager
+def on_disk(model: ir.Model, name: str) -> Iterator[Path]:
+    """`model` as a file called `name`, which is there for as long as it is needed."""
+    with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
+        path = Path(folder) / name
+        save_model(model, path)
+        yield path
+
+
+@contextmanager
 def onnx_runner(path: Path) -> Iterator[OnnxrtRunner]:
     """An active Polygraphy runner for the ONNX file `path`; float16 tensors are rounded as `round_float16` tells.
 

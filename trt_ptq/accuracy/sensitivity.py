@@ -6,11 +6,9 @@ reaches is computed again; see graph/suffix.py.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import onnx_ir as ir
 
@@ -19,12 +17,12 @@ from trt_ptq.accuracy.layers import Layer, LayerInputs, int8_layers
 from trt_ptq.accuracy.local import measure_local
 from trt_ptq.accuracy.noise import Noise, cost
 from trt_ptq.accuracy.replay import Replay, replaying
+from trt_ptq.accuracy.runner import on_disk
 from trt_ptq.calibrators.batches import BatchSource, Track, untracked
 from trt_ptq.calibrators.table.table import CalibrationTable
 from trt_ptq.graph.model import Model
 from trt_ptq.graph.placement import QuantizationPlan
 from trt_ptq.graph.qdq import insert_pairs, plan_qdq
-from trt_ptq.graph.save import save_model
 
 
 @dataclass(frozen=True)
@@ -182,7 +180,5 @@ def _metrics(
 ) -> Metrics:
     only: ir.Model = model.to_ir()
     insert_pairs(only.graph, model.opset, plan, table, layer.inputs)
-    with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
-        path = Path(folder) / "one.onnx"
-        save_model(only, path)
+    with on_disk(only, "one.onnx") as path:
         return evaluate_model(path, evaluate, eval_name)

@@ -31,6 +31,11 @@ class Verdict:
         return self.loss <= self.max_drop
 
 
+def told_gate(max_drop: float) -> str:
+    """In percent, however small."""
+    return f"{100 * max_drop:.6g}%"
+
+
 def relative_loss(metric: str, reference: float, candidate: float) -> float:
     """What was lost, as a share of the reference (of 1 where that is 0); below 0 is a gain."""
     difference = candidate - reference if metric.endswith(LOWER_IS_BETTER) else reference - candidate

@@ -11,10 +11,10 @@ import typer
 from trt_ptq.accuracy.compare import compare_models, fidelity_losses, fidelity_warnings
 from trt_ptq.accuracy.engines import compare_engines, engine_inputs
 from trt_ptq.accuracy.evaluate import evaluate_model, metric_losses
-from trt_ptq.accuracy.verdict import judge
+from trt_ptq.accuracy.verdict import judge, told_gate
 from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.cli import console, options
-from trt_ptq.cli.parse import parse_share
+from trt_ptq.cli.parse import parse_max_drop
 from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.open import open_source
 from trt_ptq.graph.model import read_inputs
@@ -42,7 +42,7 @@ def compare(
 
     Example: trt-ptq compare model.onnx int8/model.int8.onnx --data test/
     """
-    gate = parse_share(max_drop)
+    gate = parse_max_drop(max_drop)
     function = load_function(evaluate) if evaluate else None
     on_gpu = reference.suffix in _ENGINES
     if on_gpu != (candidate.suffix in _ENGINES):
@@ -90,7 +90,7 @@ def compare(
             f"{candidate} against {reference}, {comparison.samples} samples",
         )
         console.say(
-            f"verdict: {verdict.grade} ({verdict.metric}: {verdict.loss:.2%} loss; allowed {gate:.2%}: "
+            f"verdict: {verdict.grade} ({verdict.metric}: {verdict.loss:.2%} loss; allowed {told_gate(gate)}: "
             f"{'passed' if verdict.passed else 'FAILED'})"
         )
     if not verdict.passed:

@@ -28,6 +28,18 @@ def parse_share(text: str) -> float:
     return share
 
 
+def parse_max_drop(text: str) -> float:
+    """The largest loss that `--max-drop` allows.
+
+    Raises:
+        UsageError: no share, or "1", which may be meant as 1 %.
+    """
+    largest = parse_share(text)
+    if largest == 1 and not text.endswith("%"):
+        raise UsageError(f"--max-drop {text} would allow all to be lost: write 1% or 100%")
+    return largest
+
+
 def parse_tolerance(text: str) -> float:
     """What `--until-stable` allows a range to move.
 

@@ -9,16 +9,17 @@ from typing import Annotated, Optional
 import typer
 
 from trt_ptq.accuracy.fidelity import worst_output
+from trt_ptq.accuracy.verdict import told_gate
 from trt_ptq.cli import console, options
 from trt_ptq.cli.chosen import Chosen
-from trt_ptq.cli.parse import parse_memory_limit, parse_nonfinite, parse_share, parse_tolerance
+from trt_ptq.cli.parse import parse_max_drop, parse_memory_limit, parse_nonfinite, parse_tolerance
 from trt_ptq.collect.device import open_device
 from trt_ptq.data.open import open_source
 from trt_ptq.engines.build import check_backend
 from trt_ptq.engines.spec import parse_profiles
 from trt_ptq.graph.model import load_model
 from trt_ptq.graph.profiles import check_profiles
-from trt_ptq.pipeline import QuantizeJob
+from trt_ptq.job import QuantizeJob
 from trt_ptq.pipeline import quantize as run
 from trt_ptq.report.schema import Report
 from trt_ptq.userfunction import load_function
@@ -52,7 +53,7 @@ def quantize(
     repair: Annotated[
         Optional[list[str]],
         typer.Option(
-            help="equalize (depthwise convolutions), smooth (SmoothQuant), bias (bias correction): made in any case "
+            help="equalize (convolutions in a row), smooth (SmoothQuant), bias (bias correction): made in any case "
             "(repeat). auto, unless given: where the loss is above --max-drop, what lowers it and takes outputs no "
             "further away. Or none.",
             show_default=False,
@@ -96,9 +97,9 @@ def quantize(
     model. Exit status 3 when the loss is over --max-drop.
 
     The loss is told in stages: weights only in INT8, activations only, both. Where it is above --max-drop, repairs are
-    tried, then (with --eval) two more range methods, then the most sensitive layers are left in float: judged by
-    --eval on its own data (so the verdict may flatter), else by one half of the held-out batches, with the verdict on
-    the other.
+    tried, then (with --eval) two more range methods, then the most sensitive layers are left in float, with the range
+    method that is closest then. All are judged by --eval on its own data (so the verdict may flatter), else by one half
+    of the held-out batches, with the verdict on the other.
 
     Example: trt-ptq quantize model.onnx --data calibration/ --eval metric.py:accuracy --out int8/
     """
@@ -134,7 +135,7 @@ def quantize(
         high_precision=chosen.high_precision,
         evaluate=load_function(evaluate) if evaluate else None,
         eval_name=evaluate or "",
-        max_drop=parse_share(max_drop),
+        max_drop=parse_max_drop(max_drop),
         repairs=chosen.repairs,
         keep_float=chosen.keep_float,
         repair=chosen.repair,
@@ -185,7 +186,7 @@ def _show(report: Report, out: Path) -> None:
         console.say(str(report.stability))
     console.say(
         f"verdict: {verdict.grade} ({verdict.metric}: {verdict.loss:.2%} loss against FP32; allowed "
-        f"{verdict.max_drop:.2%}: {'passed' if verdict.passed else 'FAILED'})"
+        f"{told_gate(verdict.max_drop)}: {'passed' if verdict.passed else 'FAILED'})"
     )
     console.say(f"results in {out}/: open {out / 'report.html'}")
 

@@ -44,8 +44,8 @@ def split_source(source: BatchSource, test: BatchSource | None) -> tuple[BatchSo
     batches = iter(source)
     if next(batches, None) is not None and next(batches, None) is None:
         raise DataError(
-            "the data is a single batch, and one in five is held out for the comparison: "
-            "lower --batch-size, or give --test-data"
+            "the data is a single batch, and one in five is held out for the comparison: give --test-data, or several "
+            "batches (of one .npz, .npy or images by a lower --batch-size; in a folder, each .npz is a batch)"
         )
     return OneInFive(source, held_out=False), OneInFive(source, held_out=True)
 

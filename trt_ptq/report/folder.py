@@ -6,9 +6,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 from trt_ptq.calibrators.errors import UsageError
-from trt_ptq.calibrators.files import check_writable
+from trt_ptq.calibrators.files import check_writable, refuse_special
+from trt_ptq.graph.recipe import Recipe, load_recipe
 from trt_ptq.graph.save import weights_beside
 
+STATISTICS = "stats.safetensors"
+RECIPE = "recipe.yaml"
 PREPARED = "model.prepared.onnx"  # the float model as repairs have changed it, if they have
 _ONNX = ("model.int8.onnx", "model.fp16.onnx", PREPARED)
 _ENGINES = ("model.int8.engine", "model.fp16.engine")
@@ -28,6 +31,8 @@ def check_folder(out: Path, model: Path, weights: Collection[Path] = ()) -> None
         UsageError: the model or its weights lie where a result goes.
     """
     check_writable(out, is_folder=True)
+    for file in (out / STATISTICS, out / RECIPE, *_derived(out)):
+        refuse_special(file)
     derived = {file.resolve() for file in _derived(out)}
     for file in (model, *weights):
         if file.resolve() in derived:
@@ -37,6 +42,17 @@ def check_folder(out: Path, model: Path, weights: Collection[Path] = ()) -> None
 def remove_last_run(out: Path) -> None:
     """Remove what was derived from earlier statistics: it must not stand beside results of other ones."""
     for file in _derived(out):
+        file.unlink(missing_ok=True)
+
+
+def remove_other_recipe(out: Path, asked: Recipe) -> None:
+    """Remove the recipe of an earlier run; the one that is `asked` for again stays, should this run be interrupted."""
+    file = out / RECIPE
+    try:
+        same = load_recipe(file) == asked
+    except UsageError:  # none, or none that could be done again
+        same = False
+    if not same:
         file.unlink(missing_ok=True)
 
 

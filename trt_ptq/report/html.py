@@ -8,6 +8,7 @@ from html import escape
 from importlib.resources import files
 
 from trt_ptq.accuracy.fidelity import worst_output
+from trt_ptq.accuracy.verdict import told_gate
 from trt_ptq.report.schema import Report, TensorRow
 from trt_ptq.report.trajectory import distance_rows, scale_plots
 
@@ -21,7 +22,7 @@ def render_html(report: Report) -> str:
     sections = [
         f'<p class="verdict {_GRADE_CLASS[verdict.grade]}"><b>{escape(verdict.grade)}</b>: '
         f"{verdict.loss:.2%} loss of {escape(verdict.metric)} against FP32 "
-        f"(allowed {verdict.max_drop:.2%}: {passed})</p>",
+        f"(allowed {told_gate(verdict.max_drop)}: {passed})</p>",
         _facts(report),
         _warnings(report.warnings),
         "<h2>Accuracy and size</h2>" + _models(report),

@@ -21,6 +21,7 @@ FLATTERED = (
     "what was repaired or left in float was chosen with the very data that the verdict is on: on new data the loss may "
     "be higher"
 )
+NONE_IN_INT8 = "no node runs in INT8: all are kept in float, and what is judged is no INT8 model"
 UNSEARCHED = (
     "nothing more was repaired or searched, since half of the held-out batches pass the gate; all of them do not: "
     "lower --max-drop, or give more --test-data"
