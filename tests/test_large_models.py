@@ -113,8 +113,8 @@ def test_calibrating_takes_little_more_memory_than_running_the_model(folder: Pat
     assert plain < MODEL_BYTES + PYTHON_BYTES  # ONNX Runtime itself does not hold them twice
 
 
-def test_the_int8_model_is_made_a_weight_at_a_time(folder: Path) -> None:
-    table, out = folder / "calibration.cache", folder / "int8.onnx"
+def test_the_int8_model_is_made_a_weight_at_a_time(folder: Path, tmp_path: Path) -> None:
+    table, out = tmp_path / "calibration.cache", tmp_path / "int8.onnx"
     save_table(CalibrationTable({f"{name}{index}": 1.0 for name in "hr" for index in range(BLOCKS)}), table)
     peak = peak_bytes(COMMAND, "qdq", folder / "model.onnx", "--table", table, "-o", out)
     assert peak < 2 * WEIGHT_BYTES + PYTHON_BYTES
@@ -122,6 +122,6 @@ def test_the_int8_model_is_made_a_weight_at_a_time(folder: Path) -> None:
     assert sum(tensor.data_type == TensorProto.INT8 and len(tensor.dims) == 2 for tensor in int8.graph.initializer) == 9
 
 
-def test_a_float_copy_is_a_pair_of_files_written_a_weight_at_a_time(folder: Path) -> None:
-    assert peak_bytes(COPYING, folder / "model.onnx", folder / "copy.onnx") < PYTHON_BYTES
-    assert (folder / "copy.onnx.data").stat().st_size == MODEL_BYTES
+def test_a_float_copy_is_a_pair_of_files_written_a_weight_at_a_time(folder: Path, tmp_path: Path) -> None:
+    assert peak_bytes(COPYING, folder / "model.onnx", tmp_path / "copy.onnx") < PYTHON_BYTES
+    assert (tmp_path / "copy.onnx.data").stat().st_size == MODEL_BYTES
