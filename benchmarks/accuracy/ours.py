@@ -14,17 +14,15 @@ from trt_ptq.job import QuantizeJob
 from trt_ptq.pipeline import quantize
 from trt_ptq.report.schema import Report
 
-MAX_DROP = 0.005  # of the validation data, which are few: so that the loss on the test data stays below 1 %
-
 
 def plain(name: str, batches: list[Feeds], result: Path) -> None:
     """INT8 wherever the plan puts it, by the range method that keeps outputs closest; nothing repaired or searched."""
     _quantize(name, batches, result, repair=False, search=False)
 
 
-def within_max_drop(name: str, batches: list[Feeds], result: Path) -> str:
-    """`quantize` told to lose at most 0.5 % of the metric on the validation data, which is not the test data."""
-    report = _quantize(name, batches, result, evaluate=CASES[name].validation, eval_name=name, max_drop=MAX_DROP)
+def within(max_drop: float, name: str, batches: list[Feeds], result: Path) -> str:
+    """`quantize` told to lose at most `max_drop` of the metric on the validation data, which is not the test data."""
+    report = _quantize(name, batches, result, evaluate=CASES[name].validation, eval_name=name, max_drop=max_drop)
     kept = [one.name for one in report.stages[3:] if one.fate == "kept"]
     return f"{', '.join(kept) or 'nothing changed'}; {report.verdict.loss:+.2%} on the validation data"
 

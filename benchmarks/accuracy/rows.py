@@ -75,5 +75,6 @@ ROWS: dict[str, Make] = {
     "modelopt-max": _modelopt("max"),
     "modelopt-entropy": _modelopt("entropy"),
     "ours-plain": partial(_timed, ours.plain),
-    "ours-max-drop": partial(_timed, ours.within_max_drop),
+    "ours-1%": partial(_timed, partial(ours.within, 0.01)),
+    "ours-0.5%": partial(_timed, partial(ours.within, 0.005)),
 }

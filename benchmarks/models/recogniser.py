@@ -54,7 +54,7 @@ def calibration(*, samples: int = 320) -> Iterator[Feeds]:
         yield batch.feeds()
 
 
-def validation(run: Callable[[Feeds], Feeds], samples: int = 400) -> dict[str, float]:
+def validation(run: Callable[[Feeds], Feeds], samples: int = 800) -> dict[str, float]:
     """The metrics of `evaluate` on lines that are neither in the test nor in the calibration set."""
     return _accuracy(run, "validation", samples)
 

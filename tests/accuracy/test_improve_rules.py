@@ -23,7 +23,8 @@ class Bench:
         self.ranked_for: list[tuple[str, ...]] = []
 
     def make(self, recipe: Recipe, _parts: object = None) -> SimpleNamespace:
-        return SimpleNamespace(qdq=SimpleNamespace(model=_key(recipe)))
+        key, by_method = _key(recipe), f"{_key(recipe)} by {recipe.method}"
+        return SimpleNamespace(qdq=SimpleNamespace(model=by_method if by_method in self._losses else key))
 
     def distance(self, recipe: Recipe) -> float:
         return self._distances.get(_key(recipe), 0.1)
@@ -45,7 +46,7 @@ class Bench:
     def judge(self, model: str) -> Judgement:
         return Judgement({"loss": self._losses.get(model, 0.5)}, {})
 
-    evaluate = None
+    evaluate: object = None
 
 
 def _key(recipe: Recipe) -> str:
@@ -96,6 +97,23 @@ def test_the_layers_left_in_float_do_not_decide_on_the_method_of_others() -> Non
     assert [one.name for one in found.stages][-1] == "mixed precision: 1 of 10 layers in float"
     assert (found.recipe.keep_float, found.recipe.method) == (("worst",), COMPARED[-1].name)
     assert found.stages[-1].note.startswith(f"method {COMPARED[-1].name}; ")
+
+
+def test_a_metric_of_few_samples_is_aimed_at_half_the_gate() -> None:
+    plain = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32")
+    bench = Bench({}, {"worst": 0.009, "worst+0": 0.004})
+    for evaluate, kept in (("a metric", ("worst", "0")), (None, ("worst",))):
+        bench.evaluate = evaluate
+        assert improve(plain, bench, bench, 0.01, repair=False).recipe.keep_float == kept  # type: ignore[arg-type]
+
+
+def test_a_method_that_the_metric_chose_stays_where_layers_are_in_float() -> None:
+    plain = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32")
+    chosen = COMPARED[1].name
+    bench = Bench({}, {f"plain by {chosen}": 0.4, "worst": 0.004})
+    bench.evaluate = "a metric"
+    found = improve(plain, bench, bench, 0.01, methods=COMPARED, repair=False)  # type: ignore[arg-type]
+    assert (found.recipe.keep_float, found.recipe.method) == (("worst",), chosen)
 
 
 def test_what_was_asked_for_is_kept_although_further_away_and_is_no_search() -> None:

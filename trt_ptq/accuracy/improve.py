@@ -28,6 +28,7 @@ Tell = Callable[[str], None]
 LEAST_GAIN = 0.1  # of the loss: less than that is as likely luck
 RUNNERS_UP = 2  # range methods that the metric is asked about, too
 LIKELY_IN_FLOAT = 0.1  # of the layers, where some are left in float
+AIM = 0.5  # of the gate: by a metric of few samples, the luckiest of the sets that are judged flatters
 TRIED: tuple[Repair, ...] = ("equalize", "smooth", "bias")  # in this order; "auto" costs too much to be tried unasked
 TITLES: dict[Step, str] = {
     "equalize": "cross-layer equalisation",
@@ -85,7 +86,8 @@ def improve(
     so is its method "auto", which is compared with percentile. As long as the loss is above `max_drop`, more is tried,
     and kept where it lowers the loss to `max_drop`, or by `LEAST_GAIN` of it: with `repair` the other repairs, if they
     take outputs no further away; where there is a metric, the runners-up of `methods`; with `search` layers are left in
-    float then, with the one of `methods` that is closest where the most sensitive tenth is in float.
+    float then. Unless the metric has chosen the method, it is the one of `methods` that is closest where the most
+    sensitive tenth is in float. By a metric, the search is for `AIM` of `max_drop`, and for all of it if that fails.
 
     Raises:
         DataError, ModelError: see `Judge.judge`.
@@ -130,6 +132,7 @@ class _Ladder:
         self._max_drop = max_drop
         self._methods = methods
         self._tell = tell
+        self._chosen_by_metric = False
         self.recipe = plain = self._by_closest(plain)
         for part in PARTS:
             model = workshop.make(plain, (part,)).qdq.model
@@ -151,6 +154,7 @@ class _Ladder:
         """Go on with the ranges of this method if they lower the loss."""
         recipe = self.recipe.model_copy(update={"method": name})
         self._keep_if(f"method {name}", recipe, self._judged(recipe))
+        self._chosen_by_metric |= self.recipe == recipe
 
     def step(self, repair: Step, *, forced: bool) -> None:
         """Keep `repair` if forced, or if it takes outputs no further and lowers the loss. Untold if it fits nowhere."""
@@ -184,23 +188,22 @@ class _Ladder:
             return f"no layers to leave in float were searched for: {error}"
         if len(ranked) < 2:
             return f"INT8 loses {self.best.loss:.2%}, and with one layer in INT8 there is none to choose from"
+        start = self._start(ranked)
         judged: dict[frozenset[str], Judgement] = {}
-        likely = math.ceil(LIKELY_IN_FLOAT * len(ranked))  # they would decide on the method, and do not matter then
-        method = self._by_closest(_in_float(self.recipe, ranked[:likely])).method
-        start = self.recipe.model_copy(update={"method": method})
 
         def kept_in_float(names: Collection[str]) -> Recipe:
-            return _in_float(start, names)
+            return _in_float(start, sorted(names, key=ranked.index))
 
         def loss(names: frozenset[str]) -> float:
-            judged[names] = self._judged(kept_in_float(sorted(names, key=ranked.index)))
+            judged[names] = self._judged(kept_in_float(names))
             self._tell(
                 f"evaluation {len(judged)} (at most {MOST_EVALUATIONS}): {len(names)} layers in float, "
                 f"{judged[names].loss:.2%} loss"
             )
             return judged[names].loss
 
-        found = search_layers(ranked, loss, self._max_drop, self._workshop.macs(self.recipe))
+        gates = (AIM * self._max_drop, self._max_drop) if self._judge.evaluate else (self._max_drop,)
+        found = search_layers(ranked, loss, gates, self._workshop.macs(self.recipe))
         if found.kept is None:
             return (
                 f"INT8 loses {self.best.loss:.2%}, and no set of layers to leave in float was found that loses "
@@ -211,9 +214,20 @@ class _Ladder:
         self._add(
             f"mixed precision: {len(found.kept)} of {len(ranked)} layers in float",
             self.best,
-            note=f"method {method}; {', '.join(found.kept)}; found in {found.evaluations} evaluations",
+            note=f"method {start.method}; {', '.join(found.kept)}; found in {found.evaluations} evaluations",
         )
         return None
+
+    def _start(self, ranked: list[str]) -> Recipe:
+        """What the search starts from: the method that is closest without the layers that are likely left in float.
+
+        They would decide on it, and do not matter then. A method that the metric has chosen stays.
+        """
+        if self._chosen_by_metric:
+            return self.recipe
+        likely = math.ceil(LIKELY_IN_FLOAT * len(ranked))
+        method = self._by_closest(_in_float(self.recipe, ranked[:likely])).method
+        return self.recipe.model_copy(update={"method": method})
 
     def _ranking(self, recipe: Recipe) -> dict[str, float]:
         return self._workshop.ranked_methods(recipe, self._methods) if self._methods else {}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 MOST_EVALUATIONS = 15
 
 Loss = Callable[[frozenset[str]], float]
+_LossOf = Callable[[Sequence[str]], float]
 
 
 @dataclass(frozen=True)
@@ -23,46 +25,53 @@ class Found:
 def search_layers(
     ranked: Sequence[str],
     loss: Loss,
-    max_drop: float,
+    gates: Sequence[float],
     macs: Mapping[str, int],
     most_evaluations: int = MOST_EVALUATIONS,
 ) -> Found:
-    """Find few of the `ranked` layers (most sensitive first) that, kept in float, give a loss up to `max_drop`.
+    """Find few of the `ranked` layers (most sensitive first) that, kept in float, give a loss up to the first of
+    `gates`; or if none do, the next.
 
     Sets of the first 1, 2, 4, ... layers are tried until one will do; bisection then shortens it, and layers that
     are not needed are given back one by one, those of most `macs` first, which gain most from INT8. All layers in
     float are no INT8 model: never tried. `loss(kept)` judges a model; it is called at most `most_evaluations` times.
     """
-    judged: dict[int, float] = {}
+    judged: dict[frozenset[str], float] = {}
 
-    def prefix(length: int) -> float:
-        if length not in judged:
-            judged[length] = loss(frozenset(ranked[:length]))
-        return judged[length]
+    def loss_of(kept: Sequence[str]) -> float:
+        names = frozenset(kept)
+        if names not in judged and len(judged) == most_evaluations:
+            return math.inf
+        if names not in judged:
+            judged[names] = loss(names)
+        return judged[names]
 
-    longest = max(len(ranked) - 1, 0)
-    failing, enough = 0, 0
-    length = min(1, longest)
-    while length and len(judged) < most_evaluations:
-        if prefix(length) <= max_drop:
-            enough = length
-            break
-        failing, length = length, min(2 * length, longest) if length < longest else 0
-    if not enough:
-        return Found(None, min(judged.values(), default=float("inf")), len(judged))
-    while enough - failing > 1 and len(judged) < most_evaluations:
+    for gate in gates:
+        if kept := _few(ranked, loss_of, gate, macs):
+            return Found(kept, judged[frozenset(kept)], len(judged))
+    return Found(None, min(judged.values(), default=math.inf), len(judged))
+
+
+def _few(ranked: Sequence[str], loss_of: _LossOf, gate: float, macs: Mapping[str, int]) -> tuple[str, ...]:
+    """Layers by which `gate` is met, empty if there are none."""
+    longest = len(ranked) - 1
+    if longest < 1:
+        return ()
+    failing, enough = 0, 1
+    while loss_of(ranked[:enough]) > gate:
+        if enough >= longest:
+            return ()
+        failing, enough = enough, min(2 * enough, longest)
+    while enough - failing > 1:
         middle = (failing + enough) // 2
-        if prefix(middle) <= max_drop:
+        if loss_of(ranked[:middle]) <= gate:
             enough = middle
         else:
             failing = middle
-    kept, best, evaluations = list(ranked[:enough]), judged[enough], len(judged)
-    spare = reversed(ranked[: enough - 1])  # the last one is known to be needed
+    kept = tuple(ranked[:enough])
+    spare = reversed(kept[:-1])  # the last one is known to be needed
     for name in sorted(spare, key=lambda name: macs.get(name, 0), reverse=True):
-        if evaluations == most_evaluations:
-            break
-        without = [one for one in kept if one != name]
-        evaluations += 1
-        if (found := loss(frozenset(without))) <= max_drop:
-            kept, best = without, found
-    return Found(tuple(kept), best, evaluations)
+        without = tuple(one for one in kept if one != name)
+        if loss_of(without) <= gate:
+            kept = without
+    return kept
