@@ -79,6 +79,17 @@ def images(samples: int, seed: int = 0) -> npt.NDArray[np.float32]:
     return pictures
 
 
+def two_sided_cnn(path: Path) -> Path:
+    """y = conv(relu(x)) + conv(relu(-x)): of pictures without negative values only the first convolution matters."""
+    nodes = [helper.make_node("Neg", ["x"], ["minus"])]
+    for side, name in (("x", "positive"), ("minus", "negative")):
+        nodes.append(helper.make_node("Relu", [side], [f"{name}.in"]))
+        nodes.append(helper.make_node("Conv", [f"{name}.in", f"{name}.w"], [name], pads=[1, 1, 1, 1]))
+    nodes.append(helper.make_node("Add", ["positive", "negative"], ["y"]))
+    weights = [weight(f"{name}.w", CHANNELS, CHANNELS, 3, 3) for name in ("positive", "negative")]
+    return write(path, nodes, weights, [image_input()], ["y"])
+
+
 def sabotaged_cnn(path: Path) -> Path:
     """Four convolutions, x -> c1 -> c2 -> c3 -> c4: what c3 reads has one channel 3000 times larger than the rest,
     which c3 scales down again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -42,27 +43,32 @@ class Interrupts:
 
     While TensorRT works, a signal waits for Python to run again: that is the first instruction of the next callback,
     before any `try` of ours, so that KeyboardInterrupt would escape into TensorRT and be lost. A second Ctrl-C
-    does what it always does. Only in the main thread, and only where nobody else handles the signal.
+    does what it always does. SIGTERM that does as Ctrl-C is noted, too, where Ctrl-C is ignored. Only in the main
+    thread, and only where nobody else handles the signal.
     """
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
-        self._installed = False
+        self._before: Callable[[int, FrameType | None], Any] | signal.Handlers | None = None  # nothing is installed
 
     def __enter__(self) -> None:
-        in_main = threading.current_thread() is threading.main_thread()
-        if in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        before = signal.getsignal(signal.SIGINT)
+        if before is signal.default_int_handler or before is signal.SIG_IGN:
             signal.signal(signal.SIGINT, self._note)
-            self._installed = True
+            self._before = before
 
     def __exit__(self, *_: Any) -> None:
         self._restore()
 
-    def _note(self, _signal: int, _frame: FrameType | None) -> None:
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._before is signal.SIG_IGN:
+            return
         self._restore()
         self._kept.keep(KeyboardInterrupt())
 
     def _restore(self) -> None:
-        if self._installed:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            self._installed = False
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.collect.test_collector import Given
@@ -24,6 +25,12 @@ def test_a_model_equals_itself(cnn: Model) -> None:
 def test_other_weights_are_seen(cnn: Model, tmp_path: Path) -> None:
     other = residual_cnn(tmp_path / "other.onnx", seed=1)
     assert compare_models(cnn.path, [other], Given([images(3)]))[0].outputs["y"].cosine < 0.9
+
+
+def test_a_reference_without_a_finite_value_is_refused(cnn: Model) -> None:
+    nan = compare_models(cnn.path, [cnn.path], Given([np.full_like(images(2), np.nan)]))[0]
+    with pytest.raises(DataError, match=r"no output of the reference has a finite value .* \('y'\)"):
+        fidelity_losses(nan)
 
 
 def test_a_model_with_other_outputs_is_refused(cnn: Model, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.networks import images
-from trt_ptq.accuracy.evaluate import evaluate_model, metric_losses
+from trt_ptq.accuracy.evaluate import evaluate_model, evaluate_reference, metric_losses
 from trt_ptq.calibrators.errors import DataError
 from trt_ptq.graph.model import Model
 
@@ -35,6 +35,15 @@ def test_the_function_runs_the_model_and_returns_metrics(cnn: Model) -> None:
 def test_what_is_no_metric_is_refused(cnn: Model, returned: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         evaluate_model(cnn.path, lambda run: returned, "metric.py:broken")
+
+
+def test_a_float_model_that_has_lost_all_already_is_refused(cnn: Model) -> None:
+    def metric(name: str) -> Callable[[Run], dict[str, float]]:
+        return lambda run: {name: 0.0 * run({"x": images(4)})["y"].size}
+
+    with pytest.raises(DataError, match=r"metric 'accuracy' of cnn.onnx is 0, so nothing could be lost"):
+        evaluate_reference(cnn.path, metric("accuracy"), "metric.py:accuracy")
+    assert evaluate_reference(cnn.path, metric("errors_lower"), "metric.py:errors") == {"errors_lower": 0}
 
 
 def test_a_failing_function_is_named(cnn: Model) -> None:

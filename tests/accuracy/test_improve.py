@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from tests.networks import images, sabotaged_cnn, weight, write
+from tests.networks import images, sabotaged_cnn, two_sided_cnn, weight, write
 from trt_ptq.accuracy.compare import compare_models
 from trt_ptq.accuracy.evaluate import Evaluate
 from trt_ptq.calibrators.errors import UsageError
@@ -26,6 +26,8 @@ from trt_ptq.graph.recipe import load_recipe
 from trt_ptq.job import QuantizeJob
 from trt_ptq.pipeline import quantize
 from trt_ptq.report.schema import Report
+
+T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +63,26 @@ def test_only_the_sabotaged_layer_is_left_in_float(sabotaged: Model, tmp_path: P
     assert report.stages[-1].name == "mixed precision: 1 of 4 layers in float"
     assert report.int8_share_of_macs == pytest.approx(0.75)
     assert report.verdict.passed
+
+
+@pytest.mark.parametrize(("alike", "batches"), [(True, [2]), (False, [2, 8])])
+def test_layers_are_ranked_on_more_batches_where_few_do_not_agree(
+    tmp_path: Path, alike: bool, batches: list[int]
+) -> None:
+    recorded = []
+
+    def track(items: Iterable[T], description: str, total: int | None) -> Iterable[T]:
+        if description == "Recording activations":
+            recorded.append(total)
+        return items
+
+    pictures = np.abs(images(72))
+    if not alike:
+        pictures.reshape(9, 2, 4, *pictures.shape[1:])[:, 1] *= -1  # every other batch
+    data = ArrayFile(Path("images.npz"), {"x": pictures}, 4)
+    options = {"test": data, "max_drop": 0.0, "repair": False, "track": track}
+    run(load_model(two_sided_cnn(tmp_path / "m.onnx")), tmp_path / "out", source=data, **options)
+    assert recorded == batches
 
 
 def test_the_verdict_is_on_batches_that_were_not_searched_with(sabotaged: Model, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 
 from tests.collect.test_collector import Given
-from tests.networks import images, residual_cnn, sabotaged_cnn, sequences, transformer_block
+from tests.networks import images, residual_cnn, sabotaged_cnn, sequences, transformer_block, two_sided_cnn
 from trt_ptq.accuracy.compare import compare_models
 from trt_ptq.accuracy.sensitivity import LayerSensitivity, measure_sensitivity, rank_layers
 from trt_ptq.calibrators.batches import Array
@@ -108,7 +108,16 @@ def sabotaged(tmp_path: Path) -> Model:
 
 
 def test_the_sabotaged_layer_ranks_first(sabotaged: Model) -> None:
-    assert rank_layers(sabotaged, table_of(sabotaged, IMAGES), IMAGES)[0] == "c3"
+    ranking = rank_layers(sabotaged, table_of(sabotaged, IMAGES), IMAGES)
+    assert (ranking.layers[0], ranking.agreement) == ("c3", 1)
+
+
+def test_batches_that_rank_layers_otherwise_do_not_agree(tmp_path: Path) -> None:
+    model = load_model(two_sided_cnn(tmp_path / "m.onnx"))
+    positive, negative = np.abs(images(4)), -np.abs(images(4))
+    table = table_of(model, Given([positive, negative]))
+    assert rank_layers(model, table, Given([positive, negative])).agreement == 0
+    assert rank_layers(model, table, Given([negative, negative])).layers == ("negative", "positive")
 
 
 def test_only_without_the_sabotaged_layer_the_rest_is_good(sabotaged: Model) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from trt_ptq.accuracy.runner import infer
 from trt_ptq.calibrators.interrupts import interrupts_wait, termination_interrupts, unclaimed_interrupts_wait
+from trt_ptq.calibrators.tensorrt.kept import Interrupts, Kept
 
 
 @pytest.mark.parametrize("waiting", [interrupts_wait, unclaimed_interrupts_wait])
@@ -47,6 +48,21 @@ def test_a_termination_waits_too_and_is_heard_where_ctrl_c_is_ignored(waiting, c
         signal.signal(signal.SIGINT, before)
     assert done == ["the rest"]
     assert signal.getsignal(signal.SIGTERM) is outside
+
+
+def test_in_tensorrt_a_termination_is_kept_where_ctrl_c_is_ignored() -> None:
+    kept = Kept()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with termination_interrupts(), Interrupts(kept):
+            signal.raise_signal(signal.SIGINT)
+            kept.raise_kept()  # nothing
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt):
+        kept.raise_kept()
 
 
 def test_a_forked_child_is_terminated_as_ever() -> None:

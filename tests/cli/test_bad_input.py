@@ -137,9 +137,12 @@ def test_a_metric_that_never_runs_the_model_is_refused(cnn_path: Path, npz_folde
     assert "does not run the model" in refused("quantize", cnn_path, *options)
 
 
-def test_a_gate_of_all_is_refused(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
-    options = ["--data", npz_folder, "--out", tmp_path / "out", "--max-drop", "1"]
-    assert "write 1% or 100%" in refused("quantize", cnn_path, *options)
+@pytest.mark.parametrize(("gate", "told"), [("1", "1% or 100%"), ("0.5", "0.5% or 50%"), ("0.1", "0.1% or 10%")])
+def test_a_gate_that_may_be_meant_in_percent_is_refused(
+    cnn_path: Path, npz_folder: Path, tmp_path: Path, gate: str, told: str
+) -> None:
+    options = ["--data", npz_folder, "--out", tmp_path / "out", "--max-drop", gate]
+    assert f"write {told}" in refused("quantize", cnn_path, *options)
 
 
 @pytest.mark.parametrize("name", ["model.int8.onnx", "recipe.yaml", "stats.safetensors"])

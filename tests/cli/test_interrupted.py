@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.run import trt_ptq
+from tests.cli.run import ROOT, trt_ptq
 
 
 def test_to_be_terminated_leaves_nothing_in_the_temporary_folder(
@@ -42,3 +44,18 @@ def test_an_interrupt_leaves_the_old_file_whole(cnn_path: Path, tmp_path: Path) 
     assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
     assert out.read_bytes() == b"the old one"
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_an_interrupt_before_the_command_starts_is_one_line() -> None:
+    code = (
+        "import sys\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'trt_ptq.cli.main':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        "from trt_ptq.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")

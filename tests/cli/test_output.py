@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import onnx
+import pytest
 
 from tests.cli.run import trt_ptq
 
@@ -54,3 +57,20 @@ def test_the_size_of_a_model_counts_its_external_weights(cnn_path: Path, npz_fol
     done = trt_ptq("quantize", split, "--data", npz_folder, "--out", out, "--max-drop", "100%", "--json")
     fp32 = _strictly(done.stdout)["models"][0]
     assert fp32["size_bytes"] == split.stat().st_size + (tmp_path / "split.data").stat().st_size
+
+
+def test_who_has_read_enough_ends_it_quietly(cnn_path: Path) -> None:
+    command = [sys.executable, "-m", "trt_ptq", "qdq", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_output_that_finds_no_room_is_told(cnn_path: Path, npz_folder: Path) -> None:
+    model, data = str(cnn_path), str(npz_folder)
+    command = [sys.executable, "-m", "trt_ptq", "compare", model, model, "--data", data, "--json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: cannot write to standard output: No space left on device\n")

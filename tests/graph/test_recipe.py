@@ -33,10 +33,10 @@ def test_the_method_is_found_by_its_name(method) -> None:  # type: ignore[no-unt
     ("content", "told"),
     [
         ("keep_float: [", "not YAML"),
-        ("- a\n- b\n", "not a recipe"),
+        ("- a\n- b\n", "not a recipe: it has no fields"),
         ("", "not a recipe"),
-        ("method: minmax\n", "model: Field required"),
-        ("model: {graph: a, weights: b}\nmethod: minmax\nkeep_flaot: []\n", "keep_flaot: Extra"),
+        ("method: minmax\n", "model: is missing"),
+        ("model: {graph: a, weights: b}\nmethod: minmax\nkeep_flaot: []\n", "keep_flaot: is no field"),
         ("model: {graph: a, weights: b}\nmethod: minmax\nkeep_float: [1]\n", "keep_float.0"),
         ("model: {graph: a, weights: b}\nmethod: percentile most\n", "no method .percentile most."),
         ("model: {graph: a, weights: b}\nmethod: huge\n", "no method .huge.: unknown method"),

@@ -79,8 +79,18 @@ def _same_outputs(runner: OnnxrtRunner, differing: set[str], reference: Path) ->
 
 
 def fidelity_losses(comparison: Comparison) -> dict[str, float]:
-    """Loss by output where there is no task metric, see `OutputFidelity.loss`. Outputs without a value are none."""
-    return {f"fidelity of {name}": one.loss for name, one in comparison.outputs.items() if one.compared}
+    """Loss by output where there is no task metric, see `OutputFidelity.loss`. Outputs without a value are none.
+
+    Raises:
+        DataError: there is no value to compare in any output.
+    """
+    losses = {f"fidelity of {name}": one.loss for name, one in comparison.outputs.items() if one.compared}
+    if not losses:
+        raise DataError(
+            f"no output of the reference has a finite value to compare {comparison.candidate} with "
+            f"({', '.join(map(repr, comparison.outputs))}): all are empty, NaN or infinite"
+        )
+    return losses
 
 
 def fidelity_warnings(comparison: Comparison) -> list[str]:

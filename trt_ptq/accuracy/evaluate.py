@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trt_ptq.accuracy.runner import infer, onnx_runner
-from trt_ptq.accuracy.verdict import relative_loss
+from trt_ptq.accuracy.verdict import LOWER_IS_BETTER, relative_loss
 from trt_ptq.calibrators.batches import Array, Feeds
 from trt_ptq.calibrators.errors import DataError, TrtPtqError
 
@@ -47,6 +47,22 @@ def evaluate_model(path: Path, function: Evaluate, label: str, finite: bool = Tr
         refuse_infinite(metrics, label, path)
     if not ran:
         raise DataError(f"{label} does not run the model: it must call run(feeds), and judge what that returns")
+    return metrics
+
+
+def evaluate_reference(path: Path, function: Evaluate, label: str) -> Metrics:
+    """Metrics of the model that others are judged against.
+
+    Raises:
+        DataError: see `evaluate_model`; or a metric is 0 at which all is lost already.
+    """
+    metrics = evaluate_model(path, function, label)
+    for name, value in metrics.items():
+        if value == 0 and not name.endswith(LOWER_IS_BETTER):
+            raise DataError(
+                f"{label}: metric {name!r} of {path.name} is 0, so nothing could be lost: is the metric right, and its "
+                f"data? (where lower is better, the name must end in {LOWER_IS_BETTER})"
+            )
     return metrics
 
 

@@ -39,6 +39,11 @@ class OutputFidelity:
         """1 - cosine, or what is `changed`."""
         return 1 - self.cosine if self.changed is None else self.changed
 
+    @property
+    def told_likeness(self) -> str:
+        """For tables, under the heading "cosine"."""
+        return f"{self.cosine:.6f}" if self.changed is None else f"{self.changed:.2%} changed"
+
 
 def worst_output(outputs: Mapping[str, OutputFidelity]) -> OutputFidelity | None:
     """The one of largest loss, NaN being larger than any number; None where no output could be compared."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from trt_ptq.accuracy.compare import compare_models, fidelity_losses
-from trt_ptq.accuracy.evaluate import Evaluate, Metrics, evaluate_model, metric_losses
+from trt_ptq.accuracy.evaluate import Evaluate, Metrics, evaluate_model, evaluate_reference, metric_losses
 from trt_ptq.accuracy.runner import on_disk
 from trt_ptq.calibrators.batches import BatchSource
 
@@ -42,7 +42,7 @@ class Judge:
     @cached_property
     def baseline(self) -> Metrics:
         """Metrics of the reference; empty without a metric."""
-        return {} if self.evaluate is None else evaluate_model(self.reference, self.evaluate, self.eval_name)
+        return {} if self.evaluate is None else evaluate_reference(self.reference, self.evaluate, self.eval_name)
 
     def judge(self, candidate: ir.Model) -> Judgement:
         """What `candidate` loses, on ONNX Runtime's CPU: all, where a metric of it is NaN or infinite.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +91,11 @@ class Noise:
         self._noise[name] = self._noise.get(name, 0.0) + noise
         self._signal[name] = self._signal.get(name, 0.0) + signal
 
+    def merge(self, other: Noise) -> None:
+        """Add what `other` has added."""
+        for name, noise in other._noise.items():
+            self._add_energies(name, noise, other._signal[name])
+
     def ratios(self) -> Mapping[str, float]:
         """noise / signal by tensor: 0 without noise, infinite where there is no signal but noise."""
         return {name: _ratio(noise, self._signal[name]) for name, noise in self._noise.items()}
@@ -103,6 +108,14 @@ class Noise:
         ratios = self.ratios()
         telling = [ratio for name, ratio in ratios.items() if self._signal[name]] or list(ratios.values())
         return max(telling, key=cost, default=0.0)
+
+
+def total(noises: Iterable[Noise]) -> Noise:
+    """What all of these have added."""
+    whole = Noise()
+    for one in noises:
+        whole.merge(one)
+    return whole
 
 
 def _ratio(noise: float, signal: float) -> float:

@@ -6,6 +6,7 @@ reaches is computed again; see graph/suffix.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,7 +16,7 @@ import onnx_ir as ir
 from trt_ptq.accuracy.evaluate import Evaluate, Metrics, evaluate_model
 from trt_ptq.accuracy.layers import Layer, LayerInputs, int8_layers
 from trt_ptq.accuracy.local import measure_local
-from trt_ptq.accuracy.noise import Noise, cost
+from trt_ptq.accuracy.noise import Noise, cost, total
 from trt_ptq.accuracy.replay import Replay, replaying
 from trt_ptq.accuracy.runner import on_disk
 from trt_ptq.calibrators.batches import BatchSource, Track, untracked
@@ -46,6 +47,15 @@ class LayerSensitivity:
     both_db: float | None = None
     clipping_share: float | None = None
     metrics: Metrics = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """`layers`, that which costs most first. `agreement`: of the worst quarter by the even batches, the share that is
+    in that of the odd ones, too."""
+
+    layers: tuple[str, ...]
+    agreement: float
 
 
 def measure_sensitivity(
@@ -79,7 +89,10 @@ def measure_sensitivity(
     layers = int8_layers(plan)
     inputs = LayerInputs(copy.graph, model.opset, plan, table)
     with _recorded(model, layers, source, track) as replay:
-        alone = {one.node: _alone(replay, one, inputs) for one in track(layers, "One layer in INT8", len(layers))}
+        alone = {
+            one.node: total(_alone(replay, one, inputs)).worst()
+            for one in track(layers, "One layer in INT8", len(layers))
+        }
         local = {
             one.node: measure_local(replay, one, inputs) for one in track(layers, "Layers by themselves", len(layers))
         }
@@ -108,15 +121,22 @@ def rank_layers(
     attention: bool = False,
     keep_float: tuple[str, ...] = (),
     track: Track = untracked,
-) -> list[str]:
-    """The weighted layers in INT8, that which costs most with only it in INT8 first; see `measure_sensitivity`."""
+) -> Ranking:
+    """The weighted layers in INT8 by what they cost with only them in INT8; see `measure_sensitivity`."""
     copy = model.to_ir()
     plan = plan_qdq(model, copy.graph, table, keep_float, attention)
     layers = [one for one in int8_layers(plan) if one.op_type != "Add"]
     inputs = LayerInputs(copy.graph, model.opset, plan, table)
     with _recorded(model, layers, source, track) as replay:
         alone = {one.node: _alone(replay, one, inputs) for one in track(layers, "Ranking layers", len(layers))}
-    return sorted(alone, key=lambda name: cost(alone[name]), reverse=True)
+
+    def ranked(batches: slice) -> tuple[str, ...]:
+        costs = {node: cost(total(noises[batches]).worst()) for node, noises in alone.items()}
+        return tuple(sorted(costs, key=costs.__getitem__, reverse=True))
+
+    worst = math.ceil(len(layers) / 4)
+    even, odd = (set(ranked(slice(start, None, 2))[:worst]) for start in (0, 1))
+    return Ranking(ranked(slice(None)), len(even & odd) / max(worst, 1))
 
 
 @contextmanager
@@ -130,14 +150,15 @@ def _recorded(model: Model, layers: list[Layer], source: BatchSource, track: Tra
         yield replay
 
 
-def _alone(replay: Replay, layer: Layer, inputs: LayerInputs) -> float:
+def _alone(replay: Replay, layer: Layer, inputs: LayerInputs) -> list[Noise]:
+    """Of the outputs, batch by batch, with only this layer in INT8."""
     suffix = replay.open(replay.network.suffix(layer.change))
-    noise = Noise()
-    for batch in range(replay.batches):
+    noises = [Noise() for _ in range(replay.batches)]
+    for batch, noise in enumerate(noises):
         read = inputs.of(layer, replay, batch)
         for name, array in suffix.run(batch, read.int8).items():
             noise.add(name, replay.value(name, batch), array)
-    return noise.worst()
+    return noises
 
 
 def _all_but(

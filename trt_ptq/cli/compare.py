@@ -10,7 +10,7 @@ import typer
 
 from trt_ptq.accuracy.compare import compare_models, fidelity_losses, fidelity_warnings
 from trt_ptq.accuracy.engines import compare_engines, engine_inputs
-from trt_ptq.accuracy.evaluate import evaluate_model, metric_losses
+from trt_ptq.accuracy.evaluate import evaluate_model, evaluate_reference, metric_losses
 from trt_ptq.accuracy.verdict import judge, told_gate
 from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.cli import console, options
@@ -60,7 +60,7 @@ def compare(
     losses = fidelity_losses(comparison)
     if function is not None and evaluate is not None:
         losses = metric_losses(
-            evaluate_model(reference, function, evaluate), evaluate_model(candidate, function, evaluate)
+            evaluate_reference(reference, function, evaluate), evaluate_model(candidate, function, evaluate)
         )
     for warning in fidelity_warnings(comparison):
         console.warn(warning)
@@ -80,7 +80,7 @@ def compare(
                 [
                     name,
                     f"{one.sqnr_db:.2f}",
-                    f"{one.cosine:.6f}",
+                    one.told_likeness,
                     "" if one.top1 is None else f"{one.top1:.2%}",
                     f"{one.max_abs:.4g}",
                     f"{one.mean_abs:.4g}",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -87,6 +88,7 @@ def main() -> None:
     try:
         with termination_interrupts():
             status = app(standalone_mode=False)
+            sys.stdout.flush()
         if status == INTERRUPTED:  # Ctrl-C: newer versions of Typer give this back
             console.fail("interrupted")
         sys.exit(status)
@@ -97,6 +99,8 @@ def main() -> None:
         console.fail(str(interrupt) or "interrupted")
         sys.exit(INTERRUPTED)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):  # of files, they say more
+            _give_up_output(error)
         if hasattr(error, "format_message"):  # a usage error of Typer, whose base class differs between its versions
             console.fail(f"{error.format_message().rstrip('.')}: see --help")
             sys.exit(BAD_INPUT)
@@ -106,3 +110,12 @@ def main() -> None:
             f"unexpected {type(error).__name__}: {error} (TRT_PTQ_DEBUG=1 shows where; please report it with that)"
         )
         sys.exit(UNEXPECTED)
+
+
+def _give_up_output(error: OSError) -> NoReturn:
+    """End where standard output takes no more: quietly where its reader, as `head`, has what it wanted."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would try again as it ends
+    if error.errno == errno.EPIPE:
+        sys.exit(UNEXPECTED)
+    console.fail(f"cannot write to standard output: {error.strerror}")
+    sys.exit(BAD_INPUT)

@@ -10,6 +10,7 @@ from trt_ptq.graph.half import HighPrecision
 
 Choice = TypeVar("Choice", bound=str)
 
+_PERHAPS_PERCENT = 0.1
 _UNITS = {"MB": 1_000_000, "GB": 1_000_000_000, "TB": 1_000_000_000_000}
 
 
@@ -32,11 +33,13 @@ def parse_max_drop(text: str) -> float:
     """The largest loss that `--max-drop` allows.
 
     Raises:
-        UsageError: no share, or "1", which may be meant as 1 %.
+        UsageError: no share, or one of 0.1 or more without a %, which may be meant in percent.
     """
     largest = parse_share(text)
-    if largest == 1 and not text.endswith("%"):
-        raise UsageError(f"--max-drop {text} would allow all to be lost: write 1% or 100%")
+    if largest >= _PERHAPS_PERCENT and not text.endswith("%"):
+        raise UsageError(
+            f"--max-drop {text} would allow {largest:.6g} of all to be lost: write {text}% or {100 * largest:.6g}%"
+        )
     return largest
 
 

@@ -167,7 +167,7 @@ def _show(report: Report, out: Path) -> None:
                 one.precision.upper(),
                 *(f"{one.metrics[name]:.4f}" if name in one.metrics else "" for name in metrics),
                 f"{worst.sqnr_db:.1f}" if worst else "",
-                f"{worst.cosine:.5f}" if worst else "",
+                worst.told_likeness if worst else "",
                 "" if worst is None or worst.top1 is None else f"{worst.top1:.2%}",
                 f"{one.size_bytes / 1e6:.2f}",
                 engines.get(one.precision, ""),

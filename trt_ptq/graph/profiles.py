@@ -13,7 +13,8 @@ def check_profiles(profiles: Mapping[str, ShapeProfile], model: Model) -> None:
     """Compare profiles with the model's inputs.
 
     Raises:
-        UsageError: an unknown input, another rank, or a number where the model has another one.
+        UsageError: an unknown input, another rank, a number where the model has another one, or profiles for some
+            inputs with open dimensions and not for all.
     """
     inputs = {one.name: one for one in model.inputs}
     for name, profile in profiles.items():
@@ -27,3 +28,7 @@ def check_profiles(profiles: Mapping[str, ShapeProfile], model: Model) -> None:
             for axis, low, high in zip(shape, profile.minimum, profile.maximum, strict=True)
         ):
             raise UsageError(f"--shape {name}={profile} does not fit the model's {inputs[name]}")
+    for one in model.inputs:
+        is_open = one.shape is not None and not all(isinstance(axis, int) for axis in one.shape)
+        if profiles and is_open and one.name not in profiles:
+            raise UsageError(f"--shape is missing for {one}, whose size is open too: give it for all such inputs")

@@ -26,6 +26,7 @@ _HEAD = """\
 # method: minmax, percentile 99.99 (any number), entropy, mse, or auto (for each tensor the best of them)
 # repairs: any of equalize, smooth, bias; keep_float: nodes that stay out of INT8, by their first output
 """
+_TOLD = {"missing": "is missing", "extra_forbidden": "is no field of a recipe", "model_type": "it has no fields"}
 
 
 class Recipe(BaseModel):
@@ -94,4 +95,5 @@ def load_recipe(path: Path) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{path}: not a recipe: {f'{field}: ' if field else ''}{first['msg']}") from error
+        told = _TOLD.get(first["type"], first["msg"].removeprefix("Value error, "))
+        raise UsageError(f"{path}: not a recipe: {f'{field}: ' if field else ''}{told}") from error

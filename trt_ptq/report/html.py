@@ -113,7 +113,7 @@ def _fidelity(report: Report) -> str:
             one.precision.upper(),
             escape(name),
             f"{output.sqnr_db:.1f} dB",
-            f"{output.cosine:.6f}",
+            output.told_likeness,
             "" if output.top1 is None else f"{output.top1:.2%}",
             f"{output.max_abs:.3g}",
             f"{output.mean_abs:.3g}",
