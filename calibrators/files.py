@@ -44,14 +44,15 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def check_writable(path: Path, *inputs: Path, is_folder: bool = False) -> None:
-    """Find out before the work, not after it, that `path` cannot be written, or is one of the `inputs`.
+    """Find out before the work that `path` cannot be written, or is one of the `inputs` or of the files in them.
 
     Raises:
         OutputError: with the reason.
     """
     if not is_folder:
         refuse_special(path)
-        if any(path.resolve() == one.resolve() for one in inputs):
+        read = {path.resolve(), path.resolve().parent} if path.exists() else {path.resolve()}
+        if not read.isdisjoint(one.resolve() for one in inputs):
             raise OutputError(f"cannot write {path}: it is what is read here; name another file")
     probe = (path if is_folder else path.parent) / f".trt-ptq-{secrets.token_hex(4)}.tmp"
     _try(path, lambda: probe.parent.mkdir(parents=True, exist_ok=True))

@@ -35,6 +35,11 @@ class UserFunction:
         return load_function, (f"{self.file}:{self.name}",)
 
 
+def read_from(*specs: str | None) -> list[Path]:
+    """The files and folders that these name, be it of a function; none for None."""
+    return [Path(one.rpartition(":")[0] if ".py:" in one else one) for one in specs if one is not None]
+
+
 def load_function(spec: str) -> UserFunction:
     """Import the function that `spec`, "path/to/file.py:function", names.
 

@@ -80,7 +80,9 @@ class CalibrationTable:
         """
         difference = self.provenance and self.provenance.model.difference(model)
         if difference:
-            raise TableError(f"{where}: made for another model: {difference}; calibrate this model, or allow it")
+            raise TableError(
+                f"{where}: made for another model: {difference}; calibrate this one, or allow it (--allow-other-model)"
+            )
 
 
 def derive_table(statistics: Statistics, method: RangeMethod) -> CalibrationTable:

@@ -267,3 +267,34 @@ def test_a_checkpoint_that_would_replace_the_result_is_refused(
 def test_a_shard_is_never_stopped_early(cnn_path: Path, npz_folder: Path) -> None:
     told = refused("calibrate", cnn_path, "--data", npz_folder, "--shard", "0/2", "--until-stable", "1%")
     assert told.startswith("--until-stable is for all samples, and a shard is a part of them")
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["quantize", "m.onnx", "--data", "d", "--eval", ""], "an empty value after --eval: is a variable unset?"),
+        (["calibrate", "m.onnx", "--data="], "an empty value in --data=: is a variable unset?"),
+        (["calibrate", ""], "an empty value after calibrate: is a variable unset?"),
+    ],
+)
+def test_an_unset_variable_is_no_default(command: list[str], told: str) -> None:
+    assert refused(*command) == told
+
+
+def test_what_is_read_is_not_written_over_be_it_code_or_a_file_of_a_folder(
+    cnn_path: Path, npz_folder: Path, tmp_path: Path
+) -> None:
+    loader = tmp_path / "loader.py"
+    loader.write_text("def batches():\n    return []\n")
+    batch = next(npz_folder.iterdir())
+    before = batch.read_bytes()
+    for data, out in ((npz_folder, batch), (f"{loader}:batches", loader)):
+        assert "it is what is read here" in refused("calibrate", cnn_path, "--data", data, "-o", out)
+    assert batch.read_bytes() == before
+    assert trt_ptq("calibrate", cnn_path, "--data", npz_folder, "-o", npz_folder / "new.safetensors").returncode == 0
+
+
+def test_no_arguments_show_the_help_and_no_error() -> None:
+    done = trt_ptq()
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "Usage" in done.stdout

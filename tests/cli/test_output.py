@@ -74,3 +74,15 @@ def test_output_that_finds_no_room_is_told(cnn_path: Path, npz_folder: Path) -> 
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "error: cannot write to standard output: No space left on device\n")
+
+
+def test_names_do_not_become_emoji(tmp_path: Path) -> None:
+    assert ":zero:" in trt_ptq("lint", tmp_path / "a:zero:.onnx").stderr
+
+
+def test_closed_output_is_no_error(tmp_path: Path) -> None:
+    cache = tmp_path / "x.cache"
+    cache.write_text("TRT-101601-EntropyCalibration2\nx: 3c010a14\n")
+    shell = f'"{sys.executable}" -m trt_ptq cache show "{cache}" >&-'
+    done = subprocess.run(["/bin/sh", "-c", shell], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

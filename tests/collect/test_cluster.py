@@ -141,7 +141,7 @@ class TestOnACluster:
     def test_a_bad_batch_is_told_as_one_process_does_and_stops_the_others(
         self, cluster: Any, cnn: Model, tmp_path: Path
     ) -> None:
-        told = r"^batch 1: input 'x' has nan at \[0, 0, 0, 0\]: remove it, or pass --nonfinite skip$"
+        told = r"^batch 1: input 'x' has nan at \[0, 0, 0, 0\]: remove it \(calibrate and"
         with pytest.raises(DataError, match=told):
             on_cluster(cnn, BrokenAndSlow(tmp_path), choose_taps(cnn))
         time.sleep(2)

@@ -41,7 +41,7 @@ def evaluate_model(path: Path, function: Evaluate, label: str, finite: bool = Tr
         raise DataError(f"{label} returned {returned!r:.60}: it must return a dict of metrics, name to number")
     try:
         metrics = {str(name): float(value) for name, value in returned.items()}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{label} returned a metric that is not a number: {error}") from error
     if finite:
         refuse_infinite(metrics, label, path)
@@ -84,5 +84,6 @@ def metric_losses(reference: Metrics, candidate: Metrics) -> dict[str, float]:
         DataError: the two were not judged by the same metrics.
     """
     if reference.keys() != candidate.keys():
-        raise DataError("the evaluation returned other metrics for the INT8 model than for the FP32 model")
+        told = ", ".join(sorted(reference.keys() ^ candidate.keys()))
+        raise DataError(f"the evaluation does not return the same metrics for both models: {told} is of one only")
     return {name: relative_loss(name, reference[name], candidate[name]) for name in reference}

@@ -87,7 +87,8 @@ def improve(
     and kept where it lowers the loss to `max_drop`, or by `LEAST_GAIN` of it: with `repair` the other repairs, if they
     take outputs no further away; where there is a metric, the runners-up of `methods`; with `search` layers are left in
     float then. Unless the metric has chosen the method, it is the one of `methods` that is closest where the most
-    sensitive tenth is in float. By a metric, the search is for `AIM` of `max_drop`, and for all of it if that fails.
+    sensitive tenth is in float. By a metric, the search is for `AIM` of `max_drop`, by it and as the outputs let
+    expect; if that fails, for all of `max_drop` by the metric alone.
 
     Raises:
         DataError, ModelError: see `Judge.judge`.
@@ -195,12 +196,14 @@ class _Ladder:
             return _in_float(start, sorted(names, key=ranked.index))
 
         def loss(names: frozenset[str]) -> float:
-            judged[names] = self._judged(kept_in_float(names))
+            recipe = kept_in_float(names)
+            judged[names] = self._judged(recipe)
+            expected = self._expected(recipe)
             self._tell(
                 f"evaluation {len(judged)} (at most {MOST_EVALUATIONS}): {len(names)} layers in float, "
-                f"{judged[names].loss:.2%} loss"
+                f"{judged[names].loss:.2%} loss" + (f", {expected:.2%} expected" if expected else "")
             )
-            return judged[names].loss
+            return max(judged[names].loss, min(expected, self._max_drop))
 
         gates = (AIM * self._max_drop, self._max_drop) if self._judge.evaluate else (self._max_drop,)
         found = search_layers(ranked, loss, gates, self._workshop.macs(self.recipe))
@@ -217,6 +220,16 @@ class _Ladder:
             note=f"method {start.method}; {', '.join(found.kept)}; found in {found.evaluations} evaluations",
         )
         return None
+
+    def _expected(self, recipe: Recipe) -> float:
+        """The loss, were it in proportion to how far the outputs are away; 0 without a metric, as it is just that.
+
+        Of sets that a metric of a few hundred samples allows, some are only lucky. This tells them from others.
+        """
+        away = self._workshop.distance(self.recipe)
+        if not self._judge.evaluate or not away or not math.isfinite(away):
+            return 0.0
+        return min(self.best.loss, 1.0) * self._workshop.distance(recipe) / away
 
     def _start(self, ranked: list[str]) -> Recipe:
         """What the search starts from: the method that is closest without the layers that are likely left in float.

@@ -52,7 +52,10 @@ def judge(losses: Mapping[str, float], max_drop: float = EXCELLENT_BELOW) -> Ver
         raise DataError("there is no metric to judge by: the evaluation returned none")
     for metric, loss in losses.items():
         if math.isnan(loss):
-            raise DataError(f"metric {metric!r} is not a number: the verdict would mean nothing")
+            raise DataError(
+                f"metric {metric!r} is not a number, so the verdict would mean nothing: an output is NaN or infinite "
+                "in INT8 and not in FP32 (by a logarithm or a division?): end the model before that, or give --eval"
+            )
     metric, loss = max(losses.items(), key=lambda item: item[1])
     grade: Grade = "needs work"
     if loss < EXCELLENT_BELOW:

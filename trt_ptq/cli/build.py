@@ -34,6 +34,7 @@ from trt_ptq.graph.model import Model, load_model
 from trt_ptq.graph.profiles import check_profiles
 from trt_ptq.graph.qdq import insert_qdq
 from trt_ptq.graph.save import save_model
+from trt_ptq.userfunction import read_from
 
 
 def build(
@@ -129,7 +130,7 @@ def build(
     profiles = parse_profiles(shape or [])
     loaded = load_model(model)
     check_profiles(profiles, loaded)
-    inputs = [model, *loaded.external.files, *([table] if table else []), *([Path(data)] if data else [])]
+    inputs = [model, *loaded.external.files, *([table] if table else []), *read_from(data, preprocess)]
     check_writable(out, *inputs)
     if cache is not None:
         check_writable(cache, *inputs, out, manifest_path(out))

@@ -31,6 +31,7 @@ from trt_ptq.data.open import open_source
 from trt_ptq.data.shard import ShardedSource, parse_shard
 from trt_ptq.graph.model import load_model
 from trt_ptq.graph.taps import choose_taps
+from trt_ptq.userfunction import read_from
 
 
 def calibrate(
@@ -95,7 +96,7 @@ def calibrate(
     place = open_device(device)
     limit = parse_memory_limit(memory_limit, device)
     loaded = load_model(model)
-    inputs = (model, *loaded.external.files, Path(data))
+    inputs = (model, *loaded.external.files, *read_from(data, preprocess))
     check_writable(out, *inputs)
     if checkpoint is not None:
         if checkpoint.resolve() == out.resolve():

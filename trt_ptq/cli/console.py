@@ -22,8 +22,8 @@ from rich.table import Table
 
 T = TypeVar("T")
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 _TABLE_WIDTH = 100  # where there is no terminal to ask
 
 
@@ -62,7 +62,7 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str =
         table.add_column(escape(name), overflow="fold", justify="left" if index == 0 else "right")
     for row in rows:
         table.add_row(*map(escape, row))  # [brackets] in a tensor's name are no markup
-    Console(highlight=False, width=None if out.is_terminal else _TABLE_WIDTH).print(table)
+    Console(highlight=False, emoji=False, width=None if out.is_terminal else _TABLE_WIDTH).print(table)
 
 
 def say(text: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from itertools import pairwise
 from typing import Annotated, NoReturn
 
 import typer
 
-from trt_ptq.calibrators.errors import TrtPtqError
+from trt_ptq.calibrators.errors import TrtPtqError, UsageError
 from trt_ptq.calibrators.interrupts import termination_interrupts
 from trt_ptq.cli import (
     bench,
@@ -86,6 +87,7 @@ app.add_typer(cache.app, name="cache")
 def main() -> None:
     """Entry point of the console script."""
     try:
+        _refuse_empty(sys.argv[1:])
         with termination_interrupts():
             status = app(standalone_mode=False)
             sys.stdout.flush()
@@ -102,7 +104,8 @@ def main() -> None:
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):  # of files, they say more
             _give_up_output(error)
         if hasattr(error, "format_message"):  # a usage error of Typer, whose base class differs between its versions
-            console.fail(f"{error.format_message().rstrip('.')}: see --help")
+            if message := error.format_message().rstrip("."):  # none where the help was shown
+                console.fail(f"{message}: see --help")
             sys.exit(BAD_INPUT)
         if os.environ.get("TRT_PTQ_DEBUG"):
             raise
@@ -110,6 +113,18 @@ def main() -> None:
             f"unexpected {type(error).__name__}: {error} (TRT_PTQ_DEBUG=1 shows where; please report it with that)"
         )
         sys.exit(UNEXPECTED)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """An unset variable in a script would mean this folder, or quietly nothing.
+
+    Raises:
+        UsageError: one of `arguments` is empty; after which one.
+    """
+    for before, argument in pairwise(["trt-ptq", *arguments]):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            after = f"after {before}" if not argument else f"in {argument}"
+            raise UsageError(f"an empty value {after}: is a variable unset?")
 
 
 def _give_up_output(error: OSError) -> NoReturn:

@@ -25,7 +25,8 @@ def parse_share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
-        raise UsageError(f"{text!r} is not a share: write 1% or 0.01")
+        meant = f"{text}%" if 1 < share <= 100 and not text.endswith("%") else "1% or 0.01"
+        raise UsageError(f"{text!r} is not a share: write {meant}")
     return share
 
 

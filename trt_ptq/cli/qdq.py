@@ -28,6 +28,7 @@ from trt_ptq.graph.placement import NodePlan
 from trt_ptq.graph.profiles import check_profiles
 from trt_ptq.graph.qdq import insert_qdq
 from trt_ptq.graph.save import check_saveable, save_model
+from trt_ptq.userfunction import read_from
 
 _ROWS = 20  # of each list, for people; --json has all
 
@@ -77,7 +78,7 @@ def qdq(
     Example: trt-ptq qdq model.onnx --table calibration.cache -o model.int8.onnx
     """
     precision = parse_high_precision(high_precision or ("fp16" if data else "fp32"))
-    check_writable(out, model, table, *([Path(data)] if data else []))
+    check_writable(out, model, table, *read_from(data))
     loaded = load_model(model)
     check_saveable(out, loaded)
     profiles = parse_profiles(shape or [])

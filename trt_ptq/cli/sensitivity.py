@@ -27,7 +27,7 @@ from trt_ptq.data.split import FewBatches
 from trt_ptq.graph.model import Model, load_model
 from trt_ptq.graph.recipe import AUTO
 from trt_ptq.report.sensitivity import by_cost, render_sensitivity, sensitivity_cells
-from trt_ptq.userfunction import load_function
+from trt_ptq.userfunction import load_function, read_from
 
 _ROWS = 20  # for people; --json has all
 _track = partial(console.track, unit="")
@@ -79,7 +79,8 @@ def sensitivity(
     if table is not None and (method is not None or percentile is not None):
         raise UsageError(f"the ranges of {table} are what they are: --method and --percentile go with --stats")
     if out is not None:
-        check_writable(out, model, *(one for one in (stats, table) if one is not None))
+        tables = [one for one in (stats, table) if one is not None]
+        check_writable(out, model, *tables, *read_from(data, preprocess, evaluate))
     function = load_function(evaluate) if evaluate else None
     loaded = load_model(model)
     source = _few(CheckedSource(open_source(data, loaded.inputs, batch_size, preprocess), loaded.inputs), samples)

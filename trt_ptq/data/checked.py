@@ -79,7 +79,7 @@ def _fits(array: Array, shape: tuple[int | str, ...]) -> bool:
 def _remedy(array: Array, shape: tuple[int | str, ...]) -> str:
     """What helps where nothing but a fixed number of samples differs."""
     if array.ndim and _fits(array[:0], (0, *shape[1:])):
-        return f": give batches of {shape[0]} (--batch-size {shape[0]}, where the data does not say)"
+        return f": give whole batches of {shape[0]} (where the data does not say, by --batch-size {shape[0]})"
     return ""
 
 
@@ -101,5 +101,5 @@ def _check_finite(batch: Batch) -> None:
             index = [int(axis) for axis in np.argwhere(~np.isfinite(array))[0]]
             raise DataError(
                 f"{batch.origin}: input {name!r} has {array[tuple(index)]} at {index}: "
-                "remove it, or pass --nonfinite skip"
+                "remove it (calibrate and quantize can count and skip it: --nonfinite skip)"
             )

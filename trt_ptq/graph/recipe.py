@@ -89,7 +89,9 @@ def load_recipe(path: Path) -> Recipe:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not YAML: {str(error).splitlines()[0]}") from error
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise UsageError(f"{path}: not YAML: {str(error).splitlines()[0]}{where}") from error
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
