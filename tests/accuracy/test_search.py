@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_ptq.accuracy.search import MOST_EVALUATIONS, Found, search_layers
+from trt_ptq.accuracy.search import MOST_EVALUATIONS, Found, by_worth, search_layers
 
 LAYERS = [f"layer{index}" for index in range(50)]
 
@@ -67,3 +67,10 @@ def test_the_next_gate_is_for_where_the_first_cannot_be_met() -> None:
     assert (found.kept, found.loss) == (("layer0", "layer1"), 0.009)
     assert len(asked) == len(set(asked)) == found.evaluations  # none is judged for each gate
     assert search_layers(LAYERS[:5], loss, [0.0085, 0.01], {}).loss == 0.008
+
+
+def test_layers_with_much_arithmetic_stay_in_int8_longer() -> None:
+    costs = {"large": 0.3, "small": 0.2, "none": 0.05, "worst": float("inf")}
+    macs = {"large": 900, "small": 100, "worst": 10**6, "none": 0}
+    assert by_worth(costs, macs) == ["worst", "small", "large", "none"]
+    assert by_worth(costs, {}) == ["worst", "large", "small", "none"]

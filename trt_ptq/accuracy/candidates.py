@@ -14,6 +14,7 @@ import numpy as np
 
 from trt_ptq.accuracy.distance import Distance
 from trt_ptq.accuracy.ranges import choose_ranges
+from trt_ptq.accuracy.search import by_worth
 from trt_ptq.accuracy.sensitivity import rank_layers
 from trt_ptq.accuracy.smoothquant import smooth
 from trt_ptq.calibrators.batches import Array, BatchSource, Track, untracked
@@ -136,14 +137,14 @@ class Workshop:
         return self._ranking_of(_foundation(recipe).model_copy(update={"keep_float": recipe.keep_float}), methods)
 
     def ranked_layers(self, recipe: Recipe) -> list[str]:
-        """The layers that `recipe` puts in INT8, the one that costs most first."""
+        """The layers that `recipe` puts in INT8, see `by_worth`."""
         model, table = self.ground(recipe).model, self.table(recipe)
         for batches in (FEW, MANY):
             some = FewBatches(self._calibration, batches)
             ranking = rank_layers(model, table, some, recipe.attention, recipe.keep_float, self._track)
             if ranking.agreement >= AGREEING:
                 break
-        return list(ranking.layers)
+        return by_worth(ranking.costs, self.macs(recipe))
 
     def macs(self, recipe: Recipe) -> dict[str, int]:
         """Multiply-accumulates of each layer, for the first batch; none where they cannot be counted."""

@@ -51,10 +51,10 @@ class LayerSensitivity:
 
 @dataclass(frozen=True)
 class Ranking:
-    """`layers`, that which costs most first. `agreement`: of the worst quarter by the even batches, the share that is
-    in that of the odd ones, too."""
+    """`costs` by layer (`LayerSensitivity.alone`), the highest first. `agreement`: of the worst quarter by the even
+    batches, the share that is in that of the odd ones, too."""
 
-    layers: tuple[str, ...]
+    costs: dict[str, float]
     agreement: float
 
 
@@ -130,12 +130,12 @@ def rank_layers(
     with _recorded(model, layers, source, track) as replay:
         alone = {one.node: _alone(replay, one, inputs) for one in track(layers, "Ranking layers", len(layers))}
 
-    def ranked(batches: slice) -> tuple[str, ...]:
+    def ranked(batches: slice) -> dict[str, float]:
         costs = {node: cost(total(noises[batches]).worst()) for node, noises in alone.items()}
-        return tuple(sorted(costs, key=costs.__getitem__, reverse=True))
+        return dict(sorted(costs.items(), key=lambda one: one[1], reverse=True))
 
     worst = math.ceil(len(layers) / 4)
-    even, odd = (set(ranked(slice(start, None, 2))[:worst]) for start in (0, 1))
+    even, odd = (set(list(ranked(slice(start, None, 2)))[:worst]) for start in (0, 1))
     return Ranking(ranked(slice(None)), len(even & odd) / max(worst, 1))
 
 
