@@ -25,8 +25,8 @@ class Found:
 def by_worth(costs: Mapping[str, float], macs: Mapping[str, int]) -> list[str]:
     """Layers that INT8 costs most for what it saves first: the cost over the square root of `macs`.
 
-    By their cost alone, as few layers of a text recogniser took 11 % of the arithmetic into float; by this, for the same
-    error and one layer more, 5 %. Layers of no known arithmetic count as the smallest.
+    By cost alone, layers of a text recogniser that make as much of the error took twice the arithmetic into float,
+    for one layer less. Layers of no known arithmetic count as the smallest.
     """
     least = min(filter(None, macs.values()), default=1)
     return sorted(costs, key=lambda name: costs[name] / math.sqrt(macs.get(name) or least), reverse=True)
