@@ -25,8 +25,8 @@ def interrupts_wait() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    for number in came:
-        signal.raise_signal(number)
+        for number in came:  # also where the block fails: it may be caught as a failure of a batch
+            signal.raise_signal(number)
 
 
 def unclaimed_interrupts_wait() -> AbstractContextManager[None]:
@@ -45,7 +45,10 @@ def termination_interrupts() -> Iterator[None]:
 
     Also where Ctrl-C is ignored, as by what a script starts in the background. Forked children end as they would.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # by who started this process
+    ):
         yield
         return
     process = os.getpid()

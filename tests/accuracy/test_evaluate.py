@@ -44,6 +44,8 @@ def test_a_float_model_that_has_lost_all_already_is_refused(cnn: Model) -> None:
 
     with pytest.raises(DataError, match=r"metric 'accuracy' of cnn.onnx is 0, so nothing could be lost"):
         evaluate_reference(cnn.path, metric("accuracy"), "metric.py:accuracy")
+    one_of_two = lambda run: metric("rare")(run) | {"all": 0.9}  # noqa: E731
+    assert evaluate_reference(cnn.path, one_of_two, "metric.py:both") == {"rare": 0, "all": 0.9}
     assert evaluate_reference(cnn.path, metric("errors_lower"), "metric.py:errors") == {"errors_lower": 0}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,3 +75,13 @@ def test_layers_with_much_arithmetic_stay_in_int8_longer() -> None:
     macs = {"large": 900, "small": 100, "worst": 10**6, "none": 0}
     assert by_worth(costs, macs) == ["worst", "small", "large", "none"]
     assert by_worth(costs, {}) == ["worst", "large", "small", "none"]
+
+
+@pytest.mark.parametrize(("strict", "found"), [(8, 8), (9, 4)])
+def test_a_stricter_gate_is_not_worth_many_times_the_layers(strict: int, found: int) -> None:
+    def loss(kept: frozenset[str]) -> float:
+        return 0.5 if len(kept) < 4 else 0.009 if len(kept) < strict else 0.004
+
+    kept = search_layers(LAYERS, loss, [0.005, 0.01], {}).kept
+    assert kept is not None
+    assert len(kept) == found

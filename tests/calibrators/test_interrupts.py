@@ -50,6 +50,25 @@ def test_a_termination_waits_too_and_is_heard_where_ctrl_c_is_ignored(waiting, c
     assert signal.getsignal(signal.SIGTERM) is outside
 
 
+def test_a_failing_block_does_not_swallow_an_interrupt() -> None:
+    def fail() -> None:
+        with interrupts_wait():
+            signal.raise_signal(signal.SIGINT)
+            raise ValueError("a batch that fails")
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+
+
+def test_a_termination_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with termination_interrupts():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_in_tensorrt_a_termination_is_kept_where_ctrl_c_is_ignored() -> None:
     kept = Kept()
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -59,12 +59,14 @@ def test_the_size_of_a_model_counts_its_external_weights(cnn_path: Path, npz_fol
     assert fp32["size_bytes"] == split.stat().st_size + (tmp_path / "split.data").stat().st_size
 
 
-def test_who_has_read_enough_ends_it_quietly(cnn_path: Path) -> None:
-    command = [sys.executable, "-m", "trt_ptq", "qdq", "--help"]
+def test_who_has_read_enough_ends_it_quietly(cnn_path: Path, npz_folder: Path) -> None:
+    model, data = str(cnn_path), str(npz_folder)
+    command = [sys.executable, "-m", "trt_ptq", "compare", model, model, "--data", data, "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout and process.stderr
         process.stdout.close()
         assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")

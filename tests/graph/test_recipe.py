@@ -53,6 +53,12 @@ def test_what_is_no_recipe_is_refused_in_one_line(tmp_path: Path, content: str, 
     assert "\n" not in str(refused.value)
 
 
+def test_a_method_that_a_person_wrote_otherwise_is_the_same(tmp_path: Path) -> None:
+    for name in ("percentile", "percentile 99.990"):
+        (tmp_path / "recipe.yaml").write_text(f"model: {{graph: a, weights: b}}\nmethod: {name}\n")
+        assert load_recipe(tmp_path / "recipe.yaml").method == "percentile 99.99"
+
+
 def test_a_recipe_of_another_model_is_refused() -> None:
     with pytest.raises(UsageError, match="another model: the graph is the same but the weights differ"):
         RECIPE.refuse_other_model(ModelIdentity("12", "other"), "recipe.yaml")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -15,10 +16,10 @@ import numpy as np
 from trt_ptq.accuracy.distance import Distance
 from trt_ptq.accuracy.ranges import choose_ranges
 from trt_ptq.accuracy.search import by_worth
-from trt_ptq.accuracy.sensitivity import rank_layers
+from trt_ptq.accuracy.sensitivity import Ranking, rank_layers
 from trt_ptq.accuracy.smoothquant import smooth
 from trt_ptq.calibrators.batches import Array, BatchSource, Track, untracked
-from trt_ptq.calibrators.errors import DataError, ModelError
+from trt_ptq.calibrators.errors import DataError, ModelError, OutputError
 from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.table import CalibrationTable, derive_table
@@ -139,11 +140,15 @@ class Workshop:
     def ranked_layers(self, recipe: Recipe) -> list[str]:
         """The layers that `recipe` puts in INT8, see `by_worth`."""
         model, table = self.ground(recipe).model, self.table(recipe)
-        for batches in (FEW, MANY):
+
+        def ranked_on(batches: int) -> Ranking:
             some = FewBatches(self._calibration, batches)
-            ranking = rank_layers(model, table, some, recipe.attention, recipe.keep_float, self._track)
-            if ranking.agreement >= AGREEING:
-                break
+            return rank_layers(model, table, some, recipe.attention, recipe.keep_float, self._track)
+
+        ranking = ranked_on(FEW)
+        if ranking.agreement < AGREEING and (self._calibration.total or MANY) > FEW:
+            with suppress(OutputError):  # no room for as many activations
+                ranking = ranked_on(MANY)
         return by_worth(ranking.costs, self.macs(recipe))
 
     def macs(self, recipe: Recipe) -> dict[str, int]:

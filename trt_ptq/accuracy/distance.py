@@ -49,7 +49,7 @@ class Distance:
         return _Kept(tuple(FewBatches(self.calibration, BATCHES)))
 
     def of(self, candidate: ir.Model) -> float:
-        """1 - cosine similarity of the worst output: of floats, where there are any, as classes and indices have no
+        """`OutputFidelity.loss` of the worst output: of floats, where there are any, as classes and indices have no
         direction. Infinite if one is NaN.
 
         Raises:

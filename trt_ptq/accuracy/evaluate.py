@@ -54,15 +54,14 @@ def evaluate_reference(path: Path, function: Evaluate, label: str) -> Metrics:
     """Metrics of the model that others are judged against.
 
     Raises:
-        DataError: see `evaluate_model`; or a metric is 0 at which all is lost already.
+        DataError: see `evaluate_model`; or all metrics are 0, and higher were better: all is lost already.
     """
     metrics = evaluate_model(path, function, label)
-    for name, value in metrics.items():
-        if value == 0 and not name.endswith(LOWER_IS_BETTER):
-            raise DataError(
-                f"{label}: metric {name!r} of {path.name} is 0, so nothing could be lost: is the metric right, and its "
-                f"data? (where lower is better, the name must end in {LOWER_IS_BETTER})"
-            )
+    if not any(value or name.endswith(LOWER_IS_BETTER) for name, value in metrics.items()):
+        raise DataError(
+            f"{label}: metric {next(iter(metrics))!r} of {path.name} is 0, so nothing could be lost: is the metric "
+            f"right, and its data? (where lower is better, the name must end in {LOWER_IS_BETTER})"
+        )
     return metrics
 
 

@@ -88,7 +88,7 @@ def improve(
     take outputs no further away; where there is a metric, the runners-up of `methods`; with `search` layers are left in
     float then. Unless the metric has chosen the method, it is the one of `methods` that is closest where the most
     sensitive tenth is in float. By a metric, the search is for `AIM` of `max_drop`, by it and as the outputs let
-    expect; if that fails, for all of `max_drop` by the metric alone.
+    expect; if that takes too many, for all of `max_drop` by the metric alone.
 
     Raises:
         DataError, ModelError: see `Judge.judge`.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 MOST_EVALUATIONS = 15
+MANY_TIMES = 2  # a stricter gate is not worth more
 
 Loss = Callable[[frozenset[str]], float]
 _LossOf = Callable[[Sequence[str]], float]
@@ -40,7 +41,7 @@ def search_layers(
     most_evaluations: int = MOST_EVALUATIONS,
 ) -> Found:
     """Find few of the `ranked` layers (see `by_worth`) that, kept in float, give a loss up to the first of
-    `gates`; or if none do, the next.
+    `gates`, the strictest; or if that takes over `MANY_TIMES` the layers that the last one does, up to the next.
 
     Sets of the first 1, 2, 4, ... layers are tried until one will do; bisection then shortens it, and layers that
     are not needed are given back one by one, those of most `macs` first, which gain most from INT8. All layers in
@@ -56,22 +57,29 @@ def search_layers(
             judged[names] = loss(names)
         return judged[names]
 
+    _, reach = _bracket(ranked, loss_of, gates[-1], len(ranked) - 1)
     for gate in gates:
-        if kept := _few(ranked, loss_of, gate, macs):
+        failing, enough = _bracket(ranked, loss_of, gate, min(MANY_TIMES * reach, len(ranked) - 1))
+        if enough:
+            kept = _shortened(ranked, loss_of, gate, failing, enough, macs)
             return Found(kept, judged[frozenset(kept)], len(judged))
     return Found(None, min(judged.values(), default=math.inf), len(judged))
 
 
-def _few(ranked: Sequence[str], loss_of: _LossOf, gate: float, macs: Mapping[str, int]) -> tuple[str, ...]:
-    """Layers by which `gate` is met, empty if there are none."""
-    longest = len(ranked) - 1
-    if longest < 1:
-        return ()
-    failing, enough = 0, 1
-    while loss_of(ranked[:enough]) > gate:
-        if enough >= longest:
-            return ()
-        failing, enough = enough, min(2 * enough, longest)
+def _bracket(ranked: Sequence[str], loss_of: _LossOf, gate: float, longest: int) -> tuple[int, int]:
+    """Of the first 1, 2, 4, ... up to `longest` layers how many fail `gate`, and how many next meet it; else zeros."""
+    failing, length = 0, min(1, longest)
+    while length > failing:
+        if loss_of(ranked[:length]) <= gate:
+            return failing, length
+        failing, length = length, min(2 * length, longest)
+    return 0, 0
+
+
+def _shortened(
+    ranked: Sequence[str], loss_of: _LossOf, gate: float, failing: int, enough: int, macs: Mapping[str, int]
+) -> tuple[str, ...]:
+    """Few of the first `enough` layers by which `gate` is met, the first `failing` of which do not."""
     while enough - failing > 1:
         middle = (failing + enough) // 2
         if loss_of(ranked[:middle]) <= gate:

@@ -57,8 +57,9 @@ def compare(
         comparison = compare_engines(reference, candidate, source, console.track)
     else:
         comparison = compare_models(reference, [candidate], source, console.track)[0]
-    losses = fidelity_losses(comparison)
-    if function is not None and evaluate is not None:
+    if function is None or evaluate is None:
+        losses = fidelity_losses(comparison)
+    else:
         losses = metric_losses(
             evaluate_reference(reference, function, evaluate), evaluate_model(candidate, function, evaluate)
         )

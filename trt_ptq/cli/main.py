@@ -85,7 +85,7 @@ app.add_typer(cache.app, name="cache")
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run a command, and end with its exit status."""
     try:
         _refuse_empty(sys.argv[1:])
         with termination_interrupts():
@@ -101,7 +101,7 @@ def main() -> None:
         console.fail(str(interrupt) or "interrupted")
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):  # of files, they say more
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC) and error.filename is None:
             _give_up_output(error)
         if hasattr(error, "format_message"):  # a usage error of Typer, whose base class differs between its versions
             if message := error.format_message().rstrip("."):  # none where the help was shown

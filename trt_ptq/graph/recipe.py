@@ -45,9 +45,7 @@ class Recipe(BaseModel):
     @field_validator("method")
     @classmethod
     def _known(cls, method: str) -> str:
-        if method != AUTO:
-            _range_method(method)
-        return method
+        return method if method == AUTO else _range_method(method).name
 
     def range_method(self) -> RangeMethod | None:
         """The method by its name; None for "auto"."""
