@@ -10,7 +10,7 @@ PARALLEL := --numprocesses auto --dist worksteal
 .PHONY: help demo test test-fast test-gpu lint bench image clean
 
 help:
-	@echo "make demo       quantize a real text recogniser: INT8 model, TensorRT-RTX engine, report (7 to 17 minutes on two cores)"
+	@echo "make demo       quantize a real text recogniser: INT8 model, TensorRT-RTX engine, report (18 minutes on two cores that also ran the tests)"
 	@echo "make test       run all tests"
 	@echo "make test-fast  run the tests that take no more than seconds"
 	@echo "make test-gpu   run the tests that need an NVIDIA GPU, with TensorRT 10 (TRT=trt11: 11)"
