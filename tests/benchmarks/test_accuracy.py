@@ -129,4 +129,4 @@ def test_an_interrupted_run_keeps_its_rows(tmp_path: Path) -> None:
 
 
 def test_each_peer_and_method_of_the_issue_has_a_row() -> None:
-    assert len(ROWS) == 3 * 2 + 2 + 2
+    assert len(ROWS) == 3 * 2 + 2 + 3
