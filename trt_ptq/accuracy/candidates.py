@@ -101,6 +101,7 @@ class Workshop:
         self._shifts_of = cache(self._measure_shifts)
         self._distance_of = cache(self._measure_distance)
         self._ranking_of = cache(self._rank)
+        self._macs_of = cache(self._count_macs)
         self._distance = Distance(plain.model, calibration)
 
     def ground(self, recipe: Recipe) -> Ground:
@@ -153,11 +154,7 @@ class Workshop:
 
     def macs(self, recipe: Recipe) -> dict[str, int]:
         """Multiply-accumulates of each layer, for the first batch; none where they cannot be counted."""
-        feeds = next(iter(self._calibration)).feeds
-        try:
-            return count_macs(self.ground(recipe).model, {name: array.shape for name, array in feeds.items()})
-        except ModelError:
-            return {}
+        return self._macs_of(_foundation(recipe))
 
     def fit(self, recipe: Recipe, step: Step) -> Fit:
         """Where the latest step to `recipe` fits."""
@@ -222,6 +219,13 @@ class Workshop:
             except (DataError, ModelError):
                 found[method.name] = math.inf
         return dict(sorted(found.items(), key=lambda one: one[1]))
+
+    def _count_macs(self, basis: Recipe) -> dict[str, int]:
+        feeds = next(iter(self._calibration)).feeds
+        try:
+            return count_macs(self.ground(basis).model, {name: array.shape for name, array in feeds.items()})
+        except ModelError:
+            return {}
 
     def _measure_amax(self, basis: Recipe) -> dict[str, float]:
         ground = self.ground(basis)

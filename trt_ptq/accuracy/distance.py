@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx import TensorProto
 
 from trt_ptq.accuracy.compare import compare_models, fidelity_losses
-from trt_ptq.accuracy.judge import CANDIDATE, Judgement
+from trt_ptq.accuracy.judge import CANDIDATE, largest_loss
 from trt_ptq.accuracy.runner import on_disk
 from trt_ptq.calibrators.batches import Batch, BatchSource
 from trt_ptq.data.split import FewBatches
@@ -60,5 +60,4 @@ class Distance:
         named = self.reference.proto.graph.output
         floats = {one.name for one in named if one.type.tensor_type.elem_type in _FLOATS}
         telling = {name: one for name, one in compared.outputs.items() if one.compared and name in floats}
-        losses = fidelity_losses(replace(compared, outputs=telling or compared.outputs))
-        return Judgement(losses, {}).loss
+        return largest_loss(fidelity_losses(replace(compared, outputs=telling or compared.outputs)))

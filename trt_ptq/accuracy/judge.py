@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,8 +27,13 @@ class Judgement:
 
     @property
     def loss(self) -> float:
-        """The largest; infinite if one is NaN, 0 if there is none."""
-        return math.inf if any(map(math.isnan, self.losses.values())) else max(self.losses.values(), default=0.0)
+        """See `largest_loss`."""
+        return largest_loss(self.losses)
+
+
+def largest_loss(losses: Mapping[str, float]) -> float:
+    """Infinite if one is NaN, 0 if there is none."""
+    return math.inf if any(map(math.isnan, losses.values())) else max(losses.values(), default=0.0)
 
 
 @dataclass(frozen=True)

@@ -97,9 +97,9 @@ def quantize(
     model. Exit status 3 when the loss is over --max-drop.
 
     The loss is told in stages: weights only in INT8, activations only, both. Where it is above --max-drop, repairs are
-    tried, then (with --eval) two more range methods, then the most sensitive layers are left in float, with the range
-    method that is closest then. All are judged by --eval on its own data (so the verdict may flatter), else by one half
-    of the held-out batches, with the verdict on the other.
+    tried, then (with --eval) two more range methods, then layers are left in float, with the range method that is
+    closest then; with --eval by half of --max-drop, unless that takes over twice the layers. All are judged by --eval
+    on its own data (so the verdict may flatter), else by half of the held-out batches, with the verdict on the other.
 
     Example: trt-ptq quantize model.onnx --data calibration/ --eval metric.py:accuracy --out int8/
     """

@@ -37,7 +37,7 @@ def profiles_from_shapes(seen: Shapes, inputs: tuple[TensorSpec, ...]) -> dict[s
     most frequent shape. An open first axis, the batch, starts at 1."""
     profiles = {}
     for one in inputs:
-        if one.shape is None or all(isinstance(axis, int) for axis in one.shape):
+        if one.shape is None or not one.is_open:
             continue
         shapes = list(seen[one.name])
         smallest = [min(axis) for axis in zip(*shapes, strict=True)]

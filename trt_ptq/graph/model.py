@@ -51,6 +51,11 @@ class TensorSpec:
     dtype: np.dtype[np.generic]
     shape: tuple[int | str, ...] | None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a dimension is known to be open."""
+        return self.shape is not None and not all(isinstance(axis, int) for axis in self.shape)
+
     def __str__(self) -> str:
         shape = "of any shape" if self.shape is None else f"[{', '.join(map(str, self.shape))}]"
         return f"{self.name}: {self.dtype} {shape}"

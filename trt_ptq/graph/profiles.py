@@ -29,6 +29,5 @@ def check_profiles(profiles: Mapping[str, ShapeProfile], model: Model) -> None:
         ):
             raise UsageError(f"--shape {name}={profile} does not fit the model's {inputs[name]}")
     for one in model.inputs:
-        is_open = one.shape is not None and not all(isinstance(axis, int) for axis in one.shape)
-        if profiles and is_open and one.name not in profiles:
+        if profiles and one.is_open and one.name not in profiles:
             raise UsageError(f"--shape is missing for {one}, whose size is open too: give it for all such inputs")
