@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.models import recogniser
 from benchmarks.models.recogniser import Feeds
-from trt_ptq.accuracy.evaluate import evaluate_model
+from trt_ptq.evaluation.metrics import evaluate_model
 from trt_ptq.report.schema import read_report
 
 OUT = Path("demo")

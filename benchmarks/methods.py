@@ -2,7 +2,7 @@
 
     python -m benchmarks.methods [--json FILE] [--models recogniser magika]
 
-What is not INT8 is FP16. All run on ONNX Runtime's CPU, with float16 rounded as accuracy/rounding.py tells; engines are
+What is not INT8 is FP16. All run on ONNX Runtime's CPU, with float16 rounded as fp16/emulate.py tells; engines are
 built by TensorRT-RTX and not run.
 """
 
@@ -16,22 +16,23 @@ from types import ModuleType
 from typing import Any
 
 from benchmarks.models import detector, magika, minilm, recogniser
-from trt_ptq.accuracy.evaluate import evaluate_model
+from trt_ptq.analysis.macs import count_macs
+from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.measurements.magnitudes import known_amax, measure_amax
+from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
-from trt_ptq.calibrators.table.table import derive_table
-from trt_ptq.collect.collector import collect
-from trt_ptq.collect.magnitudes import known_amax, measure_amax
-from trt_ptq.data.checked import CheckedSource
-from trt_ptq.data.shapes import ShapeWatch, profiles_from_shapes
+from trt_ptq.calibrators.table.calibration_table import derive_table
+from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
 from trt_ptq.data.sources import Loader
-from trt_ptq.engines.build import build_engine
+from trt_ptq.data.validation import ValidatedSource
+from trt_ptq.engines.backends import build_engine
 from trt_ptq.engines.spec import EngineSpec, Precision
-from trt_ptq.graph.half import halve, to_float16
-from trt_ptq.graph.macs import count_macs, share_in_int8
-from trt_ptq.graph.model import load_model
-from trt_ptq.graph.qdq import insert_qdq
-from trt_ptq.graph.save import save_model
-from trt_ptq.graph.taps import choose_taps
+from trt_ptq.evaluation.metrics import evaluate_model
+from trt_ptq.fp16.convert import convert_to_float16, to_float16
+from trt_ptq.onnx_io.load import load_model
+from trt_ptq.onnx_io.save import save_model
+from trt_ptq.qdq.insert import insert_qdq
+from trt_ptq.qdq.plan import share_in_int8
 
 MODELS: dict[str, ModuleType] = {
     "recogniser": recogniser,
@@ -46,15 +47,15 @@ def measure(name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
     model = load_model(module.model())
     files = {"fp32": folder / "fp32.onnx", "fp16": folder / "fp16.onnx"}
     save_model(model.to_ir(), files["fp32"])
-    data = CheckedSource(Loader(name, module.calibration), model.inputs)
-    source = ShapeWatch(data)
-    statistics = collect(model, source, choose_taps(model))
+    data = ValidatedSource(Loader(name, module.calibration), model.inputs)
+    source = ShapeObserver(data)
+    statistics = collect(model, source, select_calibration_tensors(model))
     amax = known_amax(measure_amax(model, data), statistics)
     save_model(to_float16(model, amax), files["fp16"])
     for method, chosen in METHODS.items():
         files[method] = folder / f"{method}.onnx"
         converted = insert_qdq(model, derive_table(statistics, chosen))
-        save_model(halve(converted.model, amax).model, files[method])
+        save_model(convert_to_float16(converted.model, amax).model, files[method])
     metrics = {label: evaluate_model(path, module.evaluate, name) for label, path in files.items()}
     profiles = profiles_from_shapes(source.seen, model.inputs)
     macs = count_macs(model, {label: profile.optimum for label, profile in profiles.items()})

@@ -21,17 +21,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks.methods import MODELS
-from trt_ptq.accuracy.evaluate import evaluate_model
-from trt_ptq.calibrators.batches import Batch, Feeds, sample_count
+from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.convergence import Convergence, distance
+from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics, merge
-from trt_ptq.calibrators.table.table import derive_table
-from trt_ptq.collect.collector import collect
-from trt_ptq.collect.convergence import Convergence, distance
-from trt_ptq.graph.model import Model, load_model
-from trt_ptq.graph.qdq import insert_qdq
-from trt_ptq.graph.save import save_model
-from trt_ptq.graph.taps import choose_taps
+from trt_ptq.calibrators.table.calibration_table import derive_table
+from trt_ptq.evaluation.metrics import evaluate_model
+from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.onnx_io.save import save_model
+from trt_ptq.qdq.insert import insert_qdq
+from trt_ptq.types import Batch, Feeds, sample_count
 
 COUNTS = (8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1024, 1448, 2000)
 JUDGED = (8, 128)  # and all
@@ -92,11 +92,11 @@ def measure(name: str, orders: int) -> dict[str, Any]:
 
 def _growing(model: Model, samples: Sequence[Feeds]) -> Iterator[Statistics]:
     """Statistics of the first 8, 11, 16, … samples."""
-    taps = choose_taps(model)
+    calibration_tensors = select_calibration_tensors(model)
     grown: list[Statistics] = []
     counts = [count for count in COUNTS if count < len(samples)] + [len(samples)]
     for start, stop in zip([0, *counts], counts, strict=False):
-        grown = [merge([*grown, collect(model, Samples(samples[start:stop]), taps)])]
+        grown = [merge([*grown, collect(model, Samples(samples[start:stop]), calibration_tensors)])]
         yield grown[0]
 
 

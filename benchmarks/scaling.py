@@ -25,18 +25,18 @@ import onnxruntime as ort
 from benchmarks.speed import models
 from benchmarks.speed.machine import machine
 from benchmarks.speed.turns import Job, in_turn, median_ratio
-from trt_ptq.calibrators.batches import Batch, BatchSource
-from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
+from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
-from trt_ptq.calibrators.statistics.store import save_statistics
+from trt_ptq.calibrators.statistics.statistics_file import save_statistics
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator, TensorStatistics
-from trt_ptq.collect.collector import collect
-from trt_ptq.collect.session import session_options
 from trt_ptq.data.audit import Audit, AuditedSource
-from trt_ptq.data.checked import CheckedSource
 from trt_ptq.data.sources import ArrayFile
-from trt_ptq.graph.model import Model, load_model
-from trt_ptq.graph.taps import choose_taps
+from trt_ptq.data.validation import ValidatedSource
+from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.onnx_io.ort_session import session_options
+from trt_ptq.provenance import DataFingerprint, ModelIdentity
+from trt_ptq.types import Batch, BatchSource
 
 SHARDS = 100
 TENSORS = (60, 1000)
@@ -102,7 +102,7 @@ def guarding() -> Figures:
     batch = _pictures(_BATCH)
     audit = Audit()
     source = ArrayFile(Path("images"), batch, _BATCH)
-    checked = CheckedSource(source, load_model(models.resnet50()).inputs)
+    checked = ValidatedSource(source, load_model(models.resnet50()).inputs)
     jobs: dict[str, Callable[[], object]] = {
         "fingerprint": partial(DataFingerprint.of, batch),
         "audit": partial(audit.look, Batch(batch, "batch")),
@@ -115,7 +115,7 @@ def guarding() -> Figures:
 def working() -> Figures:
     """A worker with one thread: collecting from checked and audited batches, against plain inference of them."""
     model = load_model(models.resnet50())
-    taps = choose_taps(model)
+    calibration_tensors = select_calibration_tensors(model)
     source = ArrayFile(Path("images"), _pictures(_IMAGES), _BATCH)
     two = ArrayFile(Path("images"), _pictures(2 * _BATCH), _BATCH)
     session = ort.InferenceSession(str(model.path), session_options(1), providers=["CPUExecutionProvider"])
@@ -125,7 +125,7 @@ def working() -> Figures:
             session.run(None, dict(batch.feeds))
 
     def work(part: BatchSource) -> None:
-        collect(model, AuditedSource(CheckedSource(part, model.inputs)), taps, threads=1)
+        collect(model, AuditedSource(ValidatedSource(part, model.inputs)), calibration_tensors, threads=1)
 
     jobs: dict[str, Job] = {
         f"{name} {size}": _cpu(partial(function, part))
@@ -151,7 +151,7 @@ def starting() -> Figures:
     one = ArrayFile(Path("images"), _pictures(1), 1)
 
     def session(model: Model) -> None:
-        collect(model, one, choose_taps(model), threads=1)
+        collect(model, one, select_calibration_tensors(model), threads=1)
 
     loaded = load_model(path)
     seconds = in_turn({"load": _cpu(partial(load_model, path)), "session": _cpu(partial(session, loaded))})

@@ -10,16 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trt_ptq.calibrators.tensorrt.fed import EntropyCalibrator as EntropyCalibrator
-    from trt_ptq.calibrators.tensorrt.fed import MinMaxCalibrator as MinMaxCalibrator
-    from trt_ptq.calibrators.tensorrt.percentile import PercentileCalibrator as PercentileCalibrator
-    from trt_ptq.calibrators.tensorrt.served import TableCalibrator as TableCalibrator
+    from trt_ptq.calibrators.tensorrt.batch import EntropyCalibrator as EntropyCalibrator
+    from trt_ptq.calibrators.tensorrt.batch import MinMaxCalibrator as MinMaxCalibrator
+    from trt_ptq.calibrators.tensorrt.percentile_calibrator import PercentileCalibrator as PercentileCalibrator
+    from trt_ptq.calibrators.tensorrt.table_calibrator import TableCalibrator as TableCalibrator
 
 _HOME = {
-    "EntropyCalibrator": "fed",
-    "MinMaxCalibrator": "fed",
-    "PercentileCalibrator": "percentile",
-    "TableCalibrator": "served",
+    "EntropyCalibrator": "batch",
+    "MinMaxCalibrator": "batch",
+    "PercentileCalibrator": "percentile_calibrator",
+    "TableCalibrator": "table_calibrator",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605

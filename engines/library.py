@@ -6,12 +6,12 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
-from trt_ptq.calibrators.errors import EngineError
-from trt_ptq.calibrators.optional import require
+from trt_ptq._internal.optional_packages import require
+from trt_ptq.errors import EngineError
 
 
 @dataclass(frozen=True)
-class Library:
+class TensorRTLibrary:
     """`name` is what manifests say, `title` what messages say, `module` the Python package.
 
     `without_effect` names settings of `BuilderSettings` that the library takes and ignores.
@@ -27,7 +27,7 @@ class Library:
         """As the package gives it, such as 10.16.1.11."""
         return str(self.module.__version__)
 
-    def refuse_unless(self, capable: bool, what: str) -> None:
+    def require(self, capable: bool, what: str) -> None:
         """Make sure that this library can do `what`.
 
         Raises:
@@ -37,23 +37,25 @@ class Library:
             raise EngineError(f"{self.title} {self.version} has no {what}: leave that out, or use another backend")
 
 
-def tensorrt(extra: str = "trt11") -> Library:
+def tensorrt(extra: str = "trt11") -> TensorRTLibrary:
     """TensorRT; `extra` is what to install where it is missing: "trt10" for calibrators.
 
     Raises:
         MissingPackageError: it is not installed.
     """
-    return Library("tensorrt", "TensorRT", require("tensorrt", extra))
+    return TensorRTLibrary("tensorrt", "TensorRT", require("tensorrt", extra))
 
 
-def tensorrt_rtx() -> Library:
+def tensorrt_rtx() -> TensorRTLibrary:
     """TensorRT for RTX.
 
     Raises:
         MissingPackageError: it is not installed.
     """
     module = require("tensorrt_rtx", extra="rtx")
-    return Library("tensorrt-rtx", "TensorRT-RTX", module, frozenset({"timing_cache", "hardware_compatibility"}))
+    return TensorRTLibrary(
+        "tensorrt-rtx", "TensorRT-RTX", module, frozenset({"timing_cache", "hardware_compatibility"})
+    )
 
 
 def has_tensorrt() -> bool:
@@ -61,10 +63,10 @@ def has_tensorrt() -> bool:
     return importlib.util.find_spec("tensorrt") is not None
 
 
-class Complaints:
+class BuilderLog:
     """A TensorRT logger that keeps what it is told, for messages of ours; it prints nothing."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: TensorRTLibrary) -> None:
         self.errors: list[str] = []
         self.warnings: list[str] = []
         self.logger = _logger(library.module, self.errors, self.warnings)

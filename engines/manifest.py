@@ -7,16 +7,16 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trt_ptq.calibrators.errors import EngineError
-from trt_ptq.calibrators.files import check_writable, replacing, write_atomic
-from trt_ptq.calibrators.provenance import ModelIdentity
+from trt_ptq._internal.files import check_writable, replacing, write_atomic
 from trt_ptq.engines.spec import Precision
+from trt_ptq.errors import EngineError
+from trt_ptq.provenance import ModelIdentity
 
 
 class EngineManifest(BaseModel):
     """Facts about one engine file.
 
-    `gpu` is None for an engine that was built without one; `flags` are what the builder was told; `without_range`
+    `gpu` is None for an engine that was built without one; `flags` are the builder's flags; `tensors_without_range`
     names tensors that have no INT8 range in an implicit build, so that what makes or reads them runs in FP16.
     """
 
@@ -32,7 +32,7 @@ class EngineManifest(BaseModel):
     size_bytes: int
     sha256: str
     flags: tuple[str, ...] = ()
-    without_range: tuple[str, ...] = ()
+    tensors_without_range: tuple[str, ...] = ()
 
 
 def manifest_path(engine: Path) -> Path:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from trt_ptq.calibrators.errors import UsageError
-from trt_ptq.calibrators.provenance import ModelIdentity
-from trt_ptq.calibrators.table.table import CalibrationTable
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.errors import UsageError
+from trt_ptq.provenance import ModelIdentity
 
 Precision = Literal["fp32", "fp16", "int8"]
 HardwareCompatibility = Literal["none", "ampere+", "same-compute-capability"]

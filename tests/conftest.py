@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.networks import images, residual_cnn
-from trt_ptq.graph.model import Model, load_model
+from trt_ptq.onnx_io.load import Model, load_model
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and all that they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

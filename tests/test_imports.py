@@ -45,7 +45,7 @@ def modules() -> list[str]:
 
 
 def test_every_folder_of_the_package_is_walked() -> None:
-    assert {"trt_ptq.calibrators.statistics.kernels", "trt_ptq.engines.build", "trt_ptq.cli.main"} <= set(modules())
+    assert {"trt_ptq.calibrators.statistics.kernels", "trt_ptq.engines.backends", "trt_ptq.cli.main"} <= set(modules())
 
 
 def test_every_module_imports_without_any_optional_package() -> None:

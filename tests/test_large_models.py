@@ -16,8 +16,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from trt_ptq.calibrators.table.store import save_table
-from trt_ptq.calibrators.table.table import CalibrationTable
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.calibrators.table.table_file import save_table
 
 ROOT = Path(__file__).parents[1]
 WIDTH, INNER, BLOCKS = 2048, 32768, 4
@@ -36,12 +36,12 @@ COMMAND = "import sys; from trt_ptq.cli.main import app; app(sys.argv[1:], stand
 LOADING = """
 import sys
 from pathlib import Path
-from trt_ptq.graph.model import load_model
+from trt_ptq.onnx_io.load import load_model
 model = load_model(Path(sys.argv[1]))
 """
 COPYING = f"""
 {LOADING}
-from trt_ptq.graph.save import save_model
+from trt_ptq.onnx_io.save import save_model
 save_model(model.to_ir(), Path(sys.argv[2]))
 """
 PEAK = """

@@ -12,10 +12,10 @@ import pytest
 
 from benchmarks.models import detector, magika, minilm, recogniser
 from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.config import QuantizeJob
 from trt_ptq.data.sources import Loader
 from trt_ptq.engines.spec import parse_profiles
-from trt_ptq.graph.model import load_model
-from trt_ptq.job import QuantizeJob
+from trt_ptq.onnx_io.load import load_model
 from trt_ptq.pipeline import quantize
 
 SHAPES = {

@@ -13,15 +13,15 @@ import onnxruntime as ort
 import pytest
 
 from tests.networks import images
-from trt_ptq.calibrators.errors import DataError, ModelError, OutputError, UsageError
 from trt_ptq.calibrators.methods import COMPARED, METHODS
-from trt_ptq.calibrators.statistics.store import load_statistics
-from trt_ptq.calibrators.table.store import load_table
+from trt_ptq.calibrators.statistics.statistics_file import load_statistics
+from trt_ptq.calibrators.table.table_file import load_table
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
+from trt_ptq.config import QuantizeJob
 from trt_ptq.data.sources import ArrayFile
 from trt_ptq.engines.manifest import read_manifest
-from trt_ptq.graph.model import Model, load_model
-from trt_ptq.job import QuantizeJob
+from trt_ptq.errors import DataError, ModelError, OutputError, UsageError
+from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.pipeline import quantize
 
 
@@ -133,7 +133,7 @@ def test_a_dead_tensor_is_warned_of_by_name(tmp_path: Path) -> None:
     from onnx import helper
 
     from tests.networks import CHANNELS, image_input, weight, write
-    from trt_ptq.graph.model import load_model
+    from trt_ptq.onnx_io.load import load_model
 
     nodes = [
         helper.make_node("Conv", ["x", "w1"], ["c"]),
@@ -224,7 +224,7 @@ def test_a_model_whose_opset_cannot_be_raised_keeps_an_fp32_rest_and_says_so(
     def refuse(_model: ir.Model, _opset: int) -> ir.Model:
         raise ModelError("the model cannot be raised from opset 17 to 19 (no adapter)")
 
-    monkeypatch.setattr("trt_ptq.graph.half.raise_opset", refuse)
+    monkeypatch.setattr("trt_ptq.fp16.convert.raise_opset", refuse)
     report = quantize(QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path)).report
     assert report.high_precision == "fp32"
     assert "what is not INT8 stays in FP32: the model cannot be raised from opset 17 to 19" in "".join(report.warnings)
@@ -279,5 +279,5 @@ def test_a_run_that_is_interrupted_leaves_no_recipe_but_the_one_it_does_again(
 def test_an_int8_model_without_int8_is_warned_of(cnn: Model, tmp_path: Path) -> None:
     job = QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path)
     every = tuple(one.node for one in quantize(job).report.nodes)
-    assert any("no node runs in INT8" in one for one in quantize(replace(job, keep_float=every)).report.warnings)
+    assert any("no node runs in INT8" in one for one in quantize(replace(job, nodes_to_exclude=every)).report.warnings)
     assert not any("no node runs in INT8" in one for one in quantize(job).report.warnings)

@@ -7,53 +7,53 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from trt_ptq.accuracy.candidates import Ground, Workshop
-from trt_ptq.accuracy.engines import MeasuredEngine, measure_engines
-from trt_ptq.accuracy.evaluate import refuse_infinite
-from trt_ptq.accuracy.improve import improve
-from trt_ptq.accuracy.judge import Judge
-from trt_ptq.accuracy.precisions import judge_precisions
-from trt_ptq.accuracy.verdict import judge
-from trt_ptq.calibrators.batches import BatchSource
-from trt_ptq.calibrators.errors import DataError, EngineError, MissingPackageError, ModelError, TrtPtqError
-from trt_ptq.calibrators.files import write_atomic
+from trt_ptq._internal.files import write_atomic
+from trt_ptq.analysis.macs import count_macs
+from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.convergence import Convergence, all_methods
+from trt_ptq.calibration.measurements.magnitudes import float32_tensors, measure_amax
+from trt_ptq.calibration.memory_planner import Passes, plan_passes
+from trt_ptq.calibration.tensors import CalibrationTensors, select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.statistics.statistics import Statistics
-from trt_ptq.calibrators.statistics.store import save_statistics
-from trt_ptq.calibrators.table.store import save_table
-from trt_ptq.collect.collector import collect
-from trt_ptq.collect.convergence import Convergence, all_methods
-from trt_ptq.collect.magnitudes import float32_tensors, measure_amax
-from trt_ptq.collect.passes import Passes, plan_passes
+from trt_ptq.calibrators.statistics.statistics_file import save_statistics
+from trt_ptq.calibrators.table.table_file import save_table
+from trt_ptq.config import QuantizeJob
 from trt_ptq.data.audit import AuditedSource, HeldOutSource
-from trt_ptq.data.checked import CheckedSource
-from trt_ptq.data.shapes import ShapeWatch, profiles_from_shapes
-from trt_ptq.data.split import FirstSamples, split_source, two_halves
-from trt_ptq.engines.build import build_engine, check_backend
+from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
+from trt_ptq.data.subset import FirstSamples, split_source, two_halves
+from trt_ptq.data.validation import ValidatedSource
+from trt_ptq.engines.backends import build_engine, check_backend
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
-from trt_ptq.graph.half import to_float16
-from trt_ptq.graph.macs import count_macs, share_in_int8
-from trt_ptq.graph.model import Model
-from trt_ptq.graph.placement import QuantizationPlan, plan_quantization
-from trt_ptq.graph.recipe import save_recipe
-from trt_ptq.graph.save import save_model
-from trt_ptq.graph.taps import Taps, choose_taps
-from trt_ptq.job import QuantizeJob
-from trt_ptq.report.folder import PREPARED, RECIPE, STATISTICS, check_folder, remove_last_run, remove_other_recipe
-from trt_ptq.report.html import render_html
+from trt_ptq.errors import DataError, EngineError, MissingPackageError, ModelError, TrtPtqError
+from trt_ptq.evaluation.compare_engines import MeasuredEngine, measure_engines
+from trt_ptq.evaluation.metrics import require_finite
+from trt_ptq.evaluation.verdict import judge
+from trt_ptq.fp16.convert import to_float16
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.onnx_io.save import save_model
+from trt_ptq.output import RECIPE, STATISTICS, TRANSFORMED, check_folder, remove_last_run, remove_other_recipe
+from trt_ptq.qdq.plan import QuantizationPlan, plan_quantization, share_in_int8
+from trt_ptq.recipe import save_recipe
+from trt_ptq.report.render import render_html
 from trt_ptq.report.rows import model_rows, tensor_rows
 from trt_ptq.report.schema import Report, write_report
 from trt_ptq.report.warnings import (
     FLATTERED,
     NONE_IN_INT8,
     UNSEARCHED,
-    kept_warnings,
+    fp32_warnings,
     range_warnings,
-    repair_warnings,
     stability_warnings,
+    technique_warnings,
     watched_warnings,
 )
+from trt_ptq.tuning.builder import CalibratedModel, CandidateBuilder
+from trt_ptq.tuning.objective import Objective
+from trt_ptq.tuning.precisions import evaluate_precisions
+from trt_ptq.tuning.tuner import tune
+from trt_ptq.types import BatchSource
 from trt_ptq.version import __version__
 
 
@@ -73,7 +73,9 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
         TrtPtqError: bad input, before or while it is used; what was finished by then stays.
     """
     check_backend(job.backend)
-    plan_quantization(job.model.to_ir().graph, keep_float=job.keep_float, attention=job.attention)  # knows all names
+    plan_quantization(
+        job.model.to_ir().graph, nodes_to_exclude=job.nodes_to_exclude, attention=job.attention
+    )  # knows all names
     check_folder(job.out, job.model.path, job.model.external.files)
     with tempfile.TemporaryDirectory(prefix="trt-ptq-") as scratch:
         return _quantize(job, Path(scratch))
@@ -82,14 +84,21 @@ def quantize(job: QuantizeJob) -> QuantizeResult:
 def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     calibration, held_out = (_checked(job, part) for part in split_source(job.source, job.test))
     searching, judging = (held_out, held_out) if job.evaluate else two_halves(held_out)
-    referee = Judge(job.model.path, searching, job.evaluate, job.eval_name)
+    referee = Objective(job.model.path, searching, job.evaluate, job.eval_name)
     audited = AuditedSource(calibration)
-    taps, passes = _plan(job, job.model, audited)
+    calibration_tensors, passes = _plan(job, job.model, audited)
     _ = referee.baseline  # a metric that fails does so here, not after the calibration
-    watched = ShapeWatch(audited)
+    watched = ShapeObserver(audited)
     convergence = Convergence(all_methods(job.method or METHODS["percentile"]), job.until_stable)
     statistics = collect(
-        job.model, watched, taps, job.nonfinite, job.track, passes, device=job.device, convergence=convergence
+        job.model,
+        watched,
+        calibration_tensors,
+        job.nonfinite,
+        job.progress,
+        passes,
+        device=job.device,
+        convergence=convergence,
     )
     save_statistics(statistics, job.out / STATISTICS)
     profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
@@ -98,17 +107,17 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     stability = None if job.until_stable is None else convergence.stability()
     warnings = audited.findings() + stability_warnings(stability, job.model.inputs, bool(job.profiles))
 
-    workshop = Workshop(
-        Ground(job.model, statistics),
+    candidates = CandidateBuilder(
+        CalibratedModel(job.model, statistics),
         calibration,
         calibrate=partial(_calibrate_again, job, FirstSamples(calibration, statistics.data.samples)),
         magnitudes=partial(_magnitudes, job, calibration),
         folder=scratch,
-        track=job.track,
+        progress=job.progress,
     )
-    improved = improve(
+    improved = tune(
         job.recipe,
-        workshop,
+        candidates,
         referee,
         job.max_drop,
         methods=(job.method, *job.alternatives) if job.method and job.alternatives else (),
@@ -116,30 +125,34 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         search=job.search,
         tell=job.tell,
     )
-    recipe, table, ground = improved.recipe, workshop.table(improved.recipe), workshop.ground(improved.recipe)
+    recipe, table, calibrated_model = (
+        improved.recipe,
+        candidates.table(improved.recipe),
+        candidates.calibrated_model(improved.recipe),
+    )
     save_recipe(recipe, job.out / RECIPE)
-    if ground.model is not job.model:
-        save_model(ground.model.to_ir(), job.out / PREPARED)
-        save_statistics(ground.statistics, job.out / STATISTICS)
+    if calibrated_model.model is not job.model:
+        save_model(calibrated_model.model.to_ir(), job.out / TRANSFORMED)
+        save_statistics(calibrated_model.statistics, job.out / STATISTICS)
     save_table(table, job.out / "calibration.cache")
     save_table(table, job.out / "calibration.json")
     warnings += watched_warnings(stability, recipe.method)
-    warnings += repair_warnings(recipe, ground.model is not job.model)
-    warnings += range_warnings(ground.statistics, table, recipe.method)
-    refuse_infinite(improved.metrics, job.eval_name, job.out / "model.int8.onnx")
+    warnings += technique_warnings(recipe, calibrated_model.model is not job.model)
+    warnings += range_warnings(calibrated_model.statistics, table, recipe.method)
+    require_finite(improved.metrics, job.eval_name, job.out / "model.int8.onnx")
 
     files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}
-    made = workshop.make(recipe)
-    warnings += [*filter(None, [made.warning]), *kept_warnings(made.kept)]
+    made = candidates.make(recipe)
+    warnings += [*filter(None, [made.warning]), *fp32_warnings(made.kept)]
     if not any(one.int8 for one in made.qdq.nodes):
         warnings.append(NONE_IN_INT8)
-    warnings += [f"{one.op_type} {one.node!r} is left alone: {one.reason}" for one in made.qdq.plan.left_alone]
+    warnings += [f"{one.op_type} {one.node!r} is left alone: {one.reason}" for one in made.qdq.plan.unsupported]
     save_model(made.qdq.model, files["int8"])
     files["fp16"] = job.out / "model.fp16.onnx"
-    save_model(to_float16(job.model, workshop.amax(job.recipe.model_copy(update={"repairs": ()}))), files["fp16"])
+    save_model(to_float16(job.model, candidates.amax(job.recipe.model_copy(update={"techniques": ()}))), files["fp16"])
 
     verdict_on = HeldOutSource(judging if improved.searched else held_out, audited)
-    judged = judge_precisions(files, verdict_on, referee, improved.metrics, job.track)
+    judged = evaluate_precisions(files, verdict_on, referee, improved.metrics, job.progress)
     warnings += [*improved.warnings, *verdict_on.findings(), *judged.warnings]
     if improved.searched and searching is judging:
         warnings.append(FLATTERED)
@@ -153,18 +166,18 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         model=str(job.model.path),
         identity=job.model.identity,
         data=job.data_name,
-        fingerprint=ground.statistics.data,
+        fingerprint=calibrated_model.statistics.data,
         passes=len(passes),
         trajectory=convergence.trajectory(),
         stability=stability,
         held_out_samples=judged.comparisons["int8"].samples,
         method=recipe.method,
-        tensors=tensor_rows(ground.statistics, table),
+        tensors=tensor_rows(calibrated_model.statistics, table),
         nodes=list(made.qdq.nodes),
         int8_share_of_macs=_share_in_int8(job, made.qdq.plan, profiles, warnings),
         high_precision=made.high_precision,
         kept=list(made.kept),
-        stages=list(improved.stages),
+        trials=list(improved.trials),
         models=model_rows(files, judged),
         engines=engines,
         measured=measured,
@@ -176,16 +189,18 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     return QuantizeResult(report, engine_error)
 
 
-def _plan(job: QuantizeJob, model: Model, source: BatchSource) -> tuple[Taps, Passes]:
+def _plan(job: QuantizeJob, model: Model, source: BatchSource) -> tuple[CalibrationTensors, Passes]:
     """What is tapped of a float model, and in which passes."""
-    taps = choose_taps(model, job.tensors, job.attention)
-    return taps, plan_passes(model, taps, source, job.memory_limit) if job.memory_limit else (taps.tensors,)
+    calibration_tensors = select_calibration_tensors(model, job.tensors, job.attention)
+    return calibration_tensors, plan_passes(
+        model, calibration_tensors, source, job.memory_limit
+    ) if job.memory_limit else (calibration_tensors.tensors,)
 
 
 def _calibrate_again(job: QuantizeJob, source: BatchSource, model: Model) -> Statistics:
     """The statistics of a float model that repairs have changed."""
-    taps, passes = _plan(job, model, source)
-    return collect(model, source, taps, job.nonfinite, job.track, passes, device=job.device)
+    calibration_tensors, passes = _plan(job, model, source)
+    return collect(model, source, calibration_tensors, job.nonfinite, job.progress, passes, device=job.device)
 
 
 def _magnitudes(job: QuantizeJob, calibration: BatchSource, model: Model) -> dict[str, float]:
@@ -196,7 +211,7 @@ def _magnitudes(job: QuantizeJob, calibration: BatchSource, model: Model) -> dic
 
 
 def _checked(job: QuantizeJob, source: BatchSource) -> BatchSource:
-    return CheckedSource(source, job.model.inputs, allow_nonfinite=job.nonfinite == "skip")
+    return ValidatedSource(source, job.model.inputs, allow_nonfinite=job.nonfinite == "skip")
 
 
 def _share_in_int8(
@@ -251,7 +266,7 @@ def _measure_engines(
     if not built:
         return []
     try:
-        return measure_engines(built, held_out, job.track)
+        return measure_engines(built, held_out, job.progress)
     except (DataError, EngineError, MissingPackageError) as error:
         warnings.append(f"the engines were built, but not measured: {error}")
         return []

@@ -9,8 +9,8 @@ from typing import Any
 from benchmarks.accuracy.cases import CASES, Feeds
 from benchmarks.speed.collecting import in_memory
 from trt_ptq.calibrators.methods import COMPARED
-from trt_ptq.graph.model import load_model
-from trt_ptq.job import QuantizeJob
+from trt_ptq.config import QuantizeJob
+from trt_ptq.onnx_io.load import load_model
 from trt_ptq.pipeline import quantize
 from trt_ptq.report.schema import Report
 
@@ -23,7 +23,7 @@ def plain(name: str, batches: list[Feeds], result: Path) -> None:
 def within(max_drop: float, name: str, batches: list[Feeds], result: Path) -> str:
     """`quantize` told to lose at most `max_drop` of the metric on the validation data, which is not the test data."""
     report = _quantize(name, batches, result, evaluate=CASES[name].validation, eval_name=name, max_drop=max_drop)
-    kept = [one.name for one in report.stages[3:] if one.fate == "kept"]
+    kept = [one.name for one in report.trials[3:] if one.decision == "kept"]
     return f"{', '.join(kept) or 'nothing changed'}; {report.verdict.loss:+.2%} on the validation data"
 
 

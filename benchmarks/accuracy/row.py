@@ -10,9 +10,9 @@ from typing import Any
 from benchmarks.accuracy.cases import CASES, Metrics
 from benchmarks.accuracy.make import make_apart
 from benchmarks.accuracy.share import share_of_macs_in_int8
-from trt_ptq.accuracy.evaluate import evaluate_model, metric_losses
-from trt_ptq.accuracy.verdict import judge
-from trt_ptq.calibrators.errors import TrtPtqError
+from trt_ptq.errors import TrtPtqError
+from trt_ptq.evaluation.metrics import evaluate_model, metric_losses
+from trt_ptq.evaluation.verdict import judge
 
 
 @dataclass(frozen=True)

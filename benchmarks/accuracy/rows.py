@@ -17,7 +17,7 @@ from benchmarks.accuracy import ours
 from benchmarks.accuracy.cases import CASES, Feeds, calibration_batches, count_samples
 from benchmarks.accuracy.onnxruntime_static import MATRIX_OPS, quantize_theirs
 from benchmarks.speed.peer import PYTHON, ROOT
-from trt_ptq.calibrators.errors import TrtPtqError
+from trt_ptq.errors import TrtPtqError
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from trt_ptq.graph.macs import MAC_OPS, count_macs
-from trt_ptq.graph.model import load_model, read_proto
-from trt_ptq.graph.shapes import Shape
+from trt_ptq.analysis.macs import MAC_OPS, count_macs
+from trt_ptq.analysis.shapes import Shape
+from trt_ptq.onnx_io.load import load_model, read_proto
 
 
 def share_of_macs_in_int8(path: Path, inputs: Mapping[str, Shape]) -> float:

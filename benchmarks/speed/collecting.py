@@ -21,10 +21,10 @@ from benchmarks.speed import models
 from benchmarks.speed.models import Feeds
 from benchmarks.speed.row import Row
 from benchmarks.speed.turns import ROUNDS, Job, Seconds, in_turn, timed
-from trt_ptq.collect.collector import collect
+from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.data.sources import Loader
-from trt_ptq.graph.model import Model, load_model
-from trt_ptq.graph.taps import choose_taps
+from trt_ptq.onnx_io.load import Model, load_model
 
 OPERATORS = ("Conv", "Gemm", "MatMul", "Add")
 _BATCH = 8
@@ -60,7 +60,7 @@ def against_inference(
 ) -> Row:
     """The ratio of collecting `tensors` to plain inference; `batches` beyond the first two are counted."""
     model = load_model(path)
-    taps = choose_taps(model, tensors(model))
+    calibration_tensors = select_calibration_tensors(model, tensors(model))
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def infer(part: Sequence[Feeds]) -> None:
@@ -70,8 +70,10 @@ def against_inference(
     seconds = in_turn(
         {
             "inference": timed(partial(infer, batches[_UNCOUNTED:]), prepare=partial(infer, batches[:_UNCOUNTED])),
-            "collect_two": _from_second_batch(partial(collect, model, taps=taps), batches[:_UNCOUNTED]),
-            "collect": _from_second_batch(partial(collect, model, taps=taps), batches),
+            "collect_two": _from_second_batch(
+                partial(collect, model, calibration_tensors=calibration_tensors), batches[:_UNCOUNTED]
+            ),
+            "collect": _from_second_batch(partial(collect, model, calibration_tensors=calibration_tensors), batches),
         },
         rounds,
     )
@@ -79,11 +81,11 @@ def against_inference(
     ratio = median(ratios)
     counted = sum(len(next(iter(feeds.values()))) for feeds in batches[_UNCOUNTED:])
     return Row(
-        what=f"{what} ({len(taps.tensors)}): collecting / inference",
+        what=f"{what} ({len(calibration_tensors.tensors)}): collecting / inference",
         reach=f"<= {reach:g}",
         measured=f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
         met=ratio <= reach,
-        figures={"ratio": ratio, "samples": counted, "tensors": len(taps.tensors), "seconds": seconds},
+        figures={"ratio": ratio, "samples": counted, "tensors": len(calibration_tensors.tensors), "seconds": seconds},
     )
 
 

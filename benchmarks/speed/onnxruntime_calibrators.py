@@ -21,10 +21,10 @@ from benchmarks.speed.collecting import OPERATORS, in_memory, operator_tensors
 from benchmarks.speed.models import Feeds
 from benchmarks.speed.row import Row
 from benchmarks.speed.turns import ROUNDS, in_turn, median_ratio, timed
-from trt_ptq.calibrators.errors import TrtPtqError
-from trt_ptq.collect.collector import collect
-from trt_ptq.graph.model import load_model
-from trt_ptq.graph.taps import choose_taps
+from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.tensors import select_calibration_tensors
+from trt_ptq.errors import TrtPtqError
+from trt_ptq.onnx_io.load import load_model
 
 BINS = 2048
 _BATCHES = 4  # of 8 images: every activation is kept, about 108 MB an image
@@ -85,8 +85,8 @@ def against_calibrator(
 def collect_ours(path: Path, batches: Iterable[Feeds]) -> set[str]:
     """Histograms of all tensors; their names."""
     model = load_model(path)
-    taps = choose_taps(model, operator_tensors(model))
-    return set(collect(model, in_memory(batches), taps).tensors)
+    calibration_tensors = select_calibration_tensors(model, operator_tensors(model))
+    return set(collect(model, in_memory(batches), calibration_tensors).tensors)
 
 
 def collect_theirs(method: str, path: Path, batches: Iterable[Feeds]) -> set[str]:

@@ -14,13 +14,13 @@ from onnxruntime.quantization.calibrate import HistogramCollector
 from benchmarks.speed.row import Row
 from benchmarks.speed.turns import ROUNDS, in_turn, timed
 from trt_ptq.calibrators.methods import METHODS, Entropy, RangeMethod
-from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
 from trt_ptq.calibrators.statistics.histogram import Histogram
 from trt_ptq.calibrators.statistics.kernels import BINS
 from trt_ptq.calibrators.statistics.statistics import Statistics
-from trt_ptq.calibrators.statistics.store import load_statistics, save_statistics
+from trt_ptq.calibrators.statistics.statistics_file import load_statistics, save_statistics
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
-from trt_ptq.calibrators.table.table import CalibrationTable, derive_table
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
+from trt_ptq.provenance import DataFingerprint, ModelIdentity
 
 _SEARCHED = 2048
 _LARGE = 1000

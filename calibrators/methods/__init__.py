@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.calibrators.methods.entropy import Entropy
 from trt_ptq.calibrators.methods.minmax import MinMax
 from trt_ptq.calibrators.methods.mse import Mse
 from trt_ptq.calibrators.methods.percentile import Percentile
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
+from trt_ptq.errors import UsageError
 
 __all__ = ["COMPARED", "METHODS", "Entropy", "MinMax", "Mse", "Percentile", "RangeMethod", "range_method"]
 

@@ -29,7 +29,7 @@ from trt_ptq.calibrators.statistics.histogram import Histogram
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 
 if TYPE_CHECKING:
-    from trt_ptq.calibrators.batches import Array
+    from trt_ptq.types import Array
 
 LEVELS = 127
 _TIE = 1e-9  # nats: divergences closer than this are equal but for rounding

@@ -11,7 +11,7 @@ from trt_ptq.calibrators.statistics.compiled import compiled
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 
 if TYPE_CHECKING:
-    from trt_ptq.calibrators.batches import Array
+    from trt_ptq.types import Array
 
 LEVELS = 127
 _TIE = 1e-12  # relative: errors closer than this are equal but for rounding

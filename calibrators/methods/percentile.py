@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
+from trt_ptq.errors import UsageError
 
 
 @dataclass(frozen=True)

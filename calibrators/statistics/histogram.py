@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trt_ptq.calibrators.errors import StatisticsError
 from trt_ptq.calibrators.statistics.kernels import BINS, MAX_EXPONENT, MIN_EXPONENT, fold
+from trt_ptq.errors import StatisticsError
 
 Counts = npt.NDArray[np.int64]
 

@@ -9,7 +9,7 @@ import numpy as np
 from trt_ptq.calibrators.statistics.compiled import compiled
 
 if TYPE_CHECKING:
-    from trt_ptq.calibrators.batches import Array
+    from trt_ptq.types import Array
 
 BINS = 4096
 ZEROS = 16  # places that count zeros in turn: in one place each zero would wait for the one before it

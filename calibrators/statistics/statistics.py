@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from trt_ptq.calibrators.errors import StatisticsError
-from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity, Shard, join_shards
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
+from trt_ptq.errors import StatisticsError
+from trt_ptq.provenance import DataFingerprint, ModelIdentity, Shard, join_shards
 
 _TWICE = "two of the statistics are of the same data, which would count twice: give each shard once"
 _PERHAPS_TWICE = (

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trt_ptq.calibrators.batches import Array
 from trt_ptq.calibrators.statistics.histogram import Histogram
 from trt_ptq.calibrators.statistics.kernels import (
     BINS,
@@ -18,6 +17,7 @@ from trt_ptq.calibrators.statistics.kernels import (
     accumulate_half,
     from_key,
 )
+from trt_ptq.types import Array
 
 
 @dataclass(frozen=True)

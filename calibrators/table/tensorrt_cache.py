@@ -14,8 +14,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from trt_ptq.calibrators.errors import TableError
-from trt_ptq.calibrators.table.table import INT8_MAX, CalibrationTable
+from trt_ptq.calibrators.table.calibration_table import INT8_MAX, CalibrationTable
+from trt_ptq.errors import TableError
 
 ALGORITHMS = ("EntropyCalibration2", "MinMaxCalibration", "EntropyCalibration", "LegacyCalibration")
 _HEADER = re.compile(r"TRT-(\d{1,9})-(\w+)")
@@ -89,7 +89,7 @@ class TensorRTCache:
     def to_table(self) -> CalibrationTable:
         """The ranges alone; exact, since amax = 127 * scale fits a Python float.
 
-        Entries with a zero, denormal, infinite or NaN scale (published caches have some) become `unscaled`.
+        Entries with a zero, denormal, infinite or NaN scale (published caches have some) go to `tensors_without_range`.
 
         Raises:
             TableError: a tensor with two different scales.

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trt_ptq.calibrators.errors import EngineError, MissingPackageError
+from trt_ptq.errors import EngineError, MissingPackageError
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trt_ptq.calibrators.errors import TableError
-from trt_ptq.calibrators.files import write_atomic
-from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
+from trt_ptq._internal.files import write_atomic
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache, TensorRTVersion
-from trt_ptq.calibrators.tensorrt.notices import notify
+from trt_ptq.calibrators.tensorrt.calibration_warning import notify
+from trt_ptq.errors import TableError
+from trt_ptq.provenance import DataFingerprint, ModelIdentity
 
 
 class CacheRecord(BaseModel):

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from trt_ptq.calibrators.errors import EngineError
-from trt_ptq.calibrators.optional import require
+from trt_ptq._internal.optional_packages import require
 from trt_ptq.calibrators.tensorrt.buffers import Bytes, full_device, no_device
+from trt_ptq.errors import EngineError
 
 
 class CudaBindingsBuffers:

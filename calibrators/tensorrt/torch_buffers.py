@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from trt_ptq.calibrators.errors import EngineError, MissingPackageError
-from trt_ptq.calibrators.optional import require
+from trt_ptq._internal.optional_packages import require
 from trt_ptq.calibrators.tensorrt.buffers import Bytes, full_device, no_device
+from trt_ptq.errors import EngineError, MissingPackageError
 
 
 class TorchBuffers:

@@ -16,7 +16,7 @@ from benchmarks.speed.peer import PYTHON
 from benchmarks.speed.row import Row
 from benchmarks.speed.turns import in_turn, median_ratio
 from tests.networks import CHANNELS, images, residual_cnn
-from trt_ptq.graph.model import load_model
+from trt_ptq.onnx_io.load import load_model
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from trt_ptq.calibrators.batches import Array
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator, TensorStatistics
+from trt_ptq.types import Array
 
 
 def measure(*batches: Array) -> TensorStatistics:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.cli.run import refused, trt_ptq
 from tests.networks import images, residual_cnn, write
-from trt_ptq.calibrators.batches import Array
+from trt_ptq.types import Array
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from trt_ptq.calibrators.methods import COMPARED, Percentile
-from trt_ptq.cli.chosen import Chosen
+from trt_ptq.cli.chosen import QuantizationChoices
 
 
-def chosen(method: str | None = None, percentile: float | None = None) -> Chosen:
-    return Chosen.of(method, percentile, repair=None, attention=False, high_precision=None)
+def chosen(method: str | None = None, percentile: float | None = None) -> QuantizationChoices:
+    return QuantizationChoices.of(method, percentile, repair=None, attention=False, high_precision=None)
 
 
 def test_without_a_method_all_are_compared() -> None:

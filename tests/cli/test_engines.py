@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from trt_ptq.calibrators.table.store import save_table
-from trt_ptq.calibrators.table.table import CalibrationTable
-from trt_ptq.engines.driver import gpu_name
+from trt_ptq._internal.cuda import gpu_name
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.calibrators.table.table_file import save_table
 from trt_ptq.engines.library import has_tensorrt
 
 NO_GPU = pytest.mark.skipif(gpu_name() is not None, reason="there is a GPU here")

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.graph.lint.sketch import Sketch
+from tests.lint.sketch import Sketch
 from tests.networks import residual_cnn
 from trt_ptq.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
-SOUND = Path(__file__).parents[1] / "data" / "qdq" / "tiny.modelopt-0.47.0.fp32.onnx"
+SOUND = Path(__file__).parents[1] / "files" / "qdq" / "tiny.modelopt-0.47.0.fp32.onnx"
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ import pytest
 from onnxruntime.quantization import write_calibration_table
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
-from trt_ptq.calibrators.table.store import load_table, save_table
-from trt_ptq.calibrators.table.table import CalibrationTable
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.calibrators.table.table_file import load_table, save_table
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
 from trt_ptq.cli import main
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "files"
 Run = Callable[..., tuple[int, str, str]]
 
 

@@ -13,8 +13,8 @@ import pytest
 from onnxruntime.quantization import write_calibration_table
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
-from trt_ptq.calibrators.table.store import load_table, save_table
-from trt_ptq.calibrators.table.table import CalibrationTable
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.calibrators.table.table_file import load_table, save_table
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTVersion
 from trt_ptq.cli import main
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.run import refused, trt_ptq
 from tests.networks import residual_cnn, sabotaged_cnn
-from trt_ptq.graph.recipe import load_recipe
+from trt_ptq.recipe import load_recipe
 
 
 def test_a_model_with_layers_in_float_is_made_again_by_its_recipe(npz_folder: Path, tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_a_model_with_layers_in_float_is_made_again_by_its_recipe(npz_folder: Pa
         "quantize", model, "--data", npz_folder, "--out", out, "--method", "minmax", "--repair", "none", "--json"
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["stages"][-1]["name"] == "mixed precision: 1 of 4 layers in float"
+    assert json.loads(done.stdout)["trials"][-1]["name"] == "mixed precision: 1 of 4 layers in float"
     recipe = out / "recipe.yaml"
     done = trt_ptq("quantize", model, "--data", npz_folder, "--out", again, "--recipe", recipe)
     assert done.returncode == 0, done.stderr
@@ -32,11 +32,11 @@ def test_an_edited_recipe_is_followed(npz_folder: Path, tmp_path: Path) -> None:
     model, out = sabotaged_cnn(tmp_path / "m.onnx"), tmp_path / "out"
     trt_ptq("quantize", model, "--data", npz_folder, "--out", out, "--repair", "none", "--no-search")
     recipe = out / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace("keep_float: []", "keep_float: [c1, c3]"))
+    recipe.write_text(recipe.read_text().replace("nodes_to_exclude: []", "nodes_to_exclude: [c1, c3]"))
     done = trt_ptq("quantize", model, "--data", npz_folder, "--out", out, "--recipe", recipe, "--json")
     assert done.returncode == 0, done.stderr
     assert [one["node"] for one in json.loads(done.stdout)["nodes"] if not one["int8"]] == ["c1", "c3"]
-    assert load_recipe(recipe).keep_float == ("c1", "c3")
+    assert load_recipe(recipe).nodes_to_exclude == ("c1", "c3")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 from tests.cli.run import ROOT, refused, trt_ptq
 from tests.networks import images, residual_cnn
-from trt_ptq.calibrators.statistics.store import load_unfinished
+from trt_ptq.calibrators.statistics.statistics_file import load_unfinished
 
 BATCHES = 40
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from trt_ptq.calibrators.batches import BatchSource
-from trt_ptq.graph.model import TensorSpec
+from trt_ptq.types import BatchSource, TensorSpec
 
 X = TensorSpec("x", np.dtype(np.float32), ("n", 4))
 Y = TensorSpec("y", np.dtype(np.int64), ("n",))

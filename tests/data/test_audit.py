@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trt_ptq.calibrators.batches import Batch
 from trt_ptq.data import audit
 from trt_ptq.data.audit import Audit, AuditedSource
 from trt_ptq.data.shard import EmptyShardError, ShardedSource
+from trt_ptq.types import Batch
 
 Floats = npt.NDArray[np.float32]
 

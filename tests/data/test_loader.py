@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.data.opened import X, one_line, shapes
-from trt_ptq.calibrators.errors import DataError, UsageError
 from trt_ptq.data.open import open_source
+from trt_ptq.errors import DataError, UsageError
 
 
 class TestPythonFunction:

@@ -13,12 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polygraphy.json import save_json
 
-from trt_ptq.calibrators.batches import Batch, BatchSource
-from trt_ptq.calibrators.errors import DataError, UsageError
 from trt_ptq.data.open import open_source
 from trt_ptq.data.shard import Divisible, EmptyShardError, ShardedSource, parse_shard
 from trt_ptq.data.sources import ArrayFile
-from trt_ptq.graph.model import TensorSpec
+from trt_ptq.errors import DataError, UsageError
+from trt_ptq.types import Batch, BatchSource, TensorSpec
 
 X = TensorSpec("x", np.dtype(np.float32), ("n", 4))
 SAMPLES = np.arange(44, dtype=np.float32).reshape(11, 4)

@@ -11,9 +11,9 @@ import pytest
 from polygraphy.json import save_json
 
 from tests.data.opened import IMAGE, X, Y, one_line, rows, shapes
-from trt_ptq.calibrators.batches import Batch, BatchSource
-from trt_ptq.calibrators.errors import DataError, MissingPackageError, UsageError
 from trt_ptq.data.open import open_source
+from trt_ptq.errors import DataError, MissingPackageError, UsageError
+from trt_ptq.types import Batch, BatchSource
 
 
 class TestFolderOfNpz:

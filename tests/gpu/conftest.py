@@ -9,23 +9,23 @@ from typing import Any
 import pytest
 
 from tests.networks import images
-from trt_ptq.calibrators.batches import Batch
+from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.statistics.statistics import Statistics
-from trt_ptq.calibrators.table.table import CalibrationTable, derive_table
-from trt_ptq.collect.collector import collect
-from trt_ptq.engines.build import build_engine
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
+from trt_ptq.engines.backends import build_engine
 from trt_ptq.engines.spec import EngineSpec, ImplicitRanges, parse_profiles
-from trt_ptq.graph.half import to_float16
-from trt_ptq.graph.model import Model
-from trt_ptq.graph.qdq import insert_qdq
-from trt_ptq.graph.save import save_model
-from trt_ptq.graph.taps import choose_taps
+from trt_ptq.fp16.convert import to_float16
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.onnx_io.save import save_model
+from trt_ptq.qdq.insert import insert_qdq
+from trt_ptq.types import Batch
 
 BATCH, BATCHES = 4, 6
 PROFILES = parse_profiles([f"x=1x16x8x8:{BATCH}x16x8x8:8x16x8x8"])
 
-Build = Callable[..., Path]
+EngineBuilder = Callable[..., Path]
 
 
 class Pictures:
@@ -59,7 +59,7 @@ def others() -> Pictures:
 @pytest.fixture
 def statistics(cnn: Model) -> Statistics:
     """Of every float activation, by ONNX Runtime."""
-    return collect(cnn, Pictures(), choose_taps(cnn, ("all",)), "refuse")
+    return collect(cnn, Pictures(), select_calibration_tensors(cnn, ("all",)), "refuse")
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def table(statistics: Statistics) -> CalibrationTable:
 
 
 @pytest.fixture
-def build(cnn: Model, table: CalibrationTable, tmp_path: Path) -> Build:
+def build(cnn: Model, table: CalibrationTable, tmp_path: Path) -> EngineBuilder:
     """Builds an engine of the CNN: "fp32", "fp16", "int8" (explicit Q/DQ), or int8 with `implicit` ranges."""
 
     def make(precision: Any, implicit: ImplicitRanges | None = None, name: str = "", **more: Any) -> Path:

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.gpu.conftest import Build, Pictures
+from tests.gpu.conftest import EngineBuilder, Pictures
 from tests.gpu.machine import IMPLICIT, ON_GPU, WITHOUT_CALIBRATORS
 from tests.networks import images
-from trt_ptq.accuracy.engines import compare_engines
-from trt_ptq.calibrators.batches import Batch
-from trt_ptq.calibrators.errors import DataError, EngineError
 from trt_ptq.calibrators.statistics.statistics import Statistics
-from trt_ptq.calibrators.table.table import CalibrationTable
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
 from trt_ptq.engines.manifest import read_manifest
 from trt_ptq.engines.spec import DynamicRanges, MakeCalibrator
-from trt_ptq.graph.model import Model
+from trt_ptq.errors import DataError, EngineError
+from trt_ptq.evaluation.compare_engines import compare_engines
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.types import Batch
 
 pytestmark = ON_GPU
 LEAST_SQNR_DB = 20
@@ -45,7 +45,13 @@ FED = ("EntropyCalibrator", "MinMaxCalibrator", "PercentileCalibrator")
 @IMPLICIT
 @pytest.mark.parametrize("kind", FED)
 def test_each_class_gives_an_int8_engine_close_to_fp16_and_a_cache(
-    kind: str, build: Build, pictures: Pictures, others: Pictures, statistics: Statistics, cnn: Model, tmp_path: Path
+    kind: str,
+    build: EngineBuilder,
+    pictures: Pictures,
+    others: Pictures,
+    statistics: Statistics,
+    cnn: Model,
+    tmp_path: Path,
 ) -> None:
     cache = tmp_path / f"{kind}.cache"
     int8 = build("int8", maker(kind, pictures, cache, statistics, cnn))
@@ -59,7 +65,7 @@ def test_each_class_gives_an_int8_engine_close_to_fp16_and_a_cache(
 @IMPLICIT
 @pytest.mark.parametrize("kind", FED)
 def test_a_cache_is_used_again_and_no_batch_is_read(
-    kind: str, build: Build, pictures: Pictures, statistics: Statistics, cnn: Model, tmp_path: Path
+    kind: str, build: EngineBuilder, pictures: Pictures, statistics: Statistics, cnn: Model, tmp_path: Path
 ) -> None:
     cache = tmp_path / "calibration.cache"
     build("int8", maker(kind, pictures, cache, statistics, cnn), name="first")
@@ -71,7 +77,7 @@ def test_a_cache_is_used_again_and_no_batch_is_read(
 
 @IMPLICIT
 def test_minmax_of_the_input_is_what_numpy_sees(
-    build: Build, pictures: Pictures, statistics: Statistics, cnn: Model, tmp_path: Path
+    build: EngineBuilder, pictures: Pictures, statistics: Statistics, cnn: Model, tmp_path: Path
 ) -> None:
     cache = tmp_path / "minmax.cache"
     build("int8", maker("MinMaxCalibrator", pictures, cache, statistics, cnn))
@@ -81,14 +87,16 @@ def test_minmax_of_the_input_is_what_numpy_sees(
 
 @IMPLICIT
 @pytest.mark.parametrize("ranges", ["table", "dynamic ranges"])
-def test_a_table_needs_no_data(ranges: str, build: Build, table: CalibrationTable, others: Pictures) -> None:
+def test_a_table_needs_no_data(ranges: str, build: EngineBuilder, table: CalibrationTable, others: Pictures) -> None:
     int8 = build("int8", DynamicRanges(table) if ranges == "dynamic ranges" else table)
     assert read_manifest(int8).flags[:2] == ("int8", "fp16")
     assert compare_engines(build("fp16"), int8, others).outputs["y"].sqnr_db > LEAST_SQNR_DB
 
 
 @IMPLICIT
-def test_table_calibrator_serves_the_same_table(build: Build, table: CalibrationTable, others: Pictures) -> None:
+def test_table_calibrator_serves_the_same_table(
+    build: EngineBuilder, table: CalibrationTable, others: Pictures
+) -> None:
     int8 = build("int8", lambda network, _profile: calibrators.TableCalibrator(table, network=network))
     assert compare_engines(build("fp16"), int8, others).outputs["y"].sqnr_db > LEAST_SQNR_DB
 
@@ -96,7 +104,7 @@ def test_table_calibrator_serves_the_same_table(build: Build, table: Calibration
 @IMPLICIT
 @pytest.mark.parametrize("failure", [OSError("the disk is gone"), KeyboardInterrupt()])
 def test_an_exception_in_the_data_ends_the_build_and_leaves_no_file(
-    failure: BaseException, build: Build, statistics: Statistics, cnn: Model, tmp_path: Path
+    failure: BaseException, build: EngineBuilder, statistics: Statistics, cnn: Model, tmp_path: Path
 ) -> None:
     def failing() -> Iterator[Batch]:
         yield Batch({"x": images(4)}, "batch 0")
@@ -110,7 +118,7 @@ def test_an_exception_in_the_data_ends_the_build_and_leaves_no_file(
 
 
 @IMPLICIT
-def test_a_nan_in_the_data_is_named(build: Build, statistics: Statistics, cnn: Model, tmp_path: Path) -> None:
+def test_a_nan_in_the_data_is_named(build: EngineBuilder, statistics: Statistics, cnn: Model, tmp_path: Path) -> None:
     spoiled = images(4)
     spoiled[1, 2, 3, 4] = np.nan
     source = [Batch({"x": images(4)}, "good.npz"), Batch({"x": spoiled}, "bad.npz")]
@@ -119,6 +127,6 @@ def test_a_nan_in_the_data_is_named(build: Build, statistics: Statistics, cnn: M
 
 
 @WITHOUT_CALIBRATORS
-def test_tensorrt_11_says_what_to_do_instead(build: Build, table: CalibrationTable) -> None:
+def test_tensorrt_11_says_what_to_do_instead(build: EngineBuilder, table: CalibrationTable) -> None:
     with pytest.raises(EngineError, match="trt-ptq qdq MODEL --table TABLE"):
         build("int8", table)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.gpu.conftest import Pictures
-from trt_ptq.collect.collector import collect
-from trt_ptq.collect.device import Torch
-from trt_ptq.graph.model import Model
-from trt_ptq.graph.taps import choose_taps
+from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.devices import Torch
+from trt_ptq.calibration.tensors import select_calibration_tensors
+from trt_ptq.onnx_io.load import Model
 
 pytestmark = pytest.mark.gpu
 
@@ -22,8 +22,11 @@ def cuda() -> Torch:
 
 
 def test_the_gpu_measures_what_the_cpu_does_but_for_rounding(cnn: Model, cuda: Torch, pictures: Pictures) -> None:
-    taps = choose_taps(cnn, ("all",))
-    on_gpu, on_cpu = collect(cnn, pictures, taps, device=cuda), collect(cnn, pictures, taps)
+    calibration_tensors = select_calibration_tensors(cnn, ("all",))
+    on_gpu, on_cpu = (
+        collect(cnn, pictures, calibration_tensors, device=cuda),
+        collect(cnn, pictures, calibration_tensors),
+    )
     assert on_gpu.data == on_cpu.data
     for name, tensor in on_cpu.tensors.items():
         assert on_gpu.tensors[name].count == tensor.count, name
@@ -32,5 +35,7 @@ def test_the_gpu_measures_what_the_cpu_does_but_for_rounding(cnn: Model, cuda: T
 
 
 def test_the_gpu_measures_the_same_twice(cnn: Model, cuda: Torch, pictures: Pictures) -> None:
-    taps = choose_taps(cnn, ("all",))
-    assert collect(cnn, pictures, taps, device=cuda) == collect(cnn, pictures, taps, device=Torch("cuda"))
+    calibration_tensors = select_calibration_tensors(cnn, ("all",))
+    assert collect(cnn, pictures, calibration_tensors, device=cuda) == collect(
+        cnn, pictures, calibration_tensors, device=Torch("cuda")
+    )

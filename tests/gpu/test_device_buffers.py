@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from trt_ptq.calibrators.errors import EngineError, MissingPackageError
 from trt_ptq.calibrators.tensorrt.buffers import DeviceBuffers
 from trt_ptq.calibrators.tensorrt.cuda_bindings_buffers import CudaBindingsBuffers
+from trt_ptq.calibrators.tensorrt.double_buffer import DoubleBuffer
 from trt_ptq.calibrators.tensorrt.pycuda_buffers import PycudaBuffers
-from trt_ptq.calibrators.tensorrt.staging import Staging
 from trt_ptq.calibrators.tensorrt.torch_buffers import TorchBuffers
+from trt_ptq.errors import EngineError, MissingPackageError
 
 pytestmark = pytest.mark.gpu
 SIZE = 8 << 20
@@ -55,7 +55,7 @@ def test_copy_is_there_after_synchronize(buffers: DeviceBuffers) -> None:
 
 
 def test_slots_in_turn_hold_the_last_two_batches(buffers: DeviceBuffers) -> None:
-    staging = Staging(buffers, {"x": 4 * 1000})
+    staging = DoubleBuffer(buffers, {"x": 4 * 1000})
     batches = [np.full(1000, value, np.float32) for value in range(3)]
     pointers = []
     for batch in batches:
@@ -70,7 +70,7 @@ def test_more_than_the_device_has_is_refused_with_the_sizes(buffers: DeviceBuffe
     free, total = buffers.memory()
     assert 0 < free <= total
     with pytest.raises(EngineError, match=f"out of memory .* asked for 2 x \\(x {total:,} bytes\\)"):
-        Staging(buffers, {"x": total})
+        DoubleBuffer(buffers, {"x": total})
 
 
 def test_closing_gives_the_memory_back(buffers: DeviceBuffers) -> None:

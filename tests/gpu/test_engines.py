@@ -10,26 +10,26 @@ import onnxruntime as ort
 import pytest
 from typer.testing import CliRunner
 
-from tests.gpu.conftest import BATCHES, Build, Pictures
+from tests.gpu.conftest import BATCHES, EngineBuilder, Pictures
 from tests.gpu.machine import EXPLICIT, ON_GPU, TENSORRT
 from tests.networks import images
-from trt_ptq.accuracy.engines import compare_engines
-from trt_ptq.calibrators.errors import DataError, EngineError
+from trt_ptq._internal.cuda import gpu_name
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.cli.main import app
-from trt_ptq.engines.driver import gpu_name
-from trt_ptq.engines.latency import benchmark
+from trt_ptq.config import QuantizeJob
 from trt_ptq.engines.manifest import manifest_path, read_manifest
-from trt_ptq.engines.session import EngineSession
+from trt_ptq.engines.running.benchmark import benchmark
+from trt_ptq.engines.running.runtime import EngineSession
 from trt_ptq.engines.spec import BuilderSettings
-from trt_ptq.graph.model import Model
-from trt_ptq.job import QuantizeJob
+from trt_ptq.errors import DataError, EngineError
+from trt_ptq.evaluation.compare_engines import compare_engines
+from trt_ptq.onnx_io.load import Model
 from trt_ptq.pipeline import quantize
 
 pytestmark = [*ON_GPU, EXPLICIT]
 
 
-def test_a_float_engine_answers_as_onnx_runtime_does(build: Build, cnn: Model) -> None:
+def test_a_float_engine_answers_as_onnx_runtime_does(build: EngineBuilder, cnn: Model) -> None:
     reference = ort.InferenceSession(cnn.path, providers=["CPUExecutionProvider"])
     with EngineSession(build("fp32")) as session:
         for samples in (1, 8, 3):
@@ -38,14 +38,14 @@ def test_a_float_engine_answers_as_onnx_runtime_does(build: Build, cnn: Model) -
             np.testing.assert_allclose(session.run({"x": x})["y"], wanted, rtol=2e-2, atol=2e-2)  # TF32
 
 
-def test_a_qdq_engine_is_close_to_the_fp16_engine_by_polygraphy(build: Build, others: Pictures) -> None:
+def test_a_qdq_engine_is_close_to_the_fp16_engine_by_polygraphy(build: EngineBuilder, others: Pictures) -> None:
     comparison = compare_engines(build("fp16"), build("int8"), others)
     assert comparison.samples == 4 * BATCHES
     assert comparison.outputs["y"].sqnr_db > 20
 
 
 def test_a_qdq_engine_answers_as_the_qdq_model_does_on_onnx_runtime(
-    build: Build, others: Pictures, tmp_path: Path
+    build: EngineBuilder, others: Pictures, tmp_path: Path
 ) -> None:
     engine = build("int8")
     reference = ort.InferenceSession(tmp_path / "int8.onnx", providers=["CPUExecutionProvider"])
@@ -56,12 +56,12 @@ def test_a_qdq_engine_answers_as_the_qdq_model_does_on_onnx_runtime(
             assert float((error**2).sum()) < 1e-2 * float((wanted**2).sum())  # 20 dB: rounding differs
 
 
-def test_the_inspector_finds_int8_layers_in_the_int8_engine_only(build: Build) -> None:
+def test_the_inspector_finds_int8_layers_in_the_int8_engine_only(build: EngineBuilder) -> None:
     assert EngineSession(build("int8")).inspect().int8
     assert not EngineSession(build("fp16")).inspect().int8
 
 
-def test_a_latency_is_measured_on_the_device(build: Build) -> None:
+def test_a_latency_is_measured_on_the_device(build: EngineBuilder) -> None:
     path = build("fp16")
     with EngineSession(path) as session:
         measured = benchmark(session, session.example_feeds({}), runs=50)
@@ -71,18 +71,18 @@ def test_a_latency_is_measured_on_the_device(build: Build) -> None:
     assert (measured.precision, measured.gpu) == ("fp16", gpu_name())
 
 
-def test_a_batch_beyond_the_profile_is_refused(build: Build) -> None:
+def test_a_batch_beyond_the_profile_is_refused(build: EngineBuilder) -> None:
     with EngineSession(build("fp32")) as session, pytest.raises(DataError, match=r"takes shapes from \[1, 16, 8, 8\]"):
         session.run({"x": images(9)})
 
 
-def test_the_manifest_names_the_gpu(build: Build) -> None:
+def test_the_manifest_names_the_gpu(build: EngineBuilder) -> None:
     manifest = read_manifest(build("fp16"))
     assert (manifest.backend, manifest.gpu) == ("tensorrt", gpu_name())
     assert manifest.flags == ("strongly_typed",)
 
 
-def test_a_corrupt_plan_is_refused(build: Build) -> None:
+def test_a_corrupt_plan_is_refused(build: EngineBuilder) -> None:
     path = build("fp32")
     plan = path.read_bytes()
     path.write_bytes(b"\0" * 64 + plan[64:])
@@ -94,14 +94,14 @@ def test_a_corrupt_plan_is_refused(build: Build) -> None:
 # ---- settings
 
 
-def test_a_timing_cache_is_written_and_taken_again(build: Build, tmp_path: Path) -> None:
+def test_a_timing_cache_is_written_and_taken_again(build: EngineBuilder, tmp_path: Path) -> None:
     settings = BuilderSettings(timing_cache=tmp_path / "timing.cache", workspace_bytes=2**28)
     build("fp16", name="first", settings=settings)
     assert (tmp_path / "timing.cache").stat().st_size > 0
     build("fp16", name="second", settings=settings)
 
 
-def test_a_damaged_timing_cache_is_refused(build: Build, tmp_path: Path) -> None:
+def test_a_damaged_timing_cache_is_refused(build: EngineBuilder, tmp_path: Path) -> None:
     cache = tmp_path / "timing.cache"
     cache.write_bytes(b"these are no timings")
     with pytest.raises(EngineError, match=r"timing\.cache: .* refuses this timing cache"):
@@ -109,13 +109,13 @@ def test_a_damaged_timing_cache_is_refused(build: Build, tmp_path: Path) -> None
     assert cache.read_bytes() == b"these are no timings"
 
 
-def test_a_hardware_compatible_engine_runs(build: Build) -> None:
+def test_a_hardware_compatible_engine_runs(build: EngineBuilder) -> None:
     path = build("fp16", settings=BuilderSettings(hardware_compatibility="ampere+"))
     with EngineSession(path) as session:
         assert session.run({"x": images(2)})["y"].shape == (2, 32)
 
 
-def test_a_version_compatible_engine_runs(build: Build) -> None:
+def test_a_version_compatible_engine_runs(build: EngineBuilder) -> None:
     try:
         path = build("fp16", settings=BuilderSettings(version_compatible=True))
     except EngineError as error:
@@ -126,7 +126,7 @@ def test_a_version_compatible_engine_runs(build: Build) -> None:
         assert session.run({"x": images(2)})["y"].shape == (2, 32)
 
 
-def test_dla_is_refused_where_there_is_none(build: Build) -> None:
+def test_dla_is_refused_where_there_is_none(build: EngineBuilder) -> None:
     if TENSORRT.Builder(TENSORRT.Logger()).num_DLA_cores:
         pytest.skip("this machine has a DLA")
     with pytest.raises(EngineError, match="there is no DLA core 0"):
@@ -149,7 +149,7 @@ def test_quantize_builds_compares_and_measures_on_the_gpu(cnn: Model, tmp_path: 
     assert "median latency" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_the_commands_inspect_bench_and_compare_give_json(build: Build, tmp_path: Path) -> None:
+def test_the_commands_inspect_bench_and_compare_give_json(build: EngineBuilder, tmp_path: Path) -> None:
     fp16, int8 = build("fp16"), build("int8")
     np.savez(tmp_path / "images.npz", x=images(8))
     command = ["compare", str(fp16), str(int8), "--data", str(tmp_path / "images.npz"), "--max-drop", "5%", "--json"]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.networks import images
-from trt_ptq.accuracy.engines import MeasuredEngine
-from trt_ptq.accuracy.fidelity import OutputFidelity
 from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.config import QuantizeJob
 from trt_ptq.data.sources import ArrayFile
-from trt_ptq.engines.latency import Benchmark, summarize
-from trt_ptq.graph.model import Model
-from trt_ptq.job import QuantizeJob
+from trt_ptq.engines.running.benchmark import Benchmark, summarize
+from trt_ptq.evaluation.compare_engines import MeasuredEngine
+from trt_ptq.evaluation.fidelity import OutputFidelity
+from trt_ptq.onnx_io.load import Model
 from trt_ptq.pipeline import quantize
-from trt_ptq.report.html import render_html
+from trt_ptq.report.render import render_html
 from trt_ptq.report.schema import read_report, write_report
 
 MADE_UP = MeasuredEngine(

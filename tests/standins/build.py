@@ -24,7 +24,7 @@ class StandinUnavailableError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Library:
+class TensorRTLibrary:
     """One shared library: the folder of its sources, its file name, and the names that point to it."""
 
     sources: str
@@ -33,8 +33,8 @@ class Library:
 
 
 LIBRARIES = (
-    Library("cuda", "libcuda.so.1", ("libcuda.so",)),
-    Library("nvinfer", "libnvinfer.so.10", ("libnvinfer_plugin.so.10", "libnvonnxparser.so.10")),
+    TensorRTLibrary("cuda", "libcuda.so.1", ("libcuda.so",)),
+    TensorRTLibrary("nvinfer", "libnvinfer.so.10", ("libnvinfer_plugin.so.10", "libnvonnxparser.so.10")),
 )
 
 
@@ -127,7 +127,7 @@ class atomic_folder:  # noqa: N801 - used like a function
         shutil.rmtree(self._unfinished, ignore_errors=True)
 
 
-def _compile(compiler: str, library: Library, folder: Path) -> None:
+def _compile(compiler: str, library: TensorRTLibrary, folder: Path) -> None:
     sources = sorted(str(path) for path in (SOURCES / library.sources).glob("*.cpp"))
     output = folder / library.name
     command = [compiler, *COMPILE_FLAGS, *sources, f"-Wl,-soname,{library.name}", "-ldl", "-o", str(output)]

@@ -8,11 +8,11 @@ from typing import Annotated, Optional
 
 import typer
 
-from trt_ptq.calibrators.errors import UsageError
-from trt_ptq.calibrators.files import check_writable, write_atomic
+from trt_ptq._internal.files import check_writable, write_atomic
+from trt_ptq.analysis.dataflow import activations
+from trt_ptq.calibrators.table.cache_lint import lint_cache
 from trt_ptq.calibrators.table.diff import diff_tables
-from trt_ptq.calibrators.table.lint import lint_cache
-from trt_ptq.calibrators.table.store import form_of, save_table
+from trt_ptq.calibrators.table.table_file import form_of, save_table
 from trt_ptq.calibrators.table.tensorrt_cache import (
     ALGORITHMS,
     LAST_WITH_CALIBRATORS,
@@ -20,10 +20,10 @@ from trt_ptq.calibrators.table.tensorrt_cache import (
     TensorRTVersion,
 )
 from trt_ptq.cli import console, options
-from trt_ptq.cli.tables import read_table
-from trt_ptq.graph.dataflow import activations
-from trt_ptq.graph.extract import extract_ranges
-from trt_ptq.graph.model import load_model
+from trt_ptq.cli.read_table import read_table
+from trt_ptq.errors import UsageError
+from trt_ptq.onnx_io.load import load_model
+from trt_ptq.qdq.read_ranges import read_qdq_ranges
 
 app = typer.Typer(help="Look at, compare, convert and check calibration tables.", no_args_is_help=True)
 
@@ -55,12 +55,12 @@ def show(file: File, json: options.Json = False) -> None:
                 "source": source,
                 "provenance": provenance,
                 "amax": dict(table.amax),
-                "unscaled": list(table.unscaled),
+                "tensors_without_range": list(table.tensors_without_range),
             }
         )
         return
     rows = [[name, f"{amax:.6g}", f"{table.scale(name):.6g}"] for name, amax in table.amax.items()]
-    rows += [[name, "no usable scale", ""] for name in table.unscaled]
+    rows += [[name, "no usable scale", ""] for name in table.tensors_without_range]
     console.print_table(["tensor", "amax", "scale"], rows, f"{file}: {source}, {len(table.amax)} ranges")
 
 
@@ -102,12 +102,15 @@ def convert(
     check_writable(target)
     table = read_table(source)
     save_table(table, target, version)
-    if table.unscaled:
+    if table.tensors_without_range:
         console.warn(
-            f"{len(table.unscaled)} tensors have no usable scale and no range in {target}: {table.unscaled[0]!r}"
+            f"{len(table.tensors_without_range)} tensors have no usable scale and no range in {target}: "
+            f"{table.tensors_without_range[0]!r}"
         )
     if json:
-        console.print_json({"file": str(target), "ranges": len(table.amax), "unscaled": list(table.unscaled)})
+        console.print_json(
+            {"file": str(target), "ranges": len(table.amax), "tensors_without_range": list(table.tensors_without_range)}
+        )
     else:
         console.say(f"{target}: {len(table.amax)} ranges")
 
@@ -127,7 +130,7 @@ def extract(
     """
     version = TensorRTVersion.parse(trt_version)
     check_writable(target, model)
-    found = extract_ranges(model)
+    found = read_qdq_ranges(model)
     save_table(found.table, target, version)
     if found.widened:
         console.warn(

@@ -7,28 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.calibrators.methods import COMPARED, RangeMethod, range_method
-from trt_ptq.calibrators.provenance import ModelIdentity
 from trt_ptq.cli.parse import parse_high_precision
-from trt_ptq.graph.half import HighPrecision
-from trt_ptq.graph.recipe import AUTO, Repair, load_recipe
+from trt_ptq.errors import UsageError
+from trt_ptq.fp16.convert import HighPrecision
+from trt_ptq.provenance import ModelIdentity
+from trt_ptq.recipe import AUTO, Technique, load_recipe
 
 _NONE = "none"
-_REPAIRS: tuple[Repair, ...] = get_args(Repair)
+_REPAIRS: tuple[Technique, ...] = get_args(Technique)
 
 
 @dataclass(frozen=True)
-class Chosen:
+class QuantizationChoices:
     """As in `QuantizeJob`. `given` names the options that a recipe would contradict."""
 
     method: RangeMethod | None
-    repairs: tuple[Repair, ...]
+    techniques: tuple[Technique, ...]
     repair: bool
     attention: bool
     high_precision: HighPrecision
     alternatives: tuple[RangeMethod, ...] = ()
-    keep_float: tuple[str, ...] = ()
+    nodes_to_exclude: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
 
     @classmethod
@@ -39,7 +39,7 @@ class Chosen:
         repair: Sequence[str] | None,
         attention: bool,
         high_precision: str | None,
-    ) -> Chosen:
+    ) -> QuantizationChoices:
         """What the options say; None is an option that was not given.
 
         Raises:
@@ -52,14 +52,14 @@ class Chosen:
             "--attention": attention,
             "--high-precision": high_precision,
         }
-        repairs, others = _parse_repairs(repair or [AUTO])
+        techniques, others = _parse_techniques(repair or [AUTO])
         if method == AUTO and percentile is not None:
             raise UsageError("--percentile belongs to --method percentile, not to auto")
         unsaid = method is None and percentile is None
         return cls(
             method=None if method == AUTO else range_method(method or "percentile", percentile),
             alternatives=COMPARED[1:] if unsaid else (),
-            repairs=repairs,
+            techniques=techniques,
             repair=others,
             attention=attention,
             high_precision=parse_high_precision(high_precision or "fp16"),
@@ -67,24 +67,24 @@ class Chosen:
         )
 
     @classmethod
-    def by_recipe(cls, path: Path, model: ModelIdentity) -> Chosen:
+    def by_recipe(cls, path: Path, model: ModelIdentity) -> QuantizationChoices:
         """What the recipe at `path` says.
 
         Raises:
             UsageError: see `load_recipe`; or it is of another model.
         """
         recipe = load_recipe(path)
-        recipe.refuse_other_model(model, str(path))
+        recipe.check_model(model, str(path))
         return cls(
             method=recipe.range_method(),
-            repairs=recipe.repairs,
+            techniques=recipe.techniques,
             repair=False,
             attention=recipe.attention,
             high_precision=recipe.high_precision,
-            keep_float=recipe.keep_float,
+            nodes_to_exclude=recipe.nodes_to_exclude,
         )
 
-    def refuse_beside(self, recipe: Path) -> None:
+    def check_alone(self, recipe: Path) -> None:
         """Make sure that no option says what the recipe does.
 
         Raises:
@@ -94,7 +94,7 @@ class Chosen:
             raise UsageError(f"{self.given[0]} is what {recipe} says already: edit that, or leave one of the two out")
 
 
-def _parse_repairs(names: Sequence[str]) -> tuple[tuple[Repair, ...], bool]:
+def _parse_techniques(names: Sequence[str]) -> tuple[tuple[Technique, ...], bool]:
     """The repairs to make in any case, and whether the others may be tried."""
     unknown = [name for name in names if name not in (*_REPAIRS, AUTO, _NONE)]
     if unknown:

@@ -31,7 +31,7 @@ class Interrupted(Exception):  # noqa: N818 -- no error
     """Ctrl-C, where there is more to say than that."""
 
 
-def track(batches: Iterable[T], description: str, total: int | None, unit: str = "batches") -> Iterator[T]:
+def progress(batches: Iterable[T], description: str, total: int | None, unit: str = "batches") -> Iterator[T]:
     """Show progress with the time left on standard error, if that is a terminal."""
     columns = [
         SpinnerColumn(),

@@ -10,16 +10,13 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from trt_ptq.calibrators.errors import TrtPtqError, UsageError
-from trt_ptq.calibrators.interrupts import termination_interrupts
-from trt_ptq.cli import (
+from trt_ptq._internal.signals import sigterm_as_interrupt
+from trt_ptq.cli import cache, console, doctor
+from trt_ptq.cli.commands import (
     bench,
     build,
-    cache,
     calibrate,
     compare,
-    console,
-    doctor,
     inspect,
     lint,
     merge,
@@ -29,6 +26,7 @@ from trt_ptq.cli import (
     sensitivity,
     table,
 )
+from trt_ptq.errors import TrtPtqError, UsageError
 from trt_ptq.version import __version__
 
 UNEXPECTED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -87,8 +85,8 @@ app.add_typer(cache.app, name="cache")
 def main() -> None:
     """Run a command, and end with its exit status."""
     try:
-        _refuse_empty(sys.argv[1:])
-        with termination_interrupts():
+        _check_nonempty(sys.argv[1:])
+        with sigterm_as_interrupt():
             status = app(standalone_mode=False)
             sys.stdout.flush()
         if status == INTERRUPTED:  # Ctrl-C: newer versions of Typer give this back
@@ -115,7 +113,7 @@ def main() -> None:
         sys.exit(UNEXPECTED)
 
 
-def _refuse_empty(arguments: list[str]) -> None:
+def _check_nonempty(arguments: list[str]) -> None:
     """An unset variable in a script would mean this folder, or quietly nothing.
 
     Raises:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from trt_ptq.calibrators.errors import UsageError
-from trt_ptq.collect.measuring import Nonfinite
-from trt_ptq.graph.half import HighPrecision
+from trt_ptq.calibration.calibration_pass import Nonfinite
+from trt_ptq.errors import UsageError
+from trt_ptq.fp16.convert import HighPrecision
 
 Choice = TypeVar("Choice", bound=str)
 

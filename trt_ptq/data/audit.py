@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from trt_ptq.calibrators.batches import Array, Batch, BatchSource, sample_count
+from trt_ptq.types import Array, Batch, BatchSource, sample_count
 
 FEW_SAMPLES = 100  # NVIDIA and most authors advise several hundred
 _REMEMBERED = 100_000  # batches looked at for repeats: memory must not grow with the data

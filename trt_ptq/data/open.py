@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trt_ptq.calibrators.batches import BatchSource
-from trt_ptq.calibrators.errors import DataError, UsageError
-from trt_ptq.calibrators.optional import require
+from trt_ptq._internal.optional_packages import require
 from trt_ptq.data.sources import ArrayFile, ImageFolder, Loader, NpzFolder, read_arrays, read_polygraphy
-from trt_ptq.graph.model import TensorSpec
-from trt_ptq.userfunction import load_function
+from trt_ptq.data.user_function import load_function
+from trt_ptq.errors import DataError, UsageError
+from trt_ptq.types import BatchSource, TensorSpec
 
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 

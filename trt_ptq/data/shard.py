@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from trt_ptq.calibrators.batches import Batch, BatchSource
-from trt_ptq.calibrators.errors import DataError, UsageError
-from trt_ptq.calibrators.provenance import Shard, missing_shards
+from trt_ptq.errors import DataError, UsageError
+from trt_ptq.provenance import Shard, missing_shards
+from trt_ptq.types import Batch, BatchSource
 
 _NAMED = 5
 

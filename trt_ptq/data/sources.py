@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from polygraphy.json import load_json
 
-from trt_ptq.calibrators.batches import Array, Batch, Feeds
-from trt_ptq.calibrators.errors import DataError
+from trt_ptq.errors import DataError
+from trt_ptq.types import Array, Batch, Feeds
 
 
 @dataclass(frozen=True)

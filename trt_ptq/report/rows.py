@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from trt_ptq.accuracy.precisions import Precisions
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
-from trt_ptq.calibrators.table.table import CalibrationTable
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.engines.spec import Precision
-from trt_ptq.graph.model import model_size_bytes
-from trt_ptq.report.schema import BARS, Judged, TensorRow
+from trt_ptq.onnx_io.load import model_size_bytes
+from trt_ptq.report.schema import BARS, ModelResult, TensorRow
+from trt_ptq.tuning.precisions import PrecisionComparison
 
 
 def tensor_rows(statistics: Statistics, table: CalibrationTable) -> list[TensorRow]:
@@ -41,10 +41,10 @@ def tensor_rows(statistics: Statistics, table: CalibrationTable) -> list[TensorR
     return rows
 
 
-def model_rows(files: Mapping[Precision, Path], judged: Precisions) -> list[Judged]:
+def model_rows(files: Mapping[Precision, Path], judged: PrecisionComparison) -> list[ModelResult]:
     """One row for each of the ONNX `files`: FP32, FP16, INT8."""
     return [
-        Judged(
+        ModelResult(
             precision=precision,
             file=files[precision].name,
             size_bytes=model_size_bytes(files[precision]),

@@ -7,18 +7,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trt_ptq.accuracy.engines import MeasuredEngine
-from trt_ptq.accuracy.fidelity import OutputFidelity
-from trt_ptq.accuracy.improve import Stage
-from trt_ptq.accuracy.verdict import Verdict
-from trt_ptq.calibrators.errors import StatisticsError
-from trt_ptq.calibrators.files import write_atomic
-from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
-from trt_ptq.collect.convergence import Stability, Trajectory
+from trt_ptq._internal.files import write_atomic
+from trt_ptq.calibration.convergence import Stability, Trajectory
 from trt_ptq.engines.manifest import EngineManifest
-from trt_ptq.graph.float16_range import KeptNode
-from trt_ptq.graph.half import HighPrecision
-from trt_ptq.graph.placement import NodePlan
+from trt_ptq.errors import StatisticsError
+from trt_ptq.evaluation.compare_engines import MeasuredEngine
+from trt_ptq.evaluation.fidelity import OutputFidelity
+from trt_ptq.evaluation.verdict import Verdict
+from trt_ptq.fp16.convert import HighPrecision
+from trt_ptq.fp16.keep_fp32 import Fp32Node
+from trt_ptq.provenance import DataFingerprint, ModelIdentity
+from trt_ptq.qdq.plan import NodePlan
+from trt_ptq.tuning.tuner import Trial
 
 BARS = 64
 
@@ -46,7 +46,7 @@ class TensorRow(_Part):
     bars_end: float
 
 
-class Judged(_Part):
+class ModelResult(_Part):
     """One ONNX model that was compared with FP32 (fidelity by output) and, with `--eval`, judged (metrics)."""
 
     precision: Literal["fp32", "fp16", "int8"]
@@ -62,7 +62,7 @@ class Report(_Part):
     `passes` over the data filled the statistics; `trajectory` is how the ranges settled as samples were added,
     `stability` what `--until-stable` made of it. `int8_share_of_macs`: how much of the multiply-accumulates the INT8
     nodes do, 0 to 1; None where shapes follow from values. `high_precision` is that of what is not INT8, but for the
-    `kept` nodes, which stay in FP32. `stages` led to the INT8 model. `measured`
+    `kept` nodes, which stay in FP32. `trials` led to the INT8 model. `measured`
     are engines that were run on the GPU, empty where there is none.
     """
 
@@ -80,9 +80,9 @@ class Report(_Part):
     nodes: list[NodePlan]
     int8_share_of_macs: float | None = None
     high_precision: HighPrecision = "fp32"
-    kept: list[KeptNode] = []
-    stages: list[Stage]
-    models: list[Judged]
+    kept: list[Fp32Node] = []
+    trials: list[Trial]
+    models: list[ModelResult]
     engines: list[EngineManifest]
     measured: list[MeasuredEngine] = []
     verdict: Verdict
@@ -94,7 +94,7 @@ class Report(_Part):
         return sum(node.int8 for node in self.nodes)
 
     @property
-    def told_in_int8(self) -> str:
+    def int8_summary(self) -> str:
         """How many nodes, and how much of the arithmetic, in words."""
         nodes = f"{self.in_int8} of {len(self.nodes)} candidate nodes run in INT8"
         return nodes if self.int8_share_of_macs is None else f"{nodes} ({self.int8_share_of_macs:.1%} of the MACs)"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trt_ptq.calibration.convergence import Stability
 from trt_ptq.calibrators.statistics.statistics import Statistics
-from trt_ptq.calibrators.table.table import CalibrationTable
-from trt_ptq.collect.convergence import Stability
-from trt_ptq.graph.float16_range import KeptNode
-from trt_ptq.graph.model import TensorSpec
-from trt_ptq.graph.recipe import Recipe
-from trt_ptq.report.folder import PREPARED
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.fp16.keep_fp32 import Fp32Node
+from trt_ptq.output import TRANSFORMED
+from trt_ptq.recipe import Recipe
 from trt_ptq.report.rows import measured, share_beyond
+from trt_ptq.types import TensorSpec
 
 MUCH_CLIPPED = 0.001
 NAMED = 5
@@ -47,12 +47,12 @@ def range_warnings(statistics: Statistics, table: CalibrationTable, method: str)
         warnings.append(
             f"{len(skipped)} tensors had NaN or infinite values, which were skipped, e.g. {count} in {name!r}"
         )
-    if table.unscaled:
-        warnings.append(f"always zero, so without a range: {', '.join(table.unscaled)}")
+    if table.tensors_without_range:
+        warnings.append(f"always zero, so without a range: {', '.join(table.tensors_without_range)}")
     return warnings
 
 
-def kept_warnings(kept: Sequence[KeptNode]) -> list[str]:
+def fp32_warnings(kept: Sequence[Fp32Node]) -> list[str]:
     """Which nodes stay in FP32 because of float16's range: one sentence, or none."""
     named = [f"{one.op_type} {one.node!r} ({one.reason})" for one in kept if one.cause == "range"]
     if not named:
@@ -85,12 +85,12 @@ def watched_warnings(stability: Stability | None, method: str) -> list[str]:
     ]
 
 
-def repair_warnings(recipe: Recipe, prepared: bool) -> list[str]:
-    """What whoever takes the ranges elsewhere must know; `prepared`: repairs have changed the float model."""
+def technique_warnings(recipe: Recipe, transformed: bool) -> list[str]:
+    """What whoever takes the ranges elsewhere must know; `transformed`: repairs have changed the float model."""
     warnings = []
-    if prepared:
-        warnings.append(f"the ranges are of {PREPARED}, which repairs made: build implicit engines from that model")
-    if "bias" in recipe.repairs:
+    if transformed:
+        warnings.append(f"the ranges are of {TRANSFORMED}, which repairs made: build implicit engines from that model")
+    if "bias" in recipe.techniques:
         warnings.append("bias correction is in model.int8.onnx only: an implicit engine by calibration.cache lacks it")
     return warnings
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from trt_ptq.calibrators.batches import Array
 from trt_ptq.calibrators.methods import MinMax
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
+from trt_ptq.types import Array
 
 
 def amax(values: Array) -> float:

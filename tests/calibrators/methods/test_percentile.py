@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.calibrators.measured import measure
-from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.calibrators.methods import Percentile
+from trt_ptq.errors import UsageError
 
 DISTRIBUTIONS = ("standard_normal", "standard_exponential", "standard_cauchy", "random")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trt_ptq.calibrators.errors import UsageError
 from trt_ptq.calibrators.methods import METHODS, Percentile, range_method
+from trt_ptq.errors import UsageError
 
 
 @pytest.mark.parametrize("name", ["entropy", "minmax", "mse", "percentile"])

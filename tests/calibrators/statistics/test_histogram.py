@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_ptq.calibrators.errors import StatisticsError
 from trt_ptq.calibrators.statistics.histogram import Histogram
 from trt_ptq.calibrators.statistics.kernels import BINS, MIN_EXPONENT, fold
+from trt_ptq.errors import StatisticsError
 
 
 def random_counts(seed: int) -> npt.NDArray[np.int64]:

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_ptq.calibrators.errors import StatisticsError
-from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity, Shard
 from trt_ptq.calibrators.statistics.statistics import Statistics, merge
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
+from trt_ptq.errors import StatisticsError
+from trt_ptq.provenance import DataFingerprint, ModelIdentity, Shard
 
 MODEL = ModelIdentity("graph", "weights")
 SAMPLES = np.random.default_rng(0).standard_normal((24, 50)).astype(np.float32)

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.calibrators.statistics.torch_values import DTYPES, batches, measure_numba, measure_torch, to_torch
-from trt_ptq.calibrators.errors import MissingPackageError
 from trt_ptq.calibrators.statistics import torch_accumulator
 from trt_ptq.calibrators.statistics.torch_accumulator import TorchAccumulator
+from trt_ptq.errors import MissingPackageError
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

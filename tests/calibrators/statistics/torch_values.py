@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.calibrators.measured import measure
-from trt_ptq.calibrators.batches import Array
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 from trt_ptq.calibrators.statistics.torch_accumulator import TorchAccumulator
+from trt_ptq.types import Array
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _SPECIAL = {

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from trt_ptq.calibrators.table.lint import lint_cache
+from trt_ptq.calibrators.table.cache_lint import lint_cache
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
 
-FOLDER = Path(__file__).parents[2] / "data" / "caches"
+FOLDER = Path(__file__).parents[2] / "files" / "caches"
 MANIFEST = list(csv.DictReader((FOLDER / "manifest.tsv").read_text().splitlines(), delimiter="\t"))
 
 published = pytest.mark.parametrize("row", MANIFEST, ids=lambda row: row["file"])
@@ -52,8 +52,8 @@ def test_every_usable_scale_survives_the_way_through_a_table(row: dict[str, str]
     cache = TensorRTCache.read(FOLDER / row["file"])
     table = cache.to_table()
     again = TensorRTCache.from_table(table, cache.version, cache.algorithm)
-    assert again.entries == tuple(entry for entry in cache.entries if entry[0] not in table.unscaled)
-    assert set(table.unscaled) == {
+    assert again.entries == tuple(entry for entry in cache.entries if entry[0] not in table.tensors_without_range)
+    assert set(table.tensors_without_range) == {
         name for name, scale in cache.scales().items() if not (math.isfinite(scale) and scale >= 2**-126)
     }
 
@@ -62,7 +62,7 @@ def test_infinite_scales_of_the_gnmt_cache_are_reported_and_get_no_range() -> No
     cache = TensorRTCache.read(FOLDER / "mlperf05_gnmt_minmax_trt6001.cache")
     infinite = [name for name, digits in cache.entries if digits == "7f800000"]
     assert len(infinite) == 3
-    assert cache.to_table().unscaled == tuple(sorted(infinite))
+    assert cache.to_table().tensors_without_range == tuple(sorted(infinite))
     assert {one.subject for one in lint_cache(cache) if one.rule == "scale"} == set(infinite)
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_ptq.calibrators.errors import TableError
-from trt_ptq.calibrators.table.table import CalibrationTable
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.calibrators.table.tensorrt_cache import ALGORITHMS, TensorRTCache, TensorRTVersion
+from trt_ptq.errors import TableError
 
 HEADER = "TRT-101601-EntropyCalibration2"
 
@@ -185,7 +185,7 @@ def test_a_name_that_a_line_cannot_hold_is_not_written(name: str) -> None:
 )
 def test_an_unusable_scale_leaves_the_tensor_without_a_range(digits: str) -> None:
     table = parse(f"{HEADER}\nx: {digits}\ny: 3c010a14\n").to_table()
-    assert table.unscaled == ("x",)
+    assert table.tensors_without_range == ("x",)
     assert list(table.amax) == ["y"]
 
 

@@ -85,7 +85,7 @@ def test_calibrator_without_a_network_says_what_it_cannot_check(play: Play) -> N
 def test_batch_source_of_ours_is_read_with_its_total(play: Play) -> None:
     outcome = play(
         """
-        from trt_ptq.calibrators.batches import Batch
+        from trt_ptq.types import Batch
 
         class Source:
             total = 3
@@ -95,8 +95,8 @@ def test_batch_source_of_ours_is_read_with_its_total(play: Play) -> None:
 
         totals = []
         build = Build()
-        track = lambda batches, description, total: totals.append(total) or batches
-        tell(totals=totals, **build_with(EntropyCalibrator(Source(), track=track, **build.known), build))
+        progress = lambda batches, description, total: totals.append(total) or batches
+        tell(totals=totals, **build_with(EntropyCalibrator(Source(), progress=progress, **build.known), build))
         """
     )
     assert outcome["totals"] == [3]

@@ -12,12 +12,12 @@ import pytest
 from tests.calibrators.tensorrt.building import batches
 from tests.calibrators.tensorrt.conftest import LATEST, Play
 from tests.calibrators.tensorrt.tables import cache_text, header
-from trt_ptq.calibrators.provenance import DataFingerprint
+from trt_ptq.provenance import DataFingerprint
 from trt_ptq.version import __version__
 
 CALIBRATE = 'build = Build(); tell(**build_with(EntropyCalibrator(batches(5), "model.cache", **build.known), build))'
 OTHER_MODEL = """
-from trt_ptq.calibrators.provenance import ModelIdentity
+from trt_ptq.provenance import ModelIdentity
 build = Build()
 first = EntropyCalibrator(batches(2), "model.cache", model=ModelIdentity("graph", "weights"), **build.known)
 build_with(first, build)
@@ -107,7 +107,7 @@ def test_cache_without_a_record_is_used_with_a_warning_where_the_model_is_known(
     (tmp_path / "model.cache").write_text(cache_text(header(LATEST), batches(1)))
     outcome = play(
         """
-        from trt_ptq.calibrators.provenance import ModelIdentity
+        from trt_ptq.provenance import ModelIdentity
         build = Build()
         calibrator = EntropyCalibrator([], "model.cache", model=ModelIdentity("graph", "weights"), **build.known)
         tell(**build_with(calibrator, build))
@@ -167,7 +167,7 @@ def test_record_that_names_no_model_is_told_where_the_model_is_known(play: Play,
     made_cache(play)
     outcome = play(
         """
-        from trt_ptq.calibrators.provenance import ModelIdentity
+        from trt_ptq.provenance import ModelIdentity
         build = Build()
         EntropyCalibrator([], "model.cache", model=ModelIdentity("graph", "weights"), **build.known)
         tell()
@@ -190,11 +190,11 @@ def test_a_cache_that_tensorrt_gives_back_after_it_was_served_is_no_error(
     before = (tmp_path / "model.cache").read_bytes()
     outcome = play(
         f"""
-        from trt_ptq.calibrators.table.table import CalibrationTable
+        from trt_ptq.calibrators.table.calibration_table import CalibrationTable
         build = Build()
         calibrator = {calibrator}
         calibrator.write_calibration_cache(memoryview(calibrator.read_calibration_cache()))
-        tell(raised=raised_by(calibrator.raise_kept))
+        tell(raised=raised_by(calibrator.raise_deferred))
         """
     )
     assert outcome["raised"] is None

@@ -132,14 +132,14 @@ def test_progress_is_shown_by_the_track_that_is_passed(play: Play) -> None:
         """
         shown = []
 
-        def track(batches, description, total):
+        def progress(batches, description, total):
             shown.append([description, total])
             for one in batches:
                 shown.append(one.origin)
                 yield one
 
         build = Build()
-        result = build_with(EntropyCalibrator(batches(2), track=track, **build.known), build)
+        result = build_with(EntropyCalibrator(batches(2), progress=progress, **build.known), build)
         tell(shown=shown, **result)
         """
     )

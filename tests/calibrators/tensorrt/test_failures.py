@@ -142,7 +142,7 @@ def test_kept_exception_is_raised_without_a_block_too(play: Play) -> None:
         build = Build()
         calibrator = EntropyCalibrator(after(1, ValueError("broken"), batches(2)), **build.known)
         build.run(calibrator)
-        tell(raised=raised_by(calibrator.raise_kept))
+        tell(raised=raised_by(calibrator.raise_deferred))
         """
     )
     assert outcome["raised"] == "ValueError: broken"

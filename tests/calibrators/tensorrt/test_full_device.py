@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.calibrators.tensorrt.conftest import Play
-from trt_ptq.calibrators.errors import EngineError
 from trt_ptq.calibrators.tensorrt import torch_buffers
 from trt_ptq.calibrators.tensorrt.torch_buffers import TorchBuffers
+from trt_ptq.errors import EngineError
 
 CUDA_BINDINGS = """
 from cuda.bindings import driver

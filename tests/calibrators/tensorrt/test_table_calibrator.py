@@ -6,8 +6,8 @@ from tests.calibrators.tensorrt.conftest import Play
 from tests.calibrators.tensorrt.tables import header, scale_hex
 
 TABLE = """
-from trt_ptq.calibrators.table.table import CalibrationTable, TableProvenance
-from trt_ptq.calibrators.provenance import DataFingerprint, ModelIdentity
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable, TableProvenance
+from trt_ptq.provenance import DataFingerprint, ModelIdentity
 build = Build()
 """
 

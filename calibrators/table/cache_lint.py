@@ -1,0 +1,91 @@
+"""What is suspicious about a TensorRT cache, before TensorRT silently ignores it or clips with it."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from trt_ptq.calibrators.table.calibration_table import INT8_MAX, usable
+from trt_ptq.calibrators.table.tensorrt_cache import ALGORITHMS, LAST_WITH_CALIBRATORS, TensorRTCache
+
+_FAR = 1e6  # a range that many times the median one is a mask constant, not an activation
+
+
+@dataclass(frozen=True)
+class CacheFinding:
+    """One thing to know: `severity` is "error" (TensorRT refuses, ignores or misuses it) or "warning"."""
+
+    severity: str
+    rule: str
+    subject: str
+    effect: str
+    remedy: str
+
+
+def lint_cache(cache: TensorRTCache, tensors: Collection[str] | None = None) -> list[CacheFinding]:
+    """Findings in file order; `tensors` are the activation names of the model it is meant for, where known."""
+    findings = [*_header(cache), *_entries(cache)]
+    if tensors is not None:
+        findings += _names(cache, tensors)
+    return findings
+
+
+def _header(cache: TensorRTCache) -> list[CacheFinding]:
+    findings = []
+    if cache.algorithm not in ALGORITHMS:
+        effect = "no TensorRT calibrator writes this algorithm name, so the file is ignored"
+        remedy = "retarget it to EntropyCalibration2 or MinMaxCalibration"
+        findings.append(CacheFinding("error", "algorithm", cache.header, effect, remedy))
+    if cache.version.major > LAST_WITH_CALIBRATORS.major:
+        effect = f"TensorRT {cache.version.major} has no calibrators and reads no cache"
+        remedy = "make a Q/DQ model of it: trt-ptq qdq MODEL --table CACHE"
+        findings.append(CacheFinding("error", "version", cache.header, effect, remedy))
+    if "\r" in cache.newline + cache.ending:
+        effect = "TensorRT writes LF; how it reads CRLF is not documented"
+        remedy = "convert it: trt-ptq cache retarget writes LF"
+        findings.append(CacheFinding("warning", "line-ending", cache.header, effect, remedy))
+    if not cache.entries:
+        effect = "every tensor falls back to a float type"
+        findings.append(CacheFinding("error", "empty", cache.header, effect, "calibrate again"))
+    return findings
+
+
+def _entries(cache: TensorRTCache) -> list[CacheFinding]:
+    scales = cache.scales()
+    usual = statistics.median([one for one in scales.values() if usable(one * INT8_MAX)] or [1.0])
+    repeated = {name for name, count in Counter(name for name, _ in cache.entries).items() if count > 1}
+    findings = []
+    for name, scale in scales.items():
+        if name in repeated:
+            effect, remedy = "which of its scales TensorRT takes is not documented", "keep one line of it"
+            findings.append(CacheFinding("error", "duplicate", name, effect, remedy))
+        if not usable(scale * INT8_MAX):
+            effect = f"scale {scale:g}: TensorRT refuses it or the tensor becomes all zeros"
+            remedy = "a dead tensor, or NaN in the data: remove the line or calibrate again"
+            findings.append(CacheFinding("error", "scale", name, effect, remedy))
+        elif scale > usual * _FAR:
+            effect = f"range {scale * INT8_MAX:.3g}: everything else in the tensor rounds to zero"
+            remedy = "probably an attention-mask constant: remove the line"
+            findings.append(CacheFinding("warning", "far-range", name, effect, remedy))
+        if name.startswith("(Unnamed Layer*"):
+            effect = "the number in the name shifts when the network changes, and the range with it"
+            remedy = "name the layers, or use it with the very network it was made from"
+            findings.append(CacheFinding("warning", "unnamed", name, effect, remedy))
+    return findings
+
+
+def _names(cache: TensorRTCache, tensors: Collection[str]) -> list[CacheFinding]:
+    scales = cache.scales()
+    findings = []
+    for name in scales.keys() - set(tensors):
+        effect, remedy = (
+            "the model has no such tensor; harmless, but is it the right model?",
+            "see the model's names",
+        )
+        findings.append(CacheFinding("warning", "unknown-name", name, effect, remedy))
+    for name in set(tensors) - scales.keys():
+        effect, remedy = "no scale: layers that touch it do not run in INT8", "calibrate the missing tensor"
+        findings.append(CacheFinding("warning", "missing-name", name, effect, remedy))
+    return sorted(findings, key=lambda one: (one.rule, one.subject))

@@ -1,0 +1,111 @@
+"""What every backend does: parse, set up, build, and write the plan with its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any
+
+from trt_ptq._internal.cuda import gpu_name
+from trt_ptq._internal.signals import unclaimed_deferred_interrupts
+from trt_ptq.engines.building.builder_config import apply_settings, load_timing_cache, save_timing_cache
+from trt_ptq.engines.building.network_profiles import apply_profiles
+from trt_ptq.engines.library import BuilderLog, TensorRTLibrary
+from trt_ptq.engines.manifest import EngineManifest, write_engine
+from trt_ptq.engines.spec import EngineSpec
+from trt_ptq.errors import EngineError
+
+
+class EngineBuilder:
+    """One build in progress: a backend makes it, says in `config` and `network` what is special, and finishes it.
+
+    `profile` is the optimization profile, None where all shapes are fixed.
+    """
+
+    def __init__(self, library: TensorRTLibrary, spec: EngineSpec, strongly_typed: bool) -> None:
+        """Parse the model and apply profiles and settings.
+
+        Raises:
+            EngineError: the model cannot be parsed, its open dimensions have no profile, or a setting is unknown
+                here; with the library's own first complaint.
+        """
+        trt = library.module
+        self.library, self._spec = library, spec
+        self._started = time.perf_counter()
+        self._complaints = BuilderLog(library)
+        with unclaimed_deferred_interrupts():
+            self._builder = trt.Builder(self._complaints.logger)
+        if self._builder is None:
+            raise EngineError(f"{library.title} {library.version} cannot start: {self._complaints.first()}")
+        self.network = self._builder.create_network(_network_flags(library, strongly_typed))
+        self._parser = trt.OnnxParser(self.network, self._complaints.logger)  # owns the weights until the build ends
+        with unclaimed_deferred_interrupts():
+            parsed = self._parser.parse_from_file(str(spec.onnx))
+        if not parsed:
+            told = "; ".join(_describe(self._parser.get_error(index)) for index in range(self._parser.num_errors))
+            raise EngineError(f"{spec.onnx}: {library.title} cannot parse it: {told}")
+        self.config = self._builder.create_builder_config()
+        # Without this the inspector can only name the layers, not say what they run in.
+        self.config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        self.profile = apply_profiles(self._builder, self.network, self.config, spec)
+        self._flags = apply_settings(library, self._builder, self.config, spec.settings)
+        if spec.settings.timing_cache is not None:
+            load_timing_cache(library, self.config, spec.settings.timing_cache, self._complaints)
+
+    def plan(self) -> Any:
+        """Build; the result is a buffer of TensorRT's.
+
+        Raises:
+            EngineError: the builder refuses; with its own first complaint.
+        """
+        try:
+            with unclaimed_deferred_interrupts():
+                plan = self._builder.build_serialized_network(self.network, self.config)
+        except RuntimeError as error:
+            plan = None
+            self._complaints.errors.append(str(error))
+        if plan is None:
+            raise EngineError(f"{self._spec.onnx}: {self.library.title} cannot build it: {self._complaints.first()}")
+        return plan
+
+    def write(self, plan: Any, flags: tuple[str, ...], tensors_without_range: tuple[str, ...] = ()) -> EngineManifest:
+        """Write the engine, its manifest and the timing cache; `flags` say what the backend set.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        spec = self._spec
+        content = memoryview(plan)
+        if spec.settings.timing_cache is not None:
+            save_timing_cache(self.config, spec.settings.timing_cache)
+        manifest = EngineManifest(
+            backend=self.library.name,
+            backend_version=self.library.version,
+            precision=spec.precision,
+            source=spec.source,
+            profiles={name: str(profile) for name, profile in spec.profiles.items()},
+            gpu=gpu_name(),
+            build_seconds=round(time.perf_counter() - self._started, 3),
+            size_bytes=content.nbytes,
+            sha256=hashlib.sha256(content).hexdigest(),
+            flags=(*flags, *self._flags),
+            tensors_without_range=tensors_without_range,
+        )
+        write_engine(spec.engine, content, manifest)
+        return manifest
+
+
+def _network_flags(library: TensorRTLibrary, strongly_typed: bool) -> int:
+    known = library.module.NetworkDefinitionCreationFlag
+    # EXPLICIT_BATCH: TensorRT 8 and 9 want to be told, 10 knows no other way, later ones know no such flag.
+    wanted = ["EXPLICIT_BATCH"] if hasattr(known, "EXPLICIT_BATCH") else []
+    if strongly_typed:
+        library.require(hasattr(known, "STRONGLY_TYPED"), "strongly typed networks")
+        wanted.append("STRONGLY_TYPED")
+    return sum(1 << int(getattr(known, name)) for name in wanted)
+
+
+def _describe(error: Any) -> str:
+    if not hasattr(error, "node_name"):  # before TensorRT 10
+        return f"{error.desc()} (node {error.node()})"
+    return f"{error.desc()} (node {error.node_name()!r}, {error.node_operator()})"

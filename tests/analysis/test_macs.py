@@ -1,0 +1,125 @@
+"""How much of the arithmetic runs in INT8, and the shapes that it is counted from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+
+from tests.networks import CHANNELS, image_input, images, weight, write
+from trt_ptq.analysis.macs import count_macs
+from trt_ptq.analysis.shapes import infer_shapes
+from trt_ptq.calibration.tensors import with_outputs
+from trt_ptq.errors import ModelError, UsageError
+from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.onnx_io.save import save_model
+from trt_ptq.qdq.plan import plan_quantization, share_in_int8
+
+
+def test_shapes_are_those_that_onnx_runtime_gives_when_it_runs_the_model(cnn: Model) -> None:
+    tensors = ["c1", "r1", "c2", "a", "r2", "p", "f", "y"]
+    session = ort.InferenceSession(ir.to_proto(with_outputs(cnn, tensors)).SerializeToString())
+    run = dict(zip(tensors, session.run(None, {"x": images(3)}), strict=True))
+    shapes = infer_shapes(cnn, {"x": (3, CHANNELS, 8, 8)})
+    assert {name: shapes[name] for name in tensors} == {name: array.shape for name, array in run.items()}
+
+
+def test_shapes_that_are_computed_from_shapes_are_followed(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["batch"], start=0, end=1),
+        helper.make_node("Concat", ["batch", "rest"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["x", "shape"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "w"], ["y"]),
+    ]
+    rest = helper.make_tensor("rest", TensorProto.INT64, [2], [-1, 32])
+    model = load_model(write(tmp_path / "m.onnx", nodes, [rest, weight("w", 32, 64)], [image_input()], ["y"]))
+    assert infer_shapes(model, {"x": (2, CHANNELS, 8, 8)})["y"] == (2, 32, 64)
+
+
+def test_an_open_batch_is_taken_as_one(cnn: Model) -> None:
+    assert infer_shapes(cnn, {})["y"] == (1, 32)
+
+
+def test_another_open_axis_needs_a_shape(tmp_path: Path) -> None:
+    wide = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", CHANNELS, 8, "width"])
+    path = write(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], [], [wide], ["y"])
+    with pytest.raises(UsageError, match=r"give the shape of input x: float32 \[n, 16, 8, width\]"):
+        infer_shapes(load_model(path), {})
+
+
+def test_a_shape_that_does_not_fit_is_refused(cnn: Model) -> None:
+    with pytest.raises(UsageError, match="shape 1x3x8x8 does not fit"):
+        infer_shapes(cnn, {"x": (1, 3, 8, 8)})
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "shape", "macs"),
+    [
+        ("Conv", {"pads": [1, 1, 1, 1]}, (32, CHANNELS, 3, 3), 8 * 8 * 32 * 16 * 9),
+        ("Conv", {"strides": [2, 2]}, (32, CHANNELS, 2, 2), 4 * 4 * 32 * 16 * 4),
+        ("Conv", {"group": CHANNELS, "pads": [1, 1, 1, 1]}, (CHANNELS, 1, 3, 3), 8 * 8 * 16 * 9),
+        ("ConvTranspose", {"strides": [2, 2]}, (CHANNELS, 32, 2, 2), 8 * 8 * 16 * 32 * 4),
+        ("MatMul", {}, (8, 32), 16 * 8 * 32 * 8),
+    ],
+    ids=["conv", "strided", "depthwise", "transposed", "matmul"],
+)
+def test_multiply_accumulates_of_one_sample(
+    tmp_path: Path, op: str, attributes: dict[str, Any], shape: tuple[int, ...], macs: int
+) -> None:
+    node = helper.make_node(op, ["x", "w"], ["y"], **attributes)
+    model = load_model(write(tmp_path / "m.onnx", [node], [weight("w", *shape)], [image_input()], ["y"]))
+    assert count_macs(model, {}) == {"y": macs}
+
+
+def test_multiply_accumulates_of_a_transposed_gemm(tmp_path: Path) -> None:
+    rows = helper.make_tensor_value_info("x", TensorProto.FLOAT, [64, 10])
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], transA=1)
+    model = load_model(write(tmp_path / "m.onnx", [node], [weight("w", 64, 32)], [rows], ["y"]))
+    assert count_macs(model, {}) == {"y": 10 * 64 * 32}
+
+
+def test_what_follows_from_values_cannot_be_counted_and_is_named(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["where"]),
+        helper.make_node("Cast", ["where"], ["rows"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["rows"], ["columns"]),
+        helper.make_node("MatMul", ["columns", "w"], ["y"]),
+    ]
+    model = load_model(write(tmp_path / "m.onnx", nodes, [weight("w", 4, 32)], [image_input()], ["y"]))
+    with pytest.raises(ModelError, match="MatMul 'y' cannot be counted: the shape of"):
+        count_macs(model, {})
+
+
+def test_the_share_in_int8_is_of_the_macs_and_not_of_the_nodes(cnn: Model) -> None:
+    graph = cnn.to_ir().graph
+    macs = count_macs(cnn, {})
+    assert share_in_int8(plan_quantization(graph), macs) == 1
+    kept = plan_quantization(graph, nodes_to_exclude=["c1"])
+    assert share_in_int8(kept, macs) == 1 - macs["c1"] / sum(macs.values())
+
+
+def test_shapes_of_a_model_whose_weights_lie_outside(cnn: Model, tmp_path: Path) -> None:
+    """The values of small weights are read from the file beside the model."""
+    path = tmp_path / "outside" / "m.onnx"
+    path.parent.mkdir()
+    save_model(cnn.to_ir(), path)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, size_threshold=0, location="m.data")
+    assert infer_shapes(load_model(path), {})["y"] == (1, 32)
+
+
+def test_what_a_body_computes_cannot_be_counted_and_is_named(tmp_path: Path) -> None:
+    def branch(name: str) -> onnx.GraphProto:
+        out = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        return helper.make_graph([helper.make_node("Conv", ["x", "w"], [name])], name, [], [out])
+
+    node = helper.make_node("If", ["yes"], ["y"], then_branch=branch("one"), else_branch=branch("other"))
+    yes = helper.make_tensor("yes", TensorProto.BOOL, [], [True])
+    weights = [weight("w", CHANNELS, CHANNELS, 1, 1), yes]
+    model = load_model(write(tmp_path / "m.onnx", [node], weights, [image_input()], ["y"]))
+    with pytest.raises(ModelError, match=r"Conv '(one|other)' lies in a body of If"):
+        count_macs(model, {})

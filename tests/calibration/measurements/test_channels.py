@@ -1,0 +1,78 @@
+"""What the channels of a tensor hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.networks import weight
+from tests.transforms.normalized import WIDTH, constant, layer_norm, network, node, tokens
+from trt_ptq.calibration.measurements import channels as collecting
+from trt_ptq.calibration.measurements.channels import sample_channels
+from trt_ptq.data.sources import ArrayFile
+from trt_ptq.errors import DataError
+from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.types import Array
+
+FACTORS = np.linspace(-3, 3, WIDTH)
+
+
+def source(array: Array, batch_size: int = 4) -> ArrayFile:
+    return ArrayFile(Path("x.npz"), {"x": array}, batch_size)
+
+
+@pytest.fixture
+def scaling(tmp_path: Path) -> Model:
+    """h = x times the factor of its channel."""
+    nodes = [node("Mul", "x factors", "h"), node("MatMul", "h w", "y")]
+    return load_model(network(tmp_path / "m.onnx", nodes, [constant("factors", FACTORS), weight("w", WIDTH, 48)]))
+
+
+def test_the_largest_magnitude_of_each_channel_is_exact(scaling: Model) -> None:
+    data = tokens(12)
+    found = sample_channels(scaling, source(data), {"h": WIDTH})["h"]
+    expected = np.abs(data * FACTORS.astype(np.float32)).max(axis=(0, 1))
+    np.testing.assert_array_equal(found.amax, expected)
+
+
+@pytest.mark.parametrize("opset", [17, 18])
+def test_several_tensors_are_sampled_at_once_in_any_opset(tmp_path: Path, opset: int) -> None:
+    model = load_model(layer_norm(tmp_path / "m.onnx", opset))
+    found = sample_channels(model, source(tokens(4)), {"q": 48, "h": WIDTH})
+    assert [(len(one.amax), one.rows.shape) for one in found.values()] == [(48, (32, 48)), (WIDTH, (32, WIDTH))]
+
+
+def test_rows_are_those_of_the_tensor(scaling: Model) -> None:
+    data = tokens(2)
+    rows = sample_channels(scaling, source(data), {"h": WIDTH})["h"].rows
+    np.testing.assert_array_equal(rows, (data * FACTORS.astype(np.float32)).reshape(-1, WIDTH))
+
+
+def test_rows_come_from_all_batches_and_are_limited(scaling: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collecting, "_MOST_ROWS", 16)
+    data = tokens(64)
+    data[:32] = 1
+    data[32:] = 2
+    rows = sample_channels(scaling, source(data), {"h": WIDTH})["h"].rows
+    assert list(rows[:, -1]) == [3] * (len(rows) // 2) + [6] * (len(rows) // 2)
+    assert 8 <= len(rows) <= 16
+
+
+def test_rows_of_all_tensors_fit_into_the_memory_given(scaling: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collecting, "_MOST_BYTES", 4 * (WIDTH + 48) * 8)
+    found = sample_channels(scaling, source(tokens(64), 8), {"h": WIDTH, "y": 48})
+    assert sum(one.rows.nbytes for one in found.values()) <= 4 * (WIDTH + 48) * 8
+
+
+def test_it_stops_after_enough_samples(scaling: Model) -> None:
+    data = tokens(40)
+    data[20:] *= 1000
+    assert sample_channels(scaling, source(data), {"h": WIDTH}, samples=20)["h"].amax.max() < 100
+    assert sample_channels(scaling, source(data), {"h": WIDTH}, samples=21)["h"].amax.max() > 1000
+
+
+def test_an_empty_source_is_refused(scaling: Model) -> None:
+    with pytest.raises(DataError, match="no batch"):
+        sample_channels(scaling, source(tokens(0)), {"h": WIDTH})

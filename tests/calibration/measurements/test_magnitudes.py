@@ -1,0 +1,95 @@
+"""The largest magnitude of every float32 tensor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from tests.networks import images
+from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.measurements.magnitudes import float32_tensors, known_amax, measure_amax
+from trt_ptq.calibration.tensors import select_calibration_tensors
+from trt_ptq.data.sources import ArrayFile
+from trt_ptq.fp16.convert import convert_to_float16
+from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.types import Array
+
+
+def source(array: Array, batch_size: int = 4) -> ArrayFile:
+    return ArrayFile(Path("x.npz"), {"x": array}, batch_size)
+
+
+def model(tmp_path: Path, *nodes: onnx.NodeProto, output: str = "y") -> Model:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", "m"]) for name in ("x", output)]
+    path = tmp_path / "m.onnx"
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return load_model(path)
+
+
+def test_it_is_what_statistics_find_over_the_same_data(cnn: Model) -> None:
+    data = source(images(16))
+    tensors = collect(cnn, data, select_calibration_tensors(cnn, ("all",))).tensors
+    measured = measure_amax(cnn, data)
+    assert measured.keys() == tensors.keys() == {"x", "c1", "r1", "c2", "a", "r2", "p", "f", "y"}
+    assert measured == pytest.approx({name: tensor.amax for name, tensor in tensors.items()}, rel=1e-5)
+
+
+def test_it_stops_after_enough_samples(cnn: Model) -> None:
+    data = images(40)
+    data[20:] *= 1000
+    assert measure_amax(cnn, source(data), samples=20)["x"] < 2
+    assert measure_amax(cnn, source(data), samples=21)["x"] > 500
+
+
+def test_infinities_are_left_out_and_nan_is_told(tmp_path: Path) -> None:
+    measured = measure_amax(
+        model(tmp_path, helper.make_node("Sqrt", ["x"], ["y"])), source(np.array([[4, np.inf]], "f"))
+    )
+    assert measured == {"x": 4, "y": 2}
+    measured = measure_amax(model(tmp_path, helper.make_node("Sqrt", ["x"], ["y"])), source(np.array([[-1.0]], "f")))
+    assert np.isnan(measured["y"])
+
+
+@pytest.mark.parametrize("place", [0, 40_000, 99_999])
+def test_a_nan_is_told_wherever_it_is(tmp_path: Path, place: int) -> None:
+    values = np.ones((1, 100_000), np.float32)
+    values[0, place] = -1
+    values[0, 7] = np.inf
+    measured = measure_amax(model(tmp_path, helper.make_node("Sqrt", ["x"], ["y"])), source(values))
+    assert measured["x"] == 1
+    assert np.isnan(measured["y"])
+
+
+def test_several_passes_find_what_one_finds(cnn: Model) -> None:
+    names = float32_tensors(cnn).tensors
+    assert set(names) == {"x", "c1", "r1", "c2", "a", "r2", "p", "f", "y"}
+    each = [(name,) for name in names]
+    assert measure_amax(cnn, source(images(16)), each) == measure_amax(cnn, source(images(16)))
+
+
+def test_an_empty_tensor_has_0(tmp_path: Path) -> None:
+    empty = model(tmp_path, helper.make_node("Relu", ["x"], ["y"]))
+    assert measure_amax(empty, source(np.zeros((2, 0), np.float32))) == {"x": 0, "y": 0}
+
+
+def test_statistics_over_all_data_raise_what_few_samples_gave(cnn: Model) -> None:
+    data = images(40)
+    data[20:] *= 1000
+    statistics = collect(cnn, source(data), select_calibration_tensors(cnn))
+    measured = measure_amax(cnn, source(data))
+    known = known_amax(measured, statistics)
+    assert known["x"] == statistics.tensors["x"].amax > 500
+    assert known["c1"] == measured["c1"]
+
+
+def test_an_overflow_inside_the_network_is_kept_out_of_float16(tmp_path: Path) -> None:
+    """x cubed, as in the approximation of GELU by tanh: 90 ** 3 is 729000."""
+    cube = helper.make_node("Mul", ["s", "x"], ["c"])
+    network = model(tmp_path, helper.make_node("Mul", ["x", "x"], ["s"]), cube, helper.make_node("Tanh", ["c"], ["y"]))
+    kept = convert_to_float16(network.to_ir(), measure_amax(network, source(np.full((1, 1), 90, np.float32)))).kept
+    assert [(one.node, one.reason) for one in kept] == [("c", "'c' reaches 7.29e+05"), ("y", "'c' reaches 7.29e+05")]

@@ -1,0 +1,100 @@
+"""Several passes over the data, where memory does not allow one."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.calibration.test_collector import Given
+from tests.networks import images
+from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.memory_planner import plan_passes
+from trt_ptq.calibration.tensors import select_calibration_tensors
+from trt_ptq.errors import DataError, UsageError
+from trt_ptq.onnx_io.load import Model
+
+
+def test_several_passes_measure_the_same_as_one(cnn: Model) -> None:
+    calibration_tensors = select_calibration_tensors(cnn, ["all"])
+    source = Given([images(4, seed=seed) for seed in range(3)])
+    each = tuple((name,) for name in calibration_tensors.tensors)
+    assert collect(cnn, source, calibration_tensors, passes=each) == collect(cnn, source, calibration_tensors)
+
+
+def test_a_roomy_limit_needs_one_pass(cnn: Model) -> None:
+    calibration_tensors = select_calibration_tensors(cnn)
+    assert plan_passes(cnn, calibration_tensors, Given([images(4)]), 10**12) == (calibration_tensors.tensors,)
+
+
+def test_a_limit_that_no_pass_can_keep_is_refused(cnn: Model) -> None:
+    with pytest.raises(UsageError, match=r"--memory-limit 10MB is too low: with batch 0 the model alone takes \d+ MB"):
+        plan_passes(cnn, select_calibration_tensors(cnn), Given([images(4)]), 10_000_000)
+
+
+def test_a_plan_needs_data(cnn: Model) -> None:
+    with pytest.raises(DataError, match="the data has no batches"):
+        plan_passes(cnn, select_calibration_tensors(cnn), Given([]), 10**12)
+
+
+def test_data_that_changes_between_passes_is_refused(cnn: Model) -> None:
+    class Fresh(Given):
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            object.__setattr__(self, "arrays", [array + 1 for array in self.arrays])
+            return super().__iter__()
+
+    calibration_tensors = select_calibration_tensors(cnn)
+    with pytest.raises(DataError, match=r"not the same in pass 2 \(4 samples\) as in pass 1 \(4\)"):
+        collect(
+            cnn,
+            Fresh([images(4)]),
+            calibration_tensors,
+            passes=(calibration_tensors.tensors[:1], calibration_tensors.tensors[1:]),
+        )
+
+
+_PEAK = """
+import sys, resource
+from pathlib import Path
+import numpy as np
+from trt_ptq.types import Batch
+from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.measurements.magnitudes import float32_tensors, measure_amax
+from trt_ptq.calibration.memory_planner import plan_passes
+from trt_ptq.onnx_io.load import load_model
+from trt_ptq.calibration.tensors import select_calibration_tensors
+
+class Source:
+    total = 3
+    def __iter__(self):
+        for seed in range(3):
+            yield Batch({"x": np.random.default_rng(seed).standard_normal((20000, 16, 8, 8), np.float32)}, "batch")
+
+model = load_model(Path(sys.argv[1]))
+taps = select_calibration_tensors(model, ["all"])
+limit = int(sys.argv[2])
+passes = plan_passes(model, taps, Source(), limit) if limit else (taps.tensors,)
+amax_passes = plan_passes(model, float32_tensors(model), Source(), limit) if limit else ()
+statistics = collect(model, Source(), taps, passes=passes)
+measure_amax(model, Source(), amax_passes)
+print(len(passes), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_the_process_stays_below_the_limit(cnn_path: Path) -> None:
+    def peak(limit: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", _PEAK, str(cnn_path), str(limit)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    advised = re.search(r"allow (\d+)MB", peak(10_000_000).stderr)
+    assert advised
+    limit = (int(advised[1]) + 90) * 1_000_000  # room for a second of the five tensors of 82 MB
+    done = peak(limit)
+    assert done.returncode == 0, done.stderr
+    passes, used = map(int, done.stdout.split())
+    assert passes == 3
+    assert used <= limit

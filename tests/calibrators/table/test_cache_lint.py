@@ -1,0 +1,66 @@
+"""The cache linter: one finding a defect, and none for a sound cache."""
+
+from __future__ import annotations
+
+import pytest
+
+from trt_ptq.calibrators.table.cache_lint import CacheFinding, lint_cache
+from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
+
+HEADER = "TRT-101601-EntropyCalibration2"
+
+
+def lint(text: str, tensors: list[str] | None = None) -> list[CacheFinding]:
+    return lint_cache(TensorRTCache.parse(text.encode(), "some.cache"), tensors)
+
+
+def rules(text: str, tensors: list[str] | None = None) -> list[tuple[str, str, str]]:
+    return [(one.severity, one.rule, one.subject) for one in lint(text, tensors)]
+
+
+def test_a_sound_cache_has_no_findings() -> None:
+    assert lint(f"{HEADER}\nx: 3c010a14\ny: 3caa54fc\n", ["x", "y"]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "severity", "rule", "subject"),
+    [
+        ("TRT-101601-Percentile\nx: 3c010a14\n", "error", "algorithm", "TRT-101601-Percentile"),
+        ("TRT-110000-EntropyCalibration2\nx: 3c010a14\n", "error", "version", "TRT-110000-EntropyCalibration2"),
+        (f"{HEADER}\r\nx: 3c010a14\r\n", "warning", "line-ending", HEADER),
+        (f"{HEADER}\nx: 3c010a14\r\n", "warning", "line-ending", HEADER),
+        (f"{HEADER}\n", "error", "empty", HEADER),
+        (f"{HEADER}\nx: 3c010a14\nx: 3caa54fc\n", "error", "duplicate", "x"),
+        (f"{HEADER}\nx: 00000000\ny: 3c010a14\n", "error", "scale", "x"),
+        (f"{HEADER}\nx: 00000001\ny: 3c010a14\n", "error", "scale", "x"),
+        (f"{HEADER}\nx: 7f800000\ny: 3c010a14\n", "error", "scale", "x"),
+        (f"{HEADER}\nx: 7fc00000\ny: 3c010a14\n", "error", "scale", "x"),
+        (f"{HEADER}\nx: bc010a14\ny: 3c010a14\n", "error", "scale", "x"),
+        (f"{HEADER}\nx: 7e967699\ny: 3c010a14\nz: 3c010a14\n", "warning", "far-range", "x"),
+        (
+            f"{HEADER}\n(Unnamed Layer* 3) [Add]_output: 3c010a14\n",
+            "warning",
+            "unnamed",
+            "(Unnamed Layer* 3) [Add]_output",
+        ),
+    ],
+)
+def test_each_rule_finds_its_defect_and_nothing_else(text: str, severity: str, rule: str, subject: str) -> None:
+    assert rules(text) == [(severity, rule, subject)]
+
+
+def test_dead_tensors_do_not_make_all_others_look_far() -> None:
+    text = f"{HEADER}\na: 00000000\nb: 00000000\nc: 00000000\nx: 3c010a14\n"
+    assert {rule for _, rule, _ in rules(text)} == {"scale"}
+
+
+def test_names_are_compared_with_the_models() -> None:
+    found = rules(f"{HEADER}\nx: 3c010a14\nold: 3c010a14\n", ["x", "new"])
+    assert found == [("warning", "missing-name", "new"), ("warning", "unknown-name", "old")]
+
+
+def test_every_finding_tells_effect_and_remedy() -> None:
+    entries = ["x: 00000000", "x: 7e967699", "(Unnamed Layer* 3): 7e967699", *(f"{name}: 3c010a14" for name in "abc")]
+    found = lint("\r\n".join(["TRT-110000-X", *entries]), ["new"])
+    assert len({one.rule for one in found}) == 8
+    assert all(one.effect and one.remedy for one in found)

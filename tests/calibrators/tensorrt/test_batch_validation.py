@@ -1,0 +1,114 @@
+"""Which batches are let through to TensorRT, and what is said of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.calibrators.tensorrt.building import Feeds, batch, batches
+from trt_ptq.calibrators.tensorrt.batch_validation import BatchValidator, as_batches
+from trt_ptq.calibrators.tensorrt.calibration_warning import CalibrationWarning
+from trt_ptq.calibrators.tensorrt.network_inputs import InputSpec
+from trt_ptq.errors import DataError
+from trt_ptq.types import Batch
+
+INPUTS = {"image": InputSpec("float32", (4, 3, 2, 2)), "mask": InputSpec("float32", (4, 5))}
+NAMES = ("image", "mask")
+
+
+def validate(feeds: Iterable[Feeds], inputs: dict[str, InputSpec] | None = INPUTS) -> list[Feeds]:
+    admission = BatchValidator(inputs)
+    return [admission.validate(one, NAMES) for one in as_batches(feeds)]
+
+
+def test_full_batches_pass_unchanged() -> None:
+    for given_, admitted in zip(batches(3), validate(batches(3)), strict=True):
+        assert {name: array.tobytes() for name, array in admitted.items()} == {
+            name: array.tobytes() for name, array in given_.items()
+        }
+
+
+def test_arrays_are_made_contiguous() -> None:
+    feeds = batch(0)
+    feeds["mask"] = np.asfortranarray(feeds["mask"])
+    [admitted] = validate([feeds])
+    assert admitted["mask"].flags.c_contiguous
+    assert np.array_equal(admitted["mask"], feeds["mask"])
+
+
+@given(have=st.integers(1, 7))
+def test_short_last_batch_is_filled_up_with_its_own_samples_in_turn(have: int) -> None:
+    array = np.arange(have, dtype=np.float32)[:, None]
+    admission = BatchValidator({"x": InputSpec("float32", (8, 1))})
+    with pytest.warns(CalibrationWarning, match=f"batch 0: the last batch has {have} samples of 8"):
+        admitted = admission.validate(Batch({"x": array}, "batch 0"), ["x"])["x"]
+    assert admitted[:, 0].tolist() == [index % have for index in range(8)]
+    assert admission.repeated_samples == 8 - have
+
+
+def test_input_without_the_batch_axis_passes_whole_beside_a_short_one() -> None:
+    admission = BatchValidator({"x": InputSpec("float32", (8, 1)), "grid": InputSpec("float32", (3, 2))})
+    feeds = {"x": np.ones((5, 1), np.float32), "grid": np.ones((3, 2), np.float32)}
+    with pytest.warns(CalibrationWarning):
+        admitted = admission.validate(Batch(feeds, "batch 0"), ["x", "grid"])
+    assert admitted["x"].shape == (8, 1)
+    assert admitted["grid"] is feeds["grid"]
+
+
+@pytest.mark.filterwarnings("ignore::trt_ptq.calibrators.tensorrt.calibration_warning.CalibrationWarning")
+def test_only_the_last_batch_may_be_short() -> None:
+    with pytest.raises(DataError, match="batch 1: has fewer samples than the others, and batch 2 comes after it"):
+        validate([batch(0), batch(1, size=3), batch(2)])
+
+
+def test_without_a_network_the_first_batch_is_the_pattern() -> None:
+    with pytest.raises(DataError, match=r"batch 1: input 'image' has shape \[6, 3, 2, 2\], calibration reads \[4, 3"):
+        validate([batch(0), batch(1, size=6)], inputs=None)
+
+
+def changed(**arrays: Any) -> Feeds:
+    return {**batch(0), **arrays}
+
+
+@pytest.mark.parametrize(
+    ("feeds", "told"),
+    [
+        ({"image": batch(0)["image"]}, r"batch 0: wrong input names \(mask missing\): the network takes image, mask"),
+        (changed(extra=np.ones(1)), r"wrong input names \('extra' unknown\)"),
+        (changed(mask=np.ones((4, 5))), r"input 'mask' is float64, TensorRT reads float32: .*astype\(numpy.float32\)"),
+        (changed(mask=np.ones((4, 5), np.float16)), "input 'mask' is float16, TensorRT reads float32"),
+        (changed(mask=np.ones((4, 5), np.int32)), "input 'mask' is int32, TensorRT reads float32"),
+        (changed(mask=np.ones((4, 6), np.float32)), r"input 'mask' has shape \[4, 6\], calibration reads \[4, 5\]"),
+        (changed(mask=np.ones((8, 5), np.float32)), r"shape \[8, 5\], .*set OPT of the calibration profile to theirs"),
+        (changed(mask=np.ones((0, 5), np.float32)), r"shape \[0, 5\]"),
+        (changed(mask=np.ones(5, np.float32)), r"shape \[5\]"),
+        (changed(mask=np.ones((3, 5), np.float32)), "ragged batch: mask has 3 samples of 4, image has 4 of 4"),
+        (changed(mask=np.full((4, 5), np.nan, np.float32)), r"input 'mask' has nan at \[0, 0\]"),
+        (changed(mask=[1.0]), "input 'mask' is a list: give a numpy array"),
+        (["image"], "batch 0: expected a dict of numpy arrays by input name, got list"),
+    ],
+)
+def test_batch_that_does_not_fit_is_named_with_what_was_expected(feeds: Any, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        validate([feeds])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_floats_must_be_float32_without_a_network_too(dtype: str) -> None:
+    with pytest.raises(DataError, match=f"input 'mask' is {dtype}, TensorRT reads float32"):
+        validate([changed(mask=np.ones((4, 5), dtype))], inputs=None)
+
+
+def test_no_batch_at_all_is_refused() -> None:
+    with pytest.raises(DataError, match="the calibration data has no batches"):
+        validate([])
+
+
+def test_batches_of_a_source_keep_their_origin_in_messages() -> None:
+    with pytest.raises(DataError, match=r"^data/7\.npz: wrong input names"):
+        validate([Batch({}, "data/7.npz")])  # type: ignore[list-item]

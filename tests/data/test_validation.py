@@ -1,0 +1,126 @@
+"""No batch that does not fit the model gets through, and the message says what would."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trt_ptq.data.validation import ValidatedSource
+from trt_ptq.errors import DataError
+from trt_ptq.types import Batch, TensorSpec
+
+IDS = TensorSpec("ids", np.dtype(np.int64), ("batch", "length"))
+MASK = TensorSpec("mask", np.dtype(np.float32), ("batch", "length"))
+FIXED = TensorSpec("x", np.dtype(np.float32), (2, 3))
+
+
+@dataclass(frozen=True)
+class Given:
+    """These batches."""
+
+    batches: tuple[dict[str, Any], ...]
+
+    @property
+    def total(self) -> int | None:
+        return len(self.batches)
+
+    def __iter__(self) -> Any:
+        return (Batch(feeds, f"file{index}.npz") for index, feeds in enumerate(self.batches))
+
+
+def check(*batches: dict[str, Any], inputs: tuple[TensorSpec, ...], allow_nonfinite: bool = False) -> list[Batch]:
+    return list(ValidatedSource(Given(batches), inputs, allow_nonfinite))
+
+
+def ids(*shape: int) -> Any:
+    return np.ones(shape, np.int64)
+
+
+def mask(*shape: int) -> Any:
+    return np.ones(shape, np.float32)
+
+
+def test_batches_that_fit_pass_unchanged() -> None:
+    feeds = [{"ids": ids(2, 5), "mask": mask(2, 5)}, {"ids": ids(1, 7), "mask": mask(1, 7)}]
+    assert [batch.feeds for batch in check(*feeds, inputs=(IDS, MASK))] == feeds
+    assert ValidatedSource(Given(tuple(feeds)), (IDS, MASK)).total == 2
+
+
+def test_no_batch_at_all_is_refused() -> None:
+    with pytest.raises(DataError, match="the data has no batches"):
+        check(inputs=(FIXED,))
+
+
+@pytest.mark.parametrize(
+    ("feeds", "told"),
+    [
+        ({"ids": ids(2, 5)}, r"\(mask missing\)"),
+        ({"ids": ids(2, 5), "mask": mask(2, 5), "type": ids(2, 5)}, r"\('type' unknown\)"),
+        ({"input_ids": ids(2, 5), "mask": mask(2, 5)}, r"\('input_ids' unknown; ids missing\)"),
+        ({"": ids(2, 5), "mask": mask(2, 5)}, r"\('' unknown; ids missing\)"),
+    ],
+)
+def test_wrong_names_are_told_with_the_right_ones(feeds: dict[str, Any], told: str) -> None:
+    with pytest.raises(DataError, match=told) as caught:
+        check(feeds, inputs=(IDS, MASK))
+    assert str(caught.value).startswith("file0.npz: wrong input names ")
+    assert str(caught.value).endswith("the model takes ids: int64 [batch, length], mask: float32 [batch, length]")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.uint8, object, np.dtype(">f4")])
+def test_a_wrong_dtype_is_told_with_the_conversion(dtype: Any) -> None:
+    with pytest.raises(DataError, match=r"input 'x' is .*, the model takes float32: .*\.astype\(numpy\.float32\)"):
+        check({"x": np.ones((2, 3), dtype)}, inputs=(FIXED,))
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (2, 3, 1), (6,), ()])
+def test_a_wrong_shape_is_told_with_the_right_one(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=r"file0\.npz: input 'x' has shape .*, the model takes x: float32 \[2, 3\]$"):
+        check({"x": mask(*shape)}, inputs=(FIXED,))
+
+
+def test_a_wrong_number_of_samples_for_a_fixed_batch_is_told_with_the_option() -> None:
+    with pytest.raises(DataError, match=r"shape \[8, 3\], the model takes x: float32 \[2, 3\]: .*--batch-size 2"):
+        check({"x": mask(8, 3)}, inputs=(FIXED,))
+
+
+def test_an_empty_batch_is_refused() -> None:
+    with pytest.raises(DataError, match=r"input 'ids' is empty: shape \[0, 5\]"):
+        check({"ids": ids(0, 5), "mask": mask(0, 5)}, inputs=(IDS, MASK))
+
+
+def test_a_ragged_batch_is_told_with_both_sizes() -> None:
+    with pytest.raises(DataError, match=r"file1\.npz: ragged batch: ids has 3, mask has 2 samples"):
+        check({"ids": ids(2, 5), "mask": mask(2, 5)}, {"ids": ids(3, 5), "mask": mask(2, 5)}, inputs=(IDS, MASK))
+
+
+def test_first_axes_of_different_names_may_differ() -> None:
+    nodes = TensorSpec("nodes", np.dtype(np.float32), ("node", 3))
+    edges = TensorSpec("edges", np.dtype(np.int64), ("edge", 2))
+    assert len(check({"nodes": mask(5, 3), "edges": ids(9, 2)}, inputs=(nodes, edges))) == 1
+
+
+def test_first_axes_without_names_must_agree() -> None:
+    one, two = (TensorSpec(name, np.dtype(np.float32), ("?", 3)) for name in "ab")
+    with pytest.raises(DataError, match="ragged batch: a has 5, b has 4"):
+        check({"a": mask(5, 3), "b": mask(4, 3)}, inputs=(one, two))
+
+
+def test_an_input_of_unknown_shape_takes_any() -> None:
+    free = TensorSpec("x", np.dtype(np.float32), None)
+    assert len(check({"x": mask(2)}, {"x": mask(1, 2, 3)}, {"x": np.float32(1)}, inputs=(free,))) == 3
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_nan_or_infinity_is_told_with_file_and_place(bad: float) -> None:
+    broken = mask(2, 3)
+    broken[1, 2] = bad
+    with pytest.raises(DataError, match=rf"^file1\.npz: input 'x' has {bad} at \[1, 2\]: .*--nonfinite skip"):
+        check({"x": mask(2, 3)}, {"x": broken}, inputs=(FIXED,))
+
+
+def test_a_nan_passes_where_it_is_allowed() -> None:
+    assert len(check({"x": mask(2, 3) * np.nan}, inputs=(FIXED,), allow_nonfinite=True)) == 1

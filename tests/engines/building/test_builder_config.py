@@ -1,0 +1,43 @@
+"""Builder settings, read back from a real builder configuration (proof: run, TensorRT-RTX's)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trt_ptq.engines.building.builder_config import apply_settings
+from trt_ptq.engines.library import BuilderLog, TensorRTLibrary
+from trt_ptq.engines.spec import BuilderSettings
+
+trt = pytest.importorskip("tensorrt_rtx", reason='needs tensorrt-rtx: pip install "trt-ptq[rtx]"')
+
+
+@pytest.fixture
+def library() -> TensorRTLibrary:
+    """TensorRT-RTX, without its list of settings that it takes and ignores: they can still be read back."""
+    return TensorRTLibrary("tensorrt-rtx", "TensorRT-RTX", trt)
+
+
+def configured(library: TensorRTLibrary, settings: BuilderSettings) -> tuple[Any, tuple[str, ...]]:
+    builder = trt.Builder(BuilderLog(library).logger)
+    config = builder.create_builder_config()
+    return config, apply_settings(library, builder, config, settings)
+
+
+def test_nothing_is_set_unless_asked_for(library: TensorRTLibrary) -> None:
+    config, told = configured(library, BuilderSettings())
+    assert told == ()
+    assert not config.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+
+
+def test_the_workspace_limit_reaches_the_builder(library: TensorRTLibrary) -> None:
+    config, told = configured(library, BuilderSettings(workspace_bytes=3 * 2**20))
+    assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 3 * 2**20
+    assert told == ("workspace_bytes=3145728",)
+
+
+def test_version_compatibility_reaches_the_builder(library: TensorRTLibrary) -> None:
+    config, told = configured(library, BuilderSettings(version_compatible=True))
+    assert config.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    assert told == ("version_compatible",)

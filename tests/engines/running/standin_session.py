@@ -1,0 +1,131 @@
+"""Runs on the stand-in libcuda, in a subprocess: engine sessions, with an engine that is written here.
+
+The stand-in's device memory is host memory, so this engine doubles its input by numpy. It answers the calls that
+EngineSession makes of TensorRT's; that TensorRT answers them so is tested on a GPU. The last line of stdout is JSON.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from trt_ptq.engines.running import runtime as sessions
+from trt_ptq.engines.running.benchmark import benchmark
+from trt_ptq.engines.running.device_memory import Device
+from trt_ptq.errors import TrtPtqError
+
+LARGEST = 8
+
+
+class DoublingContext:
+    def __init__(self) -> None:
+        self.shape: tuple[int, ...] = ()
+        self.addresses: dict[str, int] = {}
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shape = tuple(shape)
+        return len(shape) == 2 and 1 <= shape[0] <= LARGEST and shape[1] == 3
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.shape
+
+    def set_tensor_address(self, name: str, address: int) -> None:
+        self.addresses[name] = address
+
+    def execute_async_v3(self, stream: int) -> bool:
+        ctypes.CDLL("libcuda.so.1").cuStreamSynchronize(ctypes.c_void_p(stream))  # what was copied has to be there
+        count = int(np.prod(self.shape))
+        x, y = (
+            np.ctypeslib.as_array((ctypes.c_float * count).from_address(self.addresses[name])) for name in ("x", "y")
+        )
+        y[:] = 2 * x
+        return True
+
+
+class DoublingEngine:
+    """x [1 to 8, 3] -> y, tuned for 4."""
+
+    num_io_tensors, device_memory_size_v2 = 2, 1234
+
+    def get_tensor_name(self, index: int) -> str:
+        return "xy"[index]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "INPUT" if name == "x" else "OUTPUT"
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return "float32"
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return (-1, 3)
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, int]]:
+        return [(1, 3), (4, 3), (LARGEST, 3)]
+
+    def is_shape_inference_io(self, name: str) -> bool:
+        return False
+
+    def create_execution_context(self) -> DoublingContext:
+        return DoublingContext()
+
+
+def load(path: Path) -> Any:
+    trt = SimpleNamespace(TensorIOMode=SimpleNamespace(INPUT="INPUT", OUTPUT="OUTPUT"), nptype=np.dtype)
+    return SimpleNamespace(
+        engine=DoublingEngine(), gpu="stand-in", manifest=None, library=SimpleNamespace(module=trt), builder_log=None
+    )
+
+
+def refusal(action: Callable[[], object]) -> str:
+    try:
+        action()
+    except TrtPtqError as error:
+        return f"{type(error).__name__}: {error}"
+    return "not refused"
+
+
+def run(path: Path) -> dict[str, Any]:
+    standin: Any = importlib.import_module("standin")
+    vars(sessions)["load_engine"] = load
+    answers = []
+    with sessions.EngineSession(path) as session:
+        for samples in (2, 8, 1):
+            x = np.random.default_rng(samples).standard_normal((samples, 3)).astype(np.float32)
+            answers.append(bool(np.array_equal(session.run({"x": x})["y"], 2 * x)))
+        timed = benchmark(session, session.example_feeds({}), runs=5, warm_up=2)
+        ones = np.ones((2, 3), np.float32)
+        refused = {
+            "name": refusal(lambda: session.run({"images": ones})),
+            "type": refusal(lambda: session.run({"x": ones.astype(np.float16)})),
+            "shape": refusal(lambda: session.run({"x": np.ones((9, 3), np.float32)})),
+        }
+        while_open = standin.counters()._asdict()
+    return {
+        "answers": answers,
+        "refused": refused,
+        "timed": [timed.latency.runs, timed.latency.batch, timed.shapes["x"], timed.device_memory_bytes],
+        "engine_is_kept": session.engine is not None,
+        "while_open": while_open,
+        "closed": standin.counters()._asdict(),
+    }
+
+
+def out_of_memory() -> str:
+    def ask() -> None:
+        with Device() as device:
+            device.allocate(1 << 20)
+
+    return refusal(ask)
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    print(json.dumps(run(path) if path.exists() else {"error": out_of_memory()}))

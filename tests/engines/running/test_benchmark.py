@@ -1,0 +1,33 @@
+"""The statistics of a latency; the measurement itself needs a GPU (tests/gpu)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trt_ptq.engines.running.benchmark import summarize
+from trt_ptq.errors import UsageError
+
+
+def test_median_and_p99_are_of_the_runs_and_throughput_of_their_sum() -> None:
+    latency = summarize([2.0] * 99 + [102.0], batch=8)
+    assert (latency.runs, latency.batch, latency.median_ms) == (100, 8, 2.0)
+    assert latency.p99_ms == pytest.approx(3.0)  # between the 99th and the 100th, linearly
+    assert latency.throughput == pytest.approx(8 * 100 / 0.3)
+
+
+@given(st.lists(st.floats(0.001, 1e4), min_size=1, max_size=50))
+def test_the_order_of_the_runs_does_not_matter(times: list[float]) -> None:
+    one, other = summarize(times, 1), summarize(sorted(times), 1)
+    assert (one.median_ms, one.p99_ms) == (other.median_ms, other.p99_ms)
+    assert one.throughput == pytest.approx(other.throughput)
+    assert min(times) <= one.median_ms <= one.p99_ms <= max(times)
+
+
+@pytest.mark.parametrize("times", [[], [0.0, 0.0], [1.0, math.nan]])
+def test_times_that_no_clock_gives_are_refused(times: list[float]) -> None:
+    with pytest.raises(UsageError, match="a latency needs measured times"):
+        summarize(times, 1)

@@ -1,0 +1,146 @@
+"""Loading and running engines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines.on_standins import LATEST, outcome_of
+from tests.standins.build import Standins
+from trt_ptq._internal.cuda import gpu_name
+from trt_ptq.engines.backends import build_engine
+from trt_ptq.engines.manifest import manifest_path
+from trt_ptq.engines.running.loader import load_engine
+from trt_ptq.engines.spec import EngineSpec, parse_profiles
+from trt_ptq.errors import EngineError
+from trt_ptq.onnx_io.load import Model
+
+SESSION = Path(__file__).with_name("standin_session.py")
+NO_GPU = pytest.mark.skipif(gpu_name() is not None, reason="there is a GPU here")
+
+
+@pytest.fixture
+def engine(cnn: Model, tmp_path: Path) -> Path:
+    """An engine that TensorRT-RTX really built."""
+    pytest.importorskip("tensorrt_rtx", reason='needs tensorrt-rtx: pip install "trt-ptq[rtx]"')
+    path = tmp_path / "model.engine"
+    profiles = parse_profiles(["x=1x16x8x8:4x16x8x8:8x16x8x8"])
+    build_engine(EngineSpec(cnn.path, path, "fp32", cnn.identity, profiles), "rtx")
+    return path
+
+
+# ---- run: a plan of TensorRT-RTX
+
+
+@NO_GPU
+def test_an_engine_where_no_gpu_is_says_so(engine: Path) -> None:
+    with pytest.raises(EngineError, match=r"model\.engine: an engine runs only on an NVIDIA GPU, and there is none"):
+        load_engine(engine)
+
+
+def test_a_plan_that_is_not_the_one_of_its_manifest_is_refused(engine: Path) -> None:
+    engine.write_bytes(engine.read_bytes()[:-1])
+    with pytest.raises(EngineError, match=r"not the file that model\.engine\.json describes: damaged, or replaced"):
+        load_engine(engine)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"cannot read engine .*no\.engine: No such file"):
+        load_engine(tmp_path / "no.engine")
+
+
+# ---- stand-in: genuine bindings over our libnvinfer and libcuda
+
+LOAD = """
+import json, sys
+from pathlib import Path
+from trt_ptq.errors import EngineError
+from trt_ptq.engines.running.loader import load_engine
+try:
+    load_engine(Path(sys.argv[1]))
+except EngineError as error:
+    print(json.dumps(str(error)))
+"""
+
+
+def test_a_corrupt_plan_gives_tensorrts_own_reason(standins: Standins, tmp_path: Path) -> None:
+    path = tmp_path / "corrupt.engine"
+    path.write_bytes(b"not a plan")
+    told = outcome_of(standins, ["-c", LOAD, str(path)])
+    assert told.startswith(f"{path}: TensorRT {LATEST} cannot load it: ")
+    assert "these bytes are no plan; an engine is for the TensorRT and the kind of GPU" in told
+
+
+def test_a_plan_for_another_tensorrt_names_both(standins: Standins, cnn: Model, tmp_path: Path) -> None:
+    path = tmp_path / "model.engine"
+    options = {"onnx": str(cnn.path), "engine": str(path), "precision": "fp32", "shapes": ["x=4x16x8x8"]}
+    assert (
+        outcome_of(standins, [str(SESSION.parents[1] / "building" / "standin_build.py"), json.dumps(options)])["error"]
+        is None
+    )
+    manifest = json.loads(manifest_path(path).read_text())
+    manifest_path(path).write_text(json.dumps({**manifest, "backend_version": "10.9.0.34"}))
+    told = outcome_of(standins, ["-c", LOAD, str(path)])
+    assert told == (
+        f"{path}: built by TensorRT 10.9.0.34, and this is {LATEST}: build it here again, or install that version"
+    )
+
+
+def test_a_plan_for_another_tensorrt_without_a_manifest_gives_tensorrts_own_reason(
+    standins: Standins, tmp_path: Path
+) -> None:
+    path = tmp_path / "old.engine"
+    path.write_bytes(b"TRT_PTQ STAND-IN PLAN, NOT A TENSORRT ENGINE\nversion: 100900\n")
+    told = outcome_of(standins, ["-c", LOAD, str(path)])
+    assert "the plan is of version 100900, this library of 101601" in told
+    assert told.endswith("build it here again")
+
+
+@pytest.fixture(scope="module")
+def session(standins: Standins, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("session") / "doubling.engine"
+    path.write_bytes(b"12345")
+    outcome: dict[str, Any] = outcome_of(standins, [str(SESSION), str(path)], defer=True)
+    return outcome
+
+
+def test_outputs_come_back_for_batches_of_any_size_in_turn(session: dict[str, Any]) -> None:
+    assert session["answers"] == [True, True, True]
+
+
+def test_a_latency_is_of_the_runs_that_count_in_the_shape_that_the_engine_is_tuned_for(session: dict[str, Any]) -> None:
+    assert session["timed"] == [5, 4, [4, 3], 1234]
+
+
+def test_feeds_that_do_not_fit_are_refused_with_what_the_engine_takes(session: dict[str, Any]) -> None:
+    refused = session["refused"]
+    assert refused["name"].endswith("doubling.engine has inputs x, and was fed images")
+    assert refused["type"].endswith("doubling.engine: input 'x' is float32, and was fed float16")
+    assert refused["shape"].endswith("input 'x' takes shapes from [1, 3] to [8, 3], and was fed [9, 3]")
+
+
+def test_leaving_the_session_frees_everything(session: dict[str, Any]) -> None:
+    assert session["while_open"]["device_allocations"] == 2
+    kinds = ("device_allocations", "device_bytes", "streams", "events", "primary_context_users")
+    assert [session["closed"][kind] for kind in kinds] == [0] * len(kinds)
+
+
+def test_a_session_that_was_left_keeps_no_engine(session: dict[str, Any]) -> None:
+    assert session["engine_is_kept"] is False
+
+
+def test_too_little_memory_says_what_was_asked_for_and_what_is_free(standins: Standins, tmp_path: Path) -> None:
+    told = outcome_of(standins, [str(SESSION), str(tmp_path / "none")], limit_bytes=1000)["error"]
+    assert told == (
+        "EngineError: no device memory for 1,048,576 bytes (1,000 of 1,000 are free): "
+        "cuMemAlloc_v2: CUDA_ERROR_OUT_OF_MEMORY (2)"
+    )
+
+
+def test_no_device_is_no_gpu(standins: Standins) -> None:
+    code = "import json; from trt_ptq._internal.cuda import gpu_name; print(json.dumps(gpu_name()))"
+    assert outcome_of(standins, ["-c", code], no_device=True) is None
+    assert outcome_of(standins, ["-c", code]) == "host-memory stand-in (no GPU)"

@@ -1,0 +1,125 @@
+"""Float16's range: what does not fit stays float32, with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.fp16.converting import halved, ops, run, scalar, types
+from tests.networks import CHANNELS, image_input, images, weight, write
+
+
+def test_a_constant_beyond_float16_keeps_its_node_in_float32(tmp_path: Path) -> None:
+    """A BatchNormalization whose running variance is 1e7, as the PP-OCRv4 detector has."""
+    large = {"mean": 0.0, "variance": 1e7, "gain": 3000.0, "bias": 0.0}
+    weights = [numpy_helper.from_array(np.full(CHANNELS, value, np.float32), name) for name, value in large.items()]
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("BatchNormalization", ["c", "gain", "bias", "mean", "variance"], ["y"]),
+    ]
+    kernel = weight("w", CHANNELS, CHANNELS, 1, 1)
+    path = write(tmp_path / "bn.onnx", nodes, [kernel, *weights], [image_input()], ["y"])
+    proto, result = halved(path)
+    assert [(one.node, one.cause, one.reason) for one in result.kept] == [
+        ("y", "range", "constant 'variance' reaches 1e+07")
+    ]
+    feeds = {"x": images(4)}
+    np.testing.assert_allclose(run(proto, feeds), run(path, feeds), atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("amax", "reason"),
+    [
+        (20000.0, "'a' reaches 2e+04"),
+        (1e-5, "'a' is no larger than 1e-05"),
+        (float("nan"), "'a' reaches nan"),
+        (None, "'a' was not measured"),
+    ],
+)
+def test_a_tensor_out_of_range_keeps_its_maker_and_its_readers(tmp_path: Path, amax: float | None, reason: str) -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("Exp", ["r"], ["a"]),
+        helper.make_node("Neg", ["a"], ["b"]),
+        helper.make_node("Tanh", ["b"], ["y"]),
+    ]
+    path = write(tmp_path / "m.onnx", nodes, [], [image_input()], ["y"])
+    measured = {"x": 1.0, "r": 1.0, "b": 2.0, "y": 1.0} | ({} if amax is None else {"a": amax})
+    proto, result = halved(path, measured)
+    assert [(one.node, one.reason) for one in result.kept] == [("a", reason), ("b", reason)]
+    assert {name: types(proto)[name] for name in "rab"} == {"r": 10, "a": 1, "b": 1}
+    assert ops(proto)["Cast"] == 4  # in; r to float32; b to float16; out
+
+
+def test_zeros_fit(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], [], [image_input()], ["y"])
+    assert not halved(path, {"x": 0.0, "y": 0.0})[1].kept
+
+
+def test_an_epsilon_that_float16_has_not_stays_until_it_was_divided_by(tmp_path: Path) -> None:
+    """x / sqrt(mean(x^2) + 1e-12) of zeros is 0, not 0 / 0."""
+    nodes = [
+        helper.make_node("Mul", ["x", "x"], ["square"]),
+        helper.make_node("GlobalAveragePool", ["square"], ["mean"]),
+        helper.make_node("Add", ["mean", "epsilon"], ["guarded"]),
+        helper.make_node("Sqrt", ["guarded"], ["root"]),
+        helper.make_node("Div", ["x", "root"], ["y"]),
+    ]
+    path = write(tmp_path / "m.onnx", nodes, [scalar("epsilon", 1e-12)], [image_input()], ["y"])
+    proto, result = halved(path)
+    assert [one.node for one in result.kept] == ["guarded", "root"]
+    assert (run(proto, {"x": np.zeros((1, CHANNELS, 8, 8), np.float32)}) == 0).all()
+
+
+def test_a_small_bias_is_no_reason_to_stay(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "m.onnx", [helper.make_node("Add", ["x", "b"], ["y"])], [scalar("b", 1e-6)], [image_input()], ["y"]
+    )
+    assert not halved(path)[1].kept
+
+
+def test_a_small_factor_stays(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "m.onnx", [helper.make_node("Mul", ["x", "k"], ["y"])], [scalar("k", 1e-6)], [image_input()], ["y"]
+    )
+    assert [one.reason for one in halved(path)[1].kept] == ["constant 'k' is no larger than 1e-06"]
+
+
+def test_an_open_bound_of_a_clip_fits_and_stays_finite(tmp_path: Path) -> None:
+    bounds = [scalar("low", 0.0), scalar("high", float(np.finfo(np.float32).max))]
+    path = write(
+        tmp_path / "m.onnx", [helper.make_node("Clip", ["x", "low", "high"], ["y"])], bounds, [image_input()], ["y"]
+    )
+    proto, result = halved(path)
+    assert not result.kept
+    assert max(float(numpy_helper.to_array(one)) for one in proto.graph.initializer) == 65504
+
+
+def test_without_measurement_a_mask_constant_stays_until_the_softmax(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Where", ["seen", "zero", "lowest"], ["mask"]),
+        helper.make_node("MatMul", ["x", "x"], ["scores"]),
+        helper.make_node("Add", ["scores", "mask"], ["masked"]),
+        helper.make_node("Softmax", ["masked"], ["p"]),
+        helper.make_node("MatMul", ["p", "x"], ["y"]),
+    ]
+    constants = [scalar("zero", 0), scalar("lowest", float(np.finfo(np.float32).min))]
+    inputs = [image_input(), helper.make_tensor_value_info("seen", TensorProto.BOOL, [1, 1, 1, 8])]
+    path = write(tmp_path / "m.onnx", nodes, constants, inputs, ["y"])
+    proto, result = halved(path)
+    assert [one.node for one in result.kept] == ["mask", "masked", "p"]
+    feeds = {"x": images(2), "seen": np.zeros((1, 1, 1, 8), bool)}  # nothing is seen: -inf would give NaN
+    np.testing.assert_allclose(run(proto, feeds), run(path, feeds), atol=0.01)
+
+
+def test_an_infinite_constant_is_float16_too(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Where", ["seen", "x", "lowest"], ["m"]), helper.make_node("Softmax", ["m"], ["y"])]
+    inputs = [image_input(), helper.make_tensor_value_info("seen", TensorProto.BOOL, [8])]
+    path = write(tmp_path / "m.onnx", nodes, [scalar("lowest", -np.inf)], inputs, ["y"])
+    proto, result = halved(path)
+    assert not result.kept
+    feeds = {"x": images(2), "seen": np.arange(8) < 5}
+    np.testing.assert_allclose(run(proto, feeds), run(path, feeds), atol=0.001)

@@ -1,0 +1,38 @@
+"""Threads for the cores that the process may use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trt_ptq._internal.cpu import usable_cores
+from trt_ptq.onnx_io.ort_session import session_options
+
+ROOT = Path(__file__).parents[2]
+ON_ONE_CORE = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from trt_ptq._internal.cpu import usable_cores
+from trt_ptq.onnx_io.ort_session import session_options
+print(usable_cores(), session_options().intra_op_num_threads)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to cores")
+def test_cores_that_the_process_is_kept_from_do_not_count() -> None:
+    done = subprocess.run([sys.executable, "-c", ON_ONE_CORE], capture_output=True, text=True, check=True, cwd=ROOT)
+    machine_has_one = os.cpu_count() == 1
+    assert done.stdout.split() == ["1", "0" if machine_has_one else "1"]
+
+
+@pytest.mark.skipif(usable_cores() != os.cpu_count(), reason="these tests are kept from some cores")
+def test_onnx_runtime_chooses_where_all_cores_may_be_used() -> None:
+    assert session_options().intra_op_num_threads == 0
+
+
+def test_a_number_of_threads_that_is_told_is_kept() -> None:
+    assert session_options(3).intra_op_num_threads == 3

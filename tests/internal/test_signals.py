@@ -1,0 +1,134 @@
+"""Ctrl-C and SIGTERM wait where they would do harm, and only there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from trt_ptq._internal.signals import deferred_interrupts, sigterm_as_interrupt, unclaimed_deferred_interrupts
+from trt_ptq.calibrators.tensorrt.deferred_error import DeferredError, Interrupts
+from trt_ptq.evaluation.onnx_runner import infer
+
+
+@pytest.mark.parametrize("waiting", [deferred_interrupts, unclaimed_deferred_interrupts])
+def test_the_block_is_finished_first(waiting) -> None:  # type: ignore[no-untyped-def]
+    done = []
+
+    def work() -> None:
+        with waiting():
+            signal.raise_signal(signal.SIGINT)
+            done.append("the rest")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["the rest"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+@pytest.mark.parametrize("waiting", [deferred_interrupts, unclaimed_deferred_interrupts])
+def test_a_termination_waits_too_and_is_heard_where_ctrl_c_is_ignored(waiting, ctrl_c) -> None:  # type: ignore[no-untyped-def]
+    done = []
+
+    def work() -> None:
+        with sigterm_as_interrupt(), waiting():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("the rest")
+
+    outside = signal.getsignal(signal.SIGTERM)
+    before = signal.signal(signal.SIGINT, ctrl_c)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done == ["the rest"]
+    assert signal.getsignal(signal.SIGTERM) is outside
+
+
+def test_a_failing_block_does_not_swallow_an_interrupt() -> None:
+    def fail() -> None:
+        with deferred_interrupts():
+            signal.raise_signal(signal.SIGINT)
+            raise ValueError("a batch that fails")
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+
+
+def test_a_termination_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with sigterm_as_interrupt():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_in_tensorrt_a_termination_is_kept_where_ctrl_c_is_ignored() -> None:
+    kept = DeferredError()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with sigterm_as_interrupt(), Interrupts(kept):
+            signal.raise_signal(signal.SIGINT)
+            kept.raise_deferred()  # nothing
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt):
+        kept.raise_deferred()
+
+
+def test_a_forked_child_is_terminated_as_ever() -> None:
+    with sigterm_as_interrupt():
+        child = os.fork()
+        if not child:
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGTERM
+
+
+def test_who_handles_ctrl_c_already_is_told_at_once() -> None:
+    told: list[str] = []
+    before = signal.signal(signal.SIGINT, lambda *_: told.append("Ctrl-C"))
+    try:
+        with unclaimed_deferred_interrupts():
+            signal.raise_signal(signal.SIGINT)
+            assert told == ["Ctrl-C"]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_in_other_threads_nothing_is_done() -> None:
+    found = []
+
+    def run() -> None:
+        with deferred_interrupts():
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [signal.default_int_handler]
+
+
+def test_an_inference_of_polygraphy_is_finished_first() -> None:
+    class Runner:
+        name = "model.onnx"
+        finished = False
+
+        def infer(self, feeds: dict[str, object]) -> dict[str, object]:
+            signal.raise_signal(signal.SIGINT)
+            self.finished = True
+            return feeds
+
+    runner = Runner()
+    with pytest.raises(KeyboardInterrupt):
+        infer(runner, {"x": np.zeros(1, np.float32)}, "batch 0")
+    assert runner.finished

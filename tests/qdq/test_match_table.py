@@ -1,0 +1,95 @@
+"""How the names of a table are matched with those of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.errors import TableError
+from trt_ptq.onnx_io.load import load_model
+from trt_ptq.qdq.match_table import MatchReport, match_table
+
+TINY = Path(__file__).parents[1] / "files" / "qdq" / "tiny.onnx"
+
+
+@pytest.fixture(scope="module")
+def graph() -> ir.Graph:
+    return load_model(TINY).to_ir().graph
+
+
+def report(graph: ir.Graph, *names: str, tensors_without_range: tuple[str, ...] = ()) -> MatchReport:
+    return match_table(
+        graph, CalibrationTable(dict.fromkeys(names, 2.0), tensors_without_range=tensors_without_range), "old.cache"
+    ).report
+
+
+def test_names_of_activations_match(graph: ir.Graph) -> None:
+    assert report(graph, "x", "r1").matched == ("x", "r1")
+
+
+def test_an_unknown_name_is_reported_with_the_nearest_in_the_model_that_have_no_range(graph: ir.Graph) -> None:
+    (one,) = report(graph, "x", "r1:0").unknown
+    assert (one.name, one.nearest[0]) == ("r1:0", "r1")
+
+
+def test_a_tensor_that_has_its_range_is_no_suggestion(graph: ir.Graph) -> None:
+    (one,) = report(graph, "r1", "r1:0").unknown
+    assert "r1" not in one.nearest
+
+
+def test_a_needed_tensor_without_a_range_is_reported_with_the_nearest_names_of_the_table(graph: ir.Graph) -> None:
+    missing = {one.name: one.nearest for one in report(graph, "x", "r2:0").missing}
+    assert missing == {"p1": (), "r2": ("r2:0",)}
+
+
+def test_a_derived_range_is_no_longer_missing(graph: ir.Graph) -> None:
+    found = match_table(graph, CalibrationTable({"r1": 3.0, "r2": 4.0}), "old.cache")
+    assert found.table.amax["p1"] == 3.0
+    assert found.report.missing == ()
+    assert [one.name for one in found.report.derived] == ["p1"]
+
+
+def test_ranges_of_the_table_stay_as_they_are(graph: ir.Graph) -> None:
+    before = {"x": 1.0, "c1": 9.0, "r1": 3.0}
+    after = match_table(graph, CalibrationTable(before), "old.cache").table.amax
+    assert {name: after[name] for name in before} == before
+
+
+def test_entries_of_unnamed_layers_are_reported_as_such(graph: ir.Graph) -> None:
+    name = "(Unnamed Layer* 7) [Convolution]_output"
+    found = report(graph, "x", name)
+    assert found.unnamed == (name,)
+    assert found.unknown == ()
+
+
+def test_names_of_weights_are_reported_as_no_activations(graph: ir.Graph) -> None:
+    assert report(graph, "x", "w1").not_activations == ("w1",)
+
+
+def test_an_unusable_scale_of_a_needed_tensor_is_reported_and_not_replaced(graph: ir.Graph) -> None:
+    found = report(graph, "r1", "r2", tensors_without_range=("p1",))
+    assert found.unusable == ("p1",)
+    assert [one.name for one in found.missing] == ["p1"]
+
+
+def test_an_empty_table_is_refused(graph: ir.Graph) -> None:
+    with pytest.raises(TableError, match=r"^old\.cache: the table is empty"):
+        report(graph)
+
+
+def test_a_table_without_a_matching_name_is_refused_with_the_nearest(graph: ir.Graph) -> None:
+    with pytest.raises(TableError, match=r"none of its 2 names .*'r1:0' is nearest to 'r1'"):
+        report(graph, "r1:0", "images")
+
+
+def test_a_table_without_a_similar_name_is_refused_with_names_of_both(graph: ir.Graph) -> None:
+    with pytest.raises(TableError, match=r"it has 'ZZZZZZ', the model 'a', 'c1', 'c2'; none are alike"):
+        report(graph, "ZZZZZZ")
+
+
+def test_a_table_of_unnamed_layers_alone_is_refused_with_the_reason(graph: ir.Graph) -> None:
+    with pytest.raises(TableError, match="entries are of unnamed layers"):
+        report(graph, "(Unnamed Layer* 7) [Convolution]_output")

@@ -1,0 +1,81 @@
+"""How the report shows what the number of samples did to the ranges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from onnx import TensorProto, helper
+
+from tests.networks import CHANNELS, images, weight, write
+from trt_ptq.calibration.convergence import MethodTrajectory, Trajectory
+from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.config import QuantizeJob
+from trt_ptq.data.sources import ArrayFile
+from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.pipeline import quantize
+from trt_ptq.report.render import render_html
+from trt_ptq.report.schema import Report
+from trt_ptq.report.trajectory_plots import distance_rows, scale_plots
+
+
+def run(model: Model, out: Path, until_stable: float | None = None) -> Report:
+    source = ArrayFile(Path("images.npz"), {"x": images(320)}, batch_size=4)
+    return quantize(QuantizeJob(model, source, "images", METHODS["mse"], out, until_stable=until_stable)).report
+
+
+def test_the_report_has_the_ranges_of_every_method_over_the_samples(cnn: Model, tmp_path: Path) -> None:
+    report = run(cnn, tmp_path)
+    assert report.trajectory.samples == [8, 12, 16, 24, 32, 48, 64, 92, 128, 184, 256]
+    assert {one.method for one in report.trajectory.methods} == {method.name for method in METHODS.values()}
+    chosen = report.trajectory.methods[0]
+    scales = {row.name: row.scale for row in report.tensors}
+    assert chosen.method == "mse"
+    for name, curve in chosen.slowest.items():
+        assert curve[-1] == pytest.approx(scales[name])
+    page = render_html(report)
+    assert page.count('<svg class="plot"') == len(METHODS)
+    assert f"<td>{chosen.worst[0]:.1%}</td>" in page
+
+
+def test_quantize_stops_when_its_own_method_is_stable(cnn: Model, tmp_path: Path) -> None:
+    report = run(cnn, tmp_path, until_stable=0.05)
+    assert report.stability is not None
+    assert report.stability.stable
+    assert report.stability.method == "mse"
+    assert report.fingerprint.samples == report.stability.samples < 256
+    assert str(report.stability) in render_html(report)
+
+
+def test_what_never_settled_is_a_warning_that_names_tensors(cnn: Model, tmp_path: Path) -> None:
+    warnings = run(cnn, tmp_path, until_stable=0).warnings
+    told = next(warning for warning in warnings if warning.startswith("not stable after all 256 samples"))
+    assert "of the ranges by mse moved by more than 0%: '" in told
+
+
+def test_a_plot_marks_samples_and_shares_of_the_final_scale() -> None:
+    one = MethodTrajectory("m<x>", [0.5, 0.0], [0.75, 0.0], {"<t>": [0.5, 2.0], "dead": [1.0, 0.0]})
+    plots = scale_plots(Trajectory([8, 16], [one]))
+    assert plots.count("<polyline") == 1  # a tensor that ends as zeros has no share of that
+    assert ">8</text>" in plots
+    assert ">16</text>" in plots
+    assert ">0.25</text>" in plots
+    assert "<title>&lt;t&gt;</title>" in plots
+    assert distance_rows(Trajectory([8, 16], [one])) == [
+        ["m&lt;x&gt;: 90 % of tensors within", "50.0%", "0.0%"],
+        ["m&lt;x&gt;: all within", "75.0%", "0.0%"],
+    ]
+
+
+def test_a_single_look_is_shown_too() -> None:
+    one = MethodTrajectory("minmax", [0.0], [0.0], {})
+    assert "no range moved after half of the samples" in scale_plots(Trajectory([5], [one]))
+
+
+def test_shapes_that_were_not_read_are_told_of(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Conv", ["c", "w"], ["y"])]
+    opened = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", CHANNELS, "h", "w"])
+    model = load_model(write(tmp_path / "m.onnx", nodes, [weight("w", CHANNELS, CHANNELS, 1, 1)], [opened], ["y"]))
+    told = "shape profiles are of the 128 samples that were read before the ranges were stable"
+    assert any(warning.startswith(told) for warning in run(model, tmp_path / "a", until_stable=0.5).warnings)
+    assert not any("shape profiles" in warning for warning in run(model, tmp_path / "b").warnings)

@@ -1,0 +1,240 @@
+"""An INT8 model that loses too much is understood in stages, repaired, and else given layers in float."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+
+from tests.networks import images, sabotaged_cnn, two_sided_cnn, weight, write
+from trt_ptq.calibrators.methods import COMPARED, METHODS
+from trt_ptq.calibrators.table.table_file import load_table
+from trt_ptq.config import QuantizeJob
+from trt_ptq.data.sources import ArrayFile
+from trt_ptq.data.subset import split_source
+from trt_ptq.errors import UsageError
+from trt_ptq.evaluation.compare_models import compare_models
+from trt_ptq.evaluation.metrics import Evaluate
+from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.pipeline import quantize
+from trt_ptq.recipe import load_recipe
+from trt_ptq.report.schema import Report
+
+T = TypeVar("T")
+
+
+@pytest.fixture(autouse=True)
+def _no_builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+
+
+@pytest.fixture
+def sabotaged(tmp_path: Path) -> Model:
+    return load_model(sabotaged_cnn(tmp_path / "m.onnx"))
+
+
+def source(samples: int = 40) -> ArrayFile:
+    return ArrayFile(Path("images.npz"), {"x": images(samples)}, 4)
+
+
+def run(model: Model, out: Path, **options: object) -> Report:
+    job = QuantizeJob(model, source(), "images", METHODS["minmax"], out)
+    return quantize(replace(job, **options)).report  # type: ignore[arg-type]
+
+
+def test_the_stages_tell_where_the_loss_comes_from(sabotaged: Model, tmp_path: Path) -> None:
+    trials = run(sabotaged, tmp_path / "out", search=False, repair=False).trials
+    weights, activations, both = [(one.name, one.losses["fidelity of y"]) for one in trials]
+    assert (weights[0], activations[0], both[0]) == ("weights only", "activations only", "weights and activations")
+    assert weights[1] < 0.03 < activations[1]
+    assert both[1] > 0.03
+
+
+def test_only_the_sabotaged_layer_is_left_in_float(sabotaged: Model, tmp_path: Path) -> None:
+    report = run(sabotaged, tmp_path / "out", repair=False)
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").nodes_to_exclude == ("c3",)
+    assert report.trials[-1].name == "mixed precision: 1 of 4 layers in float"
+    assert report.int8_share_of_macs == pytest.approx(0.75)
+    assert report.verdict.passed
+
+
+@pytest.mark.parametrize(("alike", "batches"), [(True, [2]), (False, [2, 8])])
+def test_layers_are_ranked_on_more_batches_where_few_do_not_agree(
+    tmp_path: Path, alike: bool, batches: list[int]
+) -> None:
+    recorded = []
+
+    def progress(items: Iterable[T], description: str, total: int | None) -> Iterable[T]:
+        if description == "Recording activations":
+            recorded.append(total)
+        return items
+
+    pictures = np.abs(images(72))
+    if not alike:
+        pictures.reshape(9, 2, 4, *pictures.shape[1:])[:, 1] *= -1  # every other batch
+    data = ArrayFile(Path("images.npz"), {"x": pictures}, 4)
+    options = {"test": data, "max_drop": 0.0, "repair": False, "progress": progress}
+    run(load_model(two_sided_cnn(tmp_path / "m.onnx")), tmp_path / "out", source=data, **options)
+    assert recorded == batches
+
+
+def test_the_verdict_is_on_batches_that_were_not_searched_with(sabotaged: Model, tmp_path: Path) -> None:
+    report = run(sabotaged, tmp_path / "out", repair=False)
+    assert report.held_out_samples == 4
+    assert not any("the very data" in warning for warning in report.warnings)
+
+
+def test_a_search_by_the_users_metric_is_told_to_flatter(sabotaged: Model, tmp_path: Path) -> None:
+    feeds = {"x": images(16, seed=5)}
+    wanted = ort.InferenceSession(sabotaged.path).run(None, feeds)[0]
+
+    def quality(infer) -> dict[str, float]:  # type: ignore[no-untyped-def]
+        return {"quality": 1 - float(np.square(infer(feeds)["y"] - wanted).sum() / np.square(wanted).sum())}
+
+    report = run(sabotaged, tmp_path / "out", repair=False, evaluate=quality, eval_name="quality")
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").nodes_to_exclude == ("c3",)
+    assert report.verdict.passed
+    assert any("the very data" in warning for warning in report.warnings)
+
+
+def test_a_metric_that_int8_makes_infinite_is_repaired_not_refused(sabotaged: Model, tmp_path: Path) -> None:
+    feeds = {"x": images(16, seed=5)}
+    wanted = ort.InferenceSession(sabotaged.path).run(None, feeds)[0]
+
+    def perplexity(infer) -> dict[str, float]:  # type: ignore[no-untyped-def]
+        noise = float(np.square(infer(feeds)["y"] - wanted).sum() / np.square(wanted).sum())
+        return {"perplexity_lower": 1 + noise if noise < 0.01 else float("inf")}
+
+    report = run(sabotaged, tmp_path / "out", repair=False, evaluate=perplexity, eval_name="perplexity")
+    assert report.trials[2].losses == {"perplexity_lower": float("inf")}
+    assert report.verdict.passed
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").nodes_to_exclude == ("c3",)
+
+
+def test_an_unknown_node_to_keep_is_refused_before_the_work(cnn: Model, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'c9' cannot be kept in float"):
+        run(cnn, tmp_path / "out", nodes_to_exclude=("c9",))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bias_correction_behind_a_matmul_stays_in_fp16(tmp_path: Path) -> None:
+    weights = [weight("w", 32, 32), weight("v", 32, 32)]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Sigmoid", ["m"], ["s"]),
+        helper.make_node("MatMul", ["s", "v"], ["y"]),
+    ]
+    rows = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 32])
+    model = load_model(write(tmp_path / "m.onnx", nodes, weights, [rows], ["y"]))
+    data = np.random.default_rng(0).normal(size=(80, 32)).astype(np.float32)
+    job = QuantizeJob(
+        model, ArrayFile(Path("x.npz"), {"x": data}, 8), "x", METHODS["minmax"], tmp_path / "out", techniques=("bias",)
+    )
+    report = quantize(job).report
+    assert report.high_precision == "fp16"
+    assert not report.kept
+    assert any("bias correction is in model.int8.onnx only" in warning for warning in report.warnings)
+
+
+def test_a_model_that_passes_is_left_alone(cnn: Model, tmp_path: Path) -> None:
+    report = run(cnn, tmp_path / "out")
+    recipe = load_recipe(tmp_path / "out" / "recipe.yaml")
+    assert (recipe.nodes_to_exclude, recipe.techniques, recipe.method) == ((), (), "minmax")
+    assert len(report.trials) == 3
+
+
+def test_without_search_and_repair_the_gate_fails(sabotaged: Model, tmp_path: Path) -> None:
+    assert not run(sabotaged, tmp_path / "out", search=False, repair=False).verdict.passed
+
+
+def test_a_repair_that_is_asked_for_is_made_and_told(cnn: Model, tmp_path: Path) -> None:
+    report = run(cnn, tmp_path / "out", techniques=("smooth", "bias"))
+    assert [(one.name, one.decision) for one in report.trials[3:]] == [
+        ("SmoothQuant", "kept"),
+        ("bias correction", "kept"),
+    ]
+    assert report.trials[3].note == "fits nowhere in the model"
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").techniques == ("smooth", "bias")
+    assert not (tmp_path / "out" / "model.transformed.onnx").exists()
+
+
+def test_method_auto_is_compared_with_percentile(cnn: Model, tmp_path: Path) -> None:
+    job = QuantizeJob(cnn, source(), "images", None, tmp_path / "out")
+    report = quantize(job).report
+    assert report.trials[-1].name == "method auto"
+    assert " tensors" in report.trials[-1].note
+    assert (report.method, load_recipe(tmp_path / "out" / "recipe.yaml").method) == ("auto", "auto")
+    table = load_table(tmp_path / "out" / "calibration.json")
+    assert set(table.methods) == set(table.amax)
+
+
+def test_of_several_methods_the_one_that_keeps_the_outputs_closest_is_taken(cnn: Model, tmp_path: Path) -> None:
+    calibration, _ = split_source(source(), None)
+    losses = {}
+    for method in COMPARED:
+        run(cnn, tmp_path / method.name, method=method, repair=False, search=False, high_precision="fp32")
+        compared = compare_models(cnn.path, [tmp_path / method.name / "model.int8.onnx"], calibration)[0]
+        losses[method.name] = 1 - compared.outputs["y"].cosine
+    report = run(cnn, tmp_path / "o", method=COMPARED[0], alternatives=COMPARED[1:])
+    assert report.method == min(losses, key=lambda name: losses[name]) != COMPARED[0].name
+    assert load_recipe(tmp_path / "o" / "recipe.yaml").method == report.method
+    assert all(f"{name} {loss:.3g}" in report.trials[2].note for name, loss in losses.items())
+
+
+def clipping(reference: Path) -> Evaluate:
+    """A metric that clipping alone makes worse."""
+    feeds = {"x": images(16, seed=5)}
+    wanted = np.abs(ort.InferenceSession(reference).run(None, feeds)[0]).max()
+
+    def largest(infer: Callable[..., Any]) -> dict[str, float]:
+        return {"largest": 1 - abs(float(np.abs(infer(feeds)["y"]).max() / wanted) - 1)}
+
+    return largest
+
+
+def told_order(report: Report) -> list[str]:
+    """The methods in the order of the ranking."""
+    _, _, told = report.trials[2].note.partition(": ")
+    return [one.rsplit(" ", 1)[0] for one in told.split(", ")]
+
+
+def test_above_the_gate_a_metric_is_asked_about_the_next_two_methods(cnn: Model, tmp_path: Path) -> None:
+    methods = {"method": COMPARED[0], "alternatives": COMPARED[1:]}
+    report = run(cnn, tmp_path, **methods, evaluate=clipping(cnn.path), max_drop=0.0, repair=False, search=False)
+    tried = [one.name.removeprefix("method ") for one in report.trials[3:]]
+    assert tried == told_order(report)[1:3]
+    losses = {name: one.losses["largest"] for name, one in zip(told_order(report), report.trials[2:], strict=False)}
+    assert losses[report.method] == min(losses.values()) < max(losses.values())
+
+
+def test_fidelity_is_not_asked_again_about_methods(cnn: Model, tmp_path: Path) -> None:
+    methods = {"method": COMPARED[0], "alternatives": COMPARED[1:]}
+    report = run(cnn, tmp_path, **methods, max_drop=0.0, repair=False, search=False)
+    assert len(report.trials) == 3
+    assert report.method == told_order(report)[0]
+
+
+def test_a_repair_that_brings_nothing_is_dropped(sabotaged: Model, tmp_path: Path) -> None:
+    report = run(sabotaged, tmp_path / "out", search=False)
+    assert {one.decision for one in report.trials[3:]} <= {
+        "kept",
+        "dropped: little or no gain",
+        "dropped: further away",
+    }
+    kept = [one.name for one in report.trials if one.decision == "kept"]
+    losses = [one.losses["fidelity of y"] for one in report.trials if one.decision == "kept"]
+    assert losses == sorted(losses, reverse=True), kept
+
+
+def test_where_nothing_short_of_all_layers_would_do_the_plain_model_stays(cnn: Model, tmp_path: Path) -> None:
+    report = run(cnn, tmp_path / "out", max_drop=0.0, repair=False)
+    assert report.int8_share_of_macs == 1
+    assert not report.verdict.passed
+    assert any("no set of layers to leave in float was found" in warning for warning in report.warnings)

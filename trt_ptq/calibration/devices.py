@@ -1,0 +1,189 @@
+"""Where a model runs while it is measured: what ONNX Runtime, the buffers and the counting need to know of it."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from trt_ptq._internal.optional_packages import require
+from trt_ptq.analysis.dynamic_sizes import Shape
+from trt_ptq.calibrators.statistics.tensor import TensorAccumulator, TensorStatistics
+from trt_ptq.calibrators.statistics.torch_accumulator import TorchAccumulator
+from trt_ptq.errors import MissingPackageError, UsageError
+from trt_ptq.onnx_io.ort_session import CPU
+from trt_ptq.types import Array
+
+CUDA = "CUDAExecutionProvider"
+
+
+class Accumulator(Protocol):
+    """Takes the arrays of a device; see TensorAccumulator."""
+
+    def update(self, values: Any) -> int: ...
+
+    def statistics(self) -> TensorStatistics: ...
+
+
+class Device(Protocol):
+    """Memory for one session's outputs, and how it is counted. An array is the device's own kind of tensor."""
+
+    @property
+    def name(self) -> str:
+        """As ONNX Runtime calls it."""
+        ...
+
+    @property
+    def providers(self) -> list[Any]:
+        """Execution providers of ONNX Runtime, the first one wanted."""
+        ...
+
+    def accumulator(self) -> Accumulator: ...
+
+    def take(self, name: str, element_type: int, shape: Shape) -> Any:
+        """An array of `shape` and ONNX `element_type`, its values undefined; valid until `name` is taken again."""
+        ...
+
+    def pointer(self, array: Any) -> int:
+        """Address of the first byte."""
+        ...
+
+    def fill(self, array: Any, pointer: int) -> None:
+        """Copy what lies at `pointer` on the device into `array`, as many bytes as it has."""
+        ...
+
+    def bring(self, array: Array) -> Any:
+        """A NumPy array as one of the device."""
+        ...
+
+    def clear(self) -> None:
+        """Give all buffers back."""
+        ...
+
+    def wait(self) -> None:
+        """Until all that reads the buffers is done."""
+        ...
+
+
+class Host:
+    """The CPU, with NumPy arrays counted by numba. One growing buffer a name."""
+
+    name = "cpu"
+
+    def __init__(self) -> None:
+        self.providers: list[Any] = [CPU]
+        self._bytes: dict[str, npt.NDArray[np.uint8]] = {}
+
+    def accumulator(self) -> Accumulator:
+        return TensorAccumulator()
+
+    def take(self, name: str, element_type: int, shape: Shape) -> Array:
+        dtype = helper.tensor_dtype_to_np_dtype(element_type)
+        needed = math.prod(shape) * dtype.itemsize
+        if name not in self._bytes or self._bytes[name].size < needed:
+            self._bytes[name] = np.empty(needed, np.uint8)
+        return self._bytes[name][:needed].view(dtype).reshape(shape)
+
+    def pointer(self, array: Array) -> int:
+        return array.ctypes.data
+
+    def fill(self, array: Array, pointer: int) -> None:
+        ctypes.memmove(array.ctypes.data, pointer, array.nbytes)
+
+    def bring(self, array: Array) -> Array:
+        return array
+
+    def clear(self) -> None:
+        self._bytes.clear()
+
+    def wait(self) -> None:
+        """Counting has ended by the time its `update` returns."""
+
+
+class Torch:
+    """A device of torch, by default the first NVIDIA GPU: activations stay there, and are counted there."""
+
+    def __init__(self, name: str = "cuda") -> None:
+        self.name = name
+        self._torch = require("torch", extra="torch")
+        self.providers: list[Any] = [CPU]
+        if name == "cuda":
+            if not self._torch.cuda.is_available():
+                raise UsageError("--device cuda: torch finds no NVIDIA GPU here (torch.cuda.is_available() is false)")
+            if CUDA not in ort.get_available_providers():
+                raise MissingPackageError(
+                    "--device cuda: this ONNX Runtime has no CUDA: pip uninstall onnxruntime, then "
+                    "pip install onnxruntime-gpu"
+                )
+            self.providers = [(CUDA, {"use_tf32": "0"}), CPU]  # TF32 would round what is measured to 10 bits
+        self._types = {
+            TensorProto.FLOAT: self._torch.float32,
+            TensorProto.FLOAT16: self._torch.float16,
+            TensorProto.BFLOAT16: self._torch.bfloat16,
+        }
+        self._bytes: dict[str, Any] = {}
+
+    def accumulator(self) -> Accumulator:
+        return TorchAccumulator()
+
+    def take(self, name: str, element_type: int, shape: Shape) -> Any:
+        dtype = self._types[TensorProto.DataType.ValueType(element_type)]
+        needed = math.prod(shape) * dtype.itemsize
+        if name not in self._bytes or self._bytes[name].numel() < needed:
+            self._bytes[name] = self._torch.empty(needed, dtype=self._torch.uint8, device=self.name)
+        return self._bytes[name][:needed].view(dtype).reshape(shape)
+
+    def pointer(self, array: Any) -> int:
+        return int(array.data_ptr())
+
+    def fill(self, array: Any, pointer: int) -> None:
+        size = array.numel() * array.element_size()
+        if not size:
+            return
+        if self.name == "cuda":
+            source = self._torch.as_tensor(_OnDevice(pointer, size), device=self.name)
+        else:
+            source = self._torch.frombuffer((ctypes.c_uint8 * size).from_address(pointer), dtype=self._torch.uint8)
+        array.reshape(-1).view(self._torch.uint8).copy_(source)
+        self.wait()
+
+    def bring(self, array: Array) -> Any:
+        return self._torch.from_numpy(array).to(self.name)
+
+    def clear(self) -> None:
+        self._bytes.clear()
+
+    def wait(self) -> None:
+        if self.name == "cuda":
+            self._torch.cuda.synchronize()
+
+
+class _OnDevice:
+    """Bytes at an address of the GPU, as other libraries take them (CUDA array interface 3)."""
+
+    def __init__(self, pointer: int, size: int) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": (size,),
+            "typestr": "|u1",
+            "data": (pointer, True),
+            "version": 3,
+        }
+
+
+def open_device(name: str) -> Device:
+    """The device called "cpu" or "cuda".
+
+    Raises:
+        UsageError: another name, or there is no GPU.
+        MissingPackageError: torch, or ONNX Runtime with CUDA, is not installed.
+    """
+    if name == "cpu":
+        return Host()
+    if name == "cuda":
+        return Torch()
+    raise UsageError(f"--device is cpu or cuda, not {name!r}")

@@ -1,0 +1,102 @@
+"""What the channels of a tensor hold: the largest magnitude of each, and a few rows to try things on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+from trt_ptq.data.subset import FirstSamples
+from trt_ptq.onnx_io.graph_editor import GraphEditor
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.onnx_io.ort_session import create_session, run_session
+from trt_ptq.types import BatchSource
+
+ENOUGH = 64  # samples
+_MOST_ROWS = 256
+_MOST_BYTES = 2**28  # of all rows together
+_PREFIX = "trt_ptq.channels"
+_QUOTA = f"{_PREFIX}.quota"  # an input of the model: how many rows of each tensor to give
+_AXES_ARE_AN_INPUT = 18  # from this opset on
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Of one tensor over the same samples: `amax` [channels] over all its rows, and some `rows` [n, channels]."""
+
+    amax: Floats
+    rows: Floats
+
+
+def sample_channels(
+    model: Model, source: BatchSource, tensors: Mapping[str, int], samples: int = ENOUGH
+) -> dict[str, Channels]:
+    """The channels of `tensors`, by name, whose last axis has the number of channels given there.
+
+    Over the first batches of `source` that hold `samples` samples. Magnitudes and rows are taken inside the model, so
+    that no whole tensor leaves it. Rows are spread evenly over all batches, at most 256 a tensor and 256 MB in all
+    (three times that while they are collected).
+
+    Raises:
+        DataError: a batch on which the model fails, or no batch.
+    """
+    session = create_session(_with_channels(model, tensors), model.external.folder, str(model.path))
+    wanted = min(_MOST_ROWS, max(_MOST_BYTES // (4 * sum(tensors.values())), 1))
+    amax = {name: np.zeros(channels, np.float32) for name, channels in tensors.items()}
+    rows: dict[str, list[Floats]] = {name: [] for name in tensors}
+    quota = wanted  # rows of each batch, fewer the more batches there are
+    for batch in FirstSamples(source, samples):
+        limited = replace(batch, feeds={**batch.feeds, _QUOTA: np.array([quota])})
+        results = iter(run_session(session, limited))
+        for name in tensors:
+            amax[name] = np.maximum(amax[name], next(results))
+            rows[name].append(next(results))
+        if max(sum(map(len, kept)) for kept in rows.values()) > 2 * wanted:
+            rows = {name: [one[::2].copy() for one in kept] for name, kept in rows.items()}
+            quota = max(quota // 2, 1)
+    return {name: Channels(amax[name], _thinned(np.concatenate(rows[name]), wanted)) for name in tensors}
+
+
+def _thinned(rows: Floats, wanted: int) -> Floats:
+    """At most `wanted` of the rows, spread evenly over them."""
+    return np.ascontiguousarray(rows[:: max(-(-len(rows) // wanted), 1)])
+
+
+def _with_channels(model: Model, tensors: Mapping[str, int]) -> onnx.ModelProto:
+    """The part of the model that computes, for each tensor, its channels' amax and as many rows as `_QUOTA` says."""
+    part = model.to_ir()
+    graph = part.graph
+    values = {value.name: value for node in graph for value in node.outputs}
+    values |= {value.name: value for value in graph.inputs}
+    graph.outputs.clear()
+
+    editor = GraphEditor(graph)
+    append = partial(editor.node, _PREFIX)
+
+    def constant(*numbers: int) -> ir.Value:
+        return editor.constant(_PREFIX, ir.tensor(np.array(numbers)))
+
+    quota = ir.Value(name=_QUOTA, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1]))
+    graph.inputs.append(quota)
+    zero, one, end = constant(0), constant(1), constant(np.iinfo(np.int64).max)
+    for name, channels in tensors.items():
+        rows = append("Reshape", values[name], constant(-1, channels))
+        size = append("Abs", rows)
+        by_input = model.opset >= _AXES_ARE_AN_INPUT
+        amax = append(
+            "ReduceMax", size, *([zero] if by_input else []), keepdims=0, **({} if by_input else {"axes": [0]})
+        )
+        count = append("Slice", append("Shape", rows), zero, one)
+        step = append("Max", append("Div", append("Sub", append("Add", count, quota), one), quota), one)
+        for output in (amax, append("Slice", rows, zero, end, zero, step)):
+            output.type = ir.TensorType(ir.DataType.FLOAT)
+            graph.outputs.append(output)
+    return ir.to_proto(passes.RemoveUnusedNodesPass()(part).model)

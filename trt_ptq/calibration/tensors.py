@@ -1,0 +1,100 @@
+"""Which tensors to measure, and the model that gives them as outputs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+from trt_ptq.analysis.dataflow import activations
+from trt_ptq.errors import ModelError, UsageError
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.qdq.plan import QuantizationPlan, plan_quantization
+
+# The output holds the input's values in another arrangement, or (max-pool, concat) NVIDIA gives both one range.
+_SAME_RANGE = {"Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Concat"}
+
+_MEASURABLE = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_OTHER_FLOATS = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
+
+
+@dataclass(frozen=True)
+class CalibrationTensors:
+    """Tensors to measure, in graph order, and others that take the range of one of them."""
+
+    tensors: tuple[str, ...]
+    shares_range: dict[str, str]
+
+
+def select_calibration_tensors(
+    model: Model, tensors: Sequence[str] = ("fused",), attention: bool = False
+) -> CalibrationTensors:
+    """The tensors to measure.
+
+    "fused": what a backend that fuses quantizes, the inputs of INT8 nodes, with `attention` those of its MatMuls too.
+    "all": every float activation. Else the names themselves.
+
+    Raises:
+        UsageError: a name that is no float activation of the model.
+        ModelError: there is nothing to measure.
+    """
+    graph = model.to_ir().graph
+    available = activations(graph, _MEASURABLE)
+    ordered = [value.name for value in [*graph.inputs, *(out for node in graph for out in node.outputs)]]
+    takes_range_of: Mapping[str, str] = {}
+    if tuple(tensors) == ("fused",):
+        plan = plan_quantization(graph, attention=attention)
+        takes_range_of = plan.takes_range_of
+        chosen = set(plan.activations)
+        if not chosen:
+            raise ModelError(f"{model.path}: nothing to calibrate: {_why_none(plan, graph)}")
+    elif tuple(tensors) == ("all",):
+        chosen = available
+    else:
+        chosen = set(tensors)
+        unknown = sorted(chosen - available)
+        if unknown:
+            raise UsageError(f"{model.path}: has no float activation named {', '.join(map(repr, unknown))}")
+    if not chosen:
+        raise ModelError(f"{model.path}: nothing to calibrate: it has no float activation of up to 32 bits")
+    calibration_tensors = tuple(name for name in ordered if name in chosen)
+    return CalibrationTensors(calibration_tensors, _shared(graph, calibration_tensors, available, takes_range_of))
+
+
+def _why_none(plan: QuantizationPlan, graph: ir.Graph) -> str:
+    """Why no node can run in INT8, in words."""
+    if any(value.dtype in _OTHER_FLOATS for node in graph for value in node.outputs):
+        return "it computes in float16, bfloat16 or double: give the float32 model that it was made from"
+    if not plan.nodes:
+        return "it has no Conv, ConvTranspose, Gemm or MatMul"
+    reasons = Counter(node.reason for node in plan.nodes)
+    told = "; ".join(f"{count} of {len(plan.nodes)}: {reason}" for reason, count in reasons.most_common())
+    return f"none of its nodes can run in INT8 ({told})"
+
+
+def _shared(
+    graph: ir.Graph, calibration_tensors: tuple[str, ...], available: set[str], takes_range_of: Mapping[str, str]
+) -> dict[str, str]:
+    """Unmeasured tensors whose range the plan takes from another, or from which a measured one is only a view, a
+    max-pool or a concat away."""
+    shares: dict[str, str] = {name: name for name in calibration_tensors} | dict(takes_range_of)
+    for node in reversed(graph):
+        target = shares.get(node.outputs[0].name or "")
+        if node.op_type not in _SAME_RANGE or target is None:
+            continue
+        for value in node.inputs:
+            if value is not None and value.name in available:
+                shares.setdefault(value.name, target)
+    return {name: target for name, target in shares.items() if name != target}
+
+
+def with_outputs(model: Model, tensors: Sequence[str]) -> ir.Model:
+    """The part of the model that computes `tensors`, which are its outputs, in that order; weights are shared."""
+    part = model.to_ir()
+    values = {value.name: value for node in part.graph for value in node.outputs}
+    values |= {value.name: value for value in part.graph.inputs}
+    part.graph.outputs[:] = [values[name] for name in tensors]
+    return passes.RemoveUnusedNodesPass()(part).model

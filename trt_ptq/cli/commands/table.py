@@ -1,0 +1,71 @@
+"""trt-ptq table"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from trt_ptq._internal.files import check_writable
+from trt_ptq.calibrators.methods import range_method
+from trt_ptq.calibrators.statistics.statistics_file import load_statistics
+from trt_ptq.calibrators.table.calibration_table import derive_table
+from trt_ptq.calibrators.table.table_file import save_table
+from trt_ptq.calibrators.table.tensorrt_cache import LAST_WITH_CALIBRATORS, TensorRTVersion
+from trt_ptq.cli import console, options
+from trt_ptq.report.rows import tensor_rows
+from trt_ptq.report.warnings import range_warnings
+
+
+def table(
+    stats: Annotated[Path, typer.Argument(help="Statistics, as `calibrate` writes them.", show_default=False)],
+    out: Annotated[
+        Optional[Path],
+        typer.Option("--out", "-o", help="TensorRT cache, or .json, to write.", show_default=False),
+    ] = None,
+    method: options.Method = "percentile",
+    percentile: options.PercentileValue = None,
+    trt_version: options.TrtVersion = str(LAST_WITH_CALIBRATORS),
+    json: options.Json = False,
+) -> None:
+    """Derive a calibration table from statistics, by any method: no data and no model needed.
+
+    The asymmetric scale and zero point are shown for analysis; TensorRT wants symmetric int8.
+
+    Example: trt-ptq table stats.safetensors --method percentile --percentile 99.9 -o calibration.cache
+    """
+    version = TensorRTVersion.parse(trt_version)
+    chosen = range_method(method, percentile)
+    statistics = load_statistics(stats)
+    derived = derive_table(statistics, chosen)
+    if out is not None:
+        check_writable(out, stats)
+        save_table(derived, out, version)
+    rows = tensor_rows(statistics, derived)
+    warnings = range_warnings(statistics, derived, chosen.name)
+    for warning in warnings:
+        console.warn(warning)
+    if json:
+        tensors = [row.model_dump(mode="json", exclude={"bars", "bars_end"}) for row in rows]
+        console.print_json({"method": chosen.name, "tensors": tensors, "warnings": warnings})
+        return
+    console.print_table(
+        ["tensor", "min", "max", "amax", "scale", "clipped", "asym. scale", "zero point"],
+        (
+            [
+                row.name,
+                f"{row.minimum:.4g}",
+                f"{row.maximum:.4g}",
+                f"{row.amax:.4g}",
+                f"{row.scale:.4g}",
+                f"{row.clipped:.3%}",
+                f"{row.asymmetric_scale:.4g}",
+                str(row.asymmetric_zero_point),
+            ]
+            for row in rows
+        ),
+        f"{stats}, method {chosen.name}, {statistics.data.samples} samples",
+    )
+    if out is not None:
+        console.say(f"{out}: {len(derived.amax)} ranges")

@@ -1,0 +1,99 @@
+"""A recipe: how a model is quantized, as YAML that a person can edit and run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from trt_ptq._internal.files import write_atomic
+from trt_ptq.calibrators.methods import RangeMethod, range_method
+from trt_ptq.errors import UsageError
+from trt_ptq.fp16.convert import HighPrecision
+from trt_ptq.provenance import ModelIdentity
+
+AUTO = "auto"  # as a method: for each tensor the one with the least output error
+
+Technique = Literal["equalize", "smooth", "bias"]
+Step = Technique | Literal["auto"]
+
+_HEAD = """\
+# How trt-ptq quantizes this model. Edit it, then run it again; the same data, --batch-size and --tensors give the same
+# model:
+#   trt-ptq quantize MODEL --data DATA --recipe recipe.yaml
+# method: minmax, percentile 99.99 (any number), entropy, mse, or auto (for each tensor the best of them)
+# repairs: any of equalize, smooth, bias; nodes_to_exclude: nodes that stay out of INT8, by their first output
+"""
+_TOLD = {"missing": "is missing", "extra_forbidden": "is no field of a recipe", "model_type": "it has no fields"}
+
+
+class Recipe(BaseModel):
+    """The range method by name (as in a table), what is repaired, the nodes that stay in float, and the rest's type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    model: ModelIdentity
+    method: str
+    techniques: tuple[Technique, ...] = ()
+    attention: bool = False
+    nodes_to_exclude: tuple[str, ...] = ()
+    high_precision: HighPrecision = "fp16"
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        return method if method == AUTO else _range_method(method).name
+
+    def range_method(self) -> RangeMethod | None:
+        """The method by its name; None for "auto"."""
+        return None if self.method == AUTO else _range_method(self.method)
+
+    def check_model(self, model: ModelIdentity, where: str) -> None:
+        """Make sure that the recipe was made for `model`.
+
+        Raises:
+            UsageError: with what differs.
+        """
+        difference = self.model.difference(model)
+        if difference:
+            raise UsageError(f"{where}: a recipe for another model: {difference}; quantize this model without it")
+
+
+def _range_method(name: str) -> RangeMethod:
+    family, _, percentile = name.partition(" ")
+    try:
+        return range_method(family, float(percentile) if percentile else None)
+    except (UsageError, ValueError) as error:
+        raise ValueError(f"no method {name!r}: {error}") from error
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write `recipe` as YAML."""
+    body = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_atomic(path, _HEAD + body)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        UsageError: missing, no YAML, or not a recipe of this version; names the field.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise UsageError(f"{path}: not YAML: {str(error).splitlines()[0]}{where}") from error
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        told = _TOLD.get(first["type"], first["msg"].removeprefix("Value error, "))
+        raise UsageError(f"{path}: not a recipe: {f'{field}: ' if field else ''}{told}") from error

@@ -1,0 +1,139 @@
+"""SmoothQuant: how far to smooth each tensor between constants and weights, judged by the weights' output.
+
+s_j = amax(x_j)^alpha / amax(w_j)^(1 - alpha) for input channel j. The paper takes one alpha, found by trying, for the
+whole model; here each pair has its own, the one of least output error among a few, and may have none.
+
+Source: Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", 2022,
+equation 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trt_ptq.calibration.measurements.channels import ENOUGH, Channels, sample_channels
+from trt_ptq.calibrators.methods import RangeMethod
+from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
+from trt_ptq.calibrators.table.calibration_table import INT8_MAX
+from trt_ptq.evaluation.error_energy import fake_quantize
+from trt_ptq.onnx_io.external_data import read_once
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.qdq.weights import quantize_weight
+from trt_ptq.transforms.result import TransformResult, TransformSite
+from trt_ptq.transforms.smoothquant import Linear, find_pairs, matrix, scale_pairs
+from trt_ptq.types import Array, BatchSource
+
+ALPHAS = (0.25, 0.4, 0.5, 0.6, 0.75, 0.9)
+_MOST_COLUMNS = 256  # of a weight, to tell the output error by
+_FARTHEST = 2.0**12  # of a scale from the mean, so that what is nearly zero stays a normal float16 number
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """The name of a weight, amax [channels] of all its rows, and some of its columns [channels, n]."""
+
+    name: str
+    amax: Floats
+    columns: Floats
+
+
+@dataclass(frozen=True)
+class _Choice:
+    alpha: float
+    scales: Floats
+    error: float
+
+
+def smooth(model: Model, source: BatchSource, method: RangeMethod, samples: int = ENOUGH) -> TransformResult:
+    """Smooth the pairs of `model` that lose less that way, judged on the first `samples` samples of `source`.
+
+    `method` is that by which the tensors will get their ranges, from statistics taken anew on the model returned.
+
+    Raises:
+        DataError: a batch on which the model fails, or no batch.
+        ModelError: NaN or infinity in a weight.
+    """
+    result = model.to_ir()
+    pairs, skipped = find_pairs(result.graph)
+    if not pairs:
+        return TransformResult(result, (), tuple(skipped))
+    found = sample_channels(model, source, {str(pair.tensor.name): pair.channels for pair in pairs}, samples)
+    applied, chosen = [], []
+    for pair in pairs:
+        name = str(pair.tensor.name)
+        channels = found.pop(name)
+        if not np.isfinite(channels.amax).all():
+            skipped.append(TransformSite(name, "it has NaN or infinite values"))
+            continue
+        weights = [_read(linear) for linear in pair.quantized]
+        plain, best = _best(channels, weights, method)
+        if best is None:
+            skipped.append(TransformSite(name, f"no alpha lowers the output error, {plain:.2%}"))
+            continue
+        chosen.append((pair, best.scales))
+        applied.append(TransformSite(name, f"alpha {best.alpha}, output error {plain:.2%} -> {best.error:.2%}"))
+    scale_pairs(result.graph, chosen)
+    return TransformResult(result, tuple(applied), tuple(skipped))
+
+
+def _read(linear: Linear) -> _Weight:
+    assert linear.weight.const_value is not None
+
+    def look(values: Array) -> _Weight:
+        weight = matrix(linear, values)
+        every = -(-weight.shape[1] // _MOST_COLUMNS)
+        return _Weight(str(linear.weight.name), np.abs(weight).max(axis=1), np.ascontiguousarray(weight[:, ::every]))
+
+    return read_once(linear.weight.const_value, look)
+
+
+def _best(channels: Channels, weights: Sequence[_Weight], method: RangeMethod) -> tuple[float, _Choice | None]:
+    """The output error without smoothing, and the alpha that has the least; None if that is no less."""
+    exact = [channels.rows @ weight.columns for weight in weights]
+    size = sum(float(np.square(one).sum()) for one in exact)
+    if not size:
+        return 0.0, None
+
+    def error(scales: Floats) -> float:
+        data = _rounded(channels.rows / scales, method)
+        lost = sum(
+            float(np.square(data @ _in_int8(weight, scales) - one).sum())
+            for weight, one in zip(weights, exact, strict=True)
+        )
+        return float(np.sqrt(lost / size))
+
+    plain = error(np.ones_like(channels.amax))
+    widest = np.maximum.reduce([weight.amax for weight in weights])
+    tried = [_Choice(alpha, scales, error(scales)) for alpha, scales in _candidates(channels.amax, widest)]
+    best = min(tried, key=lambda one: one.error)
+    return plain, best if best.error < plain else None
+
+
+def _candidates(data: Floats, weights: Floats) -> Iterator[tuple[float, Floats]]:
+    """Scales [channels] for each alpha, around 1; exactly 1 for channels without data or without weights."""
+    alive = (data > 0) & (weights > 0)
+    for alpha in ALPHAS:
+        logs = alpha * np.log2(data[alive]) - (1 - alpha) * np.log2(weights[alive])
+        scales = np.ones_like(data)
+        scales[alive] = np.clip(np.exp2(logs - logs.mean()), 1 / _FARTHEST, _FARTHEST)
+        yield alpha, scales
+
+
+def _rounded(rows: Floats, method: RangeMethod) -> Floats:
+    """`rows` in int8 and back, by the range that `method` finds for them."""
+    statistics = TensorAccumulator()
+    statistics.update(rows)
+    scale = np.float32(method.amax(statistics.statistics()) / INT8_MAX)
+    return fake_quantize(rows, scale)
+
+
+def _in_int8(weight: _Weight, scales: Floats) -> Floats:
+    """The columns of `weight`, their rows multiplied by `scales`, in int8 and back; one int8 scale a column."""
+    rounded = quantize_weight(weight.columns * scales[:, None], 1, weight.name)
+    return rounded.values * rounded.scales

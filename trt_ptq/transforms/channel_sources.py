@@ -1,0 +1,95 @@
+"""The constants that scale the channels of a tensor, one number or one column a channel.
+
+They end a normalization, or are the weights of a linear layer; between them and the tensor may be an addition of
+constants, a function with f(s x) = s f(x) for s > 0, and a multiplication with other data, the gate of LLaMA's MLP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from trt_ptq.analysis.dataflow import name_of
+
+_AFFINE = {"LayerNormalization": (1, 2), "RMSNormalization": (1,)}  # inputs that scale and shift the channels
+_HOMOGENEOUS = {"Relu", "LeakyRelu"}
+
+
+@dataclass(frozen=True)
+class ChannelConstant:
+    """Input `index` of `node`, a float32 initializer whose `axis` (-1, or 0 of a matrix) is that of the channels."""
+
+    node: ir.Node
+    index: int
+    axis: int
+
+    @property
+    def tensor(self) -> ir.TensorProtocol | None:
+        """None if it is no float32 initializer after all."""
+        value = self.node.inputs[self.index]
+        return value.const_value if value is not None and value.dtype == ir.DataType.FLOAT else None
+
+    @property
+    def channels(self) -> int:
+        return int(self.tensor.shape.numpy()[self.axis]) if self.tensor is not None and self.tensor.shape else 1
+
+    def __str__(self) -> str:
+        return name_of(self.node.inputs[self.index])
+
+
+def channel_constants(tensor: ir.Value | None) -> tuple[ChannelConstant, ...]:
+    """All constants that have to be divided for the channels of `tensor`, its last axis, to be divided; or none.
+
+    Nothing but `tensor` changes by that.
+    """
+    node = tensor.producer() if tensor is not None else None
+    if node is None or node.domain != "":
+        return ()
+    if node.op_type in _AFFINE:
+        indices = [index for index in _AFFINE[node.op_type] if index < len(node.inputs) and node.inputs[index]]
+        return tuple(ChannelConstant(node, index, -1) for index in indices)
+    if node.op_type in _HOMOGENEOUS:
+        return _of_own(node.inputs[0])
+    if node.op_type in ("Mul", "Add"):
+        return _of_product(node) if node.op_type == "Mul" else _of_sum(node)
+    return _of_linear(node) if node.op_type in ("MatMul", "Gemm") else ()
+
+
+def _of_own(tensor: ir.Value | None) -> tuple[ChannelConstant, ...]:
+    """Those of a tensor that has no more than one reader."""
+    if tensor is None or len(tensor.uses()) != 1 or tensor.is_graph_output():
+        return ()
+    return channel_constants(tensor)
+
+
+def _of_product(node: ir.Node) -> tuple[ChannelConstant, ...]:
+    index = _constant_input(node)
+    if index is not None:
+        return (ChannelConstant(node, index, -1),)
+    return _of_own(node.inputs[0]) or _of_own(node.inputs[1])
+
+
+def _of_sum(node: ir.Node) -> tuple[ChannelConstant, ...]:
+    index = _constant_input(node)
+    scaled = () if index is None else _of_own(node.inputs[1 - index])
+    return (*scaled, ChannelConstant(node, index, -1)) if scaled and index is not None else ()
+
+
+def _of_linear(node: ir.Node) -> tuple[ChannelConstant, ...]:
+    weight = node.inputs[1]
+    if weight is None or not weight.is_initializer() or len(weight.uses()) != 1 or weight.is_graph_output():
+        return ()
+    if weight.const_value is None or len(weight.const_value.shape) != 2:
+        return ()
+    scaled = ChannelConstant(node, 1, 0 if node.attributes.get_int("transB") else -1)
+    biased = node.op_type == "Gemm" and len(node.inputs) > 2 and node.inputs[2] is not None
+    return (scaled, ChannelConstant(node, 2, -1)) if biased else (scaled,)
+
+
+def _constant_input(node: ir.Node) -> int | None:
+    """Which of two inputs is a constant with channels."""
+    for index, value in enumerate(node.inputs):
+        if value is not None and value.is_initializer() and value.shape and value.shape[-1] != 1:
+            return index
+    return None

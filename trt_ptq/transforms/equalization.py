@@ -1,0 +1,257 @@
+"""Evens out the ranges of channels between convolutions that follow each other (cross-layer equalisation).
+
+Where the second convolution reads nothing but the first, by way of functions with f(s x) = s f(x) for s > 0, output
+channel i of the first is divided by s_i, and input channel i of the second multiplied by it:
+
+    s_i = sqrt(r1_i / r2_i)
+
+with r1_i, r2_i the largest magnitudes of that channel's weights; both become sqrt(r1_i r2_i). The pairs of the model
+are gone through again and again, as a convolution may be in two of them, until nothing changes. A BatchNormalization
+behind the first convolution counts as part of its weights, and is divided in their place.
+
+Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, equations 9 to 11.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from trt_ptq.analysis.dataflow import name_of
+from trt_ptq.onnx_io.external_data import read_once
+from trt_ptq.onnx_io.graph_editor import GraphEditor
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.transforms.result import TransformResult, TransformSite
+from trt_ptq.transforms.scaling import divide, multiplied
+from trt_ptq.types import Array
+
+_HOMOGENEOUS = {"Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "Identity"}
+_SWEEPS = 100
+_SETTLED = 1e-3  # largest change of log2(s) in a sweep that counts as none
+_DEAD = 1e-6  # of the largest range: such a channel is as good as constant, and scaling it would blow up its bias
+_EVEN = 0.05  # log2 of scales that are not worth a change
+
+Floats = npt.NDArray[np.float64]
+
+
+class _UnfitError(Exception):
+    """Why a convolution and the next one make no pair."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A convolution with constant weights, and the BatchNormalization that alone reads it, if there is one.
+
+    `ranges` [outputs, inputs of a group]: largest magnitude of each kernel, BatchNormalization included; kept up to
+    date as scales are found. `divided` [outputs] and `multiplied` [inputs]: all scales so far.
+    """
+
+    node: ir.Node
+    normalization: ir.Node | None
+    groups: int
+    ranges: Floats
+    divided: Floats
+    multiplied: Floats
+
+    @property
+    def of_outputs(self) -> Floats:
+        """Largest magnitude for each output channel."""
+        ranges: Floats = self.ranges.max(axis=1)
+        return ranges
+
+    @property
+    def of_inputs(self) -> Floats:
+        """Largest magnitude for each input channel."""
+        ranges: Floats = self._grouped.max(axis=1).reshape(-1)
+        return ranges
+
+    @property
+    def _grouped(self) -> Floats:
+        return self.ranges.reshape(self.groups, -1, self.ranges.shape[1])
+
+    def divide_outputs(self, scales: Floats) -> None:
+        self.ranges[...] /= scales[:, None]
+        self.divided[...] *= scales
+
+    def multiply_inputs(self, scales: Floats) -> None:
+        self._grouped[...] *= scales.reshape(self.groups, 1, -1)
+        self.multiplied[...] *= scales
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """`tensor` is what `second` reads of `first`."""
+
+    tensor: str
+    first: _Layer
+    second: _Layer
+
+    def equalize(self) -> float:
+        """Make the ranges of both sides equal; returns by how much that changed any scale, as log2."""
+        outputs, inputs = self.first.of_outputs, self.second.of_inputs
+        alive = (outputs > _DEAD * outputs.max()) & (inputs > _DEAD * inputs.max())
+        scales = np.ones_like(outputs)
+        scales[alive] = np.sqrt(outputs[alive] / inputs[alive])
+        self.first.divide_outputs(scales)
+        self.second.multiply_inputs(scales)
+        return float(np.abs(np.log2(scales)).max())
+
+
+def equalize(model: Model) -> TransformResult:
+    """Equalize the pairs of `model`; needs no data.
+
+    Skipped are pairs with a function between them that is not homogeneous (Clip, HardSwish), those of which something
+    else reads what is between, and those whose weights are shared or computed.
+
+    Raises:
+        ModelError: a weights file became shorter.
+    """
+    result = model.to_ir()
+    pairs, skipped = _find_pairs(result.graph)
+    for _ in range(_SWEEPS):
+        if max([pair.equalize() for pair in pairs], default=0.0) < _SETTLED:
+            break
+    applied = []
+    for pair in pairs:
+        widest = np.abs(np.log2(pair.first.divided)).max()
+        if widest < _EVEN:
+            skipped.append(TransformSite(pair.tensor, "its channels have even ranges already"))
+            pair.first.divided[...] = 1
+            pair.second.multiplied[...] = 1
+        else:
+            low, high = pair.first.divided.min(), pair.first.divided.max()
+            applied.append(TransformSite(pair.tensor, f"channels scaled by 1/{high:.3g} to 1/{low:.3g}"))
+    editor = GraphEditor(result.graph)
+    for layer in {one.node: one for pair in pairs for one in (pair.first, pair.second)}.values():
+        _write(editor, layer)
+    return TransformResult(result, tuple(applied), tuple(skipped))
+
+
+def _find_pairs(graph: ir.Graph) -> tuple[list[_Pair], list[TransformSite]]:
+    """The pairs in graph order, and the convolutions right behind another that make none with it."""
+    layers: dict[ir.Node, _Layer] = {}
+    pairs, skipped = [], []
+    for node in graph:
+        if not _is_convolution(node):
+            continue
+        try:
+            following = _following(node)
+            if following is None:
+                continue
+            second, tensor = following
+            for one in (node, second):
+                if one not in layers:
+                    layers[one] = _layer(one)
+            if len(layers[node].divided) != len(layers[second].multiplied):
+                raise _UnfitError("the weights of both convolutions have different numbers of channels")
+            pairs.append(_Pair(name_of(tensor), layers[node], layers[second]))
+        except _UnfitError as unfit:
+            skipped.append(TransformSite(name_of(node.outputs[0]), str(unfit)))
+    return pairs, skipped
+
+
+def _is_convolution(node: ir.Node) -> bool:
+    return node.op_type == "Conv" and node.domain == ""
+
+
+def _following(first: ir.Node) -> tuple[ir.Node, ir.Value] | None:
+    """The convolution that alone reads `first`, and the tensor that it reads; None if none is near.
+
+    Raises:
+        _UnfitError: there is one, but what is between does not let it pair.
+    """
+    tensor = first.outputs[0]
+    normalization = _normalization(first)
+    if normalization is not None:
+        tensor = normalization.outputs[0]
+    while True:
+        uses = tensor.uses()
+        next_to_it = any(_is_convolution(use.node) for use in uses)
+        if tensor.is_graph_output() or len(uses) != 1:
+            if next_to_it:
+                raise _UnfitError(f"not only a convolution reads {name_of(tensor)!r}")
+            return None
+        (use,) = uses
+        if next_to_it:
+            return (use.node, tensor) if use.idx == 0 else None
+        if use.idx != 0 or use.node.domain != "" or len(use.node.outputs) != 1:
+            return None
+        if use.node.op_type not in _HOMOGENEOUS:
+            if any(_is_convolution(behind.node) for behind in use.node.outputs[0].uses()):
+                raise _UnfitError(f"{use.node.op_type} behind it does not scale with its input")
+            return None
+        tensor = use.node.outputs[0]
+
+
+def _normalization(convolution: ir.Node) -> ir.Node | None:
+    """The BatchNormalization that alone reads a convolution."""
+    tensor = convolution.outputs[0]
+    if tensor.is_graph_output() or len(tensor.uses()) != 1:
+        return None
+    (use,) = tensor.uses()
+    found = use.node
+    return found if found.op_type == "BatchNormalization" and len(found.outputs) == 1 and use.idx == 0 else None
+
+
+def _layer(node: ir.Node) -> _Layer:
+    normalization = _normalization(node)
+    weight = _own_constant(node, 1)
+    kernels = read_once(weight, _largest_of_kernels)
+    if normalization is not None:
+        gamma, variance = (_constant(normalization, index).numpy().astype(np.float64) for index in (1, 4))
+        gain = np.abs(gamma) / np.sqrt(variance + normalization.attributes.get_float("epsilon", 1e-5))
+        kernels *= gain[:, None]
+    if not np.isfinite(kernels).all():
+        raise _UnfitError(f"the weights of {name_of(node.outputs[0])!r} are not finite")
+    for one, index in _shifted(node, normalization):
+        _constant(one, index)
+    groups = int(node.attributes.get_int("group", 1))
+    return _Layer(node, normalization, groups, kernels, np.ones(len(kernels)), np.ones(kernels.shape[1] * groups))
+
+
+def _largest_of_kernels(weight: Array) -> Floats:
+    largest: Floats = np.abs(weight).max(axis=tuple(range(2, weight.ndim))).astype(np.float64)
+    return largest
+
+
+def _shifted(node: ir.Node, normalization: ir.Node | None) -> list[tuple[ir.Node, int]]:
+    """The inputs (node, index) that hold a number for each output channel, to be divided with it."""
+    if normalization is not None:
+        return [(normalization, 1), (normalization, 2)]
+    return [(node, 2)] if len(node.inputs) > 2 and node.inputs[2] is not None else []
+
+
+def _constant(node: ir.Node, index: int) -> ir.TensorProtocol:
+    value = node.inputs[index]
+    if value is None or not value.is_initializer() or value.const_value is None or value.dtype != ir.DataType.FLOAT:
+        raise _UnfitError(f"{name_of(value)!r} is no float32 constant")
+    return value.const_value
+
+
+def _own_constant(node: ir.Node, index: int) -> ir.TensorProtocol:
+    tensor = _constant(node, index)
+    value = node.inputs[index]
+    assert value is not None
+    if len(value.uses()) != 1 or value.is_graph_output():
+        raise _UnfitError(f"the weight {name_of(value)!r} is shared")
+    return tensor
+
+
+def _write(editor: GraphEditor, layer: _Layer) -> None:
+    """Give the layer its scaled constants; weights are scaled when they are written."""
+    weight = layer.node.inputs[1]
+    assert weight is not None and weight.const_value is not None
+    source = weight.const_value
+    inputs = np.repeat(layer.multiplied.reshape(layer.groups, 1, -1), len(layer.divided) // layer.groups, axis=1)
+    factors = inputs.reshape(len(layer.divided), -1)
+    if layer.normalization is None:
+        factors = factors / layer.divided[:, None]
+    if (factors != 1).any():
+        spread = factors.reshape(*factors.shape, *[1] * (len(source.shape) - 2))
+        weight.const_value = multiplied(source, spread.astype(np.float32))
+    if (layer.divided != 1).any():
+        for node, index in _shifted(layer.node, layer.normalization):
+            divide(editor, node, index, layer.divided)

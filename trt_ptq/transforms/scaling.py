@@ -1,0 +1,38 @@
+"""Multiplies and divides the constants of a graph."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from trt_ptq.onnx_io.graph_editor import GraphEditor
+from trt_ptq.onnx_io.lazy_tensor import lazy_map
+from trt_ptq.types import Array
+
+
+def multiplied(tensor: ir.TensorProtocol, factors: npt.NDArray[np.float32]) -> ir.LazyTensor:
+    """`tensor` times `factors`, which broadcast to its shape, computed when it is written."""
+    return lazy_map(tensor, partial(np.multiply, factors), ir.DataType.FLOAT, str(tensor.name))
+
+
+def divide(editor: GraphEditor, node: ir.Node, index: int, divisors: npt.NDArray[np.floating], axis: int = -1) -> None:
+    """Divide a float32 constant that `node` reads along its last axis, or along the first (0) of a matrix.
+
+    Done when it is written; at once, and to a copy, if others read it too.
+    """
+    value = node.inputs[index]
+    assert value is not None and value.const_value is not None
+    spread = divisors if axis == -1 else divisors[:, None]
+
+    def divided(array: Array) -> Array:
+        quotients: npt.NDArray[np.float32] = (array / spread).astype(np.float32)
+        return quotients
+
+    if len(value.uses()) == 1 and not value.is_graph_output():
+        value.const_value = lazy_map(value.const_value, divided, ir.DataType.FLOAT, str(value.name))
+    else:
+        copy = editor.constant(f"{value.name}.divided", ir.tensor(divided(value.const_value.numpy())))
+        node.replace_input_with(index, copy)

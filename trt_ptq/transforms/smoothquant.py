@@ -1,0 +1,179 @@
+"""Moves the scale of single channels from a tensor into the weights that read it.
+
+A normalization ends in a multiplication of each channel by a constant, a linear layer in that by a column of its
+weight. Dividing channel j there by s_j, and multiplying row j of the weights that read it by s_j, changes what is
+quantized and not what is computed. Other readers of the tensor (the residual Add of BERT, whose normalization stands
+behind it) get it multiplied by s again.
+
+Source: Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", 2022,
+equations 3 and 4; between linear layers: Lin et al., "AWQ: Activation-aware Weight Quantization", 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from trt_ptq.analysis.dataflow import activations, name_of
+from trt_ptq.onnx_io.graph_editor import GraphEditor
+from trt_ptq.qdq.plan import plan_quantization
+from trt_ptq.transforms.channel_sources import ChannelConstant, channel_constants
+from trt_ptq.transforms.result import TransformSite
+from trt_ptq.transforms.scaling import divide, multiplied
+from trt_ptq.types import Array
+
+_FLOAT = ir.DataType.FLOAT
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A MatMul or Gemm whose weight can be scaled: the initializer, and its axis of the input channels."""
+
+    node: ir.Node
+    weight: ir.Value
+    axis: int
+
+    @property
+    def channels(self) -> int:
+        assert self.weight.const_value is not None
+        return int(self.weight.const_value.shape.numpy()[self.axis])
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A tensor of `channels` in its last axis, the constants that scale and shift them, and its readers with weights;
+    `quantized` are those in INT8."""
+
+    tensor: ir.Value
+    channels: int
+    sources: tuple[ChannelConstant, ...]
+    linears: tuple[Linear, ...]
+    quantized: tuple[Linear, ...]
+
+
+def find_pairs(graph: ir.Graph) -> tuple[list[Pair], list[TransformSite]]:
+    """The pairs of the main graph in its order, and the tensors between constants and INT8 weights that make none."""
+    in_int8 = {one.node for one in plan_quantization(graph).nodes if one.int8 and one.op_type in ("MatMul", "Gemm")}
+    data = activations(graph)
+    pairs, skipped = [], []
+    for node in graph:
+        tensor = node.outputs[0]
+        sources = channel_constants(tensor) if name_of(tensor) in data else ()
+        readers = [use.node for use in tensor.uses() if use.idx == 0 and name_of(use.node.outputs[0]) in in_int8]
+        if not sources or not readers:
+            continue
+        try:
+            pairs.append(_pair(tensor, sources, readers))
+        except _UnfitError as unfit:
+            skipped.append(TransformSite(name_of(tensor), str(unfit)))
+    return pairs, skipped
+
+
+class _UnfitError(Exception):
+    """Why a tensor and its readers make no pair."""
+
+
+def _pair(tensor: ir.Value, sources: tuple[ChannelConstant, ...], readers: list[ir.Node]) -> Pair:
+    if tensor.is_graph_output():
+        raise _UnfitError("it is an output of the model")
+    channels = _channels(sources)
+    candidates = [use.node for use in tensor.uses() if use.idx == 0]
+    linears = [one for one in map(_linear, dict.fromkeys(candidates)) if one and one.channels == channels]
+    while foreign := [one for one in linears if not _read_only_by(one.weight, {linear.node for linear in linears})]:
+        linears = [one for one in linears if one not in foreign]
+    axes = {linear.weight: linear.axis for linear in linears}
+    for linear in linears:
+        if axes[linear.weight] != linear.axis:
+            raise _UnfitError(f"the weight {name_of(linear.weight)!r} is read both as it is and transposed")
+    scalable = {one.node for one in linears}
+    for node in readers:
+        if node not in scalable:
+            raise _UnfitError(f"the weight of {name_of(node.outputs[0])!r} cannot be scaled: {_why_not(node)}")
+    return Pair(tensor, channels, sources, tuple(linears), tuple(one for one in linears if one.node in readers))
+
+
+def _channels(sources: tuple[ChannelConstant, ...]) -> int:
+    """How many channels the constants have, all of them the same number."""
+    for one in sources:
+        if one.tensor is None:
+            raise _UnfitError(f"{str(one)!r}, by which it is scaled or shifted, is no float32 constant")
+    found = {one.channels for one in sources}
+    if len(found) != 1 or 1 in found:
+        raise _UnfitError("it is not scaled and shifted channel by channel")
+    return found.pop()
+
+
+def _linear(node: ir.Node) -> Linear | None:
+    """The weight behind `node`, be it by a Transpose; None if it is no float32 matrix, or computed in the graph."""
+    if node.domain != "" or node.op_type not in ("MatMul", "Gemm") or node.attributes.get_int("transA"):
+        return None
+    weight = node.inputs[1]
+    axis = 1 if node.attributes.get_int("transB") else 0
+    view = weight.producer() if weight is not None else None
+    if view is not None and view.op_type == "Transpose" and view.domain == "":
+        if tuple(view.attributes.get_ints("perm", (1, 0))) != (1, 0):
+            return None
+        weight, axis = view.inputs[0], 1 - axis
+    if weight is None or not weight.is_initializer() or weight.const_value is None or weight.dtype != _FLOAT:
+        return None
+    return Linear(node, weight, axis) if len(weight.const_value.shape) == 2 else None
+
+
+def _read_only_by(weight: ir.Value, nodes: set[ir.Node]) -> bool:
+    """Whether `weight` goes into the second input of `nodes` and nowhere else."""
+    if weight.is_graph_output():
+        return False
+    for use in weight.uses():
+        if use.node in nodes and use.idx == 1:
+            continue
+        if use.node.op_type != "Transpose" or not _read_only_by(use.node.outputs[0], nodes):
+            return False
+    return True
+
+
+def _why_not(node: ir.Node) -> str:
+    linear = _linear(node)
+    if linear is None:
+        return "it is no initializer"
+    return f"{name_of(linear.weight)!r} is read elsewhere too, or has another number of rows"
+
+
+def matrix(linear: Linear, weight: Array) -> Array:
+    """`weight` with the input channels as its first axis."""
+    return weight.T if linear.axis else weight
+
+
+def scale_pairs(graph: ir.Graph, pairs: Iterable[tuple[Pair, npt.NDArray[np.float32]]]) -> None:
+    """Divide the channels of each pair's tensor by the scales beside it, and make up for it in all that reads them.
+
+    Weights are scaled when they are written.
+    """
+    editor = GraphEditor(graph)
+    for pair, scales in pairs:
+        for one in pair.sources:
+            divide(editor, one.node, one.index, scales, one.axis)
+        for weight, axis in {linear.weight: linear.axis for linear in pair.linears}.items():
+            assert weight.const_value is not None
+            rows = scales if axis == 1 else scales[:, None]
+            weight.const_value = multiplied(weight.const_value, rows)
+        nodes = {linear.node for linear in pair.linears}
+        others = [use for use in pair.tensor.uses() if use.node not in nodes or use.idx != 0]
+        if others:
+            restored = _restored(graph, editor, pair.tensor, scales)
+            for use in others:
+                use.node.replace_input_with(use.idx, restored)
+
+
+def _restored(graph: ir.Graph, editor: GraphEditor, tensor: ir.Value, scales: npt.NDArray[np.float32]) -> ir.Value:
+    """What `tensor` was before it was divided by `scales`, in a Mul behind it."""
+    node = tensor.producer()
+    assert node is not None
+    name = editor.unique_name(f"{tensor.name}.restored")
+    output = ir.Value(name=name, type=ir.TensorType(_FLOAT), shape=tensor.shape)
+    inputs = [tensor, editor.constant(f"{tensor.name}.smoothing", ir.tensor(scales))]
+    graph.insert_after(node, ir.Node("", "Mul", inputs, outputs=[output], name=name))
+    return output
