@@ -12,35 +12,12 @@ from typing import Any, Literal, Protocol
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.errors import UsageError
 from trt_ptq.provenance import ModelIdentity
+from trt_ptq.types import ShapeProfile
 
 Precision = Literal["fp32", "fp16", "int8"]
 HardwareCompatibility = Literal["none", "ampere+", "same-compute-capability"]
 HARDWARE_COMPATIBILITY: tuple[HardwareCompatibility, ...] = ("none", "ampere+", "same-compute-capability")
 _SHAPE = re.compile(r"[1-9]\d*(x[1-9]\d*)*")
-
-
-@dataclass(frozen=True)
-class ShapeProfile:
-    """The shapes that an engine accepts for one input, and the one it is tuned for."""
-
-    minimum: tuple[int, ...]
-    optimum: tuple[int, ...]
-    maximum: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        ranks = {len(self.minimum), len(self.optimum), len(self.maximum)}
-        if len(ranks) > 1 or any(
-            not low <= usual <= high for low, usual, high in zip(self.minimum, self.optimum, self.maximum, strict=False)
-        ):
-            raise UsageError(f"shape profile {self}: needs one rank and MIN <= OPT <= MAX on every axis")
-
-    @property
-    def fixed(self) -> tuple[int, ...]:
-        """The shape to give the network: the number where all three agree, -1 where the axis stays open."""
-        return tuple(low if low == high else -1 for low, high in zip(self.minimum, self.maximum, strict=True))
-
-    def __str__(self) -> str:
-        return ":".join("x".join(map(str, shape)) for shape in (self.minimum, self.optimum, self.maximum))
 
 
 class Int8Calibrator(Protocol):

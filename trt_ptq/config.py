@@ -8,13 +8,12 @@ from pathlib import Path
 from trt_ptq.calibration.calibration_pass import Nonfinite
 from trt_ptq.calibration.devices import Device, Host
 from trt_ptq.calibrators.methods import RangeMethod
-from trt_ptq.engines.spec import ShapeProfile
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.evaluation.verdict import EXCELLENT_BELOW
 from trt_ptq.fp16.convert import HighPrecision
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.recipe import AUTO, Recipe, Technique
-from trt_ptq.types import BatchSource, ProgressCallback, Tell, no_progress, untold
+from trt_ptq.types import BatchSource, ProgressCallback, ShapeProfile, Tell, no_progress, untold
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from trt_ptq.data.subset import FirstSamples, split_source, two_halves
 from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.engines.backends import build_engine, check_backend
 from trt_ptq.engines.manifest import EngineManifest
-from trt_ptq.engines.spec import EngineSpec, Precision, ShapeProfile
+from trt_ptq.engines.spec import EngineSpec, Precision
 from trt_ptq.errors import DataError, EngineError, MissingPackageError, ModelError, TrtPtqError
 from trt_ptq.evaluation.compare_engines import MeasuredEngine, measure_engines
 from trt_ptq.evaluation.metrics import require_finite
@@ -53,7 +53,7 @@ from trt_ptq.tuning.builder import CalibratedModel, CandidateBuilder
 from trt_ptq.tuning.objective import Objective
 from trt_ptq.tuning.precisions import evaluate_precisions
 from trt_ptq.tuning.tuner import tune
-from trt_ptq.types import BatchSource
+from trt_ptq.types import BatchSource, ShapeProfile
 from trt_ptq.version import __version__
 
 

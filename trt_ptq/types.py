@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from trt_ptq.errors import UsageError
+
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
 T = TypeVar("T")
@@ -56,6 +58,33 @@ class TensorSpec:
     def __str__(self) -> str:
         shape = "of any shape" if self.shape is None else f"[{', '.join(map(str, self.shape))}]"
         return f"{self.name}: {self.dtype} {shape}"
+
+
+@dataclass(frozen=True)
+class ShapeProfile:
+    """The shapes that an engine accepts for one input, and the shape that it is optimized for.
+
+    Raises:
+        UsageError: the three shapes differ in rank, or MIN <= OPT <= MAX does not hold on every axis.
+    """
+
+    minimum: tuple[int, ...]
+    optimum: tuple[int, ...]
+    maximum: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        ranks = {len(self.minimum), len(self.optimum), len(self.maximum)}
+        sizes = zip(self.minimum, self.optimum, self.maximum, strict=False)
+        if len(ranks) > 1 or any(not low <= optimum <= high for low, optimum, high in sizes):
+            raise UsageError(f"shape profile {self}: needs one rank and MIN <= OPT <= MAX on every axis")
+
+    @property
+    def fixed(self) -> tuple[int, ...]:
+        """The shape to give the network: the size where all three agree, -1 where the axis stays dynamic."""
+        return tuple(low if low == high else -1 for low, high in zip(self.minimum, self.maximum, strict=True))
+
+    def __str__(self) -> str:
+        return ":".join("x".join(map(str, shape)) for shape in (self.minimum, self.optimum, self.maximum))
 
 
 class ProgressCallback(Protocol):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trt_ptq.engines.spec import EngineSpec, ShapeProfile
+from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.errors import EngineError
+from trt_ptq.types import ShapeProfile
 
 
 def apply_profiles(builder: Any, network: Any, config: Any, spec: EngineSpec) -> Any | None:

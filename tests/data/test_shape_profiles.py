@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
-from trt_ptq.engines.spec import ShapeProfile
-from trt_ptq.types import Batch, TensorSpec
+from trt_ptq.types import Batch, ShapeProfile, TensorSpec
 
 FLOAT = np.dtype(np.float32)
 

@@ -23,7 +23,7 @@ from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
 from trt_ptq.data.sources import ArrayFile
 from trt_ptq.engines.building.rtx import build_rtx
-from trt_ptq.engines.spec import EngineSpec, ShapeProfile
+from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.fp16.convert import convert_to_float16
 from trt_ptq.fp16.emulate import emulate_float16
 from trt_ptq.lint.linter import lint_model
@@ -32,7 +32,7 @@ from trt_ptq.onnx_io.save import save_model
 from trt_ptq.provenance import ModelIdentity
 from trt_ptq.qdq.insert import insert_qdq
 from trt_ptq.transforms.bias_correction import correct_bias
-from trt_ptq.types import Array
+from trt_ptq.types import Array, ShapeProfile
 
 node = helper.make_node
 PADS: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}

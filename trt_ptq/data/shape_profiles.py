@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from trt_ptq.engines.spec import ShapeProfile
 from trt_ptq.errors import UsageError
-from trt_ptq.types import Batch, BatchSource, TensorSpec
+from trt_ptq.types import Batch, BatchSource, ShapeProfile, TensorSpec
 
 Shapes = Mapping[str, Counter[tuple[int, ...]]]
 

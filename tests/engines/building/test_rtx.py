@@ -15,12 +15,13 @@ from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.engines.backends import build_engine
 from trt_ptq.engines.building.builder import EngineBuilder
 from trt_ptq.engines.manifest import read_manifest
-from trt_ptq.engines.spec import EngineSpec, ShapeProfile, parse_profiles
+from trt_ptq.engines.spec import EngineSpec, parse_profiles
 from trt_ptq.errors import EngineError, UsageError
 from trt_ptq.fp16.convert import convert_to_float16, to_float16
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import insert_qdq
+from trt_ptq.types import ShapeProfile
 
 pytest.importorskip("tensorrt_rtx", reason='needs tensorrt-rtx: pip install "trt-ptq[rtx]"')
 PROFILE = {"x": ShapeProfile((1, 16, 8, 8), (4, 16, 8, 8), (8, 16, 8, 8))}

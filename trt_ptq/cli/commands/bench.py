@@ -11,8 +11,9 @@ import typer
 from trt_ptq.cli import console, options
 from trt_ptq.engines.running.benchmark import Benchmark, benchmark
 from trt_ptq.engines.running.runtime import EngineSession
-from trt_ptq.engines.spec import ShapeProfile, parse_profiles
+from trt_ptq.engines.spec import parse_profiles
 from trt_ptq.errors import UsageError
+from trt_ptq.types import ShapeProfile
 
 
 def bench(

@@ -19,7 +19,7 @@ from trt_ptq.data.open import open_source
 from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.data.user_function import read_from
 from trt_ptq.data.validation import ValidatedSource
-from trt_ptq.engines.spec import ShapeProfile, parse_profiles
+from trt_ptq.engines.spec import parse_profiles
 from trt_ptq.errors import ModelError, UsageError
 from trt_ptq.fp16.convert import convert_to_float16
 from trt_ptq.fp16.keep_fp32 import Fp32Node
@@ -29,6 +29,7 @@ from trt_ptq.onnx_io.save import check_saveable, save_model
 from trt_ptq.qdq.insert import insert_qdq
 from trt_ptq.qdq.match_table import MatchReport, Unmatched, match_table
 from trt_ptq.qdq.plan import NodePlan, share_in_int8
+from trt_ptq.types import ShapeProfile
 
 _ROWS = 20  # of each list, for people; --json has all
 
