@@ -14,7 +14,7 @@ from trt_ptq.recipe import Recipe, load_recipe, save_recipe
 RECIPE = Recipe(
     model=ModelIdentity("12", "0x1e3"),
     method="percentile 99.9",
-    techniques=("smooth", "bias"),
+    techniques=("smoothquant", "bias-correction"),
     nodes_to_exclude=("c1", "yes", "1.0", "ä: #"),
 )
 

@@ -12,7 +12,7 @@ from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.evaluation.verdict import EXCELLENT_BELOW
 from trt_ptq.fp16.convert import HighPrecision
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.recipe import AUTO, Recipe, Technique
+from trt_ptq.recipe import Recipe, Technique
 from trt_ptq.types import BatchSource, ProgressCallback, ShapeProfile, Tell, no_progress, untold
 
 
@@ -22,8 +22,8 @@ class QuantizeJob:
 
     `test` is compared on; without it, one batch in five of `source` is held out for that. `data_name` is what the
     report calls the data. `evaluate(run)` returns metrics, `eval_name` names it in messages; without it, fidelity is
-    judged. `method` None takes for each tensor the one of least output error; with `alternatives`, it is that of all
-    these which keeps the outputs closest. `attention` puts attention's MatMuls into INT8 too. `profiles` are taken from
+    judged. With `alternatives`, the range method of all these with the smallest output error is used for the whole
+    model instead of `method`. `attention` puts attention's MatMuls into INT8 too. `profiles` are taken from
     the data when empty. With `until_stable`, calibration ends when no range has moved by more (0.01: 1 %) since half as
     many samples. `high_precision` is that of what is not INT8.
 
@@ -34,7 +34,7 @@ class QuantizeJob:
     model: Model
     source: BatchSource
     data_name: str
-    method: RangeMethod | None
+    method: RangeMethod
     out: Path
     test: BatchSource | None = None
     alternatives: tuple[RangeMethod, ...] = ()
@@ -62,7 +62,7 @@ class QuantizeJob:
         """What the job asks for, before anything is found out."""
         return Recipe(
             model=self.model.identity,
-            method=self.method.name if self.method else AUTO,
+            method=self.method.name,
             techniques=self.techniques,
             attention=self.attention,
             nodes_to_exclude=self.nodes_to_exclude,

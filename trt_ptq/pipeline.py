@@ -14,7 +14,6 @@ from trt_ptq.calibration.convergence import Convergence, all_methods
 from trt_ptq.calibration.measurements.magnitudes import float32_tensors, measure_amax
 from trt_ptq.calibration.memory_planner import Passes, plan_passes
 from trt_ptq.calibration.tensors import CalibrationTensors, select_calibration_tensors
-from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import save_statistics
 from trt_ptq.calibrators.table.table_file import save_table
@@ -89,7 +88,7 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     calibration_tensors, passes = _plan(job, job.model, audited)
     _ = referee.baseline  # a metric that fails does so here, not after the calibration
     watched = ShapeObserver(audited)
-    convergence = Convergence(all_methods(job.method or METHODS["percentile"]), job.until_stable)
+    convergence = Convergence(all_methods(job.method), job.until_stable)
     statistics = collect(
         job.model,
         watched,
@@ -120,7 +119,7 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         candidates,
         referee,
         job.max_drop,
-        methods=(job.method, *job.alternatives) if job.method and job.alternatives else (),
+        methods=(job.method, *job.alternatives) if job.alternatives else (),
         repair=job.repair,
         search=job.search,
         tell=job.tell,

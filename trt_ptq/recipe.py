@@ -14,17 +14,15 @@ from trt_ptq.errors import UsageError
 from trt_ptq.fp16.convert import HighPrecision
 from trt_ptq.provenance import ModelIdentity
 
-AUTO = "auto"  # as a method: for each tensor the one with the least output error
-
-Technique = Literal["equalize", "smooth", "bias"]
-Step = Technique | Literal["auto"]
+Technique = Literal["equalization", "smoothquant", "bias-correction"]
 
 _HEAD = """\
 # How trt-ptq quantizes this model. Edit it, then run it again; the same data, --batch-size and --tensors give the same
 # model:
 #   trt-ptq quantize MODEL --data DATA --recipe recipe.yaml
-# method: minmax, percentile 99.99 (any number), entropy, mse, or auto (for each tensor the best of them)
-# repairs: any of equalize, smooth, bias; nodes_to_exclude: nodes that stay out of INT8, by their first output
+# method: minmax, percentile 99.99 (any number), entropy or mse
+# techniques: any of equalization, smoothquant, bias-correction
+# nodes_to_exclude: nodes that are not quantized, by the name of their first output
 """
 _TOLD = {"missing": "is missing", "extra_forbidden": "is no field of a recipe", "model_type": "it has no fields"}
 
@@ -45,11 +43,11 @@ class Recipe(BaseModel):
     @field_validator("method")
     @classmethod
     def _known(cls, method: str) -> str:
-        return method if method == AUTO else _range_method(method).name
+        return _range_method(method).name
 
-    def range_method(self) -> RangeMethod | None:
-        """The method by its name; None for "auto"."""
-        return None if self.method == AUTO else _range_method(self.method)
+    def range_method(self) -> RangeMethod:
+        """The method by its name."""
+        return _range_method(self.method)
 
     def check_model(self, model: ModelIdentity, where: str) -> None:
         """Make sure that the recipe was made for `model`.

@@ -51,8 +51,8 @@ def range_method(name: str, percentile: float | None = None) -> RangeMethod:
     """
     if name == "auto":
         raise UsageError(
-            "method auto compares ranges by running the model on data, which is not done here: "
-            "use `trt-ptq quantize --method auto`, or choose " + ", ".join(METHODS)
+            "method auto compares the range methods by running the model on data, which only `quantize` does: "
+            "choose one of " + ", ".join(METHODS)
         )
     if name not in METHODS:
         raise UsageError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")

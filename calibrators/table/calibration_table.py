@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -40,14 +40,12 @@ class CalibrationTable:
 
     `provenance` is None for a table that was read from a TensorRT cache or from ONNX Runtime's form, which record none.
     `tensors_without_range` names tensors without an entry, since no scale fits them: always zero, or with a range that
-    is not finite in the file they were read from. `methods` names the range method of each tensor, where the
-    provenance says "auto"; else it is empty.
+    is not finite in the file they were read from.
     """
 
     amax: Mapping[str, float]
     provenance: TableProvenance | None = None
     tensors_without_range: tuple[str, ...] = ()
-    methods: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value in self.amax.items():

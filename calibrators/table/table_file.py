@@ -48,7 +48,6 @@ def save_table(table: CalibrationTable, path: Path, version: TensorRTVersion = L
             "provenance": table.provenance and asdict(table.provenance),
             "tensors_without_range": list(table.tensors_without_range),
             "amax": dict(table.amax),
-            **({"methods": dict(table.methods)} if table.methods else {}),
         }
         write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     elif form == "ONNX Runtime JSON":
@@ -110,12 +109,8 @@ def _parse(content: Any) -> CalibrationTable:
         method=source["method"],
         tools=tuple(source["tools"]),
     )
-    methods = content.get("methods", {})
-    if not all(isinstance(method, str) and name in amax for name, method in methods.items()):
-        raise ValueError('"methods" is not a method for tensors of the table')
     return CalibrationTable(
         {name: float(value) for name, value in amax.items()},
         provenance,
         tuple(content["tensors_without_range"]),
-        methods,
     )

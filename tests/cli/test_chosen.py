@@ -20,7 +20,6 @@ def test_without_a_method_all_are_compared() -> None:
 @pytest.mark.parametrize("method", ["percentile", "minmax", "mse", "entropy"])
 def test_a_method_by_name_is_not_compared(method: str) -> None:
     found = chosen(method)
-    assert found.method is not None
     assert found.method.name.startswith(method)
     assert found.alternatives == ()
 
@@ -29,5 +28,5 @@ def test_a_percentile_alone_is_a_method() -> None:
     assert (chosen(percentile=99.9).method, chosen(percentile=99.9).alternatives) == (Percentile(99.9), ())
 
 
-def test_auto_compares_tensor_by_tensor_instead() -> None:
-    assert (chosen("auto").method, chosen("auto").alternatives) == (None, ())
+def test_auto_is_the_default() -> None:
+    assert chosen("auto").alternatives == chosen().alternatives

@@ -57,8 +57,8 @@ def test_an_option_beside_a_recipe_that_says_the_same_is_refused(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--repair", "hope"], "--repair is equalize, smooth, bias, auto or none, not 'hope'"),
-        (["--repair", "none", "--repair", "bias"], "goes with no other"),
+        (["--repair", "hope"], "--repair is equalization, smoothquant, bias-correction, auto or none, not 'hope'"),
+        (["--repair", "none", "--repair", "bias-correction"], "goes with no other"),
         (["--method", "auto", "--percentile", "99"], "not to auto"),
         (["--recipe", "missing.yaml"], "cannot read missing.yaml"),
     ],

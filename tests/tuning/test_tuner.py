@@ -15,7 +15,6 @@ from onnx import TensorProto, helper
 
 from tests.networks import images, sabotaged_cnn, two_sided_cnn, weight, write
 from trt_ptq.calibrators.methods import COMPARED, METHODS
-from trt_ptq.calibrators.table.table_file import load_table
 from trt_ptq.config import QuantizeJob
 from trt_ptq.data.sources import ArrayFile
 from trt_ptq.data.subset import split_source
@@ -135,7 +134,12 @@ def test_a_bias_correction_behind_a_matmul_stays_in_fp16(tmp_path: Path) -> None
     model = load_model(write(tmp_path / "m.onnx", nodes, weights, [rows], ["y"]))
     data = np.random.default_rng(0).normal(size=(80, 32)).astype(np.float32)
     job = QuantizeJob(
-        model, ArrayFile(Path("x.npz"), {"x": data}, 8), "x", METHODS["minmax"], tmp_path / "out", techniques=("bias",)
+        model,
+        ArrayFile(Path("x.npz"), {"x": data}, 8),
+        "x",
+        METHODS["minmax"],
+        tmp_path / "out",
+        techniques=("bias-correction",),
     )
     report = quantize(job).report
     assert report.high_precision == "fp16"
@@ -155,24 +159,14 @@ def test_without_search_and_repair_the_gate_fails(sabotaged: Model, tmp_path: Pa
 
 
 def test_a_repair_that_is_asked_for_is_made_and_told(cnn: Model, tmp_path: Path) -> None:
-    report = run(cnn, tmp_path / "out", techniques=("smooth", "bias"))
+    report = run(cnn, tmp_path / "out", techniques=("smoothquant", "bias-correction"))
     assert [(one.name, one.decision) for one in report.trials[3:]] == [
         ("SmoothQuant", "kept"),
         ("bias correction", "kept"),
     ]
     assert report.trials[3].note == "fits nowhere in the model"
-    assert load_recipe(tmp_path / "out" / "recipe.yaml").techniques == ("smooth", "bias")
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").techniques == ("smoothquant", "bias-correction")
     assert not (tmp_path / "out" / "model.transformed.onnx").exists()
-
-
-def test_method_auto_is_compared_with_percentile(cnn: Model, tmp_path: Path) -> None:
-    job = QuantizeJob(cnn, source(), "images", None, tmp_path / "out")
-    report = quantize(job).report
-    assert report.trials[-1].name == "method auto"
-    assert " tensors" in report.trials[-1].note
-    assert (report.method, load_recipe(tmp_path / "out" / "recipe.yaml").method) == ("auto", "auto")
-    table = load_table(tmp_path / "out" / "calibration.json")
-    assert set(table.methods) == set(table.amax)
 
 
 def test_of_several_methods_the_one_that_keeps_the_outputs_closest_is_taken(cnn: Model, tmp_path: Path) -> None:

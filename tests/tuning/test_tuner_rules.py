@@ -72,22 +72,22 @@ def improved(bench: Bench, **options: Any) -> TuningResult:
 def test_a_repair_is_kept_for_a_gain_worth_it_that_takes_outputs_no_further(
     distance: float, loss: float, decision: str
 ) -> None:
-    bench = Bench({"plain": 0.1, "equalize": distance}, {"plain": 0.5, "equalize": loss})
+    bench = Bench({"plain": 0.1, "equalization": distance}, {"plain": 0.5, "equalization": loss})
     found = improved(bench)
     assert {one.name: one.decision for one in found.trials}["cross-layer equalisation"] == decision
-    assert ("equalize" in found.recipe.techniques) == (decision == "kept")
+    assert ("equalization" in found.recipe.techniques) == (decision == "kept")
 
 
 def test_a_small_gain_that_reaches_the_gate_is_kept() -> None:
-    bench = Bench({}, {"plain": 0.0105, "equalize": 0.0099})
-    assert improved(bench).recipe.techniques == ("equalize",)
+    bench = Bench({}, {"plain": 0.0105, "equalization": 0.0099})
+    assert improved(bench).recipe.techniques == ("equalization",)
 
 
 def test_a_repaired_model_gets_the_method_that_is_closest_for_it() -> None:
-    bench = Bench({}, {"plain": 0.5, "equalize": 0.005})
+    bench = Bench({}, {"plain": 0.5, "equalization": 0.005})
     found = improved(bench, methods=COMPARED)
     assert found.recipe.method == COMPARED[-1].name
-    assert bench.ranked_for.count(("equalize",)) == 1
+    assert bench.ranked_for.count(("equalization",)) == 1
 
 
 def test_the_layers_left_in_float_do_not_decide_on_the_method_of_others() -> None:
@@ -133,8 +133,8 @@ def test_a_method_that_the_metric_chose_stays_where_layers_are_in_float() -> Non
 
 
 def test_what_was_asked_for_is_kept_although_further_away_and_is_no_search() -> None:
-    plain = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32", techniques=("bias",))
-    bench = Bench({"bias": 0.9}, {"bias": 0.9})
+    plain = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32", techniques=("bias-correction",))
+    bench = Bench({"bias-correction": 0.9}, {"bias-correction": 0.9})
     found = tune(plain, bench, bench, 0.01, search=False, repair=False)  # type: ignore[arg-type]
-    assert found.recipe.techniques == ("bias",)
+    assert found.recipe.techniques == ("bias-correction",)
     assert not found.searched

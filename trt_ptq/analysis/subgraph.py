@@ -8,8 +8,8 @@ dequantizes or transposes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import onnx
 from onnx import TensorProto, helper
@@ -19,12 +19,11 @@ Use = tuple[str, int]  # a node, by its first output, and the index of one of it
 
 @dataclass(frozen=True)
 class Rewiring:
-    """`reads` says for a use what is read there instead: one of the new float32 `inputs`, another tensor of the model,
-    or an output of the new nodes that are put before the node of that use (`before`, by its first output)."""
+    """`reads` says for a use what is read there instead: one of the new float32 `inputs`, or another tensor of
+    the model."""
 
     inputs: tuple[str, ...]
     reads: Mapping[Use, str]
-    before: Mapping[str, Sequence[onnx.NodeProto]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class GraphSlicer:
         return self._model([node for node, _ in self._nodes], self._proto.graph.input, outputs, self._initializers)
 
     def _reached(self, rewiring: Rewiring, reached: set[str]) -> list[tuple[onnx.NodeProto, set[str]]]:
-        """Nodes with a use that changes, the new ones, and what depends on them; `reached` is given their outputs."""
+        """Nodes with a use that changes, and what depends on them; `reached` is given their outputs."""
         changed: dict[str, dict[int, str]] = {}
         for (name, index), instead in rewiring.reads.items():
             changed.setdefault(name, {})[index] = instead
@@ -86,11 +85,9 @@ class GraphSlicer:
                 for index, instead in changed[node.output[0]].items():
                     rewired.input[index] = instead
                 names = names_read(rewired)
-            new = [(one, names_read(one)) for one in rewiring.before.get(node.output[0], ())]
-            for one in (*new, (rewired, names)):
-                if one[0] is not node or not reached.isdisjoint(one[1]):
-                    reached.update(filter(None, one[0].output))
-                    found.append(one)
+            if rewired is not node or not reached.isdisjoint(names):
+                reached.update(filter(None, node.output))
+                found.append((rewired, names))
         return found
 
     def _part(

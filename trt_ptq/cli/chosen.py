@@ -12,9 +12,9 @@ from trt_ptq.cli.parse import parse_high_precision
 from trt_ptq.errors import UsageError
 from trt_ptq.fp16.convert import HighPrecision
 from trt_ptq.provenance import ModelIdentity
-from trt_ptq.recipe import AUTO, Technique, load_recipe
+from trt_ptq.recipe import Technique, load_recipe
 
-_NONE = "none"
+_AUTO, _NONE = "auto", "none"
 _REPAIRS: tuple[Technique, ...] = get_args(Technique)
 
 
@@ -22,7 +22,7 @@ _REPAIRS: tuple[Technique, ...] = get_args(Technique)
 class QuantizationChoices:
     """As in `QuantizeJob`. `given` names the options that a recipe would contradict."""
 
-    method: RangeMethod | None
+    method: RangeMethod
     techniques: tuple[Technique, ...]
     repair: bool
     attention: bool
@@ -52,13 +52,13 @@ class QuantizationChoices:
             "--attention": attention,
             "--high-precision": high_precision,
         }
-        techniques, others = _parse_techniques(repair or [AUTO])
-        if method == AUTO and percentile is not None:
+        techniques, others = _parse_techniques(repair or [_AUTO])
+        if method == _AUTO and percentile is not None:
             raise UsageError("--percentile belongs to --method percentile, not to auto")
-        unsaid = method is None and percentile is None
+        best_of_all = method in (None, _AUTO) and percentile is None
         return cls(
-            method=None if method == AUTO else range_method(method or "percentile", percentile),
-            alternatives=COMPARED[1:] if unsaid else (),
+            method=COMPARED[0] if best_of_all else range_method(method or "percentile", percentile),
+            alternatives=COMPARED[1:] if best_of_all else (),
             techniques=techniques,
             repair=others,
             attention=attention,
@@ -96,9 +96,9 @@ class QuantizationChoices:
 
 def _parse_techniques(names: Sequence[str]) -> tuple[tuple[Technique, ...], bool]:
     """The repairs to make in any case, and whether the others may be tried."""
-    unknown = [name for name in names if name not in (*_REPAIRS, AUTO, _NONE)]
+    unknown = [name for name in names if name not in (*_REPAIRS, _AUTO, _NONE)]
     if unknown:
-        raise UsageError(f"--repair is {', '.join(_REPAIRS)}, {AUTO} or {_NONE}, not {unknown[0]!r}")
+        raise UsageError(f"--repair is {', '.join(_REPAIRS)}, {_AUTO} or {_NONE}, not {unknown[0]!r}")
     if _NONE in names and len(names) > 1:
         raise UsageError(f"--repair {_NONE} goes with no other")
-    return tuple(one for one in _REPAIRS if one in names), AUTO in names
+    return tuple(one for one in _REPAIRS if one in names), _AUTO in names

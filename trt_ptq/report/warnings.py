@@ -90,7 +90,7 @@ def technique_warnings(recipe: Recipe, transformed: bool) -> list[str]:
     warnings = []
     if transformed:
         warnings.append(f"the ranges are of {TRANSFORMED}, which repairs made: build implicit engines from that model")
-    if "bias" in recipe.techniques:
+    if "bias-correction" in recipe.techniques:
         warnings.append("bias correction is in model.int8.onnx only: an implicit engine by calibration.cache lacks it")
     return warnings
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import PARTS, Part, QdqModel, insert_qdq
-from trt_ptq.recipe import AUTO, Recipe, Step, Technique
+from trt_ptq.recipe import Recipe, Technique
 from trt_ptq.sensitivity.measure import Ranking, rank_layers
 from trt_ptq.transforms.alpha_search import smooth
 from trt_ptq.transforms.bias_correction import CORRECTED, correct_bias
@@ -34,13 +33,12 @@ from trt_ptq.transforms.equalization import equalize
 from trt_ptq.transforms.result import TransformResult
 from trt_ptq.tuning.layer_search import by_worth
 from trt_ptq.tuning.output_deviation import OutputDeviation
-from trt_ptq.tuning.per_tensor_methods import select_methods_per_tensor
 from trt_ptq.types import Array, BatchSource, ProgressCallback, no_progress
 
-FEW = 2  # batches to rank layers and to choose ranges on
+FEW = 2  # batches to rank layers on
 MANY = 8  # batches to rank layers on where each of a few ranks them otherwise
 AGREEING = 0.85  # of the worst layers; two batches of a language model have 0.9 in common, of rendered text 0.7
-BEFORE: tuple[Technique, ...] = ("equalize", "smooth")  # repairs of the float model, before it is calibrated
+BEFORE: tuple[Technique, ...] = ("equalization", "smoothquant")  # repairs of the float model, before it is calibrated
 
 
 @dataclass(frozen=True)
@@ -160,14 +158,9 @@ class CandidateBuilder:
         """Multiply-accumulates of each layer, for the first batch; none where they cannot be counted."""
         return self._macs_of(_model_key(recipe))
 
-    def fit(self, recipe: Recipe, step: Step) -> TransformSummary:
-        """Where the latest step to `recipe` fits."""
-        if step == AUTO:
-            methods = Counter(self.table(recipe).methods.values())
-            return TransformSummary(
-                methods.total(), ", ".join(f"{method}: {count} tensors" for method, count in methods.items())
-            )
-        if step == "bias":
+    def fit(self, recipe: Recipe, technique: Technique) -> TransformSummary:
+        """Where `technique`, the last one of `recipe`, applies."""
+        if technique == "bias-correction":
             shifts = self._bias_error_of(_range_key(recipe))
             return TransformSummary(sum(bool(shift.any()) for shift in shifts.values()), f"of {len(shifts)} layers")
         transformed = self.calibrated_model(recipe).transformed
@@ -180,12 +173,14 @@ class CandidateBuilder:
     def _insert(self, recipe: Recipe, parts: tuple[Part, ...]) -> QdqModel:
         model = self.calibrated_model(recipe).model
         qdq = insert_qdq(model, self.table(recipe), recipe.nodes_to_exclude, recipe.attention, parts)
-        return correct_bias(qdq, self._bias_error_of(_range_key(recipe)))[0] if "bias" in recipe.techniques else qdq
+        if "bias-correction" not in recipe.techniques:
+            return qdq
+        return correct_bias(qdq, self._bias_error_of(_range_key(recipe)))[0]
 
     def _amax_of_corrected(self, recipe: Recipe) -> dict[str, float]:
         """`amax`, and that of what a bias correction shifts, be it by an Add of its own."""
         amax = self.amax(recipe)
-        if "bias" not in recipe.techniques:
+        if "bias-correction" not in recipe.techniques:
             return amax
         shifted = {
             name: amax[name] + float(np.abs(shift).max(initial=0))
@@ -198,7 +193,7 @@ class CandidateBuilder:
         if not range_key.techniques:
             return self._plain
         before = self.calibrated_model(range_key.model_copy(update={"techniques": range_key.techniques[:-1]}))
-        if range_key.techniques[-1] == "equalize":
+        if range_key.techniques[-1] == "equalization":
             transformed = equalize(before.model)
         else:
             transformed = smooth(before.model, self._calibration, METHODS["percentile"])
@@ -210,13 +205,7 @@ class CandidateBuilder:
         return CalibratedModel(model, self._calibrate(model), transformed)
 
     def _choose(self, range_key: Recipe) -> CalibrationTable:
-        calibrated_model, method = self.calibrated_model(range_key), range_key.range_method()
-        if method is not None:
-            return derive_table(calibrated_model.statistics, method)
-        few = FewBatches(self._calibration, FEW)
-        return select_methods_per_tensor(
-            calibrated_model.model, calibrated_model.statistics, few, range_key.attention, progress=self._progress
-        )
+        return derive_table(self.calibrated_model(range_key).statistics, range_key.range_method())
 
     def _measure_distance(self, recipe: Recipe) -> float:
         return self._distance.of(self.make(recipe).qdq.model)

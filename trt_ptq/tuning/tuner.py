@@ -12,12 +12,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from trt_ptq.calibrators.methods import METHODS, RangeMethod
+from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.errors import TrtPtqError
 from trt_ptq.evaluation.metrics import Metrics
 from trt_ptq.evaluation.verdict import format_percent
 from trt_ptq.qdq.insert import PARTS
-from trt_ptq.recipe import AUTO, Recipe, Step, Technique
+from trt_ptq.recipe import Recipe, Technique
 from trt_ptq.tuning.builder import BEFORE, CandidateBuilder
 from trt_ptq.tuning.layer_search import MOST_EVALUATIONS, search_layers
 from trt_ptq.tuning.objective import Objective, Score
@@ -30,15 +30,14 @@ RUNNERS_UP = 2  # range methods that the metric is asked about, too
 LIKELY_IN_FLOAT = 0.1  # of the layers, where some are left in float
 AIM = 0.5  # of the gate: by a metric of few samples, the luckiest of the sets that are judged flatters
 TECHNIQUES_TO_TRY: tuple[Technique, ...] = (
-    "equalize",
-    "smooth",
-    "bias",
-)  # in this order; "auto" costs too much to be tried unasked
-TITLES: dict[Step, str] = {
-    "equalize": "cross-layer equalisation",
-    "smooth": "SmoothQuant",
-    "auto": "method auto",
-    "bias": "bias correction",
+    "equalization",
+    "smoothquant",
+    "bias-correction",
+)  # in this order
+TITLES: dict[Technique, str] = {
+    "equalization": "cross-layer equalisation",
+    "smoothquant": "SmoothQuant",
+    "bias-correction": "bias correction",
 }
 
 
@@ -82,29 +81,25 @@ def tune(
     """Judge what `recipe` makes, stage by stage, and where it loses more than `max_drop` look for a better one.
 
     With `methods`, the closest of these (see `CandidateBuilder.ranked_methods`) replaces that of `recipe`: at first,
-    and where a repair has changed the float model. The repairs that `recipe` asks for are kept whatever they bring, and
-    so is its method "auto", which is compared with percentile. As long as the loss is above `max_drop`, more is tried,
-    and kept where it lowers the loss to `max_drop`, or by `LEAST_GAIN` of it: with `repair` the other repairs, if they
-    take outputs no further away; where there is a metric, the runners-up of `methods`; with `search` layers are left in
-    float then. Unless the metric has chosen the method, it is the one of `methods` that is closest where the most
-    sensitive tenth is in float. By a metric, the search is for `AIM` of `max_drop`, by it and as the outputs let
-    expect; if that takes too many, for all of `max_drop` by the metric alone.
+    and where a technique has changed the float model. The techniques that `recipe` asks for are applied whatever they
+    bring. As long as the loss is above `max_drop`, more is tried, and accepted where it lowers the loss to `max_drop`,
+    or by `LEAST_GAIN` of it: with `repair` the other techniques, if they take outputs no further away; where there is a
+    metric, the runners-up of `methods`; with `search` the most sensitive layers are excluded then. Unless the metric
+    has chosen the method, it is the one of `methods` that is closest where the most sensitive tenth is excluded. By a
+    metric, the search is for `AIM` of `max_drop`, by it and as the outputs let expect; if that takes too many, for all
+    of `max_drop` by the metric alone.
 
     Raises:
         DataError, ModelError: see `Objective.judge`.
     """
     plain = recipe.model_copy(update={"techniques": ()})
-    asked: list[Step] = list(recipe.techniques)
-    if recipe.method == AUTO:
-        plain = plain.model_copy(update={"method": METHODS["percentile"].name})
-        asked.append("auto")
     tuner = _Tuner(plain, candidates, judge, max_drop, methods, tell)
-    for step in asked:
-        tuner.step(step, forced=True)
+    for technique in recipe.techniques:
+        tuner.apply(technique, forced=True)
     made_anyway = tuner.recipe
-    for one in TECHNIQUES_TO_TRY if repair else ():
-        if tuner.missed and one not in recipe.techniques:
-            tuner.step(one, forced=False)
+    for technique in TECHNIQUES_TO_TRY if repair else ():
+        if tuner.missed and technique not in recipe.techniques:
+            tuner.apply(technique, forced=False)
     for name in tuner.runners_up() if judge.evaluate else ():
         if tuner.missed:
             tuner.method(name)
@@ -157,29 +152,28 @@ class _Tuner:
         self._keep_if(f"method {name}", recipe, self._evaluate(recipe))
         self._chosen_by_metric |= self.recipe == recipe
 
-    def step(self, repair: Step, *, forced: bool) -> None:
-        """Keep `repair` if forced, or if it takes outputs no further and lowers the loss. Untold if it fits nowhere."""
-        changed = {"method": AUTO} if repair == AUTO else {"techniques": (*self.recipe.techniques, repair)}
-        recipe = self.recipe.model_copy(update=changed)
+    def apply(self, technique: Technique, *, forced: bool) -> None:
+        """Keep `technique` if forced or if it helps. Skipped silently if it does not apply to the model."""
+        recipe = self.recipe.model_copy(update={"techniques": (*self.recipe.techniques, technique)})
         try:
-            fit = self._candidates.fit(recipe, repair)
+            fit = self._candidates.fit(recipe, technique)
             if not fit.places and not forced:
                 return
-            if repair in BEFORE and fit.places:
+            if technique in BEFORE and fit.places:
                 recipe = self._by_closest(recipe)
             if not forced and (away := self._further_away(recipe)):
-                self.trials.append(Trial(TITLES[repair], {}, {}, "dropped: further away", away))
+                self.trials.append(Trial(TITLES[technique], {}, {}, "dropped: further away", away))
                 return
             judgement = self._evaluate(recipe)
         except TrtPtqError as error:
             if forced:
                 raise
-            self.trials.append(Trial(TITLES[repair], {}, {}, "dropped: failed", str(error)))
+            self.trials.append(Trial(TITLES[technique], {}, {}, "dropped: failed", str(error)))
             return
         note = fit.note if fit.places else "fits nowhere in the model"
-        if recipe.method not in (AUTO, self.recipe.method):
+        if recipe.method != self.recipe.method:
             note = f"method {recipe.method}; {note}"
-        self._keep_if(TITLES[repair], recipe, judgement, forced, note)
+        self._keep_if(TITLES[technique], recipe, judgement, forced, note)
 
     def search(self) -> str | None:
         """Leave in float the layers that cost most; why that failed, if it did."""

@@ -34,8 +34,8 @@ def quantize(
     method: Annotated[
         Optional[str],
         typer.Option(
-            help="Range method: entropy, minmax, mse, percentile, or auto: for each tensor the one with the least "
-            "output error. Unless given, that which keeps the outputs closest to FP32, on calibration data.",
+            help="Range method: entropy, minmax, mse, percentile, or auto (the default): the one with the smallest "
+            "output error against FP32 on calibration data.",
             show_default=False,
         ),
     ] = None,
@@ -53,7 +53,7 @@ def quantize(
     repair: Annotated[
         Optional[list[str]],
         typer.Option(
-            help="equalize (convolutions in a row), smooth (SmoothQuant), bias (bias correction): made in any case "
+            help="equalization (convolutions in a row), smoothquant, bias-correction: made in any case "
             "(repeat). auto, unless given: where the loss is above --max-drop, what lowers it and takes outputs no "
             "further away. Or none.",
             show_default=False,

@@ -23,10 +23,8 @@ from trt_ptq.data.user_function import load_function, read_from
 from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.errors import DataError, UsageError
 from trt_ptq.onnx_io.load import Model, load_model
-from trt_ptq.recipe import AUTO
 from trt_ptq.report.sensitivity_page import by_cost, render_sensitivity, sensitivity_cells
 from trt_ptq.sensitivity.measure import measure_sensitivity
-from trt_ptq.tuning.per_tensor_methods import select_methods_per_tensor
 from trt_ptq.types import BatchSource, sample_count
 
 _ROWS = 20  # for people; --json has all
@@ -42,7 +40,7 @@ def sensitivity(
     method: Annotated[
         Optional[str],
         typer.Option(
-            help="With --stats: entropy, minmax, mse, percentile or auto; percentile unless given.", show_default=False
+            help="With --stats: entropy, minmax, mse or percentile; percentile unless given.", show_default=False
         ),
     ] = None,
     percentile: options.PercentileValue = None,
@@ -84,7 +82,7 @@ def sensitivity(
     function = load_function(evaluate) if evaluate else None
     loaded = load_model(model)
     source = _few(ValidatedSource(open_source(data, loaded.inputs, batch_size, preprocess), loaded.inputs), samples)
-    ranges = _ranges(loaded, stats, table, method, percentile, attention, source)
+    ranges = _ranges(loaded, stats, table, method, percentile)
     found = measure_sensitivity(
         loaded,
         ranges,
@@ -128,8 +126,6 @@ def _ranges(
     table: Path | None,
     method: str | None,
     percentile: float | None,
-    attention: bool,
-    source: BatchSource,
 ) -> CalibrationTable:
     if table is not None:
         found = read_table(table)
@@ -137,10 +133,6 @@ def _ranges(
         assert stats is not None
         statistics = load_statistics(stats)
         check_statistics(statistics, model, str(stats))
-        if method == AUTO:
-            if percentile is not None:
-                raise UsageError("--percentile belongs to --method percentile, not to auto")
-            return select_methods_per_tensor(model, statistics, source, attention, progress=_progress)
         found = derive_table(statistics, range_method(method or "percentile", percentile))
     found.check_model(model.identity, str(table or stats))
     return found
