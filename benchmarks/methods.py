@@ -32,7 +32,7 @@ from trt_ptq.fp16.convert import convert_to_float16, to_float16
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import insert_qdq
-from trt_ptq.qdq.plan import share_in_int8
+from trt_ptq.qdq.plan import int8_fraction
 
 MODELS: dict[str, ModuleType] = {
     "recogniser": recogniser,
@@ -66,8 +66,8 @@ def measure(name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
         engines[precision] = build_engine(spec).size_bytes
     return {
         "samples": statistics.data.samples,
-        "int8_nodes": f"{converted.in_int8} of {len(converted.nodes)}",
-        "int8_share_of_macs": share_in_int8(converted.plan, macs),
+        "int8_nodes": f"{converted.num_int8_nodes} of {len(converted.nodes)}",
+        "int8_fraction_of_macs": int8_fraction(converted.plan, macs),
         "metrics": metrics,
         "engine_bytes": engines,
     }

@@ -54,7 +54,7 @@ def test_a_real_model_keeps_its_metric(
     )
     result = quantize(job)
     assert result.engine_error is None
-    assert result.report.in_int8 >= int8_nodes
+    assert result.report.num_int8_nodes >= int8_nodes
     assert result.report.verdict.passed, result.report.verdict
     assert {engine.precision for engine in result.report.engines} == {"fp16", "int8"}
     onnx.checker.check_model(str(tmp_path / "model.int8.onnx"), full_check=True)

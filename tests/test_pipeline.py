@@ -50,8 +50,8 @@ def test_everything_is_left_in_one_folder(cnn: Model, tmp_path: Path) -> None:
         "report.html",
         "recipe.yaml",
     }
-    assert result.report.in_int8 == 5
-    assert result.report.int8_share_of_macs == 1
+    assert result.report.num_int8_nodes == 5
+    assert result.report.int8_fraction_of_macs == 1
     assert result.engine_error is None
 
 
@@ -145,7 +145,7 @@ def test_a_dead_tensor_is_warned_of_by_name(tmp_path: Path) -> None:
     model = load_model(write(tmp_path / "m.onnx", nodes, weights, [image_input()], ["y"]))
     report = quantize(QuantizeJob(model, source(), "images", METHODS["minmax"], tmp_path / "out")).report
     assert "always zero, so without a range: dead" in report.warnings
-    assert next(node.reason for node in report.nodes if node.node == "d") == (
+    assert next(node.reason for node in report.nodes if node.output == "d") == (
         "'dead' has no usable scale (always zero, or not finite)"
     )
 
@@ -213,7 +213,7 @@ def test_a_float16_model_that_cannot_be_loaded_does_not_undo_the_rest(
 def test_nodes_that_overflow_float16_are_named_and_judged_unspoilt(cnn: Model, tmp_path: Path) -> None:
     large = ArrayFile(Path("images.npz"), {"x": images(40) * 1e5}, 4)
     report = quantize(QuantizeJob(cnn, large, "images", METHODS["minmax"], tmp_path)).report
-    assert {"c1", "r1", "c2", "a", "r2"} <= {one.node for one in report.kept}
+    assert {"c1", "r1", "c2", "a", "r2"} <= {one.output for one in report.fp32_nodes}
     assert any("nodes stay in FP32, beyond float16's range: Conv 'c1' (" in warning for warning in report.warnings)
     assert all(one.fidelity["y"].cosine > 0.99 for one in report.models if one.fidelity)
 
@@ -278,6 +278,6 @@ def test_a_run_that_is_interrupted_leaves_no_recipe_but_the_one_it_does_again(
 
 def test_an_int8_model_without_int8_is_warned_of(cnn: Model, tmp_path: Path) -> None:
     job = QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path)
-    every = tuple(one.node for one in quantize(job).report.nodes)
+    every = tuple(one.output for one in quantize(job).report.nodes)
     assert any("no node runs in INT8" in one for one in quantize(replace(job, nodes_to_exclude=every)).report.warnings)
     assert not any("no node runs in INT8" in one for one in quantize(job).report.warnings)

@@ -33,7 +33,7 @@ from trt_ptq.fp16.convert import to_float16
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.output import RECIPE, STATISTICS, TRANSFORMED, check_folder, remove_last_run, remove_other_recipe
-from trt_ptq.qdq.plan import QuantizationPlan, plan_quantization, share_in_int8
+from trt_ptq.qdq.plan import QuantizationPlan, int8_fraction, plan_quantization
 from trt_ptq.recipe import save_recipe
 from trt_ptq.report.render import render_html
 from trt_ptq.report.rows import model_rows, tensor_rows
@@ -142,10 +142,10 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
 
     files: dict[Precision, Path] = {"fp32": job.model.path, "int8": job.out / "model.int8.onnx"}
     made = candidates.make(recipe)
-    warnings += [*filter(None, [made.warning]), *fp32_warnings(made.kept)]
-    if not any(one.int8 for one in made.qdq.nodes):
+    warnings += [*filter(None, [made.warning]), *fp32_warnings(made.fp32_nodes)]
+    if not any(one.is_int8 for one in made.qdq.nodes):
         warnings.append(NONE_IN_INT8)
-    warnings += [f"{one.op_type} {one.node!r} is left alone: {one.reason}" for one in made.qdq.plan.unsupported]
+    warnings += [f"{one.op_type} {one.output!r} is left alone: {one.reason}" for one in made.qdq.plan.unsupported]
     save_model(made.qdq.model, files["int8"])
     files["fp16"] = job.out / "model.fp16.onnx"
     save_model(to_float16(job.model, candidates.amax(job.recipe.model_copy(update={"techniques": ()}))), files["fp16"])
@@ -173,9 +173,9 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         method=recipe.method,
         tensors=tensor_rows(calibrated_model.statistics, table),
         nodes=list(made.qdq.nodes),
-        int8_share_of_macs=_share_in_int8(job, made.qdq.plan, profiles, warnings),
+        int8_fraction_of_macs=_share_in_int8(job, made.qdq.plan, profiles, warnings),
         high_precision=made.high_precision,
-        kept=list(made.kept),
+        fp32_nodes=list(made.fp32_nodes),
         trials=list(improved.trials),
         models=model_rows(files, judged),
         engines=engines,
@@ -222,7 +222,7 @@ def _share_in_int8(
     except ModelError as error:
         warnings.append(str(error))
         return None
-    return share_in_int8(plan, macs)
+    return int8_fraction(plan, macs)
 
 
 def _build(

@@ -24,7 +24,7 @@ class Row:
 
     metrics: Metrics | None = None
     loss: float | None = None
-    int8_share_of_macs: float | None = None
+    int8_fraction_of_macs: float | None = None
     seconds: float | None = None
     samples: int | None = None
     note: str = ""
@@ -32,7 +32,7 @@ class Row:
 
 
 def measure_float(name: str) -> Row:
-    return Row(metrics=_judged(name, CASES[name].model()), loss=0.0, int8_share_of_macs=0.0)
+    return Row(metrics=_judged(name, CASES[name].model()), loss=0.0, int8_fraction_of_macs=0.0)
 
 
 def measure(name: str, row: str, reference: Row, limit: float) -> Row:
@@ -48,7 +48,7 @@ def measure(name: str, row: str, reference: Row, limit: float) -> Row:
         except TrtPtqError as error:
             return Row(failed=f"its model does not run: {error}")
         share, told["note"] = _share(name, path, told["note"])
-    return Row(metrics=metrics, loss=loss, int8_share_of_macs=share, **told)
+    return Row(metrics=metrics, loss=loss, int8_fraction_of_macs=share, **told)
 
 
 def _judged(name: str, path: Path) -> Metrics:

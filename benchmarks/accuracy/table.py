@@ -18,7 +18,7 @@ def markdown(name: str, rows: Mapping[str, Row]) -> str:
             continue
         figures = [f"{row.metrics[metric]:.4f}" for metric in metrics]
         loss = "" if row.loss is None else f"{row.loss:+.2%}"
-        share = "" if row.int8_share_of_macs is None else f"{row.int8_share_of_macs:.1%}"
+        share = "" if row.int8_fraction_of_macs is None else f"{row.int8_fraction_of_macs:.1%}"
         seconds = "" if row.seconds is None else f"{row.seconds:.0f}"
         lines.append([label, *figures, loss, share, seconds, row.note])
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

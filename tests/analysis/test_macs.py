@@ -18,7 +18,7 @@ from trt_ptq.calibration.tensors import with_outputs
 from trt_ptq.errors import ModelError, UsageError
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
-from trt_ptq.qdq.plan import plan_quantization, share_in_int8
+from trt_ptq.qdq.plan import int8_fraction, plan_quantization
 
 
 def test_shapes_are_those_that_onnx_runtime_gives_when_it_runs_the_model(cnn: Model) -> None:
@@ -98,9 +98,9 @@ def test_what_follows_from_values_cannot_be_counted_and_is_named(tmp_path: Path)
 def test_the_share_in_int8_is_of_the_macs_and_not_of_the_nodes(cnn: Model) -> None:
     graph = cnn.to_ir().graph
     macs = count_macs(cnn, {})
-    assert share_in_int8(plan_quantization(graph), macs) == 1
+    assert int8_fraction(plan_quantization(graph), macs) == 1
     kept = plan_quantization(graph, nodes_to_exclude=["c1"])
-    assert share_in_int8(kept, macs) == 1 - macs["c1"] / sum(macs.values())
+    assert int8_fraction(kept, macs) == 1 - macs["c1"] / sum(macs.values())
 
 
 def test_shapes_of_a_model_whose_weights_lie_outside(cnn: Model, tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ def test_fp16_without_data_is_warned_of(cnn_path: Path, table: Path, tmp_path: P
 def test_what_overflows_is_named(cnn_path: Path, table: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "large.npz", x=np.full((16, 16, 8, 8), 1e5, np.float32))
     command = ["qdq", cnn_path, "--table", table, "-o", tmp_path / "q.onnx", "--data", tmp_path / "large.npz", "--json"]
-    kept = json.loads(trt_ptq(*command).stdout)["kept_in_fp32"]
-    assert {"c1", "r1", "c2", "a", "r2"} <= {one["node"] for one in kept}
+    kept = json.loads(trt_ptq(*command).stdout)["fp32_nodes"]
+    assert {"c1", "r1", "c2", "a", "r2"} <= {one["output"] for one in kept}
     assert {one["cause"] for one in kept} == {"range"}
 
 

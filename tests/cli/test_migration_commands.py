@@ -64,7 +64,7 @@ def test_qdq_gives_the_report_to_programs(run: Run) -> None:
     write_cache("old.cache", r1=127 / 64)
     _, out, _ = run("qdq", "tiny.onnx", "--table", "old.cache", "-o", "int8.onnx", "--json")
     ranges = json.loads(out)["ranges"]
-    assert ranges["derived"] == [
+    assert ranges["inferred"] == [
         {"name": "p1", "amax": 127 / 64, "source": "r1", "rule": "MaxPool output from its input"}
     ]
     assert ranges["missing"] == [{"name": "r2", "nearest": []}]
@@ -173,10 +173,10 @@ def test_qdq_explains_every_candidate_and_how_much_of_the_arithmetic_runs_in_int
     _, out, _ = run("qdq", "tiny.onnx", "--table", "old.cache", "-o", "int8.onnx", "--explain")
     _, text, _ = run("qdq", "tiny.onnx", "--table", "old.cache", "-o", "int8.onnx", "--json")
     told = json.loads(text)
-    macs = {one["node"]: one["macs"] for one in told["nodes"] if one["macs"] is not None}
-    in_int8 = sum(macs.get(one["node"], 0) for one in told["nodes"] if one["int8"])
-    assert told["int8_share_of_macs"] == in_int8 / sum(macs.values())
-    assert f"{told['int8_share_of_macs']:.1%} of the MACs" in out
+    macs = {one["output"]: one["macs"] for one in told["nodes"] if one["macs"] is not None}
+    in_int8 = sum(macs.get(one["output"], 0) for one in told["nodes"] if one["is_int8"])
+    assert told["int8_fraction_of_macs"] == in_int8 / sum(macs.values())
+    assert f"{told['int8_fraction_of_macs']:.1%} of the MACs" in out
     for one in told["nodes"]:
         assert one["op_type"] in out
     for count in macs.values():

@@ -35,7 +35,7 @@ def test_an_edited_recipe_is_followed(npz_folder: Path, tmp_path: Path) -> None:
     recipe.write_text(recipe.read_text().replace("nodes_to_exclude: []", "nodes_to_exclude: [c1, c3]"))
     done = trt_ptq("quantize", model, "--data", npz_folder, "--out", out, "--recipe", recipe, "--json")
     assert done.returncode == 0, done.stderr
-    assert [one["node"] for one in json.loads(done.stdout)["nodes"] if not one["int8"]] == ["c1", "c3"]
+    assert [one["output"] for one in json.loads(done.stdout)["nodes"] if not one["is_int8"]] == ["c1", "c3"]
     assert load_recipe(recipe).nodes_to_exclude == ("c1", "c3")
 
 

@@ -36,7 +36,7 @@ def test_casts_stand_only_at_the_input_and_the_output(cnn_path: Path) -> None:
     proto, result = halved(cnn_path)
     casts = [(node.input[0], node.output[0]) for node in proto.graph.node if node.op_type == "Cast"]
     assert casts == [("x", "x.float16"), ("y.float16", "y")]
-    assert not result.kept
+    assert not result.fp32_nodes
 
 
 def test_inputs_and_outputs_keep_names_and_types(cnn_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_positions_and_angles_stay_exact(tmp_path: Path) -> None:
     inputs = [vector("x"), vector("position", TensorProto.INT64)]
     path = write(tmp_path / "m.onnx", nodes, [scalar("frequency", 0.7)], inputs, ["y"])
     proto, result = halved(path)
-    assert [(one.node, one.cause) for one in result.kept] == [("angle", "exactness"), ("c", "exactness")]
+    assert [(one.output, one.cause) for one in result.fp32_nodes] == [("angle", "exactness"), ("c", "exactness")]
     feeds = {"x": np.ones(3, np.float32), "position": np.array([1, 999, 4001])}
     np.testing.assert_allclose(run(proto, feeds), np.cos(0.7 * feeds["position"]), atol=0.002)
 
@@ -79,7 +79,7 @@ def test_an_angle_stays_back_to_the_convolution_that_made_it(tmp_path: Path) -> 
     ]
     constants = [weight("w", CHANNELS, CHANNELS, 1, 1), scalar("k", 30)]
     result = halved(write(tmp_path / "m.onnx", nodes, constants, [image_input()], ["y"]))[1]
-    assert [(one.node, one.reason) for one in result.kept] == [("angle", "part of an angle"), ("y", "an angle")]
+    assert [(one.output, one.reason) for one in result.fp32_nodes] == [("angle", "part of an angle"), ("y", "an angle")]
 
 
 def test_sizes_are_computed_exactly_and_resize_keeps_float32_scales(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_sizes_are_computed_exactly_and_resize_keeps_float32_scales(tmp_path: Pa
     factor = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "factor")
     path = write(tmp_path / "m.onnx", nodes, [factor], [image_input()], ["y"])
     proto, result = halved(path)
-    assert [one.node for one in result.kept] == ["one", "scales"]
+    assert [one.output for one in result.fp32_nodes] == ["one", "scales"]
     assert types(proto)["scales"] == TensorProto.FLOAT
     assert ops(proto)["Cast"] == 3  # the model's own, in, out
     feeds = {"x": images(2)}
@@ -119,7 +119,9 @@ def test_an_operator_without_float16_stays(tmp_path: Path) -> None:
     nodes = [helper.make_node("Range", ["start", "end", "step"], ["r"]), helper.make_node("Mul", ["x", "r"], ["y"])]
     constants = [scalar("start", 0), scalar("end", 4), scalar("step", 1)]
     proto, result = halved(write(tmp_path / "m.onnx", nodes, constants, [vector("x", length=4)], ["y"]))
-    assert [(one.node, one.cause, one.reason) for one in result.kept] == [("r", "operator", "Range takes no float16")]
+    assert [(one.output, one.cause, one.reason) for one in result.fp32_nodes] == [
+        ("r", "operator", "Range takes no float16")
+    ]
     assert run(proto, {"x": np.ones(4, np.float32)}).tolist() == [0, 1, 2, 3]
 
 
@@ -140,7 +142,7 @@ def test_an_operator_of_another_domain_stays_and_sees_float32(tmp_path: Path) ->
     secret = next(node for node in result.model.graph if node.op_type == "Secret")
     source = secret.inputs[0].producer() if secret.inputs[0] else None
     assert source is not None and source.op_type == "Cast"
-    assert [one.op_type for one in result.kept] == ["Secret", "Identity"]
+    assert [one.op_type for one in result.fp32_nodes] == ["Secret", "Identity"]
 
 
 def test_the_body_of_a_loop_stays_and_captures_float32(tmp_path: Path) -> None:
@@ -162,7 +164,7 @@ def test_the_body_of_a_loop_stays_and_captures_float32(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     proto, result = halved(path)
-    assert [(one.node, one.reason) for one in result.kept] == [("l", "its body stays float32")]
+    assert [(one.output, one.reason) for one in result.fp32_nodes] == [("l", "its body stays float32")]
     assert run(proto, {"x": np.array([1, -2], np.float32)}).tolist() == [-4, 0]
 
 
@@ -175,7 +177,7 @@ def test_the_rest_of_an_int8_model_is_float16_down_to_the_scales(cnn: Model, tmp
     proto = onnx.load(path)
     onnx.checker.check_model(proto, full_check=True)
     assert proto.opset_import[0].version == 19
-    assert not result.kept
+    assert not result.fp32_nodes
     found = types(proto)
     for node in proto.graph.node:
         if node.op_type in ("Conv", "Gemm", "Add", "MaxPool", "DequantizeLinear"):
@@ -217,7 +219,7 @@ def test_a_scale_too_fine_for_float16_stays_float32_behind_a_cast(cnn: Model, tm
 def test_an_int8_node_that_stays_float32_gets_float32_from_its_dequantizers(cnn: Model, tmp_path: Path) -> None:
     amax = dict.fromkeys(("x", "c1", "r1", "r2", "p", "f", "y"), 1.0) | {"c2": 1e5, "a": 1e5}
     result = convert_to_float16(insert_qdq(cnn, RANGES).model, amax)
-    assert {one.node for one in result.kept} == {"c2", "a", "r2"}
+    assert {one.output for one in result.fp32_nodes} == {"c2", "a", "r2"}
     conv = next(node for node in result.model.graph if node.outputs[0].name == "c2")
     makers = [value.producer() for value in conv.inputs if value is not None]
     assert [maker.op_type for maker in makers if maker is not None] == ["DequantizeLinear", "DequantizeLinear"]

@@ -23,7 +23,7 @@ def test_a_constant_beyond_float16_keeps_its_node_in_float32(tmp_path: Path) -> 
     kernel = weight("w", CHANNELS, CHANNELS, 1, 1)
     path = write(tmp_path / "bn.onnx", nodes, [kernel, *weights], [image_input()], ["y"])
     proto, result = halved(path)
-    assert [(one.node, one.cause, one.reason) for one in result.kept] == [
+    assert [(one.output, one.cause, one.reason) for one in result.fp32_nodes] == [
         ("y", "range", "constant 'variance' reaches 1e+07")
     ]
     feeds = {"x": images(4)}
@@ -49,14 +49,14 @@ def test_a_tensor_out_of_range_keeps_its_maker_and_its_readers(tmp_path: Path, a
     path = write(tmp_path / "m.onnx", nodes, [], [image_input()], ["y"])
     measured = {"x": 1.0, "r": 1.0, "b": 2.0, "y": 1.0} | ({} if amax is None else {"a": amax})
     proto, result = halved(path, measured)
-    assert [(one.node, one.reason) for one in result.kept] == [("a", reason), ("b", reason)]
+    assert [(one.output, one.reason) for one in result.fp32_nodes] == [("a", reason), ("b", reason)]
     assert {name: types(proto)[name] for name in "rab"} == {"r": 10, "a": 1, "b": 1}
     assert ops(proto)["Cast"] == 4  # in; r to float32; b to float16; out
 
 
 def test_zeros_fit(tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], [], [image_input()], ["y"])
-    assert not halved(path, {"x": 0.0, "y": 0.0})[1].kept
+    assert not halved(path, {"x": 0.0, "y": 0.0})[1].fp32_nodes
 
 
 def test_an_epsilon_that_float16_has_not_stays_until_it_was_divided_by(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_an_epsilon_that_float16_has_not_stays_until_it_was_divided_by(tmp_path:
     ]
     path = write(tmp_path / "m.onnx", nodes, [scalar("epsilon", 1e-12)], [image_input()], ["y"])
     proto, result = halved(path)
-    assert [one.node for one in result.kept] == ["guarded", "root"]
+    assert [one.output for one in result.fp32_nodes] == ["guarded", "root"]
     assert (run(proto, {"x": np.zeros((1, CHANNELS, 8, 8), np.float32)}) == 0).all()
 
 
@@ -78,14 +78,14 @@ def test_a_small_bias_is_no_reason_to_stay(tmp_path: Path) -> None:
     path = write(
         tmp_path / "m.onnx", [helper.make_node("Add", ["x", "b"], ["y"])], [scalar("b", 1e-6)], [image_input()], ["y"]
     )
-    assert not halved(path)[1].kept
+    assert not halved(path)[1].fp32_nodes
 
 
 def test_a_small_factor_stays(tmp_path: Path) -> None:
     path = write(
         tmp_path / "m.onnx", [helper.make_node("Mul", ["x", "k"], ["y"])], [scalar("k", 1e-6)], [image_input()], ["y"]
     )
-    assert [one.reason for one in halved(path)[1].kept] == ["constant 'k' is no larger than 1e-06"]
+    assert [one.reason for one in halved(path)[1].fp32_nodes] == ["constant 'k' is no larger than 1e-06"]
 
 
 def test_an_open_bound_of_a_clip_fits_and_stays_finite(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_an_open_bound_of_a_clip_fits_and_stays_finite(tmp_path: Path) -> None:
         tmp_path / "m.onnx", [helper.make_node("Clip", ["x", "low", "high"], ["y"])], bounds, [image_input()], ["y"]
     )
     proto, result = halved(path)
-    assert not result.kept
+    assert not result.fp32_nodes
     assert max(float(numpy_helper.to_array(one)) for one in proto.graph.initializer) == 65504
 
 
@@ -110,7 +110,7 @@ def test_without_measurement_a_mask_constant_stays_until_the_softmax(tmp_path: P
     inputs = [image_input(), helper.make_tensor_value_info("seen", TensorProto.BOOL, [1, 1, 1, 8])]
     path = write(tmp_path / "m.onnx", nodes, constants, inputs, ["y"])
     proto, result = halved(path)
-    assert [one.node for one in result.kept] == ["mask", "masked", "p"]
+    assert [one.output for one in result.fp32_nodes] == ["mask", "masked", "p"]
     feeds = {"x": images(2), "seen": np.zeros((1, 1, 1, 8), bool)}  # nothing is seen: -inf would give NaN
     np.testing.assert_allclose(run(proto, feeds), run(path, feeds), atol=0.01)
 
@@ -120,6 +120,6 @@ def test_an_infinite_constant_is_float16_too(tmp_path: Path) -> None:
     inputs = [image_input(), helper.make_tensor_value_info("seen", TensorProto.BOOL, [8])]
     path = write(tmp_path / "m.onnx", nodes, [scalar("lowest", -np.inf)], inputs, ["y"])
     proto, result = halved(path)
-    assert not result.kept
+    assert not result.fp32_nodes
     feeds = {"x": images(2), "seen": np.arange(8) < 5}
     np.testing.assert_allclose(run(proto, feeds), run(path, feeds), atol=0.001)

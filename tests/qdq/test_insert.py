@@ -95,7 +95,7 @@ def test_the_same_model_and_table_give_the_same_bytes(cnn_path: Path, tmp_path: 
 
 def test_a_node_without_a_range_stays_float_and_says_so(cnn: Model) -> None:
     result = insert_qdq(cnn, CalibrationTable({"x": 1.0, "f": 4.0}, tensors_without_range=("r1",)))
-    assert {node.node: node.reason for node in result.nodes if not node.int8} == {
+    assert {node.output: node.reason for node in result.nodes if not node.is_int8} == {
         "c2": "'r1' has no usable scale (always zero, or not finite)",
         "a": "its convolution 'c2' stays in float",
     }
@@ -186,9 +186,9 @@ def test_a_nan_in_a_weight_is_refused_by_name() -> None:
 
 
 def test_with_every_node_kept_in_float_the_model_is_the_float_model(cnn: Model, tmp_path: Path) -> None:
-    every = [one.node for one in insert_qdq(cnn, RANGES).nodes]
+    every = [one.output for one in insert_qdq(cnn, RANGES).nodes]
     result = insert_qdq(cnn, RANGES, nodes_to_exclude=every)
-    assert result.in_int8 == 0
+    assert result.num_int8_nodes == 0
     save_model(result.model, tmp_path / "float.onnx")
     feeds = {"x": images(4)}
     exact, same = (ort.InferenceSession(one).run(None, feeds)[0] for one in (cnn.path, tmp_path / "float.onnx"))

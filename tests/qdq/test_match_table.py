@@ -49,7 +49,7 @@ def test_a_derived_range_is_no_longer_missing(graph: ir.Graph) -> None:
     found = match_table(graph, CalibrationTable({"r1": 3.0, "r2": 4.0}), "old.cache")
     assert found.table.amax["p1"] == 3.0
     assert found.report.missing == ()
-    assert [one.name for one in found.report.derived] == ["p1"]
+    assert [one.name for one in found.report.inferred] == ["p1"]
 
 
 def test_ranges_of_the_table_stay_as_they_are(graph: ir.Graph) -> None:

@@ -21,18 +21,20 @@ def plan_of(path: Path) -> QuantizationPlan:
 
 
 def reasons(plan: QuantizationPlan) -> dict[str, str]:
-    return {node.node: node.reason for node in plan.nodes if not node.int8}
+    return {node.output: node.reason for node in plan.nodes if not node.is_int8}
 
 
 def test_inputs_of_weighted_ops_are_quantized_and_outputs_are_not(cnn: Model) -> None:
     plan = plan_quantization(cnn.to_ir().graph)
     assert plan.activations == ("x", "r1", "f")
-    assert all(node.int8 for node in plan.nodes)
+    assert all(node.is_int8 for node in plan.nodes)
 
 
 def test_the_shortcut_of_a_residual_add_is_quantized(cnn: Model) -> None:
     plan = plan_quantization(cnn.to_ir().graph)
-    assert [(one.node, one.index, one.tensor) for one in plan.inputs if one.node == "a"] == [("a", 1, "r1")]
+    assert [(one.node_output, one.index, one.tensor) for one in plan.inputs if one.node_output == "a"] == [
+        ("a", 1, "r1")
+    ]
 
 
 def test_of_two_convolutions_the_later_one_takes_the_add(tmp_path: Path) -> None:
@@ -43,7 +45,7 @@ def test_of_two_convolutions_the_later_one_takes_the_add(tmp_path: Path) -> None
     ]
     weights = [weight("w1", CHANNELS, CHANNELS, 1, 1), weight("w2", CHANNELS, CHANNELS, 1, 1)]
     plan = plan_of(write(tmp_path / "m.onnx", nodes, weights, [image_input()], ["y"]))
-    assert [one.tensor for one in plan.inputs if one.node == "y"] == ["projection"]
+    assert [one.tensor for one in plan.inputs if one.node_output == "y"] == ["projection"]
 
 
 def test_a_convolution_that_others_read_does_not_take_the_add(tmp_path: Path) -> None:
@@ -53,7 +55,7 @@ def test_a_convolution_that_others_read_does_not_take_the_add(tmp_path: Path) ->
         helper.make_node("Add", ["c", "x"], ["y"]),
     ]
     path = write(tmp_path / "m.onnx", nodes, [weight("w1", CHANNELS, CHANNELS, 1, 1)], [image_input()], ["y", "s"])
-    assert "y" not in {one.node for one in plan_of(path).inputs}
+    assert "y" not in {one.node_output for one in plan_of(path).inputs}
 
 
 @pytest.mark.parametrize(
@@ -152,9 +154,9 @@ def test_a_residual_add_alone_can_be_kept_in_float(cnn: Model) -> None:
 
 def test_what_is_kept_in_float_changes_no_candidates(cnn: Model) -> None:
     graph = cnn.to_ir().graph
-    every = [one.node for one in plan_quantization(graph).nodes]
+    every = [one.output for one in plan_quantization(graph).nodes]
     for name in every:
-        assert [one.node for one in plan_quantization(graph, nodes_to_exclude=[name]).nodes] == every
+        assert [one.output for one in plan_quantization(graph, nodes_to_exclude=[name]).nodes] == every
 
 
 def test_an_unknown_node_to_keep_in_float_is_refused_with_the_nearest(cnn: Model) -> None:

@@ -101,7 +101,7 @@ def test_a_model_of_modelopt_gives_its_activations_under_the_names_of_the_float_
     """The fp16 model has a Cast between its input and the QuantizeLinear, and scales in float16."""
     found = read_qdq_ranges(DATA / f"tiny.modelopt-0.47.0.{precision}.onnx")
     assert set(found.table.amax) == {"x", "r1", "p1", "r2"}
-    assert found.weights == 3
+    assert found.num_weights == 3
     assert found.widened == ()
     assert found.table.amax["x"] == pytest.approx(3.94555, rel=1e-4)
 
@@ -120,7 +120,7 @@ def test_a_weight_behind_other_operators_is_still_a_weight(tmp_path: Path) -> No
     """
     found = read_qdq_ranges(written(tmp_path, body))
     assert dict(found.table.amax) == {"x": 63.5}
-    assert found.weights == 1
+    assert found.num_weights == 1
 
 
 def test_a_tensor_with_several_scales_keeps_the_widest_and_is_named(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_tensor_with_several_scales_keeps_the_widest_and_is_named(tmp_path: Pa
     """
     found = read_qdq_ranges(written(tmp_path, body))
     assert dict(found.table.amax) == {"x": 63.5}
-    assert found.disagreeing == ("x",)
+    assert found.conflicting == ("x",)
 
 
 def test_a_zero_point_left_out_means_uint8(tmp_path: Path) -> None:

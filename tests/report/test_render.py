@@ -67,5 +67,5 @@ def test_a_browser_shows_verdict_tensors_and_nodes(report: Report, tmp_path: Pat
     assert page.count('<svg viewBox="0 0 192') == len(report.tensors) == 3
     assert page.count('<svg class="plot"') == len(METHODS)
     for node in report.nodes:
-        assert f"<td>{node.node}</td>" in page
+        assert f"<td>{node.output}</td>" in page
     assert page.count("<table>") == page.count("</table>") >= 4

@@ -63,7 +63,7 @@ def test_one_layer_in_int8_costs_what_the_whole_model_with_it_does(
 ) -> None:
     model, source, attention = subject
     table = table_of(model, source, attention)
-    every = [one.node for one in insert_qdq(model, table, attention=attention).nodes]
+    every = [one.output for one in insert_qdq(model, table, attention=attention).nodes]
     found = measure_sensitivity(model, table, source, attention=attention, all_but_one=False)
     layers = [one for one in found if one.op_type != "Add"]  # which is in INT8 with its convolution only
     assert len(layers) == (3 if "f" in table.amax else 8 if attention else 6)
@@ -89,7 +89,7 @@ def test_the_int8_kernels_of_onnx_runtime_say_nearly_the_same(
 ) -> None:
     model, source, attention = subject
     table = table_of(model, source, attention)
-    every = [one.node for one in insert_qdq(model, table, attention=attention).nodes]
+    every = [one.output for one in insert_qdq(model, table, attention=attention).nodes]
     for one in measure_sensitivity(model, table, source, attention=attention, all_but_one=False):
         if one.op_type != "Add":
             save_model(insert_qdq(model, table, set(every) - {one.node}, attention).model, tmp_path / "one.onnx")

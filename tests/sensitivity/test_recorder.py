@@ -90,7 +90,7 @@ def test_what_bodies_read_is_reached(tmp_path: Path) -> None:
     with recording(model.to_ir(), "m") as recorder:
         part = recorder.network.suffix(unchanged("c1", ["x"])[0])
         assert {node.op_type for node in part.proto.graph.node} == {"Transpose", "Conv", "If"}
-        assert part.live == ("large",)
+        assert part.live_inputs == ("large",)
 
 
 def test_what_nothing_reads_reaches_no_output(tmp_path: Path) -> None:

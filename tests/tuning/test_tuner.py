@@ -60,7 +60,7 @@ def test_only_the_sabotaged_layer_is_left_in_float(sabotaged: Model, tmp_path: P
     report = run(sabotaged, tmp_path / "out", repair=False)
     assert load_recipe(tmp_path / "out" / "recipe.yaml").nodes_to_exclude == ("c3",)
     assert report.trials[-1].name == "mixed precision: 1 of 4 layers in float"
-    assert report.int8_share_of_macs == pytest.approx(0.75)
+    assert report.int8_fraction_of_macs == pytest.approx(0.75)
     assert report.verdict.passed
 
 
@@ -143,7 +143,7 @@ def test_a_bias_correction_behind_a_matmul_stays_in_fp16(tmp_path: Path) -> None
     )
     report = quantize(job).report
     assert report.high_precision == "fp16"
-    assert not report.kept
+    assert not report.fp32_nodes
     assert any("bias correction is in model.int8.onnx only" in warning for warning in report.warnings)
 
 
@@ -229,6 +229,6 @@ def test_a_repair_that_brings_nothing_is_dropped(sabotaged: Model, tmp_path: Pat
 
 def test_where_nothing_short_of_all_layers_would_do_the_plain_model_stays(cnn: Model, tmp_path: Path) -> None:
     report = run(cnn, tmp_path / "out", max_drop=0.0, repair=False)
-    assert report.int8_share_of_macs == 1
+    assert report.int8_fraction_of_macs == 1
     assert not report.verdict.passed
     assert any("no set of layers to leave in float was found" in warning for warning in report.warnings)

@@ -19,19 +19,24 @@ Use = tuple[str, int]  # a node, by its first output, and the index of one of it
 
 @dataclass(frozen=True)
 class Rewiring:
-    """`reads` says for a use what is read there instead: one of the new float32 `inputs`, or another tensor of
-    the model."""
+    """A change of what some nodes read.
+
+    Attributes:
+        inputs: names of the new float32 graph inputs.
+        replacements: for each rewired node input, the tensor it reads instead: one of `inputs`, or another tensor of
+            the model.
+    """
 
     inputs: tuple[str, ...]
-    reads: Mapping[Use, str]
+    replacements: Mapping[Use, str]
 
 
 @dataclass(frozen=True)
 class Subgraph:
-    """A model whose inputs are those of a change, and the tensors `live`; its outputs are named in `outputs`."""
+    """A model whose inputs are those of a change, and the tensors `live_inputs`; its outputs are named in `outputs`."""
 
     proto: onnx.ModelProto
-    live: tuple[str, ...]
+    live_inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
 
@@ -74,7 +79,7 @@ class GraphSlicer:
     def _reached(self, rewiring: Rewiring, reached: set[str]) -> list[tuple[onnx.NodeProto, set[str]]]:
         """Nodes with a use that changes, and what depends on them; `reached` is given their outputs."""
         changed: dict[str, dict[int, str]] = {}
-        for (name, index), instead in rewiring.reads.items():
+        for (name, index), instead in rewiring.replacements.items():
             changed.setdefault(name, {})[index] = instead
         found = []
         for node, read in self._nodes:

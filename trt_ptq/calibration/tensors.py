@@ -44,10 +44,10 @@ def select_calibration_tensors(
     graph = model.to_ir().graph
     available = activations(graph, _MEASURABLE)
     ordered = [value.name for value in [*graph.inputs, *(out for node in graph for out in node.outputs)]]
-    takes_range_of: Mapping[str, str] = {}
+    range_sources: Mapping[str, str] = {}
     if tuple(tensors) == ("fused",):
         plan = plan_quantization(graph, attention=attention)
-        takes_range_of = plan.takes_range_of
+        range_sources = plan.range_sources
         chosen = set(plan.activations)
         if not chosen:
             raise ModelError(f"{model.path}: nothing to calibrate: {_why_none(plan, graph)}")
@@ -61,7 +61,7 @@ def select_calibration_tensors(
     if not chosen:
         raise ModelError(f"{model.path}: nothing to calibrate: it has no float activation of up to 32 bits")
     calibration_tensors = tuple(name for name in ordered if name in chosen)
-    return CalibrationTensors(calibration_tensors, _shared(graph, calibration_tensors, available, takes_range_of))
+    return CalibrationTensors(calibration_tensors, _shared(graph, calibration_tensors, available, range_sources))
 
 
 def _why_none(plan: QuantizationPlan, graph: ir.Graph) -> str:
@@ -76,11 +76,11 @@ def _why_none(plan: QuantizationPlan, graph: ir.Graph) -> str:
 
 
 def _shared(
-    graph: ir.Graph, calibration_tensors: tuple[str, ...], available: set[str], takes_range_of: Mapping[str, str]
+    graph: ir.Graph, calibration_tensors: tuple[str, ...], available: set[str], range_sources: Mapping[str, str]
 ) -> dict[str, str]:
     """Unmeasured tensors whose range the plan takes from another, or from which a measured one is only a view, a
     max-pool or a concat away."""
-    shares: dict[str, str] = {name: name for name in calibration_tensors} | dict(takes_range_of)
+    shares: dict[str, str] = {name: name for name in calibration_tensors} | dict(range_sources)
     for node in reversed(graph):
         target = shares.get(node.outputs[0].name or "")
         if node.op_type not in _SAME_RANGE or target is None:

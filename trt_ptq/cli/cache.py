@@ -136,8 +136,8 @@ def extract(
         console.warn(
             f"{len(found.widened)} tensors are not quantized symmetrically to int8: their ranges were widened to be"
         )
-    if found.disagreeing:
-        names = ", ".join(map(repr, found.disagreeing))
+    if found.conflicting:
+        names = ", ".join(map(repr, found.conflicting))
         console.warn(f"quantized with several scales, of which the widest was taken: {names}")
     if json:
         console.print_json(
@@ -145,15 +145,15 @@ def extract(
                 "file": str(target),
                 "ranges": dict(found.table.amax),
                 "widened": [asdict(one) for one in found.widened],
-                "disagreeing": list(found.disagreeing),
-                "weights_skipped": found.weights,
+                "conflicting": list(found.conflicting),
+                "weights_skipped": found.num_weights,
             }
         )
         return
     if found.widened:
         rows = [[one.name, one.encoding, f"{one.amax:.6g}"] for one in found.widened]
         console.print_table(["widened to symmetric", "from", "amax"], rows)
-    console.say(f"{target}: {len(found.table.amax)} ranges; {found.weights} weights skipped")
+    console.say(f"{target}: {len(found.table.amax)} ranges; {found.num_weights} weights skipped")
 
 
 @app.command()

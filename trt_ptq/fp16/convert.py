@@ -9,7 +9,7 @@ from typing import Literal
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from trt_ptq.fp16.keep_fp32 import Fp32Node, choose_convertible_io
+from trt_ptq.fp16.keep_fp32 import Fp32Node, select_convertible_io
 from trt_ptq.fp16.retype import Retyping
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.opset import raise_opset
@@ -24,7 +24,7 @@ class Float16Model:
     """A strongly typed float16 model, and the nodes that stayed float32."""
 
     model: ir.Model
-    kept: tuple[Fp32Node, ...]
+    fp32_nodes: tuple[Fp32Node, ...]
 
 
 def to_float16(model: Model, amax: Mapping[str, float] | None = None) -> ir.Model:
@@ -48,7 +48,7 @@ def convert_to_float16(model: ir.Model, amax: Mapping[str, float] | None = None)
     if any(node.op_type == "QuantizeLinear" for node in model.graph):
         model = raise_opset(model, _QDQ_OPSET)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    turned, kept = choose_convertible_io(model.graph, amax)
+    turned, kept = select_convertible_io(model.graph, amax)
     Retyping(model.graph, turned).run()
     passes.RemoveUnusedNodesPass()(model)
     model.graph.sort()

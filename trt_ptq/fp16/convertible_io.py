@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx import defs
 
-RETYPING = {"Cast", "QuantizeLinear", "DequantizeLinear"}  # take and make what their neighbours want
+TYPE_CONVERTING_OPS = {"Cast", "QuantizeLinear", "DequantizeLinear"}  # take and make what their neighbours want
 
 _FLOAT16 = "tensor(float16)"
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from trt_ptq.onnx_io.lazy_tensor import converted
+from trt_ptq.onnx_io.lazy_tensor import lazy_cast
 
 _HALF, _FULL = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
@@ -38,7 +38,7 @@ def emulate_float16(model: ir.Model) -> bool:
         if value not in halves:
             continue
         if value.const_value is not None and value.is_initializer():
-            value.const_value = converted(value.const_value, _FULL, str(value.name))
+            value.const_value = lazy_cast(value.const_value, _FULL, str(value.name))
             value.dtype = _FULL
         else:
             _round(graph, value, value.producer() in computing)

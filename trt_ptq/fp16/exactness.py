@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from trt_ptq.fp16.convertible_io import RETYPING, is_float32
+from trt_ptq.fp16.convertible_io import TYPE_CONVERTING_OPS, is_float32
 
 _ANGLES = {"Sin", "Cos", "Tan"}
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "Einsum", "RNN", "GRU", "LSTM"}
@@ -25,7 +25,7 @@ def needs_exactness(graph: ir.Graph) -> dict[ir.Node, str]:
             source = node.inputs[0]
             if source in numbers or (source is not None and source.dtype is not None and source.dtype.is_integer()):
                 numbers.update(node.outputs)
-        elif node.op_type in RETYPING or _has_weight(node):
+        elif node.op_type in TYPE_CONVERTING_OPS or _has_weight(node):
             continue
         elif any(one in numbers for one in floats) and all(
             one in numbers or (one is not None and one.const_value is not None) for one in floats
@@ -44,7 +44,7 @@ def _trace_back(angle: ir.Node, reasons: dict[ir.Node, str]) -> None:
     while waiting:
         for value in waiting.pop().inputs:
             source = value.producer() if is_float32(value) and value is not None else None
-            if source is None or source in reasons or source.op_type in RETYPING or _has_weight(source):
+            if source is None or source in reasons or source.op_type in TYPE_CONVERTING_OPS or _has_weight(source):
                 continue
             reasons[source] = "part of an angle"
             waiting.append(source)

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from trt_ptq.fp16.convertible_io import RETYPING, ConvertibleIO, convertible_io, is_float32
+from trt_ptq.fp16.convertible_io import TYPE_CONVERTING_OPS, ConvertibleIO, convertible_io, is_float32
 from trt_ptq.fp16.exactness import needs_exactness
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -43,13 +43,13 @@ Cause = Literal["range", "exactness", "operator"]
 class Fp32Node:
     """A node that stays float32, by the name of its first output."""
 
-    node: str
+    output: str
     op_type: str
     cause: Cause
     reason: str
 
 
-def choose_convertible_io(
+def select_convertible_io(
     graph: ir.Graph, amax: Mapping[str, float] | None
 ) -> tuple[dict[ir.Node, ConvertibleIO], dict[ir.Node, Fp32Node]]:
     """For every node of the main graph that handles float32 tensors: what of it turns to float16, or why nothing does.
@@ -62,7 +62,7 @@ def choose_convertible_io(
     turned: dict[ir.Node, ConvertibleIO] = {}
     kept: dict[ir.Node, Fp32Node] = {}
     for node in graph:
-        if node.op_type in RETYPING or not any(map(is_float32, (*node.inputs, *node.outputs))):
+        if node.op_type in TYPE_CONVERTING_OPS or not any(map(is_float32, (*node.inputs, *node.outputs))):
             continue
         convertible = convertible_io(node, graph.opset_imports)
         cause: Cause = "operator"

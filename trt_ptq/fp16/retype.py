@@ -7,9 +7,9 @@ from itertools import chain, count
 
 import onnx_ir as ir
 
-from trt_ptq.fp16.convertible_io import RETYPING, ConvertibleIO, is_float32
+from trt_ptq.fp16.convertible_io import TYPE_CONVERTING_OPS, ConvertibleIO, is_float32
 from trt_ptq.fp16.qdq_scales import float16_holds, rescale
-from trt_ptq.onnx_io.lazy_tensor import converted
+from trt_ptq.onnx_io.lazy_tensor import lazy_cast
 
 _HALF, _FULL = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
@@ -34,7 +34,7 @@ class Retyping:
         for node in nodes:
             if node.op_type == "QuantizeLinear":
                 self._type_quantizer(node)
-            elif node.op_type not in RETYPING and not self._takes_any(node):
+            elif node.op_type not in TYPE_CONVERTING_OPS and not self._takes_any(node):
                 halved = self._turned.get(node, ConvertibleIO()).inputs
                 for index, value in enumerate(node.inputs):
                     if value in self._floats:
@@ -121,7 +121,7 @@ class Retyping:
         """A float16 initializer whose numbers are made when they are written."""
         assert value.const_value is not None
         name = f"{value.name}.float16"
-        return self._initializer(name, converted(value.const_value, _HALF, name))
+        return self._initializer(name, lazy_cast(value.const_value, _HALF, name))
 
     def _initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         value = ir.val(self._free(name), const_value=tensor)

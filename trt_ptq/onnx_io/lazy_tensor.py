@@ -11,7 +11,7 @@ from trt_ptq.onnx_io.external_data import read_once
 from trt_ptq.types import Array
 
 
-def converted(source: ir.TensorProtocol, dtype: ir.DataType, name: str) -> ir.LazyTensor:
+def lazy_cast(source: ir.TensorProtocol, dtype: ir.DataType, name: str) -> ir.LazyTensor:
     """The numbers of `source` as float16 or float32; what is finite stays finite (the open bounds of a Clip)."""
     return lazy_map(source, lambda array: _cast(array, dtype), dtype, name)
 

@@ -36,7 +36,7 @@ _NEVER_NEGATIVE = {"Relu", "Sigmoid", "HardSigmoid", "Softmax"}
 
 
 @dataclass(frozen=True)
-class DerivedRange:
+class InferredRange:
     """The range of tensor `name`, as it follows from the table's range of tensor `source`; `rule` says how."""
 
     name: str
@@ -54,7 +54,7 @@ class _Rule:
     name: str
 
 
-def infer_ranges(graph: ir.Graph, table: CalibrationTable) -> tuple[DerivedRange, ...]:
+def infer_ranges(graph: ir.Graph, table: CalibrationTable) -> tuple[InferredRange, ...]:
     """Ranges for activations that `table` lacks, in graph order.
 
     Each rule gives the largest of its sources' ranges, so settling tensors in the order of their range, smallest
@@ -90,7 +90,7 @@ def infer_ranges(graph: ir.Graph, table: CalibrationTable) -> tuple[DerivedRange
             reach(target)
     ordered = [value.name or "" for value in [*graph.inputs, *(out for node in graph for out in node.outputs)]]
     return tuple(
-        DerivedRange(name, *settled[group[name]], how[group[name]])
+        InferredRange(name, *settled[group[name]], how[group[name]])
         for name in ordered
         if name in known
         and name not in table.amax

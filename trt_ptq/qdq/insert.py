@@ -20,8 +20,8 @@ from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.plan import NodePlan, QuantizationPlan, QuantizedInput, plan_quantization
 from trt_ptq.qdq.weights import channel_scales, quantize_weight, round_to_int8
 
-Part = Literal["weights", "activations"]
-PARTS: tuple[Part, ...] = ("weights", "activations")
+TensorKind = Literal["weights", "activations"]
+TENSOR_KINDS: tuple[TensorKind, ...] = ("weights", "activations")
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class QdqModel:
         return self.plan.nodes
 
     @property
-    def in_int8(self) -> int:
+    def num_int8_nodes(self) -> int:
         """How many nodes run in INT8."""
-        return sum(node.int8 for node in self.nodes)
+        return sum(node.is_int8 for node in self.nodes)
 
 
 def insert_qdq(
@@ -47,13 +47,13 @@ def insert_qdq(
     table: CalibrationTable,
     nodes_to_exclude: Collection[str] = (),
     attention: bool = False,
-    parts: Collection[Part] = PARTS,
+    tensor_kinds: Collection[TensorKind] = TENSOR_KINDS,
 ) -> QdqModel:
     """Insert QuantizeLinear and DequantizeLinear by the plan: int8, symmetric, zero point 0.
 
     Activations get one pair a tensor with a per-tensor scale; weights are stored as int8 with per-channel scales.
     Nodes named in `nodes_to_exclude` (by their first output) stay float, even all of them; with `attention` its MatMuls
-    are quantized too. Without one of `parts` the model is for analysis: only weights, or only activations, are in INT8.
+    are quantized too. `tensor_kinds` restricts quantization to weights or activations, for analysis.
 
     Raises:
         TableError: the table has a range for none of the tensors that the plan needs.
@@ -62,7 +62,7 @@ def insert_qdq(
     """
     result = model.to_ir()
     plan = plan_qdq(model, result.graph, table, nodes_to_exclude, attention)
-    chosen = [one for one in plan.inputs if ("activations" if one.axis is None else "weights") in parts]
+    chosen = [one for one in plan.inputs if ("activations" if one.axis is None else "weights") in tensor_kinds]
     insert_pairs(result.graph, model.opset, plan, table, chosen)
     return QdqModel(result, plan)
 
@@ -99,10 +99,10 @@ def insert_pairs(
     inserter = Inserter(graph, opset, plan, table)
     replaced = []
     for one in inputs:
-        node = nodes[one.node]
+        node = nodes[one.node_output]
         value = node.inputs[one.index]
         assert value is not None
-        node.replace_input_with(one.index, inserter.in_int8(one, value))
+        node.replace_input_with(one.index, inserter.quantize_input(one, value))
         if one.axis is not None:
             replaced.append(value)
     for value in dict.fromkeys(replaced):
@@ -141,23 +141,23 @@ class Inserter:
         self._opset = opset
         self._plan = plan
         self._table = table
-        self._additions = GraphEditor(graph)
+        self._editor = GraphEditor(graph)
         self._made: dict[tuple[str, int | None], ir.Value] = {}
 
-    def in_int8(self, one: QuantizedInput, value: ir.Value) -> ir.Value:
+    def quantize_input(self, one: QuantizedInput, value: ir.Value) -> ir.Value:
         """What is read at `one` instead of `value`."""
         key = (one.tensor, one.axis)
         if key not in self._made:
             if one.axis is None:
-                self._made[key] = self._activation(value, self._table.scale(self._plan.range_of(one.tensor)))
+                self._made[key] = self._activation(value, self._table.scale(self._plan.range_source(one.tensor)))
             else:
                 self._made[key] = self._weight(value, one.axis)
         return self._made[key]
 
     def _activation(self, value: ir.Value, scale: np.float32) -> ir.Value:
         """Q and DQ of an activation; returns the dequantized tensor."""
-        scales = self._additions.constant(f"{value.name}.qdq.scale", ir.tensor(np.array(scale, np.float32)))
-        zeros = self._additions.constant(f"{value.name}.qdq.zero_point", ir.tensor(np.array(0, np.int8)))
+        scales = self._editor.constant(f"{value.name}.qdq.scale", ir.tensor(np.array(scale, np.float32)))
+        zeros = self._editor.constant(f"{value.name}.qdq.zero_point", ir.tensor(np.array(0, np.int8)))
         quantized = self._node("QuantizeLinear", value, scales, zeros, f"{value.name}.quantized")
         return self._node("DequantizeLinear", quantized, scales, zeros, f"{value.name}.dequantized", like=value)
 
@@ -172,11 +172,9 @@ class Inserter:
         else:  # behind views, which are gone by the time it is written
             eager = quantize_weight(constant_value(value, self._opset), axis, str(value.name))
             per_channel, rounded = eager.scales, ir.tensor(eager.values)
-        values = self._additions.constant(f"{value.name}.int8", rounded)
-        scales = self._additions.constant(f"{value.name}.int8.scale", ir.tensor(per_channel))
-        zeros = self._additions.constant(
-            f"{value.name}.int8.zero_point", ir.tensor(np.zeros(per_channel.shape, np.int8))
-        )
+        values = self._editor.constant(f"{value.name}.int8", rounded)
+        scales = self._editor.constant(f"{value.name}.int8.scale", ir.tensor(per_channel))
+        zeros = self._editor.constant(f"{value.name}.int8.zero_point", ir.tensor(np.zeros(per_channel.shape, np.int8)))
         output = f"{value.name}.dequantized"
         return self._node("DequantizeLinear", values, scales, zeros, output, like=value, axis=axis)
 
@@ -191,7 +189,7 @@ class Inserter:
         axis: int | None = None,
     ) -> ir.Value:
         """A Q or DQ node; its output has the shape of `data`, and int8 or the type of `like`."""
-        output = self._additions.unique_name(output)
+        output = self._editor.unique_name(output)
         node = ir.node(
             op_type,
             [data, scales, zeros],

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from trt_ptq.analysis.dataflow import activations
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.errors import TableError
-from trt_ptq.qdq.infer_ranges import DerivedRange, infer_ranges
+from trt_ptq.qdq.infer_ranges import InferredRange, infer_ranges
 from trt_ptq.qdq.plan import plan_quantization
 
 UNNAMED = "(Unnamed Layer*"  # TensorRT's own name for an output that the parser left without one; it counts layers
@@ -35,7 +35,7 @@ class MatchReport:
     """How the names of a table fit those of a model.
 
     `matched`: names of the table that are float activations of the model. `unusable`: those of them whose scale is
-    zero, denormal or not finite. `derived`: ranges that the table lacks and that follow from others. `unknown`:
+    zero, denormal or not finite. `inferred`: ranges that the table lacks and that follow from others. `unknown`:
     names that the model does not have. `unnamed`: entries of layers without a name, which cannot be matched.
     `not_activations`: names of constants, shapes or tensors of another type. `missing`: tensors that the
     quantization plan needs and that have no range in the end; the nodes that read them stay float.
@@ -43,7 +43,7 @@ class MatchReport:
 
     matched: tuple[str, ...]
     unusable: tuple[str, ...]
-    derived: tuple[DerivedRange, ...]
+    inferred: tuple[InferredRange, ...]
     unknown: tuple[Unmatched, ...]
     unnamed: tuple[str, ...]
     not_activations: tuple[str, ...]
@@ -82,7 +82,7 @@ def match_table(graph: ir.Graph, table: CalibrationTable, where: str) -> Matched
     report = MatchReport(
         matched=matched,
         unusable=tuple(name for name in table.tensors_without_range if name in available),
-        derived=derived,
+        inferred=derived,
         unknown=_with_nearest(unknown, without_entry),
         unnamed=unnamed,
         not_activations=tuple(name for name in names if name in everything and name not in available),

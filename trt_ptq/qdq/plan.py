@@ -24,7 +24,7 @@ from trt_ptq.analysis.dataflow import DataFlow, inner_nodes, name_of
 from trt_ptq.errors import UsageError
 from trt_ptq.qdq.attention import why_float_attention
 from trt_ptq.qdq.propagation import QdqPropagation, is_passthrough
-from trt_ptq.qdq.residual import find_residual
+from trt_ptq.qdq.residual import match_residual
 from trt_ptq.qdq.weighted import WEIGHTED_OPS, weight_axis, why_float, why_float_embedding
 
 BY_CHOICE = "kept in float by choice"
@@ -36,7 +36,7 @@ class QuantizedInput:
     """Input `index` of the node whose first output is `node`; `axis` is None for an activation, and the channel
     axis for a weight."""
 
-    node: str
+    node_output: str
     index: int
     tensor: str
     axis: int | None = None
@@ -46,9 +46,9 @@ class QuantizedInput:
 class NodePlan:
     """One node that could run in INT8, by the name of its first output: whether it does, and why."""
 
-    node: str
+    output: str
     op_type: str
-    int8: bool
+    is_int8: bool
     reason: str
 
 
@@ -56,23 +56,23 @@ class NodePlan:
 class QuantizationPlan:
     """Decisions for all candidate nodes in graph order, and the inputs that get Q/DQ; the rest stays float.
 
-    `takes_range_of` maps an activation to the one whose range it takes. `unsupported` are nodes that cannot be decided
+    `range_sources` maps an activation to the one whose range it takes. `unsupported` are nodes that cannot be decided
     on: custom ops, and weighted nodes in bodies.
     """
 
     nodes: tuple[NodePlan, ...]
     inputs: tuple[QuantizedInput, ...]
-    takes_range_of: Mapping[str, str] = field(default_factory=dict)
+    range_sources: Mapping[str, str] = field(default_factory=dict)
     unsupported: tuple[NodePlan, ...] = ()
 
     @property
     def activations(self) -> tuple[str, ...]:
         """Tensors that need a range, in graph order, each once."""
-        return tuple(dict.fromkeys(self.range_of(one.tensor) for one in self.inputs if one.axis is None))
+        return tuple(dict.fromkeys(self.range_source(one.tensor) for one in self.inputs if one.axis is None))
 
-    def range_of(self, tensor: str) -> str:
+    def range_source(self, tensor: str) -> str:
         """The tensor whose range `tensor` takes: itself, if no other."""
-        return self.takes_range_of.get(tensor, tensor)
+        return self.range_sources.get(tensor, tensor)
 
 
 WhyWithout = Callable[[str], str | None]
@@ -106,14 +106,14 @@ def plan_quantization(
     planner.residuals()
     planner.propagation()
     plan = planner.plan()
-    _check_known(nodes_to_exclude, [one.node for one in plan.nodes])
+    _check_known(nodes_to_exclude, [one.output for one in plan.nodes])
     return plan
 
 
-def share_in_int8(plan: QuantizationPlan, macs: Mapping[str, int]) -> float:
+def int8_fraction(plan: QuantizationPlan, macs: Mapping[str, int]) -> float:
     """The share, 0 to 1, of all multiply-accumulates in `macs` that the plan's INT8 nodes do; 0 if there are none."""
     total = sum(macs.values())
-    return sum(macs.get(node.node, 0) for node in plan.nodes if node.int8) / total if total else 0.0
+    return sum(macs.get(node.output, 0) for node in plan.nodes if node.is_int8) / total if total else 0.0
 
 
 class _Planner:
@@ -128,7 +128,7 @@ class _Planner:
         self._decided: dict[ir.Node, NodePlan] = {}
         self._inputs: dict[ir.Node, list[tuple[int, int | None]]] = {}
         self._possible: set[str] = set()  # weighted nodes that only a choice or a missing range keeps in float
-        self._takes_range_of: dict[str, str] = {}
+        self._range_sources: dict[str, str] = {}
 
     def weighted(self, node: ir.Node, attention: bool) -> None:
         if all(name_of(value) in self._flow.activations for value in node.inputs[:2]):
@@ -146,9 +146,9 @@ class _Planner:
             self._decide(node, reason, "embedding: its rows are stored in INT8", [(0, 0)])
 
     def residuals(self) -> None:
-        in_int8 = {one.node for one in self._decided.values() if one.int8}
+        in_int8 = {one.output for one in self._decided.values() if one.is_int8}
         for node in self._graph:
-            found = find_residual(node, in_int8, self._flow, self._order) or find_residual(
+            found = match_residual(node, in_int8, self._flow, self._order) or match_residual(
                 node, self._possible, self._flow, self._order
             )
             if found is not None:
@@ -163,7 +163,7 @@ class _Planner:
                 reason = propagation.why_float(node)
                 if self._decide(node, reason, "hands INT8 on to what reads it", []):
                     self._inputs[node] = [(index, None) for index in propagation.propagate(node)]
-        self._takes_range_of = {name: propagation.range_of(name) for name in propagation.takes_range_of}
+        self._range_sources = {name: propagation.range_source(name) for name in propagation.range_sources}
 
     def plan(self) -> QuantizationPlan:
         ordered = sorted(self._decided, key=self._order.__getitem__)
@@ -173,7 +173,7 @@ class _Planner:
             for index, axis in self._inputs.get(node, ())
         ]
         nodes = tuple(self._decided[node] for node in ordered)
-        return QuantizationPlan(nodes, tuple(inputs), self._takes_range_of, tuple(_unsupported(self._graph)))
+        return QuantizationPlan(nodes, tuple(inputs), self._range_sources, tuple(_unsupported(self._graph)))
 
     def _decide(
         self, node: ir.Node, why_float: str | None, why_int8: str, inputs: list[tuple[int, int | None]]

@@ -30,7 +30,7 @@ def is_passthrough(node: ir.Node, flow: DataFlow) -> bool:
 class QdqPropagation:
     """Decides on carriers one after another, from the last in the graph to the first.
 
-    `takes_range_of` maps a tensor to the one whose range it takes; `read` holds what is read in INT8 so far: inputs as
+    `range_sources` maps a tensor to the one whose range it takes; `read` holds what is read in INT8 so far: inputs as
     (node, index), each of which gets Q/DQ.
     """
 
@@ -39,7 +39,7 @@ class QdqPropagation:
         self._why_without = why_without
         self._read = set(read)
         self._concats: set[str] = set()  # tensors whose range a Concat has
-        self.takes_range_of: dict[str, str] = {}
+        self.range_sources: dict[str, str] = {}
 
     def why_float(self, node: ir.Node) -> str | None:
         """Why `node` stays float; None if it carries INT8, which this does not note yet."""
@@ -53,9 +53,9 @@ class QdqPropagation:
             return "it interpolates, which INT8 would coarsen"
         if node.op_type != "Concat":
             takes_over = _picks_values(node) and _is_only_reader(node)
-            return self._why_without(self.range_of(read_as[0] if takes_over else inputs[0]))
-        shared = self.range_of(read_as[0])
-        taken = [name for name in inputs if self.range_of(name) in self._concats - {shared}]
+            return self._why_without(self.range_source(read_as[0] if takes_over else inputs[0]))
+        shared = self.range_source(read_as[0])
+        taken = [name for name in inputs if self.range_source(name) in self._concats - {shared}]
         if taken:
             return f"its input {taken[0]!r} has the scale of another Concat"
         return self._why_without(shared)
@@ -64,32 +64,32 @@ class QdqPropagation:
         """Let `node` run in INT8; returns which of its inputs get Q/DQ."""
         read_as = self._read_as(node.outputs[0])
         inputs = self._data_inputs(node)
-        shared = self.range_of(read_as[0])
+        shared = self.range_source(read_as[0])
         if node.op_type == "Concat":
             self._concats.add(shared)
             for name in inputs:
-                self._tie(self.range_of(name), shared)
+                self._tie(self.range_source(name), shared)
         elif _picks_values(node):
             if _is_only_reader(node):
                 self._tie(inputs[0], shared)
             elif shared not in self._concats:
-                self._tie(shared, self.range_of(inputs[0]))
+                self._tie(shared, self.range_source(inputs[0]))
         for name in read_as[1:]:
-            if self.range_of(name) not in self._concats:
-                self._tie(self.range_of(name), self.range_of(read_as[0]))
+            if self.range_source(name) not in self._concats:
+                self._tie(self.range_source(name), self.range_source(read_as[0]))
         indices = list(range(len(inputs)))
         self._read |= {(node, index) for index in indices}
         return indices
 
-    def range_of(self, tensor: str) -> str:
+    def range_source(self, tensor: str) -> str:
         """The tensor whose range `tensor` takes: itself, if no other."""
-        while tensor in self.takes_range_of:
-            tensor = self.takes_range_of[tensor]
+        while tensor in self.range_sources:
+            tensor = self.range_sources[tensor]
         return tensor
 
     def _tie(self, tensor: str, to: str) -> None:
         if tensor != to:
-            self.takes_range_of[tensor] = to
+            self.range_sources[tensor] = to
 
     def _data_inputs(self, node: ir.Node) -> list[str]:
         return [name_of(value) for value in (node.inputs if node.op_type == "Concat" else node.inputs[:1])]

@@ -40,13 +40,13 @@ class WidenedRange:
 
 @dataclass(frozen=True)
 class QdqRanges:
-    """`table` in graph order; `widened` were not symmetric int8; `disagreeing` had several ranges: the widest is kept;
-    `weights` counts the QuantizeLinear nodes on constants, and on what is computed from them."""
+    """`table` in graph order; `widened` were not symmetric int8; `conflicting` had several ranges: the widest is kept;
+    `num_weights` counts the QuantizeLinear nodes on constants, and on what is computed from them."""
 
     table: CalibrationTable
     widened: tuple[WidenedRange, ...]
-    disagreeing: tuple[str, ...]
-    weights: int
+    conflicting: tuple[str, ...]
+    num_weights: int
 
 
 def read_qdq_ranges(path: Path) -> QdqRanges:

@@ -19,7 +19,7 @@ class Residual:
     convolution: str
 
 
-def find_residual(
+def match_residual(
     node: ir.Node, convolutions: Collection[str], flow: DataFlow, order: Mapping[ir.Node, int]
 ) -> Residual | None:
     """The parts of a residual Add; None when `node` is none.

@@ -207,16 +207,16 @@ def _trajectory(report: Report) -> str:
 
 def _nodes(report: Report) -> str:
     rows = [
-        [escape(node.node), node.op_type, "INT8" if node.int8 else "float", escape(node.reason)]
+        [escape(node.output), node.op_type, "INT8" if node.is_int8 else "float", escape(node.reason)]
         for node in report.nodes
     ]
     return html_table(["node (by its first output)", "op", "runs in", "why"], rows)
 
 
 def _kept(report: Report) -> str:
-    if not report.kept:
+    if not report.fp32_nodes:
         return ""
-    rows = [[escape(node.node), node.op_type, node.cause, escape(node.reason)] for node in report.kept]
+    rows = [[escape(node.output), node.op_type, node.cause, escape(node.reason)] for node in report.fp32_nodes]
     return f"<p>{len(rows)} nodes stay in FP32:</p>" + html_table(
         ["node (by its first output)", "op", "cause", "why"], rows
     )

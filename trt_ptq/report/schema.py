@@ -60,9 +60,9 @@ class Report(_Part):
     """One run of `trt-ptq quantize`.
 
     `passes` over the data filled the statistics; `trajectory` is how the ranges settled as samples were added,
-    `stability` what `--until-stable` made of it. `int8_share_of_macs`: how much of the multiply-accumulates the INT8
+    `stability` what `--until-stable` made of it. `int8_fraction_of_macs`: how much of the multiply-accumulates the INT8
     nodes do, 0 to 1; None where shapes follow from values. `high_precision` is that of what is not INT8, but for the
-    `kept` nodes, which stay in FP32. `trials` led to the INT8 model. `measured`
+    `fp32_nodes`, which stay in FP32. `trials` led to the INT8 model. `measured`
     are engines that were run on the GPU, empty where there is none.
     """
 
@@ -78,9 +78,9 @@ class Report(_Part):
     method: str
     tensors: list[TensorRow]
     nodes: list[NodePlan]
-    int8_share_of_macs: float | None = None
+    int8_fraction_of_macs: float | None = None
     high_precision: HighPrecision = "fp32"
-    kept: list[Fp32Node] = []
+    fp32_nodes: list[Fp32Node] = []
     trials: list[Trial]
     models: list[ModelResult]
     engines: list[EngineManifest]
@@ -89,15 +89,17 @@ class Report(_Part):
     warnings: list[str]
 
     @property
-    def in_int8(self) -> int:
+    def num_int8_nodes(self) -> int:
         """Nodes that run in INT8."""
-        return sum(node.int8 for node in self.nodes)
+        return sum(node.is_int8 for node in self.nodes)
 
     @property
     def int8_summary(self) -> str:
         """How many nodes, and how much of the arithmetic, in words."""
-        nodes = f"{self.in_int8} of {len(self.nodes)} candidate nodes run in INT8"
-        return nodes if self.int8_share_of_macs is None else f"{nodes} ({self.int8_share_of_macs:.1%} of the MACs)"
+        nodes = f"{self.num_int8_nodes} of {len(self.nodes)} candidate nodes run in INT8"
+        return (
+            nodes if self.int8_fraction_of_macs is None else f"{nodes} ({self.int8_fraction_of_macs:.1%} of the MACs)"
+        )
 
 
 def write_report(report: Report, path: Path) -> None:

@@ -54,7 +54,7 @@ def range_warnings(statistics: Statistics, table: CalibrationTable, method: str)
 
 def fp32_warnings(kept: Sequence[Fp32Node]) -> list[str]:
     """Which nodes stay in FP32 because of float16's range: one sentence, or none."""
-    named = [f"{one.op_type} {one.node!r} ({one.reason})" for one in kept if one.cause == "range"]
+    named = [f"{one.op_type} {one.output!r} ({one.reason})" for one in kept if one.cause == "range"]
     if not named:
         return []
     more = f", and {len(named) - NAMED} more" if len(named) > NAMED else ""

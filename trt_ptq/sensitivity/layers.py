@@ -43,14 +43,14 @@ class Layer:
     def rewiring(self) -> Rewiring:
         """All these inputs fed from outside."""
         return Rewiring(
-            tuple(map(_feed_name, self.inputs)), {(one.node, one.index): _feed_name(one) for one in self.inputs}
+            tuple(map(_feed_name, self.inputs)), {(one.node_output, one.index): _feed_name(one) for one in self.inputs}
         )
 
     def in_float(self, inputs: Collection[QuantizedInput]) -> Rewiring:
         """On the Q/DQ model: `inputs`, those of this layer and of what is in INT8 with it only, without Q/DQ."""
         return Rewiring(
             tuple(self.weights),
-            {(one.node, one.index): one.tensor if one.axis is None else _feed_name(one) for one in inputs},
+            {(one.node_output, one.index): one.tensor if one.axis is None else _feed_name(one) for one in inputs},
         )
 
 
@@ -78,7 +78,7 @@ class LayerInputReader:
 
     def scale(self, tensor: str) -> np.float32:
         """Of an activation."""
-        return self.table.scale(self._plan.range_of(tensor))
+        return self.table.scale(self._plan.range_source(tensor))
 
     def of(self, layer: Layer, recorder: ActivationRecorder, batch: int) -> LayerInputBatch:
         """The inputs of `layer` in a recorded batch."""
@@ -97,7 +97,7 @@ class LayerInputReader:
 
     def _read_weight(self, one: QuantizedInput) -> tuple[Array, Array]:
         """In float, and as DequantizeLinear makes it of its INT8."""
-        value = self._nodes[one.node].inputs[one.index]
+        value = self._nodes[one.node_output].inputs[one.index]
         assert value is not None and one.axis is not None
         exact = constant_value(value, self._opset)
         rounded = quantize_weight(exact, one.axis, one.tensor)
@@ -109,8 +109,8 @@ def int8_layers(plan: QuantizationPlan) -> list[Layer]:
     """The weighted layers, embeddings and residual Adds that run in INT8, in graph order."""
     inputs: dict[str, list[QuantizedInput]] = {}
     for one in plan.inputs:
-        inputs.setdefault(one.node, []).append(one)
-    layers = [Layer(one.node, one.op_type, tuple(inputs.get(one.node, ()))) for one in plan.nodes if one.int8]
+        inputs.setdefault(one.node_output, []).append(one)
+    layers = [Layer(one.output, one.op_type, tuple(inputs.get(one.output, ()))) for one in plan.nodes if one.is_int8]
     return [one for one in layers if one.weights or one.op_type in _WITHOUT_WEIGHTS]
 
 

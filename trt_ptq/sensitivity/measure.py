@@ -149,7 +149,8 @@ def _recorded(
         tensors = {name for one in layers for name in one.activations.values()}
         for one in layers:
             tensors.update(
-                recorder.network.suffix(one.rewiring).live, recorder.network.layer(one.rewiring, one.node).live
+                recorder.network.suffix(one.rewiring).live_inputs,
+                recorder.network.layer(one.rewiring, one.node).live_inputs,
             )
         recorder.record(tensors, source, progress)
         yield recorder
@@ -182,7 +183,7 @@ def _all_but(
     found = {}
     with recording(whole, str(model.path)) as recorder:
         del whole
-        live = {name for rewiring in changes.values() for name in recorder.network.suffix(rewiring).live}
+        live = {name for rewiring in changes.values() for name in recorder.network.suffix(rewiring).live_inputs}
         recorder.record(live, source, progress)
         for layer in progress(layers, "All layers but one", len(layers)):
             suffix = recorder.open(recorder.network.suffix(changes[layer.node]))

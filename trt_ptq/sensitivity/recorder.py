@@ -110,7 +110,7 @@ class SubgraphRunner:
         """
         if self._session is None:
             return {}
-        feeds = {name: self._replay.value(name, batch) for name in self._part.live} | dict(changed)
+        feeds = {name: self._replay.value(name, batch) for name in self._part.live_inputs} | dict(changed)
         found = run_session(self._session, Batch(feeds, self._replay.origins[batch]))
         return dict(zip(self._part.outputs, found, strict=True))
 

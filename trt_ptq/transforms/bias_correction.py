@@ -27,7 +27,7 @@ def correct_bias(qdq: QdqModel, shifts: Mapping[str, Array]) -> tuple[QdqModel, 
     Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019.
     """
     graph = qdq.model.graph
-    in_int8 = {one.node for one in qdq.nodes if one.int8}
+    in_int8 = {one.output for one in qdq.nodes if one.is_int8}
     corrector = _Corrector(graph, qdq.model.opset_imports[""])
     corrected = 0
     for node in list(graph):
@@ -44,7 +44,7 @@ class _Corrector:
     def __init__(self, graph: ir.Graph, opset: int) -> None:
         self._graph = graph
         self._opset = opset
-        self._additions = GraphEditor(graph)
+        self._editor = GraphEditor(graph)
 
     def bias(self, node: ir.Node, shift: Array) -> bool:
         """Correct the bias of a Conv or ConvTranspose, or the C of a Gemm, which counts `beta` times."""
@@ -80,18 +80,18 @@ class _Corrector:
 
     def _replace(self, node: ir.Node, index: int, array: Array, name: str) -> None:
         old = node.inputs[index]
-        node.replace_input_with(index, self._additions.constant(name, ir.tensor(array)))
+        node.replace_input_with(index, self._editor.constant(name, ir.tensor(array)))
         if old is not None:
             remove_unused(self._graph, old)
 
     def _append_add(self, result: ir.Value, shift: Array) -> None:
         """Let all that reads `result` read its sum with `shift`; an output of the model keeps its name."""
         name = str(result.name)
-        total = ir.val(self._additions.unique_name(f"{name}{CORRECTED}"), dtype=result.dtype, shape=result.shape)
+        total = ir.val(self._editor.unique_name(f"{name}{CORRECTED}"), dtype=result.dtype, shape=result.shape)
         result.replace_all_uses_with(total, replace_graph_outputs=True)
         if total.is_graph_output():
             result.name, total.name = total.name, name
-        bias = self._additions.constant(f"{name}.bias", ir.tensor(shift))
+        bias = self._editor.constant(f"{name}.bias", ir.tensor(shift))
         self._graph.append(ir.node("Add", [result, bias], outputs=[total], name=total.name))
 
 

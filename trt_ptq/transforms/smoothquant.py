@@ -57,7 +57,9 @@ class Pair:
 
 def find_pairs(graph: ir.Graph) -> tuple[list[Pair], list[TransformSite]]:
     """The pairs of the main graph in its order, and the tensors between constants and INT8 weights that make none."""
-    in_int8 = {one.node for one in plan_quantization(graph).nodes if one.int8 and one.op_type in ("MatMul", "Gemm")}
+    in_int8 = {
+        one.output for one in plan_quantization(graph).nodes if one.is_int8 and one.op_type in ("MatMul", "Gemm")
+    }
     data = activations(graph)
     pairs, skipped = [], []
     for node in graph:

@@ -24,7 +24,7 @@ from trt_ptq.fp16.convert import HighPrecision, convert_to_float16
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
-from trt_ptq.qdq.insert import PARTS, Part, QdqModel, insert_qdq
+from trt_ptq.qdq.insert import TENSOR_KINDS, QdqModel, TensorKind, insert_qdq
 from trt_ptq.recipe import Recipe, Technique
 from trt_ptq.sensitivity.measure import Ranking, rank_layers
 from trt_ptq.transforms.alpha_search import smooth
@@ -58,7 +58,7 @@ class QuantizedCandidate:
 
     qdq: QdqModel
     high_precision: HighPrecision
-    kept: tuple[Fp32Node, ...] = ()
+    fp32_nodes: tuple[Fp32Node, ...] = ()
     warning: str = ""
 
 
@@ -114,7 +114,7 @@ class CandidateBuilder:
         """Largest magnitudes in the float model that `recipe` starts from; see `measure_amax`."""
         return self._amax_of(_model_key(recipe))
 
-    def make(self, recipe: Recipe, parts: tuple[Part, ...] = PARTS) -> QuantizedCandidate:
+    def make(self, recipe: Recipe, parts: tuple[TensorKind, ...] = TENSOR_KINDS) -> QuantizedCandidate:
         """The model of `recipe`, or with only weights or only activations in INT8."""
         qdq = self._insert(recipe, parts)
         if recipe.high_precision == "fp32":
@@ -125,7 +125,7 @@ class CandidateBuilder:
             return QuantizedCandidate(
                 self._insert(recipe, parts), "fp32", warning=f"what is not INT8 stays in FP32: {error}"
             )
-        return QuantizedCandidate(QdqModel(converted.model, qdq.plan), "fp16", converted.kept)
+        return QuantizedCandidate(QdqModel(converted.model, qdq.plan), "fp16", converted.fp32_nodes)
 
     def distance(self, recipe: Recipe) -> float:
         """See `OutputDeviation`."""
@@ -170,7 +170,7 @@ class CandidateBuilder:
             len(transformed.applied), "; ".join([places, *map(str, (*transformed.applied, *transformed.skipped))])
         )
 
-    def _insert(self, recipe: Recipe, parts: tuple[Part, ...]) -> QdqModel:
+    def _insert(self, recipe: Recipe, parts: tuple[TensorKind, ...]) -> QdqModel:
         model = self.calibrated_model(recipe).model
         qdq = insert_qdq(model, self.table(recipe), recipe.nodes_to_exclude, recipe.attention, parts)
         if "bias-correction" not in recipe.techniques:

@@ -16,7 +16,7 @@ from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.errors import TrtPtqError
 from trt_ptq.evaluation.metrics import Metrics
 from trt_ptq.evaluation.verdict import format_percent
-from trt_ptq.qdq.insert import PARTS
+from trt_ptq.qdq.insert import TENSOR_KINDS
 from trt_ptq.recipe import Recipe, Technique
 from trt_ptq.tuning.builder import BEFORE, CandidateBuilder
 from trt_ptq.tuning.layer_search import MOST_EVALUATIONS, search_layers
@@ -130,7 +130,7 @@ class _Tuner:
         self._tell = tell
         self._chosen_by_metric = False
         self.recipe = plain = self._by_closest(plain)
-        for part in PARTS:
+        for part in TENSOR_KINDS:
             model = candidates.make(plain, (part,)).qdq.model
             self._add(f"{part} only", judge.judge(model), "for analysis")
         self.best = self._evaluate(plain)

@@ -52,7 +52,7 @@ def alone_in_int8(
 ) -> Array:
     """The mean of (float - INT8) for each channel (`axis`) of `layer`, where only this one is INT8."""
     plan = insert_qdq(model, table).plan
-    others = [one.node for one in plan.nodes if one.node != layer]
+    others = [one.output for one in plan.nodes if one.output != layer]
     save_model(insert_qdq(model, table, others).model, folder / "alone.onnx")
     proto = onnx.load(folder / "alone.onnx")
     del proto.graph.output[:]

@@ -47,7 +47,7 @@ class Converted:
 
     @property
     def float_reasons(self) -> dict[str, str]:
-        return {one.node: one.reason for one in self.plan.nodes if not one.int8}
+        return {one.output: one.reason for one in self.plan.nodes if not one.is_int8}
 
 
 def conv(data: str, output: str, name: str = "", **attributes: Any) -> NodeProto:

@@ -19,8 +19,8 @@ from trt_ptq.qdq.weighted import WEIGHTED_OPS, weight_axis
 
 def weighted_int8_layers(plan: QuantizationPlan) -> tuple[str, ...]:
     """The nodes with a weight that run in INT8, by their first output, in graph order; no embeddings."""
-    weighted = {one.node for one in plan.inputs if one.axis is not None}
-    return tuple(one.node for one in plan.nodes if one.node in weighted and one.op_type in WEIGHTED_OPS)
+    weighted = {one.node_output for one in plan.inputs if one.axis is not None}
+    return tuple(one.output for one in plan.nodes if one.output in weighted and one.op_type in WEIGHTED_OPS)
 
 
 def add_error_outputs(
@@ -50,11 +50,11 @@ def _quantized_copies(
     """The output of each node's twin."""
     inputs = {name: list(node.inputs) for name, node in nodes.items()}
     for one in plan.inputs:
-        if one.node not in nodes:
+        if one.node_output not in nodes:
             continue
-        value = nodes[one.node].inputs[one.index]
+        value = nodes[one.node_output].inputs[one.index]
         assert value is not None
-        inputs[one.node][one.index] = inserter.in_int8(one, value)
+        inputs[one.node_output][one.index] = inserter.quantize_input(one, value)
     twins = {}
     for name, node in nodes.items():
         quantized_copy = ir.node(node.op_type, inputs[name], node.attributes)

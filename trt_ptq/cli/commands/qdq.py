@@ -28,7 +28,7 @@ from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.save import check_saveable, save_model
 from trt_ptq.qdq.insert import insert_qdq
 from trt_ptq.qdq.match_table import MatchReport, Unmatched, match_table
-from trt_ptq.qdq.plan import NodePlan, share_in_int8
+from trt_ptq.qdq.plan import NodePlan, int8_fraction
 from trt_ptq.types import ShapeProfile
 
 _ROWS = 20  # of each list, for people; --json has all
@@ -99,36 +99,37 @@ def qdq(
             amax = measure_amax(loaded, ValidatedSource(source, loaded.inputs))
         converted = convert_to_float16(result.model, amax)
         save_model(converted.model, out)
-        kept = converted.kept
+        kept = converted.fp32_nodes
         if amax is None:
             console.warn(options.UNMEASURED)
     macs, unknown = _count_macs(loaded, profiles)
-    share = None if macs is None else share_in_int8(result.plan, macs)
+    share = None if macs is None else int8_fraction(result.plan, macs)
     if json:
         console.print_json(
             {
                 "model": str(out),
-                "int8": result.in_int8,
-                "int8_share_of_macs": share,
-                "nodes": [{**asdict(one), "macs": (macs or {}).get(one.node)} for one in result.nodes],
+                "num_int8_nodes": result.num_int8_nodes,
+                "int8_fraction_of_macs": share,
+                "nodes": [{**asdict(one), "macs": (macs or {}).get(one.output)} for one in result.nodes],
                 "unsupported": [asdict(one) for one in result.plan.unsupported],
                 "ranges": asdict(matched_table.report),
                 "high_precision": precision,
-                "kept_in_fp32": [asdict(one) for one in kept],
+                "fp32_nodes": [asdict(one) for one in kept],
             }
         )
         return
     _print_report(matched_table.report, table)
     if explain:
         console.print_table(["node", "op", "runs in", "MACs", "why"], [_row(one, macs or {}) for one in result.nodes])
-    elif result.in_int8 < len(result.nodes):
-        left = [[one.node, one.op_type, one.reason] for one in result.nodes if not one.int8]
+    elif result.num_int8_nodes < len(result.nodes):
+        left = [[one.output, one.op_type, one.reason] for one in result.nodes if not one.is_int8]
         console.print_table(["left in float", "op", "why"], left)
-    _print_rows(["stays in FP32", "op", "why"], [[one.node, one.op_type, one.reason] for one in kept])
+    _print_rows(["stays in FP32", "op", "why"], [[one.output, one.op_type, one.reason] for one in kept])
     for one in result.plan.unsupported:
-        console.warn(f"{one.op_type} {one.node!r} is left alone: {one.reason}")
+        console.warn(f"{one.op_type} {one.output!r} is left alone: {one.reason}")
     console.say(
-        f"{out}: {result.in_int8} of {len(result.nodes)} candidate nodes run in INT8, the rest in {precision.upper()}; "
+        f"{out}: {result.num_int8_nodes} of {len(result.nodes)} candidate nodes run in INT8, "
+        f"the rest in {precision.upper()}; "
         + (f"share of the multiply-accumulates unknown: {unknown}" if share is None else f"{share:.1%} of the MACs")
     )
 
@@ -144,19 +145,19 @@ def _count_macs(model: LoadedModel, profiles: Mapping[str, ShapeProfile]) -> tup
 
 
 def _row(node: NodePlan, macs: Mapping[str, int]) -> list[str]:
-    count = f"{macs[node.node]:,}" if node.node in macs else ""
-    return [node.node, node.op_type, "INT8" if node.int8 else "float", count, node.reason]
+    count = f"{macs[node.output]:,}" if node.output in macs else ""
+    return [node.output, node.op_type, "INT8" if node.is_int8 else "float", count, node.reason]
 
 
 def _print_report(report: MatchReport, table: Path) -> None:
     _print_rows(
         ["derived range of", "amax", "from", "rule"],
-        [[one.name, f"{one.amax:.6g}", one.source, one.rule] for one in report.derived],
+        [[one.name, f"{one.amax:.6g}", one.source, one.rule] for one in report.inferred],
     )
     _print_rows(["in the table, not in the model", "nearest in the model"], _nearest(report.unknown))
     _print_rows(["needed, not in the table", "nearest in the table"], _nearest(report.missing))
     counts = {
-        "derived": len(report.derived),
+        "derived": len(report.inferred),
         "not in the model": len(report.unknown),
         "of unnamed layers, which cannot be matched": len(report.unnamed),
         "of constants or other types": len(report.not_activations),

@@ -95,7 +95,7 @@ def test_a_max_pool_is_quantized_through_with_one_scale(convert: Convert) -> Non
     result = convert(nodes, weights_of("c", "y"))
     assert result.pairs == {("x", "c"), ("r", "p"), ("p", "y")}
     assert result.scales["r"] == result.scales["p"]
-    assert result.plan.range_of("r") == "p"
+    assert result.plan.range_source("r") == "p"
 
 
 def test_a_max_pool_whose_input_has_other_readers_takes_the_input_s_range(convert: Convert) -> None:
@@ -108,7 +108,7 @@ def test_a_max_pool_whose_input_has_other_readers_takes_the_input_s_range(conver
         node("Mul", ["d", "q"], ["y"]),
     ]
     result = convert(nodes, weights_of("c", "d", "q"))
-    assert result.plan.range_of("p") == "c"
+    assert result.plan.range_source("p") == "c"
     assert result.scales["p"] == result.scales["c"]
 
 

@@ -26,7 +26,7 @@ def test_weighted_nodes_in_a_body_are_left_alone_and_named(convert: Convert) -> 
     ]
     yes = numpy_helper.from_array(np.array(True), "yes")
     result = convert(nodes, [*weights_of("c"), yes])
-    assert {(one.node, one.reason) for one in result.plan.unsupported} == {
+    assert {(one.output, one.reason) for one in result.plan.unsupported} == {
         ("then_y", "in a body of If 'y'"),
         ("else_y", "in a body of If 'y'"),
     }
@@ -54,7 +54,7 @@ def test_custom_ops_are_left_alone_and_named(tmp_path: Path) -> None:
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
     plan = plan_quantization(load_model(tmp_path / "m.onnx").to_ir().graph)
-    assert [(one.node, one.reason) for one in plan.unsupported] == [
+    assert [(one.output, one.reason) for one in plan.unsupported] == [
         ("warped", "custom op com.example::Warp: not known here")
     ]
-    assert [one.node for one in plan.nodes if one.int8] == ["c", "d"]
+    assert [one.output for one in plan.nodes if one.is_int8] == ["c", "d"]
