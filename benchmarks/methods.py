@@ -17,8 +17,8 @@ from typing import Any
 
 from benchmarks.models import detector, magika, minilm, recogniser
 from trt_ptq.analysis.macs import count_macs
-from trt_ptq.calibration.collector import collect
-from trt_ptq.calibration.measurements.magnitudes import known_amax, measure_amax
+from trt_ptq.calibration.collector import collect_statistics
+from trt_ptq.calibration.measurements.magnitudes import combine_amax, measure_amax
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.calibration_table import derive_table
@@ -49,8 +49,8 @@ def measure(name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
     save_model(model.to_ir(), files["fp32"])
     data = ValidatedSource(Loader(name, module.calibration), model.inputs)
     source = ShapeObserver(data)
-    statistics = collect(model, source, select_calibration_tensors(model))
-    amax = known_amax(measure_amax(model, data), statistics)
+    statistics = collect_statistics(model, source, select_calibration_tensors(model))
+    amax = combine_amax(measure_amax(model, data), statistics)
     save_model(to_float16(model, amax), files["fp16"])
     for method, chosen in METHODS.items():
         files[method] = folder / f"{method}.onnx"

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.methods import MODELS
-from trt_ptq.calibration.collector import collect
-from trt_ptq.calibration.convergence import Convergence, distance
+from trt_ptq.calibration.collector import collect_statistics
+from trt_ptq.calibration.convergence import Convergence, relative_change
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS, RangeMethod
-from trt_ptq.calibrators.statistics.statistics import Statistics, merge
+from trt_ptq.calibrators.statistics.statistics import Statistics, merge_statistics
 from trt_ptq.calibrators.table.calibration_table import derive_table
 from trt_ptq.evaluation.metrics import evaluate_model
 from trt_ptq.onnx_io.load import Model, load_model
@@ -71,7 +71,7 @@ def measure(name: str, orders: int) -> dict[str, Any]:
         convergence = Convergence(list(METHODS.values()))
         for statistics in _growing(model, samples):
             count = statistics.data.samples
-            convergence.take(count, statistics.tensors)
+            convergence.record(count, statistics.tensors)
             if order == 0 and (count in JUDGED or count == len(samples)):
                 judged[count] = statistics
         result["orders"].append({label: _settling(convergence, index) for index, label in enumerate(METHODS)})
@@ -96,7 +96,9 @@ def _growing(model: Model, samples: Sequence[Feeds]) -> Iterator[Statistics]:
     grown: list[Statistics] = []
     counts = [count for count in COUNTS if count < len(samples)] + [len(samples)]
     for start, stop in zip([0, *counts], counts, strict=False):
-        grown = [merge([*grown, collect(model, Samples(samples[start:stop]), calibration_tensors)])]
+        grown = [
+            merge_statistics([*grown, collect_statistics(model, Samples(samples[start:stop]), calibration_tensors)])
+        ]
         yield grown[0]
 
 
@@ -108,7 +110,7 @@ def _settling(convergence: Convergence, index: int) -> dict[str, Any]:
     }
     counts = sorted(taken)
     ranges = np.array([[taken[count][tensor] for tensor in taken[counts[-1]]] for count in counts])[:, :, 0]
-    distances = distance(ranges, ranges[-1])
+    distances = relative_change(ranges, ranges[-1])
     stops = {}
     for tolerance in TOLERANCES:
         for row, count in enumerate(counts):

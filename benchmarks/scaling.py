@@ -25,7 +25,7 @@ import onnxruntime as ort
 from benchmarks.speed import models
 from benchmarks.speed.machine import machine
 from benchmarks.speed.turns import Job, in_turn, median_ratio
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import save_statistics
@@ -91,7 +91,7 @@ def _shards(tensors: int) -> Iterator[Statistics]:
     for shard in range(SHARDS):
         yield Statistics(
             model=ModelIdentity("0" * 64, "0" * 64),
-            data=DataFingerprint.of({"x": random.standard_normal((1, 2))}),
+            data=DataFingerprint.from_feeds({"x": random.standard_normal((1, 2))}),
             tools=("onnxruntime", "trt_ptq"),
             tensors={f"/layer.{index}/Conv_output_0": measured[(shard + index) % 7] for index in range(tensors)},
         )
@@ -104,7 +104,7 @@ def guarding() -> Figures:
     source = ArrayFile(Path("images"), batch, _BATCH)
     checked = ValidatedSource(source, load_model(models.resnet50()).inputs)
     jobs: dict[str, Callable[[], object]] = {
-        "fingerprint": partial(DataFingerprint.of, batch),
+        "fingerprint": partial(DataFingerprint.from_feeds, batch),
         "audit": partial(audit.look, Batch(batch, "batch")),
         "check": partial(list, checked),
     }
@@ -125,7 +125,7 @@ def working() -> Figures:
             session.run(None, dict(batch.feeds))
 
     def work(part: BatchSource) -> None:
-        collect(model, AuditedSource(ValidatedSource(part, model.inputs)), calibration_tensors, threads=1)
+        collect_statistics(model, AuditedSource(ValidatedSource(part, model.inputs)), calibration_tensors, threads=1)
 
     jobs: dict[str, Job] = {
         f"{name} {size}": _cpu(partial(function, part))
@@ -151,7 +151,7 @@ def starting() -> Figures:
     one = ArrayFile(Path("images"), _pictures(1), 1)
 
     def session(model: Model) -> None:
-        collect(model, one, select_calibration_tensors(model), threads=1)
+        collect_statistics(model, one, select_calibration_tensors(model), threads=1)
 
     loaded = load_model(path)
     seconds = in_turn({"load": _cpu(partial(load_model, path)), "session": _cpu(partial(session, loaded))})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trt_ptq._internal.files import check_writable, replacing, write_atomic
+from trt_ptq._internal.files import atomic_replace, check_writable, write_atomic
 from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import EngineError
 from trt_ptq.provenance import ModelIdentity
@@ -49,7 +49,7 @@ def write_engine(engine: Path, content: memoryview, manifest: EngineManifest) ->
     beside = manifest_path(engine)
     check_writable(beside)
     try:
-        with replacing(engine) as temporary:
+        with atomic_replace(engine) as temporary:
             temporary.write_bytes(content)
             engine.unlink(missing_ok=True)  # from here on there is no engine until its own manifest is there
             write_atomic(beside, manifest.model_dump_json(indent=2) + "\n")

@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pytest
 
 from tests.networks import images
-from trt_ptq.calibrators.methods import COMPARED, METHODS
+from trt_ptq.calibrators.methods import AUTO_CANDIDATES, METHODS
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics
 from trt_ptq.calibrators.table.table_file import load_table
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
@@ -253,11 +253,11 @@ def test_a_metric_that_fails_does_so_before_the_calibration_and_leaves_the_last_
 
 def test_ranges_that_until_stable_did_not_watch_are_warned_of(cnn: Model, tmp_path: Path) -> None:
     many = ArrayFile(Path("images.npz"), {"x": images(400)}, 4)
-    job = QuantizeJob(cnn, many, "images", COMPARED[0], tmp_path, until_stable=0.9)
+    job = QuantizeJob(cnn, many, "images", AUTO_CANDIDATES[0], tmp_path, until_stable=0.9)
     assert not any("--until-stable watched" in one for one in quantize(job).report.warnings)
-    report = quantize(replace(job, alternatives=COMPARED[1:])).report
-    assert report.method != COMPARED[0].name
-    assert any(f"--until-stable watched ranges by {COMPARED[0].name}" in one for one in report.warnings)
+    report = quantize(replace(job, alternatives=AUTO_CANDIDATES[1:])).report
+    assert report.method != AUTO_CANDIDATES[0].name
+    assert any(f"--until-stable watched ranges by {AUTO_CANDIDATES[0].name}" in one for one in report.warnings)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ LENGTHS = np.arange(12)
 
 
 def fingerprint(*batches: Feeds) -> DataFingerprint:
-    return reduce(add, map(DataFingerprint.of, batches), DataFingerprint())
+    return reduce(add, map(DataFingerprint.from_feeds, batches), DataFingerprint())
 
 
 def feeds(rows: Any) -> Feeds:
@@ -83,5 +83,5 @@ def test_strings_are_hashed_by_what_they_say(shape: tuple[int, ...]) -> None:
         strings[-1] = "".join(list(last))  # another object each time
         return {"s": strings.reshape(shape)}
 
-    assert DataFingerprint.of(feeds("long text")) == DataFingerprint.of(feeds("long text"))
-    assert DataFingerprint.of(feeds("long text")) != DataFingerprint.of(feeds("long_text"))
+    assert DataFingerprint.from_feeds(feeds("long text")) == DataFingerprint.from_feeds(feeds("long text"))
+    assert DataFingerprint.from_feeds(feeds("long text")) != DataFingerprint.from_feeds(feeds("long_text"))

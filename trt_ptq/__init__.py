@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trt_ptq.version import __version__
 
 if TYPE_CHECKING:
-    from trt_ptq.calibration.collector import collect as collect_statistics  # noqa: F401 - a public name
+    from trt_ptq.calibration.collector import collect_statistics as collect_statistics
     from trt_ptq.calibration.tensors import select_calibration_tensors as select_calibration_tensors
     from trt_ptq.calibrators.methods import Entropy as Entropy
     from trt_ptq.calibrators.methods import MinMax as MinMax
@@ -84,7 +84,6 @@ _HOME = {
         "BatchSource",
     ),
 }
-_RENAMED = {"collect_statistics": "collect"}  # trt_ptq.collect is the package
 _MODULE_OF = {name: f"{__name__}.{module}" for module, names in _HOME.items() for name in names}
 
 __all__ = ["__version__", *sorted(_MODULE_OF)]  # noqa: PLE0604 - a test compares it with the imports above
@@ -93,4 +92,4 @@ __all__ = ["__version__", *sorted(_MODULE_OF)]  # noqa: PLE0604 - a test compare
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULE_OF[name]), _RENAMED.get(name, name))
+    return getattr(import_module(_MODULE_OF[name]), name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trt_ptq.calibration.calibration_pass import Nonfinite
-from trt_ptq.calibration.devices import Device, Host
+from trt_ptq.calibration.devices import Device, HostDevice
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.evaluation.verdict import EXCELLENT_BELOW
@@ -41,7 +41,7 @@ class QuantizeJob:
     tensors: tuple[str, ...] = ("fused",)
     attention: bool = False
     nonfinite: Nonfinite = "refuse"
-    device: Device = field(default_factory=Host)
+    device: Device = field(default_factory=HostDevice)
     memory_limit: int | None = None  # bytes
     until_stable: float | None = None
     profiles: dict[str, ShapeProfile] = field(default_factory=dict)

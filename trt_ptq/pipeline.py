@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trt_ptq._internal.files import write_atomic
 from trt_ptq.analysis.macs import count_macs
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.convergence import Convergence, all_methods
 from trt_ptq.calibration.measurements.magnitudes import float32_tensors, measure_amax
 from trt_ptq.calibration.memory_planner import Passes, plan_passes
@@ -89,7 +89,7 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     _ = referee.baseline  # a metric that fails does so here, not after the calibration
     watched = ShapeObserver(audited)
     convergence = Convergence(all_methods(job.method), job.until_stable)
-    statistics = collect(
+    statistics = collect_statistics(
         job.model,
         watched,
         calibration_tensors,
@@ -199,7 +199,9 @@ def _plan(job: QuantizeJob, model: Model, source: BatchSource) -> tuple[Calibrat
 def _calibrate_again(job: QuantizeJob, source: BatchSource, model: Model) -> Statistics:
     """The statistics of a float model that repairs have changed."""
     calibration_tensors, passes = _plan(job, model, source)
-    return collect(model, source, calibration_tensors, job.nonfinite, job.progress, passes, device=job.device)
+    return collect_statistics(
+        model, source, calibration_tensors, job.nonfinite, job.progress, passes, device=job.device
+    )
 
 
 def _magnitudes(job: QuantizeJob, calibration: BatchSource, model: Model) -> dict[str, float]:

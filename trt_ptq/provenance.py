@@ -92,7 +92,7 @@ class DataFingerprint:
         return DataFingerprint(self.samples + other.samples, f"{total:032x}")
 
     @classmethod
-    def of(cls, feeds: Feeds) -> DataFingerprint:
+    def from_feeds(cls, feeds: Feeds) -> DataFingerprint:
         """Fingerprint of one batch; an input without axes counts as part of every sample."""
         samples = sample_count(feeds)
         names = sorted(feeds)

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.accuracy.cases import CASES, Feeds
 from benchmarks.speed.collecting import in_memory
-from trt_ptq.calibrators.methods import COMPARED
+from trt_ptq.calibrators.methods import AUTO_CANDIDATES
 from trt_ptq.config import QuantizeJob
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.pipeline import quantize
@@ -34,8 +34,8 @@ def _quantize(name: str, batches: list[Feeds], result: Path, **options: Any) -> 
             source=in_memory(batches),
             test=in_memory(batches[:1]),  # for fidelity, which is not looked at: all others calibrate
             data_name=name,
-            method=COMPARED[0],
-            alternatives=COMPARED[1:],
+            method=AUTO_CANDIDATES[0],
+            alternatives=AUTO_CANDIDATES[1:],
             out=Path(folder),
             backend="trt",
             high_precision="fp32",

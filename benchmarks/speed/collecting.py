@@ -1,9 +1,9 @@
 """Collecting against plain inference of the same batches.
 
 Counted is what further batches cost. Plain inference runs ONNX Runtime as it is by default, after
-batches that do not count. For collecting the clock starts as `collect` asks for its second batch and stops as it
-returns; what a run over two batches takes by that clock is taken off. So neither making the session nor the first
-batches count, and what a collector that reads ahead has read before the clock started is in both runs.
+batches that do not count. For collecting the clock starts as `collect_statistics` asks for its second batch and
+stops as it returns; what a run over two batches takes by that clock is taken off. So neither making the session nor the
+first batches count, and what a collector that reads ahead has read before the clock started is in both runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.speed import models
 from benchmarks.speed.models import Feeds
 from benchmarks.speed.row import Row
 from benchmarks.speed.turns import ROUNDS, Job, Seconds, in_turn, timed
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.data.sources import Loader
 from trt_ptq.onnx_io.load import Model, load_model
@@ -71,9 +71,11 @@ def against_inference(
         {
             "inference": timed(partial(infer, batches[_UNCOUNTED:]), prepare=partial(infer, batches[:_UNCOUNTED])),
             "collect_two": _from_second_batch(
-                partial(collect, model, calibration_tensors=calibration_tensors), batches[:_UNCOUNTED]
+                partial(collect_statistics, model, calibration_tensors=calibration_tensors), batches[:_UNCOUNTED]
             ),
-            "collect": _from_second_batch(partial(collect, model, calibration_tensors=calibration_tensors), batches),
+            "collect": _from_second_batch(
+                partial(collect_statistics, model, calibration_tensors=calibration_tensors), batches
+            ),
         },
         rounds,
     )
@@ -90,7 +92,7 @@ def against_inference(
 
 
 def beyond_two(seconds: Seconds) -> list[float]:
-    """Seconds of `collect` without those of its run over two batches, whose median is taken."""
+    """Seconds of `collect_statistics` without those of its run over two batches, whose median is taken."""
     two = median(seconds["collect_two"])
     return [whole - two for whole in seconds["collect"]]
 

@@ -20,7 +20,7 @@ from benchmarks.speed.onnxruntime_calibrators import collect_theirs
 from benchmarks.speed.peak import peak_bytes
 from benchmarks.speed.peer import ROOT, NotInstalledError, modelopt_process
 from benchmarks.speed.row import NOT_MEASURED, Row
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.data.sources import Loader
 from trt_ptq.onnx_io.load import load_model
@@ -86,7 +86,7 @@ def main() -> None:
 
     if tool == OURS:
         loaded = load_model(model)
-        collect(loaded, Loader("made as asked for", made), select_calibration_tensors(loaded))
+        collect_statistics(loaded, Loader("made as asked for", made), select_calibration_tensors(loaded))
     else:
         collect_theirs(tool, model, made())
     print(peak_bytes())

@@ -19,7 +19,7 @@ from benchmarks.speed.models import Feeds
 from benchmarks.speed.peer import PYTHON, NotInstalledError, modelopt_process
 from benchmarks.speed.row import NOT_MEASURED, Row
 from benchmarks.speed.turns import ROUNDS, in_turn, median_ratio, timed
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.calibration_table import derive_table
@@ -90,7 +90,7 @@ def against_modelopt(
 def quantize_ours(path: Path, batches: Sequence[Feeds], method: str, result: Path) -> int:
     """What modelopt's `quantize` does, by trt_ptq; how many DequantizeLinear nodes that took."""
     model = load_model(path)
-    statistics = collect(model, in_memory(batches), select_calibration_tensors(model))
+    statistics = collect_statistics(model, in_memory(batches), select_calibration_tensors(model))
     converted = insert_qdq(model, derive_table(statistics, METHODS[method])).model
     save_model(converted, result)
     return sum(node.op_type == "DequantizeLinear" for node in converted.graph)

@@ -21,7 +21,7 @@ from benchmarks.speed.collecting import OPERATORS, in_memory, operator_tensors
 from benchmarks.speed.models import Feeds
 from benchmarks.speed.row import Row
 from benchmarks.speed.turns import ROUNDS, in_turn, median_ratio, timed
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.errors import TrtPtqError
 from trt_ptq.onnx_io.load import load_model
@@ -86,7 +86,7 @@ def collect_ours(path: Path, batches: Iterable[Feeds]) -> set[str]:
     """Histograms of all tensors; their names."""
     model = load_model(path)
     calibration_tensors = select_calibration_tensors(model, operator_tensors(model))
-    return set(collect(model, in_memory(batches), calibration_tensors).tensors)
+    return set(collect_statistics(model, in_memory(batches), calibration_tensors).tensors)
 
 
 def collect_theirs(method: str, path: Path, batches: Iterable[Feeds]) -> set[str]:

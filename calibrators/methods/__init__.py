@@ -11,7 +11,7 @@ from trt_ptq.calibrators.methods.percentile import Percentile
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 from trt_ptq.errors import UsageError
 
-__all__ = ["COMPARED", "METHODS", "Entropy", "MinMax", "Mse", "Percentile", "RangeMethod", "range_method"]
+__all__ = ["AUTO_CANDIDATES", "METHODS", "Entropy", "MinMax", "Mse", "Percentile", "RangeMethod", "range_method"]
 
 
 class RangeMethod(Protocol):
@@ -33,7 +33,7 @@ METHODS: dict[str, RangeMethod] = {
 }
 
 # What `quantize` chooses from by what they do to the outputs; the first is the usual one.
-COMPARED: tuple[RangeMethod, ...] = (
+AUTO_CANDIDATES: tuple[RangeMethod, ...] = (
     METHODS["percentile"],
     METHODS["minmax"],
     Percentile(99.999),

@@ -41,12 +41,12 @@ class Statistics:
         Raises:
             StatisticsError: other model, other tensors, or the very same data twice.
         """
-        merged = self.add(other)
+        merged = self.merge_disjoint(other)
         if self.data == other.data:
             raise StatisticsError(_TWICE)
         return merged
 
-    def add(self, other: Statistics) -> Statistics:
+    def merge_disjoint(self, other: Statistics) -> Statistics:
         """As `merge`, for parts that are known not to be the same one twice, even if their samples are equal.
 
         Raises:
@@ -72,7 +72,7 @@ class Statistics:
         )
 
 
-def merge(parts: Iterable[Statistics]) -> Statistics:
+def merge_statistics(parts: Iterable[Statistics]) -> Statistics:
     """Merge any number of shards, two in memory at a time; the order does not matter.
 
     Raises:
@@ -82,7 +82,7 @@ def merge(parts: Iterable[Statistics]) -> Statistics:
     seen: set[DataFingerprint] = set()
     wholes, given = 0, list[Shard]()
     for shard in parts:
-        merged = shard if merged is None else merged.add(shard)
+        merged = shard if merged is None else merged.merge_disjoint(shard)
         wholes += not shard.shards
         given += shard.shards
         if shard.data in seen:

@@ -52,7 +52,7 @@ class TensorStatistics:
             histogram=self.histogram.merge(other.histogram),
         )
 
-    def asymmetric(self) -> tuple[float, int]:
+    def asymmetric_qparams(self) -> tuple[float, int]:
         """Scale and uint8 zero point that [minimum, maximum] (with 0 inside) would have; for analysis only.
 
         scale = (max - min) / 255, zero point = round(-min / scale). TensorRT wants symmetric int8.

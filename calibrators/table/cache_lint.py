@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from trt_ptq.calibrators.table.calibration_table import INT8_MAX, usable
+from trt_ptq.calibrators.table.calibration_table import INT8_MAX, has_usable_scale
 from trt_ptq.calibrators.table.tensorrt_cache import ALGORITHMS, LAST_WITH_CALIBRATORS, TensorRTCache
 
 _FAR = 1e6  # a range that many times the median one is a mask constant, not an activation
@@ -54,14 +54,14 @@ def _header(cache: TensorRTCache) -> list[CacheFinding]:
 
 def _entries(cache: TensorRTCache) -> list[CacheFinding]:
     scales = cache.scales()
-    usual = statistics.median([one for one in scales.values() if usable(one * INT8_MAX)] or [1.0])
+    usual = statistics.median([one for one in scales.values() if has_usable_scale(one * INT8_MAX)] or [1.0])
     repeated = {name for name, count in Counter(name for name, _ in cache.entries).items() if count > 1}
     findings = []
     for name, scale in scales.items():
         if name in repeated:
             effect, remedy = "which of its scales TensorRT takes is not documented", "keep one line of it"
             findings.append(CacheFinding("error", "duplicate", name, effect, remedy))
-        if not usable(scale * INT8_MAX):
+        if not has_usable_scale(scale * INT8_MAX):
             effect = f"scale {scale:g}: TensorRT refuses it or the tensor becomes all zeros"
             remedy = "a dead tensor, or NaN in the data: remove the line or calibrate again"
             findings.append(CacheFinding("error", "scale", name, effect, remedy))

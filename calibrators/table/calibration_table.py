@@ -19,7 +19,7 @@ LARGEST_SCALE = float(np.finfo(np.float32).max)
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)  # TensorRT refuses zero and denormal scales
 
 
-def usable(amax: float) -> bool:
+def has_usable_scale(amax: float) -> bool:
     """Whether a range gives a scale that TensorRT takes: finite, and no denormal float32."""
     return SMALLEST_SCALE <= amax / INT8_MAX <= LARGEST_SCALE
 
@@ -49,17 +49,17 @@ class CalibrationTable:
 
     def __post_init__(self) -> None:
         for name, value in self.amax.items():
-            if not usable(value):
+            if not has_usable_scale(value):
                 raise TableError(
                     f"the range of tensor {name!r} is {value}: a scale must be finite and above {SMALLEST_SCALE:.3g}"
                 )
 
     @classmethod
-    def of_ranges(cls, amax: Mapping[str, float]) -> CalibrationTable:
+    def from_ranges(cls, amax: Mapping[str, float]) -> CalibrationTable:
         """A table without provenance. Ranges without a usable scale (zero, infinite, NaN): `tensors_without_range`."""
         return cls(
-            {name: value for name, value in amax.items() if usable(value)},
-            tensors_without_range=tuple(sorted(name for name, value in amax.items() if not usable(value))),
+            {name: value for name, value in amax.items() if has_usable_scale(value)},
+            tensors_without_range=tuple(sorted(name for name, value in amax.items() if not has_usable_scale(value))),
         )
 
     def scale(self, name: str) -> np.float32:
@@ -100,7 +100,7 @@ def derive_table(statistics: Statistics, method: RangeMethod) -> CalibrationTabl
     amax: dict[str, float] = {}
     tensors_without_range = []
     for name, value in found:
-        if usable(value):
+        if has_usable_scale(value):
             amax[name] = value
         else:
             tensors_without_range.append(name)

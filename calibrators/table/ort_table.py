@@ -68,10 +68,10 @@ def from_flatbuffers(content: bytes) -> CalibrationTable:
                 "to zero and lost the other; use the calibration.json that it wrote beside this file"
             )
         amax[name] = value
-    return CalibrationTable.of_ranges(amax)
+    return CalibrationTable.from_ranges(amax)
 
 
-def keeps_one_end(content: bytes) -> bool:
+def may_lack_negative_end(content: bytes) -> bool:
     """Whether a flatbuffers table is not ours, so that a range may be max(highest, lowest) without abs."""
     return content[_OFFSET_BYTES : 2 * _OFFSET_BYTES] != _IDENTIFIER
 
@@ -131,7 +131,7 @@ def from_json(content: Any) -> CalibrationTable:
         raise TableError('"data" is not a dictionary of tensors')
     for name in tensors:
         name.encode()  # a lone surrogate cannot be written again
-    return CalibrationTable.of_ranges(
+    return CalibrationTable.from_ranges(
         {name: max(abs(_end(name, one, "lowest")), abs(_end(name, one, "highest"))) for name, one in tensors.items()}
     )
 

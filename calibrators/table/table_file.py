@@ -21,10 +21,10 @@ from trt_ptq.errors import TableError
 from trt_ptq.provenance import DataFingerprint, ModelIdentity
 
 _FORMAT = "trt_ptq calibration table 1"
-TableForm = Literal["TensorRT cache", "JSON table", "ONNX Runtime JSON", "ONNX Runtime flatbuffers"]
+TableFormat = Literal["TensorRT cache", "JSON table", "ONNX Runtime JSON", "ONNX Runtime flatbuffers"]
 
 
-def form_of(path: Path) -> TableForm:
+def table_format(path: Path) -> TableFormat:
     """The form of a table by its file name."""
     name = path.name.lower()
     if name.endswith(".flatbuffers"):
@@ -41,7 +41,7 @@ def save_table(table: CalibrationTable, path: Path, version: TensorRTVersion = L
         OutputError: `path` cannot be written.
         TableError: a tensor name that the cache text cannot hold.
     """
-    form = form_of(path)
+    form = table_format(path)
     if form == "JSON table":
         content = {
             "format": _FORMAT,
@@ -67,7 +67,7 @@ def load_table(path: Path) -> CalibrationTable:
     Raises:
         TableError: no such file, or damage; with the line number for a cache.
     """
-    form = form_of(path)
+    form = table_format(path)
     try:
         if form == "TensorRT cache":
             return TensorRTCache.parse(path.read_bytes(), str(path)).to_table()
@@ -82,9 +82,9 @@ def load_table(path: Path) -> CalibrationTable:
         raise TableError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
 
 
-def suspicion(path: Path) -> str | None:
+def table_warning(path: Path) -> str | None:
     """What the file alone cannot tell about its ranges, in words; None when they are what they say."""
-    if form_of(path) == "ONNX Runtime flatbuffers" and ort_table.keeps_one_end(path.read_bytes()):
+    if table_format(path) == "ONNX Runtime flatbuffers" and ort_table.may_lack_negative_end(path.read_bytes()):
         return (
             f"{path}: ONNX Runtime's write_calibration_table drops the negative end of a range where the positive one "
             "is smaller in size, which clips such tensors; the calibration.json beside it has both ends: prefer it"

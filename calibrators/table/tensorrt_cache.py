@@ -101,7 +101,7 @@ class TensorRTCache:
                     f"tensor {name!r} has two scales, {digits} and {kept[name]}: which one TensorRT takes is not "
                     "documented; keep one line of it"
                 )
-        return CalibrationTable.of_ranges({name: scale * INT8_MAX for name, scale in self.scales().items()})
+        return CalibrationTable.from_ranges({name: scale * INT8_MAX for name, scale in self.scales().items()})
 
     @classmethod
     def from_table(

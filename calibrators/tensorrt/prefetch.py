@@ -86,6 +86,6 @@ class BatchPrefetcher:
         if self._staging is None:
             assert self._buffers is not None
             self._staging = DoubleBuffer(self._buffers, {name: array.nbytes for name, array in arrays.items()})
-        self.data += DataFingerprint.of(batch.feeds)
+        self.data += DataFingerprint.from_feeds(batch.feeds)
         self.batches += 1
         return self._staging.send(arrays)

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from trt_ptq._internal.cuda import gpu_name
-from trt_ptq._internal.signals import unclaimed_deferred_interrupts
+from trt_ptq._internal.signals import deferred_interrupts_unless_handled
 from trt_ptq.engines.building.builder_config import apply_settings, load_timing_cache, save_timing_cache
 from trt_ptq.engines.building.network_profiles import apply_profiles
 from trt_ptq.engines.library import BuilderLog, TensorRTLibrary
@@ -33,13 +33,13 @@ class EngineBuilder:
         self.library, self._spec = library, spec
         self._started = time.perf_counter()
         self._complaints = BuilderLog(library)
-        with unclaimed_deferred_interrupts():
+        with deferred_interrupts_unless_handled():
             self._builder = trt.Builder(self._complaints.logger)
         if self._builder is None:
             raise EngineError(f"{library.title} {library.version} cannot start: {self._complaints.first()}")
         self.network = self._builder.create_network(_network_flags(library, strongly_typed))
         self._parser = trt.OnnxParser(self.network, self._complaints.logger)  # owns the weights until the build ends
-        with unclaimed_deferred_interrupts():
+        with deferred_interrupts_unless_handled():
             parsed = self._parser.parse_from_file(str(spec.onnx))
         if not parsed:
             told = "; ".join(_describe(self._parser.get_error(index)) for index in range(self._parser.num_errors))
@@ -59,7 +59,7 @@ class EngineBuilder:
             EngineError: the builder refuses; with its own first complaint.
         """
         try:
-            with unclaimed_deferred_interrupts():
+            with deferred_interrupts_unless_handled():
                 plan = self._builder.build_serialized_network(self.network, self.config)
         except RuntimeError as error:
             plan = None

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from tests.networks import CHANNELS, image_input, images, weight, write
 from trt_ptq.analysis.macs import count_macs
 from trt_ptq.analysis.shapes import infer_shapes
-from trt_ptq.calibration.tensors import with_outputs
+from trt_ptq.calibration.tensors import model_with_outputs
 from trt_ptq.errors import ModelError, UsageError
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
@@ -23,7 +23,7 @@ from trt_ptq.qdq.plan import int8_fraction, plan_quantization
 
 def test_shapes_are_those_that_onnx_runtime_gives_when_it_runs_the_model(cnn: Model) -> None:
     tensors = ["c1", "r1", "c2", "a", "r2", "p", "f", "y"]
-    session = ort.InferenceSession(ir.to_proto(with_outputs(cnn, tensors)).SerializeToString())
+    session = ort.InferenceSession(ir.to_proto(model_with_outputs(cnn, tensors)).SerializeToString())
     run = dict(zip(tensors, session.run(None, {"x": images(3)}), strict=True))
     shapes = infer_shapes(cnn, {"x": (3, CHANNELS, 8, 8)})
     assert {name: shapes[name] for name in tensors} == {name: array.shape for name, array in run.items()}

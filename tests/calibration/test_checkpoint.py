@@ -13,7 +13,7 @@ import pytest
 from tests.calibration.test_collector import Given
 from tests.networks import images
 from trt_ptq.calibration.checkpoint import Checkpoint
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.observed_model import ObservedModel
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics, load_unfinished, save_statistics
@@ -47,7 +47,9 @@ def cut_off(model: Model, path: Path, batches: int, passes: tuple[tuple[str, ...
     """Leave a checkpoint of a run that was cut off after `batches`, over all passes."""
     source = CutOff([*BATCHES, *BATCHES] if batches == len(BATCHES) else BATCHES, iter([None] * batches))
     with pytest.raises(CutOffError):
-        collect(model, source, select_calibration_tensors(model), passes=passes, checkpoint=Checkpoint(path, every=0))
+        collect_statistics(
+            model, source, select_calibration_tensors(model), passes=passes, checkpoint=Checkpoint(path, every=0)
+        )
 
 
 @pytest.mark.parametrize("batches", range(1, 7))
@@ -55,10 +57,10 @@ def test_wherever_it_was_cut_off_the_statistics_end_the_same(cnn: Model, tmp_pat
     calibration_tensors = select_calibration_tensors(cnn)
     cut_off(cnn, tmp_path / "c", batches)
     checkpoint = Checkpoint(tmp_path / "c")
-    resumed = collect(cnn, Given(BATCHES), calibration_tensors, checkpoint=checkpoint)
+    resumed = collect_statistics(cnn, Given(BATCHES), calibration_tensors, checkpoint=checkpoint)
     assert checkpoint.found is not None
     assert checkpoint.found.batches == batches
-    whole = collect(cnn, Given(BATCHES), calibration_tensors)
+    whole = collect_statistics(cnn, Given(BATCHES), calibration_tensors)
     assert resumed == whole
     assert list(resumed.tensors) == list(whole.tensors)
 
@@ -68,14 +70,14 @@ def test_what_is_measured_already_is_not_run_again(cnn: Model, tmp_path: Path, m
     ran = []
     run = ObservedModel.run
     monkeypatch.setattr(ObservedModel, "run", lambda self, batch: ran.append(batch.origin) or run(self, batch))  # type: ignore[func-returns-value]
-    collect(cnn, Given(BATCHES), select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c"))
+    collect_statistics(cnn, Given(BATCHES), select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c"))
     assert ran == ["batch 4", "batch 5"]
 
 
 def test_the_audit_sees_all_data_again(cnn: Model, tmp_path: Path) -> None:
     cut_off(cnn, tmp_path / "c", 4)
     audited = AuditedSource(Given(BATCHES))
-    collect(cnn, audited, select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c"))
+    collect_statistics(cnn, audited, select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c"))
     assert audited.findings()[0].startswith("only 24 calibration samples")
 
 
@@ -86,7 +88,7 @@ def test_a_run_in_passes_goes_on_in_the_pass_it_was_in(cnn: Model, tmp_path: Pat
     cut_off(cnn, tmp_path / "c", batches, groups)
     checkpoint = Checkpoint(tmp_path / "c")
     # Other groups are asked for, as other memory is in use now: the old ones are kept to.
-    resumed = collect(
+    resumed = collect_statistics(
         cnn,
         Given(BATCHES),
         calibration_tensors,
@@ -95,7 +97,7 @@ def test_a_run_in_passes_goes_on_in_the_pass_it_was_in(cnn: Model, tmp_path: Pat
     )
     assert checkpoint.found is not None
     assert checkpoint.found.current == current
-    assert resumed == collect(cnn, Given(BATCHES), calibration_tensors, passes=groups)
+    assert resumed == collect_statistics(cnn, Given(BATCHES), calibration_tensors, passes=groups)
 
 
 @pytest.mark.parametrize(("batches", "kept"), [(4, 0), (7, 2), (11, 2)])
@@ -103,7 +105,7 @@ def test_with_less_memory_what_is_left_is_grouped_anew(cnn: Model, tmp_path: Pat
     calibration_tensors = select_calibration_tensors(cnn)
     cut_off(cnn, tmp_path / "c", batches, (calibration_tensors.tensors[:2], calibration_tensors.tensors[2:]))
     checkpoint = Checkpoint(tmp_path / "c", memory_limit=10**9)
-    resumed = collect(
+    resumed = collect_statistics(
         cnn,
         Given(BATCHES),
         calibration_tensors,
@@ -113,7 +115,7 @@ def test_with_less_memory_what_is_left_is_grouped_anew(cnn: Model, tmp_path: Pat
     assert checkpoint.found is not None
     finished = (calibration_tensors.tensors[:2],) if kept else ()
     assert checkpoint.found.passes == (*finished, *((name,) for name in calibration_tensors.tensors[kept:]))
-    assert resumed == collect(cnn, Given(BATCHES), calibration_tensors)
+    assert resumed == collect_statistics(cnn, Given(BATCHES), calibration_tensors)
 
 
 def test_with_more_memory_the_old_groups_are_kept_to(cnn: Model, tmp_path: Path) -> None:
@@ -121,17 +123,17 @@ def test_with_more_memory_the_old_groups_are_kept_to(cnn: Model, tmp_path: Path)
     groups = (calibration_tensors.tensors[:2], calibration_tensors.tensors[2:])
     cut_off(cnn, tmp_path / "c", 7, groups)
     checkpoint = Checkpoint(tmp_path / "c", memory_limit=10**12)
-    resumed = collect(cnn, Given(BATCHES), calibration_tensors, checkpoint=checkpoint)
+    resumed = collect_statistics(cnn, Given(BATCHES), calibration_tensors, checkpoint=checkpoint)
     assert checkpoint.found is not None
     assert (checkpoint.found.passes, checkpoint.found.batches) == (groups, 1)
-    assert resumed == collect(cnn, Given(BATCHES), calibration_tensors)
+    assert resumed == collect_statistics(cnn, Given(BATCHES), calibration_tensors)
 
 
 def test_other_data_in_a_later_pass_are_refused_after_a_resume_too(cnn: Model, tmp_path: Path) -> None:
     calibration_tensors = select_calibration_tensors(cnn)
     cut_off(cnn, tmp_path / "c", 7, (calibration_tensors.tensors[:2], calibration_tensors.tensors[2:]))
     with pytest.raises(DataError, match=r"not the same in pass 2 \(20 samples\) as in pass 1 \(24\)"):
-        collect(cnn, Given(BATCHES[:5]), calibration_tensors, checkpoint=Checkpoint(tmp_path / "c"))
+        collect_statistics(cnn, Given(BATCHES[:5]), calibration_tensors, checkpoint=Checkpoint(tmp_path / "c"))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_other_data_in_a_later_pass_are_refused_after_a_resume_too(cnn: Model, t
 def test_other_data_are_refused(cnn: Model, tmp_path: Path, changed: list[Array]) -> None:
     cut_off(cnn, tmp_path / "c", 4)
     with pytest.raises(DataError, match="c: the data changed since this checkpoint: its first 4 batches were other"):
-        collect(cnn, Given(changed), select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c"))
+        collect_statistics(cnn, Given(changed), select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c"))
 
 
 def test_another_onnxruntime_is_refused(cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +157,7 @@ def test_another_onnxruntime_is_refused(cnn: Model, tmp_path: Path, monkeypatch:
     now = tools()
     monkeypatch.setattr("trt_ptq.calibration.collector.tools", lambda: ("onnxruntime 9.9", now[1]))
     with pytest.raises(StatisticsError, match=f"checkpoint made by {now[0]}, .* this is onnxruntime 9.9"):
-        collect(cnn, Given(BATCHES), select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c"))
+        collect_statistics(cnn, Given(BATCHES), select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c"))
 
 
 @pytest.mark.parametrize("batches", [1, 4])
@@ -172,13 +174,13 @@ def test_an_interrupt_while_a_batch_is_measured_waits_for_it_and_saves(
 
     monkeypatch.setattr(ObservedModel, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        collect(cnn, Given(BATCHES), select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c"))
+        collect_statistics(cnn, Given(BATCHES), select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c"))
     monkeypatch.undo()
     checkpoint = Checkpoint(tmp_path / "c")
-    resumed = collect(cnn, Given(BATCHES), select_calibration_tensors(cnn), checkpoint=checkpoint)
+    resumed = collect_statistics(cnn, Given(BATCHES), select_calibration_tensors(cnn), checkpoint=checkpoint)
     assert checkpoint.found is not None
     assert checkpoint.found.batches == batches
-    assert resumed == collect(cnn, Given(BATCHES), select_calibration_tensors(cnn))
+    assert resumed == collect_statistics(cnn, Given(BATCHES), select_calibration_tensors(cnn))
 
 
 def test_an_interrupt_before_anything_new_was_measured_leaves_the_checkpoint_as_it_is(
@@ -192,14 +194,16 @@ def test_an_interrupt_before_anything_new_was_measured_leaves_the_checkpoint_as_
     cut_off(cnn, tmp_path / "c", 4)
     before = (tmp_path / "c").read_bytes()
     with pytest.raises(KeyboardInterrupt):
-        collect(
+        collect_statistics(
             cnn, Interrupted(BATCHES), select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c", every=0)
         )
     assert (tmp_path / "c").read_bytes() == before
 
 
 def test_nothing_is_written_before_its_time(cnn: Model, tmp_path: Path) -> None:
-    collect(cnn, Given(BATCHES), select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c", every=60))
+    collect_statistics(
+        cnn, Given(BATCHES), select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c", every=60)
+    )
     assert not (tmp_path / "c").exists()
 
 
@@ -214,4 +218,4 @@ def test_a_note_of_another_version_is_refused(cnn: Model, tmp_path: Path) -> Non
     statistics, note = load_unfinished(tmp_path / "c")
     save_statistics(statistics, tmp_path / "c", unfinished={**note, "passes": None})
     with pytest.raises(StatisticsError, match="c: not a checkpoint of this version"):
-        collect(cnn, Given(BATCHES), select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c"))
+        collect_statistics(cnn, Given(BATCHES), select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c"))

@@ -14,9 +14,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.networks import images
-from trt_ptq.calibration.collector import check_statistics, collect
-from trt_ptq.calibration.tensors import select_calibration_tensors, with_outputs
-from trt_ptq.calibrators.statistics.statistics import merge
+from trt_ptq.calibration.collector import check_statistics, collect_statistics
+from trt_ptq.calibration.tensors import model_with_outputs, select_calibration_tensors
+from trt_ptq.calibrators.statistics.statistics import merge_statistics
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
 from trt_ptq.data.sources import Loader
 from trt_ptq.errors import DataError, StatisticsError
@@ -43,9 +43,9 @@ class Given:
 
 def test_statistics_are_of_the_very_activations(cnn: Model) -> None:
     batches = [images(4, seed=seed) for seed in range(3)]
-    statistics = collect(cnn, Given(batches), select_calibration_tensors(cnn, ["all"]))
+    statistics = collect_statistics(cnn, Given(batches), select_calibration_tensors(cnn, ["all"]))
     names = [name for name in statistics.tensors if name != "x"]
-    session = ort.InferenceSession(ir.to_proto(with_outputs(cnn, names)).SerializeToString())
+    session = ort.InferenceSession(ir.to_proto(model_with_outputs(cnn, names)).SerializeToString())
     for index, name in enumerate(names):
         expected = TensorAccumulator()
         for batch in batches:
@@ -55,7 +55,7 @@ def test_statistics_are_of_the_very_activations(cnn: Model) -> None:
 
 def test_an_input_is_measured_too(cnn: Model) -> None:
     batch = images(4)
-    tensor = collect(cnn, Given([batch]), select_calibration_tensors(cnn)).tensors["x"]
+    tensor = collect_statistics(cnn, Given([batch]), select_calibration_tensors(cnn)).tensors["x"]
     assert (tensor.minimum, tensor.maximum, tensor.count) == (batch.min(), batch.max(), batch.size)
 
 
@@ -77,7 +77,9 @@ def test_an_input_is_measured_where_the_only_output_is_no_tensor_of_numbers(
     tmp_path: Path, node: onnx.NodeProto, result: onnx.ValueInfoProto
 ) -> None:
     model = _written(tmp_path / "m.onnx", [node], {"x": TensorProto.FLOAT}, result)
-    statistics = collect(model, Given([np.full((2, 4), 3, np.float32)]), select_calibration_tensors(model, ["x"]))
+    statistics = collect_statistics(
+        model, Given([np.full((2, 4), 3, np.float32)]), select_calibration_tensors(model, ["x"])
+    )
     assert statistics.tensors["x"].amax == 3
 
 
@@ -86,7 +88,9 @@ def test_a_model_that_is_fed_strings_is_measured(tmp_path: Path) -> None:
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])
     model = _written(tmp_path / "m.onnx", nodes, {"x": TensorProto.FLOAT, "s": TensorProto.STRING}, result)
     feeds = {"x": np.ones((2, 4), np.float32), "s": np.full((2, 4), "6", object)}
-    tensors = collect(model, Loader("strings", lambda: [feeds]), select_calibration_tensors(model, ["all"])).tensors
+    tensors = collect_statistics(
+        model, Loader("strings", lambda: [feeds]), select_calibration_tensors(model, ["all"])
+    ).tensors
     assert {name: tensor.amax for name, tensor in tensors.items()} == {"x": 1, "f": 6, "y": 7}
 
 
@@ -99,7 +103,7 @@ def _written(path: Path, nodes: list[onnx.NodeProto], inputs: dict[str, int], re
 
 def test_the_order_of_batches_does_not_matter(cnn: Model) -> None:
     batches = [images(4, seed=seed) for seed in range(5)]
-    assert collect(cnn, Given(batches), select_calibration_tensors(cnn)) == collect(
+    assert collect_statistics(cnn, Given(batches), select_calibration_tensors(cnn)) == collect_statistics(
         cnn, Given(batches[::-1]), select_calibration_tensors(cnn)
     )
 
@@ -107,32 +111,34 @@ def test_the_order_of_batches_does_not_matter(cnn: Model) -> None:
 def test_shards_merge_to_what_one_run_gives(cnn: Model) -> None:
     batches = [images(4, seed=seed) for seed in range(5)]
     calibration_tensors = select_calibration_tensors(cnn)
-    whole = collect(cnn, Given(batches), calibration_tensors)
-    shards = [collect(cnn, Given(part), calibration_tensors) for part in (batches[3:], batches[:1], batches[1:3])]
-    assert merge(shards) == whole
+    whole = collect_statistics(cnn, Given(batches), calibration_tensors)
+    shards = [
+        collect_statistics(cnn, Given(part), calibration_tensors) for part in (batches[3:], batches[:1], batches[1:3])
+    ]
+    assert merge_statistics(shards) == whole
     assert whole.data.samples == 20
 
 
 def test_the_data_fingerprint_does_not_depend_on_the_batch_size(cnn: Model) -> None:
     samples = images(12)
     calibration_tensors = select_calibration_tensors(cnn)
-    by_four = collect(cnn, Given(np.split(samples, 3)), calibration_tensors)
-    by_six = collect(cnn, Given(np.split(samples, 2)), calibration_tensors)
+    by_four = collect_statistics(cnn, Given(np.split(samples, 3)), calibration_tensors)
+    by_six = collect_statistics(cnn, Given(np.split(samples, 2)), calibration_tensors)
     assert by_four.data == by_six.data
-    assert by_four.data != collect(cnn, Given([images(12, seed=1)]), calibration_tensors).data
+    assert by_four.data != collect_statistics(cnn, Given([images(12, seed=1)]), calibration_tensors).data
 
 
 def test_a_nan_in_an_activation_names_tensor_and_batch(cnn: Model) -> None:
     broken = images(2, seed=1)
     broken[1, 3] = np.inf
     with pytest.raises(DataError, match=r"batch 1: tensor 'x' has 64 NaN or infinite values of 2048"):
-        collect(cnn, Given([images(2), broken]), select_calibration_tensors(cnn))
+        collect_statistics(cnn, Given([images(2), broken]), select_calibration_tensors(cnn))
 
 
 def test_skipped_nans_are_counted(cnn: Model) -> None:
     broken = images(2, seed=1)
     broken[1, 3, 0, 0] = np.nan
-    statistics = collect(cnn, Given([images(2), broken]), select_calibration_tensors(cnn), nonfinite="skip")
+    statistics = collect_statistics(cnn, Given([images(2), broken]), select_calibration_tensors(cnn), nonfinite="skip")
     assert statistics.tensors["x"].nonfinite == 1
     assert statistics.tensors["r1"].nonfinite > 0
     assert np.isfinite(statistics.tensors["r1"].maximum)
@@ -140,16 +146,16 @@ def test_skipped_nans_are_counted(cnn: Model) -> None:
 
 def test_no_batches_at_all_is_an_error(cnn: Model) -> None:
     with pytest.raises(DataError, match="no batches"):
-        collect(cnn, Given([]), select_calibration_tensors(cnn))
+        collect_statistics(cnn, Given([]), select_calibration_tensors(cnn))
 
 
 def test_a_batch_that_the_model_cannot_take_is_named(cnn: Model) -> None:
     with pytest.raises(DataError, match="batch 1: the model fails on this batch"):
-        collect(cnn, Given([images(2), images(2)[:, :, :4]]), select_calibration_tensors(cnn))
+        collect_statistics(cnn, Given([images(2), images(2)[:, :, :4]]), select_calibration_tensors(cnn))
 
 
 def test_statistics_of_another_model_are_refused(cnn: Model) -> None:
-    statistics = collect(cnn, Given([images(2)]), select_calibration_tensors(cnn))
+    statistics = collect_statistics(cnn, Given([images(2)]), select_calibration_tensors(cnn))
     check_statistics(statistics, cnn, "stats")
     other = load_model(cnn.path)
     object.__setattr__(other, "identity", type(other.identity)("0" * 64, other.identity.weights))
@@ -162,13 +168,13 @@ def test_float16_activations_are_measured_as_they_are(cnn: Model, tmp_path: Path
     half = load_model(tmp_path / "half.onnx")
     calibration_tensors = select_calibration_tensors(half, ["all"])
     batch = images(4)
-    statistics = collect(half, Given([batch]), calibration_tensors)
+    statistics = collect_statistics(half, Given([batch]), calibration_tensors)
     sixteen = [
         value for value in half.proto.graph.value_info if value.type.tensor_type.elem_type == TensorProto.FLOAT16
     ]
     measured = [value.name for value in sixteen if value.name in statistics.tensors]
     assert measured
-    outputs = ort.InferenceSession(ir.to_proto(with_outputs(half, measured)).SerializeToString()).run(
+    outputs = ort.InferenceSession(ir.to_proto(model_with_outputs(half, measured)).SerializeToString()).run(
         None, {"x": batch}
     )
     for name, array in zip(measured, outputs, strict=True):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tests.calibration.test_collector import Given
 from tests.calibrators.measured import measure
 from tests.networks import images
-from trt_ptq.calibration.collector import collect
-from trt_ptq.calibration.convergence import Convergence, all_methods, distance
+from trt_ptq.calibration.collector import collect_statistics
+from trt_ptq.calibration.convergence import Convergence, all_methods, relative_change
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS, Percentile
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
@@ -26,9 +26,9 @@ def up_to(amax: float) -> TensorStatistics:
 
 
 def after(convergence: Convergence, ranges: dict[int, dict[str, float]]) -> list[bool]:
-    """What `look` says after each number of samples, given the tensors' largest values so far."""
+    """What `update` says after each number of samples, given the tensors' largest values so far."""
     return [
-        convergence.look(samples, lambda tensors=tensors: {name: up_to(amax) for name, amax in tensors.items()})  # type: ignore[misc]
+        convergence.update(samples, lambda tensors=tensors: {name: up_to(amax) for name, amax in tensors.items()})  # type: ignore[misc]
         for samples, tensors in ranges.items()
     ]
 
@@ -36,14 +36,14 @@ def after(convergence: Convergence, ranges: dict[int, dict[str, float]]) -> list
 def test_ranges_are_taken_at_numbers_of_samples_that_grow_by_the_root_of_two() -> None:
     convergence = Convergence([MINMAX])
     for samples in range(1, 100):
-        convergence.look(samples, lambda: {"x": up_to(1)})
+        convergence.update(samples, lambda: {"x": up_to(1)})
     assert convergence.trajectory().samples == [8, 11, 16, 23, 32, 45, 64, 91]
 
 
 def test_batches_that_jump_over_turns_take_the_next() -> None:
     convergence = Convergence([MINMAX])
     for samples in range(12, 121, 12):
-        convergence.look(samples, lambda: {"x": up_to(1)})
+        convergence.update(samples, lambda: {"x": up_to(1)})
     assert convergence.trajectory().samples == [12, 24, 36, 48, 72, 96]
 
 
@@ -51,7 +51,7 @@ def test_the_end_is_taken_once_more() -> None:
     convergence = Convergence([MINMAX])
     after(convergence, {8: {"x": 1.0}})
     for _ in range(2):
-        convergence.take(9, {"x": up_to(2)})
+        convergence.record(9, {"x": up_to(2)})
     assert convergence.trajectory().samples == [8, 9]
 
 
@@ -117,8 +117,8 @@ def test_tensors_of_several_passes_come_together(cnn: Model) -> None:
     batches = [images(4, seed=seed) for seed in range(9)]
     calibration_tensors = select_calibration_tensors(cnn)
     at_once, in_passes = Convergence(all_methods(MINMAX)), Convergence(all_methods(MINMAX))
-    collect(cnn, Given(batches), calibration_tensors, convergence=at_once)
-    collect(
+    collect_statistics(cnn, Given(batches), calibration_tensors, convergence=at_once)
+    collect_statistics(
         cnn,
         Given(batches),
         calibration_tensors,
@@ -132,7 +132,7 @@ def test_tensors_of_several_passes_come_together(cnn: Model) -> None:
 def test_several_passes_cannot_stop_early(cnn: Model) -> None:
     calibration_tensors = select_calibration_tensors(cnn)
     with pytest.raises(UsageError, match=r"--until-stable needs all tensors in one pass .* not in 3: raise"):
-        collect(
+        collect_statistics(
             cnn,
             Given([images(4)]),
             calibration_tensors,
@@ -145,9 +145,9 @@ def test_stopping_early_leaves_the_statistics_of_what_was_seen(cnn: Model) -> No
     batches = [images(20)] * 9
     calibration_tensors = select_calibration_tensors(cnn)
     convergence = Convergence([MINMAX], tolerance=0)
-    statistics = collect(cnn, Given(batches), calibration_tensors, convergence=convergence)
+    statistics = collect_statistics(cnn, Given(batches), calibration_tensors, convergence=convergence)
     assert statistics.data.samples == convergence.stability().samples == 100
-    assert statistics == collect(cnn, Given(batches[:5]), calibration_tensors)
+    assert statistics == collect_statistics(cnn, Given(batches[:5]), calibration_tensors)
 
 
 def test_all_methods_are_watched_and_the_chosen_one_decides() -> None:
@@ -157,7 +157,7 @@ def test_all_methods_are_watched_and_the_chosen_one_decides() -> None:
 
 @given(st.floats(0, 1e30), st.floats(0, 1e30))
 def test_the_distance_of_two_ranges_is_symmetric_and_between_0_and_1(a: float, b: float) -> None:
-    there, back = distance(np.array([a]), np.array([b]))[0], distance(np.array([b]), np.array([a]))[0]
+    there, back = relative_change(np.array([a]), np.array([b]))[0], relative_change(np.array([b]), np.array([a]))[0]
     assert there == back
     assert 0 <= there <= 1
     assert (there == 0) == (a == b) or abs(a - b) < 1e-300

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 
 from tests.calibration.test_collector import Given
 from tests.networks import images, write
-from trt_ptq.calibration.collector import collect
-from trt_ptq.calibration.devices import CUDA, Host, Torch, open_device
+from trt_ptq.calibration.collector import collect_statistics
+from trt_ptq.calibration.devices import CUDA, HostDevice, TorchDevice, open_device
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.errors import MissingPackageError, ModelError, UsageError
 from trt_ptq.onnx_io.load import Model, load_model
@@ -24,8 +24,8 @@ torch = pytest.importorskip("torch")
 def test_torch_buffers_and_kernel_measure_what_numpy_and_numba_do(cnn: Model) -> None:
     source = Given([images(4), images(4, seed=1), images(2, seed=2)])
     calibration_tensors = select_calibration_tensors(cnn, ["all"])
-    assert collect(cnn, source, calibration_tensors, device=Torch("cpu")) == collect(
-        cnn, source, calibration_tensors, device=Host()
+    assert collect_statistics(cnn, source, calibration_tensors, device=TorchDevice("cpu")) == collect_statistics(
+        cnn, source, calibration_tensors, device=HostDevice()
     )
 
 
@@ -33,7 +33,7 @@ def test_shapes_that_the_graph_does_not_tell_are_measured_on_a_device_too(tmp_pa
     model = load_model(values_decide_the_shape(tmp_path / "model.onnx"))
     source = Given([images(2), images(2, seed=1), images(3, seed=2)])
     calibration_tensors = select_calibration_tensors(model, ["all"])
-    assert collect(model, source, calibration_tensors, device=Torch("cpu")) == collect(
+    assert collect_statistics(model, source, calibration_tensors, device=TorchDevice("cpu")) == collect_statistics(
         model, source, calibration_tensors
     )
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.calibration.test_collector import Given
 from tests.networks import images
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.memory_planner import plan_passes
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.errors import DataError, UsageError
@@ -22,7 +22,9 @@ def test_several_passes_measure_the_same_as_one(cnn: Model) -> None:
     calibration_tensors = select_calibration_tensors(cnn, ["all"])
     source = Given([images(4, seed=seed) for seed in range(3)])
     each = tuple((name,) for name in calibration_tensors.tensors)
-    assert collect(cnn, source, calibration_tensors, passes=each) == collect(cnn, source, calibration_tensors)
+    assert collect_statistics(cnn, source, calibration_tensors, passes=each) == collect_statistics(
+        cnn, source, calibration_tensors
+    )
 
 
 def test_a_roomy_limit_needs_one_pass(cnn: Model) -> None:
@@ -48,7 +50,7 @@ def test_data_that_changes_between_passes_is_refused(cnn: Model) -> None:
 
     calibration_tensors = select_calibration_tensors(cnn)
     with pytest.raises(DataError, match=r"not the same in pass 2 \(4 samples\) as in pass 1 \(4\)"):
-        collect(
+        collect_statistics(
             cnn,
             Fresh([images(4)]),
             calibration_tensors,
@@ -61,7 +63,7 @@ import sys, resource
 from pathlib import Path
 import numpy as np
 from trt_ptq.types import Batch
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.measurements.magnitudes import float32_tensors, measure_amax
 from trt_ptq.calibration.memory_planner import plan_passes
 from trt_ptq.onnx_io.load import load_model
@@ -78,7 +80,7 @@ taps = select_calibration_tensors(model, ["all"])
 limit = int(sys.argv[2])
 passes = plan_passes(model, taps, Source(), limit) if limit else (taps.tensors,)
 amax_passes = plan_passes(model, float32_tensors(model), Source(), limit) if limit else ()
-statistics = collect(model, Source(), taps, passes=passes)
+statistics = collect_statistics(model, Source(), taps, passes=passes)
 measure_amax(model, Source(), amax_passes)
 print(len(passes), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """

@@ -12,10 +12,10 @@ import pytest
 from onnx import helper
 
 from tests.networks import image_input, weight, write
-from trt_ptq.calibration.devices import Host
+from trt_ptq.calibration.devices import HostDevice
 from trt_ptq.calibration.nchwc import create_observed_session
 from trt_ptq.calibration.observed_model import ObservedModel
-from trt_ptq.calibration.tensors import select_calibration_tensors, with_outputs
+from trt_ptq.calibration.tensors import model_with_outputs, select_calibration_tensors
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.ort_session import CPU
 from trt_ptq.types import Batch
@@ -38,8 +38,8 @@ def test_a_tapped_convolution_has_the_values_that_a_plain_session_gives(tmp_path
     model = load_model(convolutions(tmp_path / "model.onnx", channels))
     tensors = [name for name in select_calibration_tensors(model, ["all"]).tensors if name != "x"]
     x = np.random.default_rng(0).standard_normal((3, 16, 8, 8), np.float32)
-    plain = ort.InferenceSession(ir.to_proto(with_outputs(model, tensors)).SerializeToString(), providers=[CPU])
-    observed = ObservedModel(model, tensors, Host())
+    plain = ort.InferenceSession(ir.to_proto(model_with_outputs(model, tensors)).SerializeToString(), providers=[CPU])
+    observed = ObservedModel(model, tensors, HostDevice())
     for _ in range(2):  # the second time into buffers that hold the first
         measured = observed.run(Batch({"x": x}, "batch"))
         for name, array in zip(tensors, plain.run(None, {"x": x}), strict=True):
@@ -50,11 +50,13 @@ def test_only_channels_that_fill_their_blocks_are_left_in_them(tmp_path: Path) -
     if not _has_blocked_kernels(load_model(convolutions(tmp_path / "probe.onnx", 16))):
         pytest.skip("ONNX Runtime has no blocked convolutions for this processor")
     padded = load_model(convolutions(tmp_path / "model.onnx", 20))
-    _, outputs = create_observed_session(ir.to_proto(with_outputs(padded, ["r1", "y"])), tmp_path, "model", [CPU])
+    _, outputs = create_observed_session(ir.to_proto(model_with_outputs(padded, ["r1", "y"])), tmp_path, "model", [CPU])
     assert outputs["r1"] == "r1"
     assert outputs["y"] != "y"
 
 
 def _has_blocked_kernels(model: Model) -> bool:
-    _, outputs = create_observed_session(ir.to_proto(with_outputs(model, ["y"])), model.path.parent, "probe", [CPU])
+    _, outputs = create_observed_session(
+        ir.to_proto(model_with_outputs(model, ["y"])), model.path.parent, "probe", [CPU]
+    )
     return outputs["y"] != "y"

@@ -9,9 +9,9 @@ import pytest
 
 from tests.cli.run import refused, trt_ptq
 from tests.networks import images
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
-from trt_ptq.calibrators.statistics.statistics import merge
+from trt_ptq.calibrators.statistics.statistics import merge_statistics
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics, save_statistics
 from trt_ptq.data.open import open_source
 from trt_ptq.data.shard import ShardedSource
@@ -32,11 +32,11 @@ def test_shards_merge_to_the_bytes_of_one_run_for_any_batch_size(
 ) -> None:
     source = open_source(str(samples), cnn.inputs, batch_size)
     calibration_tensors = select_calibration_tensors(cnn, ["all"])
-    save_statistics(collect(cnn, source, calibration_tensors), tmp_path / "whole.st")
+    save_statistics(collect_statistics(cnn, source, calibration_tensors), tmp_path / "whole.st")
     files = [tmp_path / f"{index}.st" for index in range(count)]
     for index, file in enumerate(files):
-        save_statistics(collect(cnn, ShardedSource(source, index, count), calibration_tensors), file)
-    save_statistics(merge(map(load_statistics, reversed(files))), tmp_path / "merged.st")
+        save_statistics(collect_statistics(cnn, ShardedSource(source, index, count), calibration_tensors), file)
+    save_statistics(merge_statistics(map(load_statistics, reversed(files))), tmp_path / "merged.st")
     assert (tmp_path / "merged.st").read_bytes() == (tmp_path / "whole.st").read_bytes()
 
 
@@ -77,7 +77,8 @@ def test_merging_says_if_all_shards_together_are_few_samples(cnn: Model, samples
     source = open_source(str(samples), cnn.inputs)
     for index in range(2):
         save_statistics(
-            collect(cnn, ShardedSource(source, index, 2), select_calibration_tensors(cnn)), tmp_path / f"{index}.st"
+            collect_statistics(cnn, ShardedSource(source, index, 2), select_calibration_tensors(cnn)),
+            tmp_path / f"{index}.st",
         )
     done = trt_ptq("merge", tmp_path / "0.st", tmp_path / "1.st", "-o", tmp_path / "merged.st")
     assert done.stderr == "warning: only 30 calibration samples: 100 to 1000 are advised\n"

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.networks import CHANNELS, image_input, weight, write
-from trt_ptq.calibration.tensors import select_calibration_tensors, with_outputs
+from trt_ptq.calibration.tensors import model_with_outputs, select_calibration_tensors
 from trt_ptq.errors import ModelError, UsageError
 from trt_ptq.onnx_io.load import Model, load_model
 
@@ -45,7 +45,7 @@ def test_a_model_that_cannot_be_quantized_says_why(tmp_path: Path) -> None:
 
 
 def test_a_tapped_model_has_the_tensors_as_its_outputs(cnn: Model) -> None:
-    assert [value.name for value in with_outputs(cnn, ["r1", "c2"]).graph.outputs] == ["r1", "c2"]
+    assert [value.name for value in model_with_outputs(cnn, ["r1", "c2"]).graph.outputs] == ["r1", "c2"]
     assert [value.name for value in cnn.proto.graph.output] == ["y"]
 
 

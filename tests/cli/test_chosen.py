@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trt_ptq.calibrators.methods import COMPARED, Percentile
+from trt_ptq.calibrators.methods import AUTO_CANDIDATES, Percentile
 from trt_ptq.cli.chosen import QuantizationChoices
 
 
@@ -14,7 +14,7 @@ def chosen(method: str | None = None, percentile: float | None = None) -> Quanti
 
 def test_without_a_method_all_are_compared() -> None:
     found = chosen()
-    assert (found.method, *found.alternatives) == COMPARED
+    assert (found.method, *found.alternatives) == AUTO_CANDIDATES
 
 
 @pytest.mark.parametrize("method", ["percentile", "minmax", "mse", "entropy"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.networks import images
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.statistics.statistics import Statistics
@@ -59,7 +59,7 @@ def others() -> Pictures:
 @pytest.fixture
 def statistics(cnn: Model) -> Statistics:
     """Of every float activation, by ONNX Runtime."""
-    return collect(cnn, Pictures(), select_calibration_tensors(cnn, ("all",)), "refuse")
+    return collect_statistics(cnn, Pictures(), select_calibration_tensors(cnn, ("all",)), "refuse")
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.gpu.conftest import Pictures
-from trt_ptq.calibration.collector import collect
-from trt_ptq.calibration.devices import Torch
+from trt_ptq.calibration.collector import collect_statistics
+from trt_ptq.calibration.devices import TorchDevice
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.onnx_io.load import Model
 
@@ -14,18 +14,18 @@ pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture
-def cuda() -> Torch:
+def cuda() -> TorchDevice:
     onnxruntime = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has no CUDA: pip install onnxruntime-gpu in place of onnxruntime")
-    return Torch("cuda")
+    return TorchDevice("cuda")
 
 
-def test_the_gpu_measures_what_the_cpu_does_but_for_rounding(cnn: Model, cuda: Torch, pictures: Pictures) -> None:
+def test_the_gpu_measures_what_the_cpu_does_but_for_rounding(cnn: Model, cuda: TorchDevice, pictures: Pictures) -> None:
     calibration_tensors = select_calibration_tensors(cnn, ("all",))
     on_gpu, on_cpu = (
-        collect(cnn, pictures, calibration_tensors, device=cuda),
-        collect(cnn, pictures, calibration_tensors),
+        collect_statistics(cnn, pictures, calibration_tensors, device=cuda),
+        collect_statistics(cnn, pictures, calibration_tensors),
     )
     assert on_gpu.data == on_cpu.data
     for name, tensor in on_cpu.tensors.items():
@@ -34,8 +34,8 @@ def test_the_gpu_measures_what_the_cpu_does_but_for_rounding(cnn: Model, cuda: T
     assert on_gpu.tensors["x"] == on_cpu.tensors["x"]  # the input is the same to the bit, so its statistics are
 
 
-def test_the_gpu_measures_the_same_twice(cnn: Model, cuda: Torch, pictures: Pictures) -> None:
+def test_the_gpu_measures_the_same_twice(cnn: Model, cuda: TorchDevice, pictures: Pictures) -> None:
     calibration_tensors = select_calibration_tensors(cnn, ("all",))
-    assert collect(cnn, pictures, calibration_tensors, device=cuda) == collect(
-        cnn, pictures, calibration_tensors, device=Torch("cuda")
+    assert collect_statistics(cnn, pictures, calibration_tensors, device=cuda) == collect_statistics(
+        cnn, pictures, calibration_tensors, device=TorchDevice("cuda")
     )

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from trt_ptq._internal.files import check_writable, replacing, write_atomic
+from trt_ptq._internal.files import atomic_replace, check_writable, write_atomic
 from trt_ptq.errors import OutputError
 
 WRITES_HALF_AND_WAITS = """
 import sys, time
 from pathlib import Path
-from trt_ptq._internal.files import replacing
-with replacing(Path(sys.argv[1])) as temporary:
+from trt_ptq._internal.files import atomic_replace
+with atomic_replace(Path(sys.argv[1])) as temporary:
     temporary.write_bytes(b"half of the ne")
     print("half", flush=True)
     time.sleep(60)
@@ -43,7 +43,7 @@ def test_an_exception_in_the_middle_leaves_the_old_file_and_nothing_else(
     write_atomic(tmp_path / "f", "old")
 
     def write() -> None:
-        with replacing(tmp_path / "f") as temporary:
+        with atomic_replace(tmp_path / "f") as temporary:
             temporary.write_text("half of the ne")
             raise error
 
@@ -54,7 +54,7 @@ def test_an_exception_in_the_middle_leaves_the_old_file_and_nothing_else(
 
 def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
     write_atomic(tmp_path / "f", "old")
-    with replacing(tmp_path / "f") as temporary:
+    with atomic_replace(tmp_path / "f") as temporary:
         temporary.write_text("new")
         assert (tmp_path / "f").read_text() == "old"
     assert (tmp_path / "f").read_text() == "new"

@@ -9,12 +9,12 @@ import threading
 import numpy as np
 import pytest
 
-from trt_ptq._internal.signals import deferred_interrupts, sigterm_as_interrupt, unclaimed_deferred_interrupts
+from trt_ptq._internal.signals import deferred_interrupts, deferred_interrupts_unless_handled, sigterm_as_interrupt
 from trt_ptq.calibrators.tensorrt.deferred_error import DeferredError, Interrupts
 from trt_ptq.evaluation.onnx_runner import infer
 
 
-@pytest.mark.parametrize("waiting", [deferred_interrupts, unclaimed_deferred_interrupts])
+@pytest.mark.parametrize("waiting", [deferred_interrupts, deferred_interrupts_unless_handled])
 def test_the_block_is_finished_first(waiting) -> None:  # type: ignore[no-untyped-def]
     done = []
 
@@ -30,7 +30,7 @@ def test_the_block_is_finished_first(waiting) -> None:  # type: ignore[no-untype
 
 
 @pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
-@pytest.mark.parametrize("waiting", [deferred_interrupts, unclaimed_deferred_interrupts])
+@pytest.mark.parametrize("waiting", [deferred_interrupts, deferred_interrupts_unless_handled])
 def test_a_termination_waits_too_and_is_heard_where_ctrl_c_is_ignored(waiting, ctrl_c) -> None:  # type: ignore[no-untyped-def]
     done = []
 
@@ -98,7 +98,7 @@ def test_who_handles_ctrl_c_already_is_told_at_once() -> None:
     told: list[str] = []
     before = signal.signal(signal.SIGINT, lambda *_: told.append("Ctrl-C"))
     try:
-        with unclaimed_deferred_interrupts():
+        with deferred_interrupts_unless_handled():
             signal.raise_signal(signal.SIGINT)
             assert told == ["Ctrl-C"]
     finally:

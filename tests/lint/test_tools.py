@@ -15,7 +15,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from benchmarks.models import detector, magika, minilm, recogniser
 from tests.networks import images
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.calibration_table import derive_table
@@ -112,7 +112,7 @@ def test_fake_quantization_exported_by_torch_is_linted(
 def test_our_own_models_have_no_findings(module: ModuleType, method: str, tmp_path: Path) -> None:
     model = load_model(module.model())
     source = Loader(module.__name__, partial(module.calibration, samples=8))
-    statistics = collect(model, source, select_calibration_tensors(model))
+    statistics = collect_statistics(model, source, select_calibration_tensors(model))
     path = tmp_path / "int8.onnx"
     save_model(insert_qdq(model, derive_table(statistics, METHODS[method])).model, path)
     assert lint_model(path, statistics) == []

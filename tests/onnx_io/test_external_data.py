@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.networks import weight
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.data.sources import Loader
@@ -115,7 +115,7 @@ def batches() -> Loader:
 def test_where_the_weights_are_changes_nothing(tmp_path: Path, inline: Model, place: Callable[[Path], Path]) -> None:
     model = load_model(place(tmp_path / "model"))
     assert model.identity == inline.identity
-    assert collect(model, batches(), select_calibration_tensors(model)) == collect(
+    assert collect_statistics(model, batches(), select_calibration_tensors(model)) == collect_statistics(
         inline, batches(), select_calibration_tensors(inline)
     )
     table = CalibrationTable({"x": 4.0, "s": 4.0})
@@ -131,7 +131,7 @@ def test_a_relative_path_holds_when_the_work_goes_on_elsewhere(
     monkeypatch.chdir(tmp_path / "model")
     model = load_model(Path("model.onnx"))
     monkeypatch.chdir(tmp_path)
-    assert collect(model, batches(), select_calibration_tensors(model)) == collect(
+    assert collect_statistics(model, batches(), select_calibration_tensors(model)) == collect_statistics(
         inline, batches(), select_calibration_tensors(inline)
     )
     save_model(model.to_ir(), tmp_path / "copy.onnx")

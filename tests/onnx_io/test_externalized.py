@@ -25,14 +25,14 @@ COLLECTING = """
 import sys
 from pathlib import Path
 import numpy as np
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.data.sources import Loader
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.calibration.tensors import select_calibration_tensors
 model = load_model(Path(sys.argv[1]))
 size = model.inputs[0].shape[1]
 ones = Loader("ones", lambda: [{"x": np.ones((1, size, 1, 1), np.float32)}])
-collect(model, ones, select_calibration_tensors(model, ["all"]))
+collect_statistics(model, ones, select_calibration_tensors(model, ["all"]))
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 """
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.models import detector, minilm, recogniser
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
@@ -146,7 +146,7 @@ def test_on_real_models_no_derived_range_is_smaller_than_the_measured_one(bench:
     for index, feeds in enumerate(bench.calibration(samples=8)):
         np.savez(tmp_path / f"{index}.npz", **feeds)
     source = open_source(str(tmp_path), model.inputs, 8, None)
-    statistics = collect(model, source, select_calibration_tensors(model, ("all",)))
+    statistics = collect_statistics(model, source, select_calibration_tensors(model, ("all",)))
     table = derive_table(statistics, range_method("minmax"))
     rng = random.Random(0)
     found = 0

@@ -12,7 +12,7 @@ import pytest
 
 from tests.calibration.test_collector import Given
 from tests.networks import images, residual_cnn, sabotaged_cnn, sequences, transformer_block, two_sided_cnn
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS, Percentile
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
@@ -30,7 +30,7 @@ SEQUENCES = Given([sequences(2, 9, seed=7), sequences(3, 5, seed=8)])
 
 def table_of(model: Model, source: Given, attention: bool = False) -> CalibrationTable:
     return derive_table(
-        collect(model, source, select_calibration_tensors(model, attention=attention)), METHODS["minmax"]
+        collect_statistics(model, source, select_calibration_tensors(model, attention=attention)), METHODS["minmax"]
     )
 
 
@@ -136,7 +136,7 @@ def test_the_error_of_activations_is_told_from_that_of_weights(sabotaged: Model)
 
 
 def test_clipping_is_told_from_rounding(cnn: Model) -> None:
-    statistics = collect(cnn, IMAGES, select_calibration_tensors(cnn))
+    statistics = collect_statistics(cnn, IMAGES, select_calibration_tensors(cnn))
     shares = {}
     for percentile in (100.0, 90.0):
         table = derive_table(statistics, Percentile(percentile))

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from tests.calibration.test_collector import Given
 from tests.networks import CHANNELS, image_input, images, residual_cnn, sequences, transformer_block, weight, write
 from trt_ptq.analysis.subgraph import Rewiring, Subgraph
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.calibration_table import derive_table
@@ -121,7 +121,7 @@ def test_external_weights_give_the_same_figures(tmp_path: Path) -> None:
     for path in (inline, outside):
         model = load_model(path)
         assert bool(model.external.files) == (path == outside)
-        table = derive_table(collect(model, source, select_calibration_tensors(model)), METHODS["minmax"])
+        table = derive_table(collect_statistics(model, source, select_calibration_tensors(model)), METHODS["minmax"])
         found.append(measure_sensitivity(model, table, source))
     assert found[0] == found[1]
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.networks import weight
 from tests.transforms.normalized import WIDTH, constant, layer_norm, network, node, outputs, saved, tokens
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS, MinMax
 from trt_ptq.calibrators.table.calibration_table import derive_table
@@ -38,7 +38,7 @@ def outlying(path: Path) -> Path:
 def int8_error(path: Path, reference: Path) -> float:
     """Error of the INT8 model of `path` against `reference` on data that nothing was measured on."""
     model = load_model(path)
-    table = derive_table(collect(model, source(tokens(16)), select_calibration_tensors(model)), MinMax())
+    table = derive_table(collect_statistics(model, source(tokens(16)), select_calibration_tensors(model)), MinMax())
     quantized = path.with_name("int8.onnx")
     save_model(insert_qdq(model, table).model, quantized)
     x = tokens(16, seed=1)

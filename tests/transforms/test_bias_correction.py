@@ -15,7 +15,7 @@ import pytest
 from onnx import helper
 
 from tests.networks import CHANNELS, image_input, images, weight, write
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.measurements import bias_error
 from trt_ptq.calibration.measurements.bias_error import measure_bias_error
 from trt_ptq.calibration.tensors import select_calibration_tensors
@@ -42,7 +42,7 @@ DATA = images(16)
 @pytest.fixture(autouse=True)
 def every_mean_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that what is corrected can be told to the last channel."""
-    monkeypatch.setattr(bias_error, "WORTH", 0.0)
+    monkeypatch.setattr(bias_error, "MIN_BIAS_FRACTION", 0.0)
 
 
 def source() -> ArrayFile:
@@ -50,7 +50,7 @@ def source() -> ArrayFile:
 
 
 def minmax(model: Model) -> CalibrationTable:
-    return derive_table(collect(model, source(), select_calibration_tensors(model)), METHODS["minmax"])
+    return derive_table(collect_statistics(model, source(), select_calibration_tensors(model)), METHODS["minmax"])
 
 
 def outputs_of(model: ir.Model | Model, tensors: list[str]) -> list[Array]:

@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 
 from tests.networks import CHANNELS, image_input, images, weight, write
 from tests.transforms.normalized import constant, node, outputs, saved
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import MinMax
 from trt_ptq.calibrators.table.calibration_table import derive_table
@@ -232,7 +232,7 @@ def int8_error(path: Path) -> float:
     """Error of the INT8 model against the float one, on data that nothing was measured on."""
     model = load_model(path)
     data = ArrayFile(Path("x.npz"), {"x": images(32, seed=1)}, 8)
-    table = derive_table(collect(model, data, select_calibration_tensors(model)), MinMax())
+    table = derive_table(collect_statistics(model, data, select_calibration_tensors(model)), MinMax())
     quantized = path.with_name("int8.onnx")
     save_model(insert_qdq(model, table).model, quantized)
     x = images(16)

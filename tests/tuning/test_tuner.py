@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.networks import images, sabotaged_cnn, two_sided_cnn, weight, write
-from trt_ptq.calibrators.methods import COMPARED, METHODS
+from trt_ptq.calibrators.methods import AUTO_CANDIDATES, METHODS
 from trt_ptq.config import QuantizeJob
 from trt_ptq.data.sources import ArrayFile
 from trt_ptq.data.subset import split_source
@@ -172,12 +172,12 @@ def test_a_repair_that_is_asked_for_is_made_and_told(cnn: Model, tmp_path: Path)
 def test_of_several_methods_the_one_that_keeps_the_outputs_closest_is_taken(cnn: Model, tmp_path: Path) -> None:
     calibration, _ = split_source(source(), None)
     losses = {}
-    for method in COMPARED:
+    for method in AUTO_CANDIDATES:
         run(cnn, tmp_path / method.name, method=method, repair=False, search=False, high_precision="fp32")
         compared = compare_models(cnn.path, [tmp_path / method.name / "model.int8.onnx"], calibration)[0]
         losses[method.name] = 1 - compared.outputs["y"].cosine
-    report = run(cnn, tmp_path / "o", method=COMPARED[0], alternatives=COMPARED[1:])
-    assert report.method == min(losses, key=lambda name: losses[name]) != COMPARED[0].name
+    report = run(cnn, tmp_path / "o", method=AUTO_CANDIDATES[0], alternatives=AUTO_CANDIDATES[1:])
+    assert report.method == min(losses, key=lambda name: losses[name]) != AUTO_CANDIDATES[0].name
     assert load_recipe(tmp_path / "o" / "recipe.yaml").method == report.method
     assert all(f"{name} {loss:.3g}" in report.trials[2].note for name, loss in losses.items())
 
@@ -200,7 +200,7 @@ def told_order(report: Report) -> list[str]:
 
 
 def test_above_the_gate_a_metric_is_asked_about_the_next_two_methods(cnn: Model, tmp_path: Path) -> None:
-    methods = {"method": COMPARED[0], "alternatives": COMPARED[1:]}
+    methods = {"method": AUTO_CANDIDATES[0], "alternatives": AUTO_CANDIDATES[1:]}
     report = run(cnn, tmp_path, **methods, evaluate=clipping(cnn.path), max_drop=0.0, repair=False, search=False)
     tried = [one.name.removeprefix("method ") for one in report.trials[3:]]
     assert tried == told_order(report)[1:3]
@@ -209,7 +209,7 @@ def test_above_the_gate_a_metric_is_asked_about_the_next_two_methods(cnn: Model,
 
 
 def test_fidelity_is_not_asked_again_about_methods(cnn: Model, tmp_path: Path) -> None:
-    methods = {"method": COMPARED[0], "alternatives": COMPARED[1:]}
+    methods = {"method": AUTO_CANDIDATES[0], "alternatives": AUTO_CANDIDATES[1:]}
     report = run(cnn, tmp_path, **methods, max_drop=0.0, repair=False, search=False)
     assert len(report.trials) == 3
     assert report.method == told_order(report)[0]

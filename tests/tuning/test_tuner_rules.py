@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trt_ptq.calibrators.methods import COMPARED, RangeMethod
+from trt_ptq.calibrators.methods import AUTO_CANDIDATES, RangeMethod
 from trt_ptq.provenance import ModelIdentity
 from trt_ptq.recipe import Recipe
 from trt_ptq.tuning.objective import Score
@@ -85,18 +85,18 @@ def test_a_small_gain_that_reaches_the_gate_is_kept() -> None:
 
 def test_a_repaired_model_gets_the_method_that_is_closest_for_it() -> None:
     bench = Bench({}, {"plain": 0.5, "equalization": 0.005})
-    found = improved(bench, methods=COMPARED)
-    assert found.recipe.method == COMPARED[-1].name
+    found = improved(bench, methods=AUTO_CANDIDATES)
+    assert found.recipe.method == AUTO_CANDIDATES[-1].name
     assert bench.ranked_for.count(("equalization",)) == 1
 
 
 def test_the_layers_left_in_float_do_not_decide_on_the_method_of_others() -> None:
     plain = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32")
     bench = Bench({}, {"worst": 0.005})
-    found = tune(plain, bench, bench, 0.01, methods=COMPARED, repair=False)  # type: ignore[arg-type]
+    found = tune(plain, bench, bench, 0.01, methods=AUTO_CANDIDATES, repair=False)  # type: ignore[arg-type]
     assert [one.name for one in found.trials][-1] == "mixed precision: 1 of 10 layers in float"
-    assert (found.recipe.nodes_to_exclude, found.recipe.method) == (("worst",), COMPARED[-1].name)
-    assert found.trials[-1].note.startswith(f"method {COMPARED[-1].name}; ")
+    assert (found.recipe.nodes_to_exclude, found.recipe.method) == (("worst",), AUTO_CANDIDATES[-1].name)
+    assert found.trials[-1].note.startswith(f"method {AUTO_CANDIDATES[-1].name}; ")
 
 
 def test_a_metric_of_few_samples_is_aimed_at_half_the_gate() -> None:
@@ -125,10 +125,10 @@ def test_the_metric_alone_decides_where_the_outputs_get_no_closer() -> None:
 
 def test_a_method_that_the_metric_chose_stays_where_layers_are_in_float() -> None:
     plain = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32")
-    chosen = COMPARED[1].name
+    chosen = AUTO_CANDIDATES[1].name
     bench = Bench({"plain": 1.0, "worst": 0.001}, {f"plain by {chosen}": 0.4, "worst": 0.004})
     bench.evaluate = "a metric"
-    found = tune(plain, bench, bench, 0.01, methods=COMPARED, repair=False)  # type: ignore[arg-type]
+    found = tune(plain, bench, bench, 0.01, methods=AUTO_CANDIDATES, repair=False)  # type: ignore[arg-type]
     assert (found.recipe.nodes_to_exclude, found.recipe.method) == (("worst",), chosen)
 
 

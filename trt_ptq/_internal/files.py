@@ -13,7 +13,7 @@ from trt_ptq.errors import OutputError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_replace(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; when the block ends well, flush it to disk and rename it.
 
     Raises:
@@ -39,7 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write `content` (text as UTF-8, newlines as they are) to `path` in one step."""
-    with replacing(path) as temporary:
+    with atomic_replace(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

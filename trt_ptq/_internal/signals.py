@@ -29,7 +29,7 @@ def deferred_interrupts() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def unclaimed_deferred_interrupts() -> AbstractContextManager[None]:
+def deferred_interrupts_unless_handled() -> AbstractContextManager[None]:
     """`deferred_interrupts`, but where somebody else handles Ctrl-C: a calibrator that keeps it, say.
 
     For calls into TensorRT: a KeyboardInterrupt that is raised in one of its callbacks, the logger's, is lost, and the

@@ -53,7 +53,7 @@ class CalibrationPass:
                         self._batches += 1
                     yield
                     continue
-                self.data += DataFingerprint.of(batch.feeds)
+                self.data += DataFingerprint.from_feeds(batch.feeds)
                 self._batches += 1
                 if self._batches == self._before.batches:
                     self._before.check_data(self.data)
@@ -64,7 +64,7 @@ class CalibrationPass:
 
     def _measure(self, batch: Batch, pool: ThreadPoolExecutor) -> DataFingerprint:
         arrays = self._tapped.run(batch)
-        fingerprint = pool.submit(DataFingerprint.of, batch.feeds)
+        fingerprint = pool.submit(DataFingerprint.from_feeds, batch.feeds)
         counts = {name: pool.submit(one.update, arrays[name]) for name, one in self._accumulators.items()}
         found = {name: count.result() for name, count in counts.items()}
         if self._nonfinite == "refuse":
@@ -72,7 +72,7 @@ class CalibrationPass:
         return fingerprint.result()
 
     @property
-    def is_ahead(self) -> bool:
+    def has_new_batches(self) -> bool:
         """Whether there is more than an earlier run left."""
         return self._batches > self._before.batches
 

@@ -38,7 +38,7 @@ class Checkpoint:
         note = {
             "passes": state.passes,
             "settings": dict(state.settings),
-            "whole": asdict(state.whole),
+            "whole": asdict(state.full_data),
             "current": state.current,
             "batches": state.batches,
             "ranges": state.ranges,
@@ -75,7 +75,7 @@ class Checkpoint:
                 statistics,
                 passes=tuple(map(tuple, note["passes"])),
                 settings=note["settings"],
-                whole=DataFingerprint(**note["whole"]),
+                full_data=DataFingerprint(**note["whole"]),
                 current=note["current"],
                 batches=note["batches"],
                 ranges=note["ranges"],

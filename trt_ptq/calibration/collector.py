@@ -8,7 +8,7 @@ from dataclasses import replace
 from trt_ptq.calibration.calibration_pass import CalibrationPass, Nonfinite
 from trt_ptq.calibration.checkpoint import Checkpoint
 from trt_ptq.calibration.convergence import Convergence
-from trt_ptq.calibration.devices import Device, Host
+from trt_ptq.calibration.devices import Device, HostDevice
 from trt_ptq.calibration.state import CalibrationState
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
@@ -19,7 +19,7 @@ from trt_ptq.provenance import DataFingerprint
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress
 
 
-def collect(
+def collect_statistics(
     model: Model,
     source: BatchSource,
     calibration_tensors: CalibrationTensors,
@@ -44,7 +44,7 @@ def collect(
         StatisticsError: the checkpoint is of something else.
         UsageError: it is to end early, with several passes.
     """
-    device = device or Host()
+    device = device or HostDevice()
     start = CalibrationState(
         statistics=Statistics(
             model=model.identity,
@@ -73,20 +73,20 @@ def collect(
         calibration_pass = CalibrationPass(model, done, nonfinite, device, threads)
         try:
             for _ in calibration_pass.steps(progress(source, f"Calibrating{which}", source.total)):
-                if convergence and convergence.look(calibration_pass.data.samples, calibration_pass.tensors):
+                if convergence and convergence.update(calibration_pass.data.samples, calibration_pass.tensors):
                     break
                 if checkpoint and checkpoint.due:
                     checkpoint.save(_so_far(calibration_pass, convergence))
         except KeyboardInterrupt:
-            if checkpoint and calibration_pass.is_ahead:
+            if checkpoint and calibration_pass.has_new_batches:
                 checkpoint.save(_so_far(calibration_pass, convergence))
             raise
         if convergence:
-            convergence.take(calibration_pass.data.samples, calibration_pass.tensors())
+            convergence.record(calibration_pass.data.samples, calibration_pass.tensors())
         done = calibration_pass.state().next_pass()
         del calibration_pass  # with its session, before the next pass makes another
     tensors = {name: done.statistics.tensors[name] for name in calibration_tensors.tensors}
-    return replace(done.statistics, data=done.whole, tensors=tensors)
+    return replace(done.statistics, data=done.full_data, tensors=tensors)
 
 
 def _so_far(calibration_pass: CalibrationPass, convergence: Convergence | None) -> CalibrationState:

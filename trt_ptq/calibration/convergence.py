@@ -14,8 +14,10 @@ from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 from trt_ptq.types import Array
 
-FIRST = 8  # samples
-SOONEST = 100  # samples: with fewer, ranges that looked stable were seen to be off by 30 % (docs/how-many-samples.md)
+FIRST_SNAPSHOT = 8  # samples
+MIN_SAMPLES = (
+    100  # samples: with fewer, ranges that looked stable were seen to be off by 30 % (docs/how-many-samples.md)
+)
 _SLOWEST = 5
 _NAMED = 5
 
@@ -26,8 +28,8 @@ Measured = Mapping[str, TensorStatistics]
 class MethodTrajectory:
     """How far the ranges by one method were from the final ones, after each number of samples.
 
-    `p90` and `worst` are the 90th percentile and the largest of all tensors' distances (see `distance`); `slowest`
-    are the scales of the tensors that moved most after half of the samples, if any did.
+    `p90` and `worst` are the 90th percentile and the maximum over all tensors of `relative_change`; `slowest` holds the
+    scales of the tensors that changed most after half of the samples, if any did.
     """
 
     method: str
@@ -67,7 +69,7 @@ class Stability:
             )
         if not self.moving:
             return (
-                f"after {self.samples} samples it cannot be told whether the ranges are stable: give {SOONEST} or "
+                f"after {self.samples} samples it cannot be told whether the ranges are stable: give {MIN_SAMPLES} or "
                 "more, in several batches"
             )
         most = sorted(self.moving, key=lambda name: -self.moving[name])
@@ -83,7 +85,7 @@ class Stability:
 class Convergence:
     """Takes the ranges of growing statistics, at numbers of samples that grow by the square root of 2.
 
-    The first of `methods` is the one that decides. With a `tolerance`, `look` says when its ranges are stable.
+    The first of `methods` is the one that decides. With a `tolerance`, `update` says when its ranges are stable.
     Samples count in the order in which they come, so it must be a random one.
     """
 
@@ -92,15 +94,15 @@ class Convergence:
         self.tolerance = tolerance
         self._ranges: dict[int, dict[str, list[float]]] = {}  # by samples and tensor: amax by each method
 
-    def look(self, samples: int, measured: Callable[[], Measured]) -> bool:
+    def update(self, samples: int, measured: Callable[[], Measured]) -> bool:
         """Take the ranges if their turn has come; whether all of them are stable and no more samples are needed."""
         latest = max((count for count in self._ranges if count < samples), default=0)
         if samples < _next_turn(latest):
             return False
-        self.take(samples, measured())
+        self.record(samples, measured())
         return self.tolerance is not None and self.stability().stable
 
-    def take(self, samples: int, measured: Measured) -> None:
+    def record(self, samples: int, measured: Measured) -> None:
         """Take the ranges after `samples`, unless they were taken; other tensors may follow in a later pass."""
         taken = self._ranges.get(samples, {})
         wanted = {name: tensor for name, tensor in measured.items() if name not in taken}
@@ -119,11 +121,11 @@ class Convergence:
         moving: dict[str, float] = {}
         if since is not None:
             own = self._array()[sorted(self._ranges).index(since) :, :, 0]
-            moved = distance(own, own[-1]).max(axis=0)
+            moved = relative_change(own, own[-1]).max(axis=0)
             moving = {
                 name: float(far) for name, far in zip(self._ranges[samples], moved, strict=True) if far > tolerance
             }
-        enough = since is not None and samples >= SOONEST
+        enough = since is not None and samples >= MIN_SAMPLES
         return Stability(self.methods[0].name, tolerance, samples, enough and not moving, moving)
 
     def trajectory(self) -> Trajectory:
@@ -136,7 +138,7 @@ class Convergence:
         methods = []
         for index, method in enumerate(self.methods):
             own = ranges[:, :, index]
-            distances = distance(own, own[-1])
+            distances = relative_change(own, own[-1])
             moved = distances[late:].max(axis=0)
             slowest = [row for row in np.argsort(-moved, kind="stable")[:_SLOWEST] if moved[row] > 0]
             methods.append(
@@ -174,7 +176,7 @@ def all_methods(first: RangeMethod) -> tuple[RangeMethod, ...]:
     return first, *(method for method in METHODS.values() if type(method) is not type(first))
 
 
-def distance(ranges: Array, others: Array) -> Array:
+def relative_change(ranges: Array, others: Array) -> Array:
     """|a - b| / max(a, b), element by element: 0 for equal ranges (both may be 0), 1 where only one is 0."""
     larger = np.maximum(ranges, others)
     return np.asarray(np.abs(ranges - others) / np.where(larger > 0, larger, 1))
@@ -183,7 +185,7 @@ def distance(ranges: Array, others: Array) -> Array:
 def _next_turn(samples: int) -> int:
     """The first of 8, 11, 16, 23, 32, 45… that is beyond `samples`."""
     turn = step = 0
-    while (turn := round(FIRST * math.sqrt(2) ** step)) <= samples:
+    while (turn := round(FIRST_SNAPSHOT * math.sqrt(2) ** step)) <= samples:
         step += 1
     return turn
 

@@ -45,32 +45,32 @@ class Device(Protocol):
 
     def accumulator(self) -> Accumulator: ...
 
-    def take(self, name: str, element_type: int, shape: Shape) -> Any:
-        """An array of `shape` and ONNX `element_type`, its values undefined; valid until `name` is taken again."""
+    def allocate(self, name: str, element_type: int, shape: Shape) -> Any:
+        """An array of `shape` and ONNX `element_type`, its values undefined; valid until `name` is allocated again."""
         ...
 
-    def pointer(self, array: Any) -> int:
+    def data_pointer(self, array: Any) -> int:
         """Address of the first byte."""
         ...
 
-    def fill(self, array: Any, pointer: int) -> None:
+    def copy_from(self, array: Any, pointer: int) -> None:
         """Copy what lies at `pointer` on the device into `array`, as many bytes as it has."""
         ...
 
-    def bring(self, array: Array) -> Any:
+    def upload(self, array: Array) -> Any:
         """A NumPy array as one of the device."""
         ...
 
-    def clear(self) -> None:
+    def release(self) -> None:
         """Give all buffers back."""
         ...
 
-    def wait(self) -> None:
+    def synchronize(self) -> None:
         """Until all that reads the buffers is done."""
         ...
 
 
-class Host:
+class HostDevice:
     """The CPU, with NumPy arrays counted by numba. One growing buffer a name."""
 
     name = "cpu"
@@ -82,30 +82,30 @@ class Host:
     def accumulator(self) -> Accumulator:
         return TensorAccumulator()
 
-    def take(self, name: str, element_type: int, shape: Shape) -> Array:
+    def allocate(self, name: str, element_type: int, shape: Shape) -> Array:
         dtype = helper.tensor_dtype_to_np_dtype(element_type)
         needed = math.prod(shape) * dtype.itemsize
         if name not in self._bytes or self._bytes[name].size < needed:
             self._bytes[name] = np.empty(needed, np.uint8)
         return self._bytes[name][:needed].view(dtype).reshape(shape)
 
-    def pointer(self, array: Array) -> int:
+    def data_pointer(self, array: Array) -> int:
         return array.ctypes.data
 
-    def fill(self, array: Array, pointer: int) -> None:
+    def copy_from(self, array: Array, pointer: int) -> None:
         ctypes.memmove(array.ctypes.data, pointer, array.nbytes)
 
-    def bring(self, array: Array) -> Array:
+    def upload(self, array: Array) -> Array:
         return array
 
-    def clear(self) -> None:
+    def release(self) -> None:
         self._bytes.clear()
 
-    def wait(self) -> None:
+    def synchronize(self) -> None:
         """Counting has ended by the time its `update` returns."""
 
 
-class Torch:
+class TorchDevice:
     """A device of torch, by default the first NVIDIA GPU: activations stay there, and are counted there."""
 
     def __init__(self, name: str = "cuda") -> None:
@@ -131,17 +131,17 @@ class Torch:
     def accumulator(self) -> Accumulator:
         return TorchAccumulator()
 
-    def take(self, name: str, element_type: int, shape: Shape) -> Any:
+    def allocate(self, name: str, element_type: int, shape: Shape) -> Any:
         dtype = self._types[TensorProto.DataType.ValueType(element_type)]
         needed = math.prod(shape) * dtype.itemsize
         if name not in self._bytes or self._bytes[name].numel() < needed:
             self._bytes[name] = self._torch.empty(needed, dtype=self._torch.uint8, device=self.name)
         return self._bytes[name][:needed].view(dtype).reshape(shape)
 
-    def pointer(self, array: Any) -> int:
+    def data_pointer(self, array: Any) -> int:
         return int(array.data_ptr())
 
-    def fill(self, array: Any, pointer: int) -> None:
+    def copy_from(self, array: Any, pointer: int) -> None:
         size = array.numel() * array.element_size()
         if not size:
             return
@@ -150,15 +150,15 @@ class Torch:
         else:
             source = self._torch.frombuffer((ctypes.c_uint8 * size).from_address(pointer), dtype=self._torch.uint8)
         array.reshape(-1).view(self._torch.uint8).copy_(source)
-        self.wait()
+        self.synchronize()
 
-    def bring(self, array: Array) -> Any:
+    def upload(self, array: Array) -> Any:
         return self._torch.from_numpy(array).to(self.name)
 
-    def clear(self) -> None:
+    def release(self) -> None:
         self._bytes.clear()
 
-    def wait(self) -> None:
+    def synchronize(self) -> None:
         if self.name == "cuda":
             self._torch.cuda.synchronize()
 
@@ -183,7 +183,7 @@ def open_device(name: str) -> Device:
         MissingPackageError: torch, or ONNX Runtime with CUDA, is not installed.
     """
     if name == "cpu":
-        return Host()
+        return HostDevice()
     if name == "cuda":
-        return Torch()
+        return TorchDevice()
     raise UsageError(f"--device is cpu or cuda, not {name!r}")

@@ -10,7 +10,7 @@ import onnx
 from onnx import helper
 
 from trt_ptq.analysis.dynamic_sizes import dynamic_sizes, known_shape
-from trt_ptq.calibration.tensors import CalibrationTensors, with_outputs
+from trt_ptq.calibration.tensors import CalibrationTensors, model_with_outputs
 from trt_ptq.errors import DataError, UsageError
 from trt_ptq.onnx_io.externalized import externalized
 from trt_ptq.onnx_io.load import Model
@@ -75,7 +75,10 @@ def tensor_bytes(model: Model, names: Sequence[str], batch: Batch) -> dict[str, 
     """Bytes that measuring each tensor takes for `batch`, none for inputs; the model runs on it once, wholly."""
     inputs = {one.name for one in model.inputs}
     tensors = [name for name in names if name not in inputs]
-    with externalized(model, with_outputs(model, [*dict.fromkeys([*model.outputs, *tensors])])) as (proto, folder):
+    with externalized(model, model_with_outputs(model, [*dict.fromkeys([*model.outputs, *tensors])])) as (
+        proto,
+        folder,
+    ):
         values = {value.name: onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in proto.graph.output}
         open_axes = dynamic_sizes(model.inputs, batch.feeds)
         shapes = {name: known_shape(values[name], open_axes) for name in tensors}

@@ -11,7 +11,7 @@ import onnxruntime as ort
 from trt_ptq.analysis.dynamic_sizes import Shape, dynamic_sizes, known_shape
 from trt_ptq.calibration.devices import Device
 from trt_ptq.calibration.nchwc import create_observed_session
-from trt_ptq.calibration.tensors import with_outputs
+from trt_ptq.calibration.tensors import model_with_outputs
 from trt_ptq.onnx_io.externalized import externalized
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import model_fails, run_session
@@ -32,7 +32,9 @@ class ObservedModel:
         inputs = {one.name for one in model.inputs}
         self._inputs = [name for name in tensors if name in inputs]
         computed = [name for name in tensors if name not in inputs]
-        part = with_outputs(model, computed or model.outputs)  # the model runs even where only inputs are measured
+        part = model_with_outputs(
+            model, computed or model.outputs
+        )  # the model runs even where only inputs are measured
         with externalized(model, part) as (proto, folder):
             declared = {value.name: value for value in proto.graph.output}
             self._session, self._output_of = create_observed_session(
@@ -45,7 +47,7 @@ class ObservedModel:
         self._outputs = {output: declared[name] for name, output in self._output_of.items()}
         self._learned: dict[Shapes, Shapes] = {}  # shapes of the outputs by those of the inputs
         self._device = device
-        device.clear()  # what an earlier pass left
+        device.release()  # what an earlier pass left
 
     def run(self, batch: Batch) -> dict[str, Any]:
         """The tensors by name, as arrays of the device.
@@ -54,7 +56,7 @@ class ObservedModel:
             DataError: the model fails on the batch; names it.
         """
         feeds = {name: np.ascontiguousarray(array) for name, array in batch.feeds.items()}
-        self._device.wait()
+        self._device.synchronize()
         if not self._outputs or any(array.dtype.kind in _TEXT for array in feeds.values()):
             return self._run_copying(batch) | self._fed(feeds)
         fed = tuple(feeds[name].shape for name in sorted(feeds))
@@ -70,12 +72,12 @@ class ObservedModel:
         return measured | self._fed(feeds)
 
     def _fed(self, feeds: Feeds) -> dict[str, Any]:
-        return {name: self._device.bring(feeds[name]) for name in self._inputs}
+        return {name: self._device.upload(feeds[name]) for name in self._inputs}
 
     def _run_copying(self, batch: Batch) -> dict[str, Any]:
         """The computed tensors, by a plain run: where there are none, or strings, which cannot be bound, are fed."""
         outputs = dict(zip(self._names, run_session(self._session, batch), strict=True))
-        return {name: self._device.bring(outputs[output]) for name, output in self._output_of.items()}
+        return {name: self._device.upload(outputs[output]) for name, output in self._output_of.items()}
 
     def _known_shapes(self, feeds: Feeds) -> Shapes | None:
         sizes = dynamic_sizes(self._specs, feeds)
@@ -88,8 +90,8 @@ class ObservedModel:
         outputs = {}
         for (name, value), shape in zip(self._outputs.items(), shapes, strict=True):
             kind = value.type.tensor_type.elem_type
-            outputs[name] = self._device.take(name, kind, shape)
-            pointer = self._device.pointer(outputs[name])
+            outputs[name] = self._device.allocate(name, kind, shape)
+            pointer = self._device.data_pointer(outputs[name])
             binding.bind_output(name, self._device.name, 0, kind, shape, pointer)
         self._session.run_with_iobinding(binding)
         return outputs
@@ -105,8 +107,8 @@ class ObservedModel:
             raise model_fails(batch, error) from error
         outputs = {}
         for (name, value), result in zip(self._outputs.items(), binding.get_outputs(), strict=True):
-            outputs[name] = self._device.take(name, value.type.tensor_type.elem_type, tuple(result.shape()))
-            self._device.fill(outputs[name], result.data_ptr())
+            outputs[name] = self._device.allocate(name, value.type.tensor_type.elem_type, tuple(result.shape()))
+            self._device.copy_from(outputs[name], result.data_ptr())
         return outputs
 
     def _bind_inputs(self, feeds: Feeds) -> ort.IOBinding:

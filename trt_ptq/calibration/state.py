@@ -19,14 +19,14 @@ class CalibrationState:
     """A calibration with `batches` of pass number `current` (from 0) over the data behind it.
 
     `statistics` are of the tensors of this pass, with its `data`, and of those of earlier passes, which went over the
-    `whole` data. `settings` are the options that the result depends on; `ranges` what a `Convergence` has taken;
+    `full_data` data. `settings` are the options that the result depends on; `ranges` what a `Convergence` has taken;
     `where` the file that all this was read from.
     """
 
     statistics: Statistics
     passes: tuple[tuple[str, ...], ...]
     settings: Mapping[str, str]
-    whole: DataFingerprint = field(default_factory=DataFingerprint)
+    full_data: DataFingerprint = field(default_factory=DataFingerprint)
     current: int = 0
     batches: int = 0
     ranges: Mapping[str, dict[str, list[float]]] = field(default_factory=dict)
@@ -44,13 +44,13 @@ class CalibrationState:
             DataError: this pass did not go over the same data as the ones before.
         """
         data = self.statistics.data
-        if self.current and data != self.whole:
+        if self.current and data != self.full_data:
             raise DataError(
                 f"the data was not the same in pass {self.current + 1} ({data.samples} samples) as in pass 1 "
-                f"({self.whole.samples}): a loader must yield the same batches each time"
+                f"({self.full_data.samples}): a loader must yield the same batches each time"
             )
         empty = replace(self.statistics, data=DataFingerprint())
-        return replace(self, statistics=empty, whole=data, current=self.current + 1, batches=0)
+        return replace(self, statistics=empty, full_data=data, current=self.current + 1, batches=0)
 
     def regrouped(self, passes: tuple[tuple[str, ...], ...]) -> CalibrationState:
         """The same with what is left in the groups of `passes`, if those are more: memory became less.

@@ -91,7 +91,7 @@ def _shared(
     return {name: target for name, target in shares.items() if name != target}
 
 
-def with_outputs(model: Model, tensors: Sequence[str]) -> ir.Model:
+def model_with_outputs(model: Model, tensors: Sequence[str]) -> ir.Model:
     """The part of the model that computes `tensors`, which are its outputs, in that order; weights are shared."""
     part = model.to_ir()
     values = {value.name: value for node in part.graph for value in node.outputs}

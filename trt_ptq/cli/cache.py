@@ -12,7 +12,7 @@ from trt_ptq._internal.files import check_writable, write_atomic
 from trt_ptq.analysis.dataflow import activations
 from trt_ptq.calibrators.table.cache_lint import lint_cache
 from trt_ptq.calibrators.table.diff import diff_tables
-from trt_ptq.calibrators.table.table_file import form_of, save_table
+from trt_ptq.calibrators.table.table_file import save_table, table_format
 from trt_ptq.calibrators.table.tensorrt_cache import (
     ALGORITHMS,
     LAST_WITH_CALIBRATORS,
@@ -43,7 +43,7 @@ def show(file: File, json: options.Json = False) -> None:
     table = read_table(file)
     if table.provenance:
         source = f"made by {table.provenance.method}"
-    elif form_of(file) == "TensorRT cache":
+    elif table_format(file) == "TensorRT cache":
         source = TensorRTCache.read(file).header
     else:
         source = "no provenance"
@@ -224,7 +224,7 @@ def lint(
 
 def _need_cache(*files: Path) -> None:
     for file in files:
-        if form_of(file) != "TensorRT cache":
+        if table_format(file) != "TensorRT cache":
             raise UsageError(
                 f"{file}: this works on TensorRT caches; `trt-ptq cache convert` makes one of another form"
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from trt_ptq.calibrators.methods import COMPARED, RangeMethod, range_method
+from trt_ptq.calibrators.methods import AUTO_CANDIDATES, RangeMethod, range_method
 from trt_ptq.cli.parse import parse_high_precision
 from trt_ptq.errors import UsageError
 from trt_ptq.fp16.convert import HighPrecision
@@ -57,8 +57,8 @@ class QuantizationChoices:
             raise UsageError("--percentile belongs to --method percentile, not to auto")
         best_of_all = method in (None, _AUTO) and percentile is None
         return cls(
-            method=COMPARED[0] if best_of_all else range_method(method or "percentile", percentile),
-            alternatives=COMPARED[1:] if best_of_all else (),
+            method=AUTO_CANDIDATES[0] if best_of_all else range_method(method or "percentile", percentile),
+            alternatives=AUTO_CANDIDATES[1:] if best_of_all else (),
             techniques=techniques,
             repair=others,
             attention=attention,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
-from trt_ptq.calibrators.table.table_file import load_table, suspicion
+from trt_ptq.calibrators.table.table_file import load_table, table_warning
 from trt_ptq.cli import console
 
 
@@ -16,7 +16,7 @@ def read_table(path: Path) -> CalibrationTable:
         TableError: see `load_table`.
     """
     table = load_table(path)
-    doubt = suspicion(path)
+    doubt = table_warning(path)
     if doubt:
         console.warn(doubt)
     return table

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from trt_ptq._internal.files import check_writable, replacing
+from trt_ptq._internal.files import atomic_replace, check_writable
 from trt_ptq.errors import OutputError
 from trt_ptq.onnx_io.external_data import external_files
 from trt_ptq.onnx_io.load import Model
@@ -39,7 +39,7 @@ def save_model(model: ir.Model, path: Path) -> None:
     """
     old = _own_files(path)
     if weights_size_bytes(model) < _SINGLE_FILE_LIMIT:
-        with replacing(path) as temporary:
+        with atomic_replace(path) as temporary:
             write_one_file(model, temporary)
     else:
         _save_as_two(model, path, next(file for file in _data_files(path) if not os.path.lexists(file)))
@@ -60,7 +60,7 @@ def check_saveable(path: Path, model: Model) -> None:
 
 def _save_as_two(model: ir.Model, path: Path, data: Path) -> None:
     try:
-        with replacing(path) as temporary:
+        with atomic_replace(path) as temporary:
             write_two_files(model, temporary, data)
             with data.open("rb") as file:
                 os.fsync(file.fileno())

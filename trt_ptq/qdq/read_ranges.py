@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from trt_ptq.analysis.dataflow import data_values
-from trt_ptq.calibrators.table.calibration_table import INT8_MAX, CalibrationTable, usable
+from trt_ptq.calibrators.table.calibration_table import INT8_MAX, CalibrationTable, has_usable_scale
 from trt_ptq.errors import ModelError
 from trt_ptq.onnx_io.load import read_proto
 
@@ -118,7 +118,7 @@ def _read(node: ir.Node) -> tuple[float, str] | str:
     if dtype not in _LIMITS:
         return f"is quantized to {dtype}, not to 8-bit integers"
     step = float(np.float32(scale.numpy().reshape(-1)[0]))
-    if not usable(step * INT8_MAX):
+    if not has_usable_scale(step * INT8_MAX):
         return f"has scale {step:g}: it must be above zero and finite"
     if dtype == ir.DataType.INT8 and shift == 0:
         return step * INT8_MAX, ""

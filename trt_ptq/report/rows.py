@@ -22,7 +22,7 @@ def tensor_rows(statistics: Statistics, table: CalibrationTable) -> list[TensorR
     for name in measured(statistics, table):
         tensor, amax = statistics.tensors[name], table.amax[name]
         histogram = tensor.histogram
-        scale, zero_point = tensor.asymmetric()
+        scale, zero_point = tensor.asymmetric_qparams()
         rows.append(
             TensorRow(
                 name=name,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trt_ptq.calibration.measurements.channels import ENOUGH, Channels, sample_channels
+from trt_ptq.calibration.measurements.channels import DEFAULT_SAMPLES, Channels, sample_channels
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX
@@ -50,7 +50,7 @@ class _Choice:
     error: float
 
 
-def smooth(model: Model, source: BatchSource, method: RangeMethod, samples: int = ENOUGH) -> TransformResult:
+def smooth(model: Model, source: BatchSource, method: RangeMethod, samples: int = DEFAULT_SAMPLES) -> TransformResult:
     """Smooth the pairs of `model` that lose less that way, judged on the first `samples` samples of `source`.
 
     `method` is that by which the tensors will get their ranges, from statistics taken anew on the model returned.

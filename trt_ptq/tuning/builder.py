@@ -14,7 +14,7 @@ import numpy as np
 
 from trt_ptq.analysis.macs import count_macs
 from trt_ptq.calibration.measurements.bias_error import measure_bias_error
-from trt_ptq.calibration.measurements.magnitudes import known_amax
+from trt_ptq.calibration.measurements.magnitudes import combine_amax
 from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
@@ -230,7 +230,7 @@ class CandidateBuilder:
 
     def _measure_amax(self, range_key: Recipe) -> dict[str, float]:
         calibrated_model = self.calibrated_model(range_key)
-        return known_amax(self._magnitudes(calibrated_model.model), calibrated_model.statistics)
+        return combine_amax(self._magnitudes(calibrated_model.model), calibrated_model.statistics)
 
     def _measure_bias_error(self, range_key: Recipe) -> dict[str, Array]:
         return measure_bias_error(

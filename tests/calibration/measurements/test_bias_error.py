@@ -14,10 +14,10 @@ import pytest
 from onnx import helper
 
 from tests.networks import CHANNELS, image_input, images, weight, write
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.measurements import bias_error
 from trt_ptq.calibration.measurements.bias_error import measure_bias_error
-from trt_ptq.calibration.tensors import select_calibration_tensors, with_outputs
+from trt_ptq.calibration.tensors import model_with_outputs, select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
 from trt_ptq.data.sources import ArrayFile
@@ -30,13 +30,13 @@ from trt_ptq.types import Array
 node = helper.make_node
 
 
-WORTH = bias_error.WORTH
+MIN_BIAS_FRACTION = bias_error.MIN_BIAS_FRACTION
 
 
 @pytest.fixture(autouse=True)
 def every_mean_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that all can be compared."""
-    monkeypatch.setattr(bias_error, "WORTH", 0.0)
+    monkeypatch.setattr(bias_error, "MIN_BIAS_FRACTION", 0.0)
 
 
 def source(array: Array, batch_size: int = 4) -> ArrayFile:
@@ -44,7 +44,7 @@ def source(array: Array, batch_size: int = 4) -> ArrayFile:
 
 
 def minmax(model: Model, array: Array) -> CalibrationTable:
-    return derive_table(collect(model, source(array), select_calibration_tensors(model)), METHODS["minmax"])
+    return derive_table(collect_statistics(model, source(array), select_calibration_tensors(model)), METHODS["minmax"])
 
 
 def alone_in_int8(
@@ -59,7 +59,7 @@ def alone_in_int8(
     proto.graph.output.append(helper.make_empty_tensor_value_info(layer))
     quantized, exact = (
         ort.InferenceSession(one.SerializeToString()).run([layer], {"x": array})[0].astype(np.float64)
-        for one in (proto, ir.to_proto(with_outputs(model, [layer])))
+        for one in (proto, ir.to_proto(model_with_outputs(model, [layer])))
     )
     mean: Array = (exact - quantized).mean(axis=tuple(one for one in range(exact.ndim) if one != axis))
     return mean
@@ -120,7 +120,7 @@ def test_a_mean_counts_where_it_is_a_part_of_the_error_worth_mending(
     tmp_path: Path, positions: int, counts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 64 positions some are clipped. One alone would spread its error over all others, which have none."""
-    monkeypatch.setattr(bias_error, "WORTH", WORTH)
+    monkeypatch.setattr(bias_error, "MIN_BIAS_FRACTION", MIN_BIAS_FRACTION)
     model = load_model(matmul_of_many_axes(tmp_path / "model.onnx"))
     data = np.ones((1, CHANNELS, 8, 8), np.float32)
     table = minmax(model, data)

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.networks import images
-from trt_ptq.calibration.collector import collect
-from trt_ptq.calibration.measurements.magnitudes import float32_tensors, known_amax, measure_amax
+from trt_ptq.calibration.collector import collect_statistics
+from trt_ptq.calibration.measurements.magnitudes import combine_amax, float32_tensors, measure_amax
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.data.sources import ArrayFile
 from trt_ptq.fp16.convert import convert_to_float16
@@ -33,7 +33,7 @@ def model(tmp_path: Path, *nodes: onnx.NodeProto, output: str = "y") -> Model:
 
 def test_it_is_what_statistics_find_over_the_same_data(cnn: Model) -> None:
     data = source(images(16))
-    tensors = collect(cnn, data, select_calibration_tensors(cnn, ("all",))).tensors
+    tensors = collect_statistics(cnn, data, select_calibration_tensors(cnn, ("all",))).tensors
     measured = measure_amax(cnn, data)
     assert measured.keys() == tensors.keys() == {"x", "c1", "r1", "c2", "a", "r2", "p", "f", "y"}
     assert measured == pytest.approx({name: tensor.amax for name, tensor in tensors.items()}, rel=1e-5)
@@ -80,9 +80,9 @@ def test_an_empty_tensor_has_0(tmp_path: Path) -> None:
 def test_statistics_over_all_data_raise_what_few_samples_gave(cnn: Model) -> None:
     data = images(40)
     data[20:] *= 1000
-    statistics = collect(cnn, source(data), select_calibration_tensors(cnn))
+    statistics = collect_statistics(cnn, source(data), select_calibration_tensors(cnn))
     measured = measure_amax(cnn, source(data))
-    known = known_amax(measured, statistics)
+    known = combine_amax(measured, statistics)
     assert known["x"] == statistics.tensors["x"].amax > 500
     assert known["c1"] == measured["c1"]
 

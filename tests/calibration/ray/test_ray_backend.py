@@ -19,7 +19,7 @@ import pytest
 
 from benchmarks.models import recogniser
 from tests.networks import images, residual_cnn
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.ray.ray_backend import ATTEMPTS, collect_on_ray
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
@@ -118,7 +118,7 @@ class TestOnACluster:
         source = open_source(str(npz_folder), cnn.inputs)
         calibration_tensors = select_calibration_tensors(cnn, ["all"])
         result = on_cluster(cnn, source, calibration_tensors)
-        assert same_bytes(result.statistics, collect(cnn, source, calibration_tensors), tmp_path)
+        assert same_bytes(result.statistics, collect_statistics(cnn, source, calibration_tensors), tmp_path)
         assert (result.incidents, result.audit.findings()) == ([], [])
         assert cluster.is_initialized()  # the caller's connection stays
         with pytest.raises(ClusterError, match=r"no Ray cluster at 'local': .*twice"):
@@ -131,7 +131,7 @@ class TestOnACluster:
         result = on_cluster(cnn, KillsOnce(tmp_path), calibration_tensors)
         assert int((tmp_path / "killed").read_text()) != os.getpid()
         assert result.incidents == ["shard 5/8 lost its worker (WorkerCrashedError) and was measured again"]
-        assert same_bytes(result.statistics, collect(cnn, Made(tmp_path), calibration_tensors), tmp_path)
+        assert same_bytes(result.statistics, collect_statistics(cnn, Made(tmp_path), calibration_tensors), tmp_path)
         assert result.audit.samples == 4 * BATCHES
 
     def test_a_shard_that_kills_every_worker_is_given_up(self, cluster: Any, cnn: Model, tmp_path: Path) -> None:
@@ -178,7 +178,9 @@ class TestOnACluster:
         source = open_source("load.py:batches", cnn.inputs)
         calibration_tensors = select_calibration_tensors(cnn)
         assert same_bytes(
-            on_cluster(cnn, source, calibration_tensors).statistics, collect(cnn, source, calibration_tensors), tmp_path
+            on_cluster(cnn, source, calibration_tensors).statistics,
+            collect_statistics(cnn, source, calibration_tensors),
+            tmp_path,
         )
 
     @pytest.mark.parametrize("batches", [1, 3])
@@ -197,7 +199,7 @@ class TestOnACluster:
             source = open_source(spec, cnn.inputs)
             assert same_bytes(
                 on_cluster(cnn, source, calibration_tensors).statistics,
-                collect(cnn, source, calibration_tensors),
+                collect_statistics(cnn, source, calibration_tensors),
                 tmp_path,
             )
 
@@ -206,7 +208,9 @@ class TestOnACluster:
         source = open_source(str(tmp_path / "d.npz"), cnn.inputs, batch_size=1)
         calibration_tensors = select_calibration_tensors(cnn)
         assert same_bytes(
-            on_cluster(cnn, source, calibration_tensors).statistics, collect(cnn, source, calibration_tensors), tmp_path
+            on_cluster(cnn, source, calibration_tensors).statistics,
+            collect_statistics(cnn, source, calibration_tensors),
+            tmp_path,
         )
 
     def test_no_batches_at_all_is_an_error(self, cluster: Any, cnn: Model, tmp_path: Path) -> None:
@@ -263,7 +267,7 @@ class TestOnACluster:
         calibration_tensors = select_calibration_tensors(model)
         assert same_bytes(
             on_cluster(model, source, calibration_tensors).statistics,
-            collect(model, source, calibration_tensors),
+            collect_statistics(model, source, calibration_tensors),
             tmp_path,
         )
 

@@ -265,7 +265,7 @@ def test_memory_does_not_grow_with_the_number_of_samples() -> None:
 
 
 def test_asymmetric_scale_and_zero_point_cover_the_range_with_zero_inside() -> None:
-    assert measure(np.array([-1, 3], np.float32)).asymmetric() == (4 / 255, 64)
-    assert measure(np.array([1, 3], np.float32)).asymmetric() == (3 / 255, 0)
-    assert measure(np.array([-3, -1], np.float32)).asymmetric() == (3 / 255, 255)
-    assert measure(np.zeros(3, np.float32)).asymmetric() == (0.0, 0)
+    assert measure(np.array([-1, 3], np.float32)).asymmetric_qparams() == (4 / 255, 64)
+    assert measure(np.array([1, 3], np.float32)).asymmetric_qparams() == (3 / 255, 0)
+    assert measure(np.array([-3, -1], np.float32)).asymmetric_qparams() == (3 / 255, 255)
+    assert measure(np.zeros(3, np.float32)).asymmetric_qparams() == (0.0, 0)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_ptq.calibrators.statistics.statistics import Statistics, merge
+from trt_ptq.calibrators.statistics.statistics import Statistics, merge_statistics
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
 from trt_ptq.errors import StatisticsError
 from trt_ptq.provenance import DataFingerprint, ModelIdentity, Shard
@@ -22,7 +22,7 @@ MODEL = ModelIdentity("graph", "weights")
 SAMPLES = np.random.default_rng(0).standard_normal((24, 50)).astype(np.float32)
 
 
-def collect(indices: Sequence[int]) -> Statistics:
+def statistics_over(indices: Sequence[int]) -> Statistics:
     """One shard: an input "x" and a tensor "y" computed from it."""
     x, y = TensorAccumulator(), TensorAccumulator()
     batch = SAMPLES[list(indices)]
@@ -30,7 +30,7 @@ def collect(indices: Sequence[int]) -> Statistics:
     y.update(np.square(batch))
     return Statistics(
         model=MODEL,
-        data=DataFingerprint.of({"x": batch}) if indices else DataFingerprint(),
+        data=DataFingerprint.from_feeds({"x": batch}) if indices else DataFingerprint(),
         tools=("trt_ptq 1", "onnxruntime 1"),
         tensors={"x": x.statistics(), "y": y.statistics()},
         shares_range={"z": "y"},
@@ -40,25 +40,25 @@ def collect(indices: Sequence[int]) -> Statistics:
 @given(st.permutations(range(24)), st.lists(st.integers(1, 23), min_size=1, max_size=5, unique=True), st.randoms())
 def test_any_shards_in_any_order_equal_one_pass(order: list[int], cuts: list[int], random: Random) -> None:
     borders = [0, *sorted(cuts), 24]
-    shards = [collect(order[start:stop]) for start, stop in pairwise(borders)]
+    shards = [statistics_over(order[start:stop]) for start, stop in pairwise(borders)]
     random.shuffle(shards)
-    assert merge(shards) == collect(range(24))
+    assert merge_statistics(shards) == statistics_over(range(24))
 
 
 def test_merge_is_commutative_and_associative() -> None:
-    shards = [collect(range(0, 5)), collect(range(5, 11)), collect(range(11, 24))]
+    shards = [statistics_over(range(0, 5)), statistics_over(range(5, 11)), statistics_over(range(11, 24))]
     left = [reduce(Statistics.merge, order) for order in permutations(shards)]
     right = [a.merge(b.merge(c)) for a, b, c in permutations(shards)]
     assert all(one == left[0] for one in left + right)
 
 
 def test_a_single_shard_is_itself() -> None:
-    assert merge([collect(range(3))]) == collect(range(3))
+    assert merge_statistics([statistics_over(range(3))]) == statistics_over(range(3))
 
 
 def test_nothing_to_merge_is_an_error() -> None:
     with pytest.raises(StatisticsError, match="nothing to merge"):
-        merge([])
+        merge_statistics([])
 
 
 @pytest.mark.parametrize(
@@ -71,32 +71,32 @@ def test_nothing_to_merge_is_an_error() -> None:
 )
 def test_another_model_is_refused_with_what_differs(other: ModelIdentity, told: str) -> None:
     with pytest.raises(StatisticsError, match=told):
-        merge([collect([0]), replace(collect([1]), model=other)])
+        merge_statistics([statistics_over([0]), replace(statistics_over([1]), model=other)])
 
 
 def test_other_tensors_are_refused_by_name() -> None:
-    shard = collect([1])
+    shard = statistics_over([1])
     with pytest.raises(StatisticsError, match=r"\(y\).*--tensors"):
-        merge([collect([0]), replace(shard, tensors={"x": shard.tensors["x"]})])
+        merge_statistics([statistics_over([0]), replace(shard, tensors={"x": shard.tensors["x"]})])
 
 
 def test_other_shared_ranges_are_refused() -> None:
     with pytest.raises(StatisticsError, match="shared ranges"):
-        merge([collect([0]), replace(collect([1]), shares_range={})])
+        merge_statistics([statistics_over([0]), replace(statistics_over([1]), shares_range={})])
 
 
 def test_the_same_data_twice_is_refused_even_in_another_order() -> None:
     with pytest.raises(StatisticsError, match="count twice"):
-        collect([0, 1]).merge(collect([1, 0]))
+        statistics_over([0, 1]).merge(statistics_over([1, 0]))
     with pytest.raises(StatisticsError, match="count twice"):
-        merge([collect([0]), collect([1]), collect([0])])
+        merge_statistics([statistics_over([0]), statistics_over([1]), statistics_over([0])])
 
 
 def part(*indices: int, count: int, batches: int = 24) -> Statistics:
     """Every `count`-th sample from each of `indices` on, as `calibrate --shard` leaves it."""
     samples = [one for one in range(24) if one % count in indices]
     shards = tuple(Shard(index, count, batches) for index in indices)
-    return replace(collect(samples), shards=shards if len(indices) < count else ())
+    return replace(statistics_over(samples), shards=shards if len(indices) < count else ())
 
 
 @pytest.mark.parametrize(
@@ -113,20 +113,20 @@ def part(*indices: int, count: int, batches: int = 24) -> Statistics:
 def test_what_may_hold_the_same_samples_is_refused_in_every_order(parts: list[Statistics]) -> None:
     for order in permutations(parts):
         with pytest.raises(StatisticsError, match=r"twice"):
-            merge(order)
+            merge_statistics(order)
 
 
 def test_parts_of_one_division_are_merged_in_every_order() -> None:
     for order in permutations([part(0, 2, count=4), part(1, count=4), part(3, count=4)]):
-        assert merge(order) == collect(range(24))
+        assert merge_statistics(order) == statistics_over(range(24))
 
 
 def test_parts_that_are_known_to_differ_may_hold_equal_samples() -> None:
-    twice = collect([0, 1]).add(collect([1, 0]))
+    twice = statistics_over([0, 1]).merge_disjoint(statistics_over([1, 0]))
     assert twice.data.samples == 4
-    assert twice.tensors == collect([0, 1, 0, 1]).tensors
+    assert twice.tensors == statistics_over([0, 1, 0, 1]).tensors
 
 
 def test_shards_of_different_tools_name_all_of_them() -> None:
-    merged = collect([0]).merge(replace(collect([1]), tools=("onnxruntime 2", "trt_ptq 1")))
+    merged = statistics_over([0]).merge(replace(statistics_over([1]), tools=("onnxruntime 2", "trt_ptq 1")))
     assert merged.tools == ("onnxruntime 1", "onnxruntime 2", "trt_ptq 1")

@@ -21,7 +21,7 @@ from onnxruntime.quantization.CalTableFlatBuffers.TrtTable import TrtTable
 
 from trt_ptq.calibrators.table import ort_table
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
-from trt_ptq.calibrators.table.table_file import load_table, save_table, suspicion
+from trt_ptq.calibrators.table.table_file import load_table, save_table, table_warning
 from trt_ptq.errors import TableError
 
 AMAX = {"input:0": 3.5, "a name, with blanks": 2 / 3, "größe": 1e-30}
@@ -78,12 +78,12 @@ def test_onnxruntimes_flatbuffers_come_with_the_suspicion_that_ranges_are_too_sm
     write_calibration_table(onnxruntime_ranges(x=(-3.5, 1.25)), str(tmp_path))
     path = tmp_path / "calibration.flatbuffers"
     assert dict(load_table(path).amax) == {"x": 1.25}
-    assert "prefer it" in (suspicion(path) or "")
+    assert "prefer it" in (table_warning(path) or "")
 
 
 def test_our_flatbuffers_are_beyond_suspicion(tmp_path: Path) -> None:
     save_table(CalibrationTable(AMAX), tmp_path / "t.flatbuffers")
-    assert suspicion(tmp_path / "t.flatbuffers") is None
+    assert table_warning(tmp_path / "t.flatbuffers") is None
 
 
 def test_a_range_that_onnxruntime_lost_is_refused(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_cache_is_reused_without_reading_a_batch(play: Play, tmp_path: Path, ver
 
 def test_record_beside_the_cache_says_what_it_was_made_from(play: Play, tmp_path: Path) -> None:
     made_cache(play)
-    data = sum((DataFingerprint.of(feeds) for feeds in batches(5)), DataFingerprint())
+    data = sum((DataFingerprint.from_feeds(feeds) for feeds in batches(5)), DataFingerprint())
     assert json.loads((tmp_path / "model.cache.json").read_text()) == {
         "algorithm": "EntropyCalibration2",
         "ranges": "entropy",

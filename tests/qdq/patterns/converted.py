@@ -14,7 +14,7 @@ import onnxruntime as ort
 from onnx import NodeProto, helper, numpy_helper
 
 from tests.networks import CHANNELS, image_input, images, weight, write
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.calibration_table import derive_table
@@ -80,7 +80,7 @@ def converter(tmp_path: Path) -> Convert:
         path = write(tmp_path / "float.onnx", nodes, weights, inputs or [image_input()], [output])
         model = load_model(path)
         source = ShapeObserver(ArrayFile(Path("data.npz"), feeds, batch_size=len(next(iter(feeds.values())))))
-        statistics = collect(model, source, select_calibration_tensors(model, attention=attention))
+        statistics = collect_statistics(model, source, select_calibration_tensors(model, attention=attention))
         result = insert_qdq(model, derive_table(statistics, METHODS["minmax"]), attention=attention)
         save_model(result.model, tmp_path / "int8.onnx")
         onnx.checker.check_model(str(tmp_path / "int8.onnx"), full_check=True)

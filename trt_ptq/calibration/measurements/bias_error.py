@@ -18,8 +18,8 @@ from trt_ptq.onnx_io.ort_session import create_session, run_session, session_opt
 from trt_ptq.qdq.insert import plan_qdq
 from trt_ptq.types import Array, Batch, BatchSource
 
-ENOUGH = 64  # samples
-WORTH = 0.1  # of the error's power: a mean that a few large errors make would spoil all other values
+DEFAULT_SAMPLES = 64  # samples
+MIN_BIAS_FRACTION = 0.1  # of the error's power: a mean that a few large errors make would spoil all other values
 _LAYERS_AT_ONCE = 16  # what they read and make is in memory together
 _WEIGHTS_AT_ONCE = 2**26  # values, which are there once more as float32
 
@@ -29,7 +29,7 @@ def measure_bias_error(
     table: CalibrationTable,
     source: BatchSource,
     attention: bool = False,
-    samples: int = ENOUGH,
+    samples: int = DEFAULT_SAMPLES,
 ) -> dict[str, Array]:
     """The mean of (float output - INT8 output) for each output channel of each layer with a weight.
 
@@ -81,7 +81,7 @@ class _Errors:
         """Their mean, or 0 in channels where that is too small a part of them."""
         count = max(self.count, 1)
         mean, power = self.total / count, self.squares / count
-        return np.where(np.square(mean) >= WORTH * power, mean, 0).astype(np.float32)
+        return np.where(np.square(mean) >= MIN_BIAS_FRACTION * power, mean, 0).astype(np.float32)
 
 
 def _measure(

@@ -18,7 +18,7 @@ from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import create_session, run_session
 from trt_ptq.types import BatchSource
 
-ENOUGH = 64  # samples
+DEFAULT_SAMPLES = 64  # samples
 _MOST_ROWS = 256
 _MOST_BYTES = 2**28  # of all rows together
 _PREFIX = "trt_ptq.channels"
@@ -37,7 +37,7 @@ class Channels:
 
 
 def sample_channels(
-    model: Model, source: BatchSource, tensors: Mapping[str, int], samples: int = ENOUGH
+    model: Model, source: BatchSource, tensors: Mapping[str, int], samples: int = DEFAULT_SAMPLES
 ) -> dict[str, Channels]:
     """The channels of `tensors`, by name, whose last axis has the number of channels given there.
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from trt_ptq._internal.cpu import usable_cores
-from trt_ptq.calibration.devices import Host
+from trt_ptq.calibration.devices import HostDevice
 from trt_ptq.calibration.memory_planner import first_batch, group_tensors, tensor_bytes
 from trt_ptq.calibration.observed_model import ObservedModel
 from trt_ptq.calibration.tensors import CalibrationTensors
@@ -18,7 +18,7 @@ from trt_ptq.fp16.convertible_io import is_float32
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.types import Array, BatchSource
 
-ENOUGH = 16  # samples: float16_range.MARGIN leaves room for the others
+DEFAULT_SAMPLES = 16  # samples: float16_range.MARGIN leaves room for the others
 _ROOM = 1_000_000_000  # bytes for the tensors of one pass, unless told
 _CHUNK = 2**16
 
@@ -32,7 +32,7 @@ def float32_tensors(model: Model) -> CalibrationTensors:
 
 
 def measure_amax(
-    model: Model, source: BatchSource, passes: Sequence[Sequence[str]] = (), samples: int = ENOUGH
+    model: Model, source: BatchSource, passes: Sequence[Sequence[str]] = (), samples: int = DEFAULT_SAMPLES
 ) -> dict[str, float]:
     """The largest finite magnitude of each of the `float32_tensors`; NaN if one of its values is.
 
@@ -50,14 +50,14 @@ def measure_amax(
     return found
 
 
-def known_amax(measured: dict[str, float], statistics: Statistics) -> dict[str, float]:
+def combine_amax(measured: dict[str, float], statistics: Statistics) -> dict[str, float]:
     """`measured`, raised to what `statistics` saw of the same tensors over all data."""
     seen = {name: tensor.amax for name, tensor in statistics.tensors.items()}
     return {name: max(value, seen.get(name, value)) for name, value in measured.items()}
 
 
 def _of_one_pass(model: Model, source: BatchSource, names: Sequence[str], samples: int) -> dict[str, float]:
-    observed = ObservedModel(model, names, Host())
+    observed = ObservedModel(model, names, HostDevice())
     found = np.zeros(len(names), np.float32)
     with ThreadPoolExecutor(usable_cores()) as pool:
         for batch in FirstSamples(source, samples):

@@ -27,7 +27,7 @@ from trt_ptq.types import BatchSource, no_progress
 SHARDS_PER_WORKER = 4  # a lost worker costs a quarter of its work, loading the model four times
 ATTEMPTS = 4
 
-TrackShards = Callable[[Iterable[ShardResult], str, "int | None"], Iterable[ShardResult]]
+ShardProgress = Callable[[Iterable[ShardResult], str, "int | None"], Iterable[ShardResult]]
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ def collect_on_ray(
     calibration_tensors: CalibrationTensors,
     nonfinite: Nonfinite = "refuse",
     address: str = "local",
-    progress: TrackShards = no_progress,
+    progress: ShardProgress = no_progress,
 ) -> ClusterResult:
-    """As `collect`, on the cluster at `address`: "local" starts one here, "auto" is the one that this
+    """As `collect_statistics`, on the cluster at `address`: "local" starts one here, "auto" is the one that this
     process is connected with or this machine belongs to.
 
     Each worker has one CPU. Model, data and current folder must be at the same path on every node. `source` is
@@ -78,7 +78,7 @@ def collect_on_ray(
             audits[shard.index] = shard.audit
             processors.add(shard.processor)
             if shard.statistics is not None:
-                merged = shard.statistics if merged is None else merged.add(shard.statistics)
+                merged = shard.statistics if merged is None else merged.merge_disjoint(shard.statistics)
     if merged is None:
         raise DataError("the data has no batches")
     if len(processors) > 1:

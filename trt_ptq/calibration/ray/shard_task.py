@@ -12,7 +12,7 @@ from typing import Any
 
 from trt_ptq._internal.optional_packages import require
 from trt_ptq.calibration.calibration_pass import Nonfinite
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.data.audit import Audit, AuditedSource
@@ -53,7 +53,7 @@ def measure_shard(job: ShardTask, index: int, count: int) -> ShardResult:
 
     Raises:
         ClusterError, ModelError: this node is not set up as the one who asks; names the node.
-        DataError: as `collect`.
+        DataError: as `collect_statistics`.
     """
     node = f"node {socket.gethostname()}"
     if tools() != job.tools:
@@ -76,7 +76,7 @@ def measure_shard(job: ShardTask, index: int, count: int) -> ShardResult:
     threads = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
     statistics: Statistics | None
     try:
-        statistics = collect(model, audited, job.calibration_tensors, job.nonfinite, threads=threads)
+        statistics = collect_statistics(model, audited, job.calibration_tensors, job.nonfinite, threads=threads)
     except EmptyShardError:
         statistics = None
     return ShardResult(index, statistics, audited.audit, _processor())

@@ -13,7 +13,7 @@ import typer
 
 from trt_ptq._internal.files import check_writable
 from trt_ptq.calibration.checkpoint import Checkpoint
-from trt_ptq.calibration.collector import collect
+from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.convergence import Convergence
 from trt_ptq.calibration.devices import open_device
 from trt_ptq.calibration.memory_planner import plan_passes
@@ -117,7 +117,7 @@ def calibrate(
         if limit is not None:
             passes = plan_passes(loaded, calibration_tensors, audited, limit)
         with _keeping(kept):
-            statistics = collect(
+            statistics = collect_statistics(
                 loaded,
                 audited,
                 calibration_tensors,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from trt_ptq._internal.files import check_writable
-from trt_ptq.calibrators.statistics.statistics import merge as merge_statistics
+from trt_ptq.calibrators.statistics.statistics import merge_statistics
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics, save_statistics
 from trt_ptq.cli import console, options
 from trt_ptq.data.audit import few_samples

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from trt_ptq.calibrators.table.calibration_table import INT8_MAX, usable
+from trt_ptq.calibrators.table.calibration_table import INT8_MAX, has_usable_scale
 from trt_ptq.lint.finding import Location, Rule
 from trt_ptq.lint.quantized_graph import QuantizedGraph, Quantizer, constant
 from trt_ptq.qdq.read_ranges import float_name
@@ -48,7 +48,7 @@ def _amax(one: Quantizer) -> float | None:
     if one.scale is None or not one.scale.size:
         return None
     amax = float(one.scale.astype(np.float64).max()) * INT8_MAX
-    return amax if usable(amax) else None
+    return amax if has_usable_scale(amax) else None
 
 
 def _mask_behind(value: ir.Value, amax: float) -> float | None:
