@@ -39,14 +39,14 @@ from trt_ptq.report.render import render_html
 from trt_ptq.report.rows import model_rows, tensor_rows
 from trt_ptq.report.schema import Report, write_report
 from trt_ptq.report.warnings import (
-    FLATTERED,
-    NONE_IN_INT8,
-    UNSEARCHED,
+    NO_INT8_NODES,
+    OPTIMISTIC_VERDICT,
+    TUNING_SKIPPED,
     fp32_warnings,
     range_warnings,
+    stability_method_warnings,
     stability_warnings,
     technique_warnings,
-    watched_warnings,
 )
 from trt_ptq.tuning.builder import CalibratedModel, CandidateBuilder
 from trt_ptq.tuning.objective import Objective
@@ -135,7 +135,7 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         save_statistics(calibrated_model.statistics, job.out / STATISTICS)
     save_table(table, job.out / "calibration.cache")
     save_table(table, job.out / "calibration.json")
-    warnings += watched_warnings(stability, recipe.method)
+    warnings += stability_method_warnings(stability, recipe.method)
     warnings += technique_warnings(recipe, calibrated_model.model is not job.model)
     warnings += range_warnings(calibrated_model.statistics, table, recipe.method)
     require_finite(improved.metrics, job.eval_name, job.out / "model.int8.onnx")
@@ -144,7 +144,7 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     made = candidates.make(recipe)
     warnings += [*filter(None, [made.warning]), *fp32_warnings(made.fp32_nodes)]
     if not any(one.is_int8 for one in made.qdq.nodes):
-        warnings.append(NONE_IN_INT8)
+        warnings.append(NO_INT8_NODES)
     warnings += [f"{one.op_type} {one.output!r} is left alone: {one.reason}" for one in made.qdq.plan.unsupported]
     save_model(made.qdq.model, files["int8"])
     files["fp16"] = job.out / "model.fp16.onnx"
@@ -154,10 +154,10 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     judged = evaluate_precisions(files, verdict_on, referee, improved.metrics, job.progress)
     warnings += [*improved.warnings, *verdict_on.findings(), *judged.warnings]
     if improved.searched and searching is judging:
-        warnings.append(FLATTERED)
+        warnings.append(OPTIMISTIC_VERDICT)
     verdict = judge(judged.losses, job.max_drop)
     if not verdict.passed and not improved.searched and not improved.warnings and job.search:
-        warnings.append(UNSEARCHED)
+        warnings.append(TUNING_SKIPPED)
     engines, engine_error = _build(job, judged.runnable, profiles, warnings)
     measured = _measure_engines(job, engines, held_out, warnings)
     report = Report(
@@ -179,7 +179,7 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         trials=list(improved.trials),
         models=model_rows(files, judged),
         engines=engines,
-        measured=measured,
+        engine_measurements=measured,
         verdict=verdict,
         warnings=warnings,
     )

@@ -140,8 +140,8 @@ def test_quantize_builds_compares_and_measures_on_the_gpu(cnn: Model, tmp_path: 
     job = QuantizeJob(cnn, Pictures(), "pictures", range_method("percentile", None), tmp_path / "out", backend="trt")
     report = quantize(job).report
     assert [engine.backend for engine in report.engines] == ["tensorrt", "tensorrt"]
-    assert len(report.measured) == 2, report.warnings
-    fp16, int8 = report.measured
+    assert len(report.engine_measurements) == 2, report.warnings
+    fp16, int8 = report.engine_measurements
     assert (fp16.benchmark.precision, int8.benchmark.precision) == ("fp16", "int8")
     assert int8.layers.get("int8", 0) > 0
     assert fp16.fidelity == {}

@@ -27,10 +27,10 @@ MADE_UP = MeasuredEngine(
 def test_what_was_measured_is_written_read_and_shown(cnn: Model, tmp_path: Path) -> None:
     source = ArrayFile(Path("images.npz"), {"x": images(40)}, batch_size=4)
     report = quantize(QuantizeJob(cnn, source, "images", METHODS["minmax"], tmp_path / "out")).report
-    measured = report.model_copy(update={"measured": [MADE_UP]})
+    measured = report.model_copy(update={"engine_measurements": [MADE_UP]})
     write_report(measured, tmp_path / "report.json")
     assert read_report(tmp_path / "report.json") == measured
     page = render_html(measured)
     for shown in ("0.500 ms", "16000 / s at batch 8", "2.00 MB", "3 int8, 1 fp16", "34.5 dB", "&lt;GPU&gt;"):
         assert shown in page
-    assert "median latency" not in render_html(report.model_copy(update={"measured": []}))
+    assert "median latency" not in render_html(report.model_copy(update={"engine_measurements": []}))

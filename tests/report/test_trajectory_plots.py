@@ -16,7 +16,7 @@ from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.pipeline import quantize
 from trt_ptq.report.render import render_html
 from trt_ptq.report.schema import Report
-from trt_ptq.report.trajectory_plots import distance_rows, scale_plots
+from trt_ptq.report.trajectory_plots import scale_plots
 
 
 def run(model: Model, out: Path, until_stable: float | None = None) -> Report:
@@ -53,29 +53,37 @@ def test_what_never_settled_is_a_warning_that_names_tensors(cnn: Model, tmp_path
     assert "of the ranges by mse moved by more than 0%: '" in told
 
 
-def test_a_plot_marks_samples_and_shares_of_the_final_scale() -> None:
-    one = MethodTrajectory("m<x>", [0.5, 0.0], [0.75, 0.0], {"<t>": [0.5, 2.0], "dead": [1.0, 0.0]})
-    plots = scale_plots(Trajectory([8, 16], [one]))
-    assert plots.count("<polyline") == 1  # a tensor that ends as zeros has no share of that
-    assert ">8</text>" in plots
-    assert ">16</text>" in plots
-    assert ">0.25</text>" in plots
-    assert "<title>&lt;t&gt;</title>" in plots
-    assert distance_rows(Trajectory([8, 16], [one])) == [
-        ["m&lt;x&gt;: 90 % of tensors within", "50.0%", "0.0%"],
-        ["m&lt;x&gt;: all within", "75.0%", "0.0%"],
-    ]
+def test_a_plot_marks_samples_and_scales_relative_to_the_final_one() -> None:
+    method = MethodTrajectory("m<x>", [0.5, 0.0], [0.75, 0.0], {"<t>": [0.5, 2.0], "dead": [1.0, 0.0]})
+    (plot,) = scale_plots(Trajectory([8, 16], [method]))
+    assert [curve.tensor for curve in plot.curves] == ["<t>"]  # a tensor that ends as zeros has no final scale
+    assert [mark.text for mark in plot.x_marks] == ["8", "16"]
+    assert [mark.text for mark in plot.y_marks] == ["0.25", "1", "1.1"]
+    (first, last) = (point.split(",") for point in plot.curves[0].points.split())
+    assert (first[0], last[0]) == (plot.x_marks[0].at, plot.x_marks[1].at)
+    assert last[1] == plot.final_y
+    assert float(first[1]) > float(last[1])  # SVG counts downwards
 
 
-def test_a_single_look_is_shown_too() -> None:
-    one = MethodTrajectory("minmax", [0.0], [0.0], {})
-    assert "no range moved after half of the samples" in scale_plots(Trajectory([5], [one]))
+def test_the_page_shows_the_distance_to_the_final_range(cnn: Model, tmp_path: Path) -> None:
+    method = MethodTrajectory("m<x>", [0.5, 0.0], [0.75, 0.0], {"<t>": [0.5, 2.0]})
+    report = run(cnn, tmp_path).model_copy(update={"trajectory": Trajectory([8, 16], [method])})
+    page = render_html(report)
+    assert "<td>m&lt;x&gt;: 90 % of tensors within</td><td>50.0%</td><td>0.0%</td>" in page
+    assert "<td>m&lt;x&gt;: all within</td><td>75.0%</td><td>0.0%</td>" in page
+    assert "<title>&lt;t&gt;</title>" in page
+
+
+def test_ranges_that_never_moved_are_shown_too(cnn: Model, tmp_path: Path) -> None:
+    trajectory = Trajectory([5], [MethodTrajectory("minmax", [0.0], [0.0], {})])
+    report = run(cnn, tmp_path).model_copy(update={"trajectory": trajectory})
+    assert "no range moved after half of the samples" in render_html(report)
 
 
 def test_shapes_that_were_not_read_are_told_of(tmp_path: Path) -> None:
     nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Conv", ["c", "w"], ["y"])]
     opened = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", CHANNELS, "h", "w"])
     model = load_model(write(tmp_path / "m.onnx", nodes, [weight("w", CHANNELS, CHANNELS, 1, 1)], [opened], ["y"]))
-    told = "shape profiles are of the 128 samples that were read before the ranges were stable"
-    assert any(warning.startswith(told) for warning in run(model, tmp_path / "a", until_stable=0.5).warnings)
+    expected = "the shape profiles come from the 128 samples"
+    assert any(warning.startswith(expected) for warning in run(model, tmp_path / "a", until_stable=0.5).warnings)
     assert not any("shape profiles" in warning for warning in run(model, tmp_path / "b").warnings)

@@ -87,7 +87,7 @@ def test_layers_are_ranked_on_more_batches_where_few_do_not_agree(
 def test_the_verdict_is_on_batches_that_were_not_searched_with(sabotaged: Model, tmp_path: Path) -> None:
     report = run(sabotaged, tmp_path / "out", repair=False)
     assert report.held_out_samples == 4
-    assert not any("the very data" in warning for warning in report.warnings)
+    assert not any("the verdict is optimistic" in warning for warning in report.warnings)
 
 
 def test_a_search_by_the_users_metric_is_told_to_flatter(sabotaged: Model, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_search_by_the_users_metric_is_told_to_flatter(sabotaged: Model, tmp_p
     report = run(sabotaged, tmp_path / "out", repair=False, evaluate=quality, eval_name="quality")
     assert load_recipe(tmp_path / "out" / "recipe.yaml").nodes_to_exclude == ("c3",)
     assert report.verdict.passed
-    assert any("the very data" in warning for warning in report.warnings)
+    assert any("the verdict is optimistic" in warning for warning in report.warnings)
 
 
 def test_a_metric_that_int8_makes_infinite_is_repaired_not_refused(sabotaged: Model, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_bias_correction_behind_a_matmul_stays_in_fp16(tmp_path: Path) -> None
     report = quantize(job).report
     assert report.high_precision == "fp16"
     assert not report.fp32_nodes
-    assert any("bias correction is in model.int8.onnx only" in warning for warning in report.warnings)
+    assert any("model.int8.onnx has bias correction" in warning for warning in report.warnings)
 
 
 def test_a_model_that_passes_is_left_alone(cnn: Model, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from trt_ptq.cli.option_names import with_options
+
 T = TypeVar("T")
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
@@ -79,10 +81,10 @@ def tell(text: str) -> None:
 def warn(text: str) -> None:
     """A warning, on standard error."""
     err.print("warning: ", style="yellow", end="")
-    err.print(text, markup=False)
+    err.print(with_options(text), markup=False)
 
 
 def fail(text: str) -> None:
     """An error, on standard error, as one line."""
     err.print("error: ", style="bold red", end="")
-    err.print(" ".join(text.split()), markup=False)
+    err.print(" ".join(with_options(text).split()), markup=False)

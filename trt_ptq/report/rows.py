@@ -1,4 +1,4 @@
-"""From what was measured and judged to the rows of a report."""
+"""Rows of the report, from statistics, ranges and evaluated models."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from trt_ptq.tuning.precisions import PrecisionComparison
 
 
 def tensor_rows(statistics: Statistics, table: CalibrationTable) -> list[TensorRow]:
-    """One row for each measured tensor that has a range, in the order of the statistics."""
+    """One row per tensor that has both statistics and a range, in the order of the statistics."""
     rows = []
-    for name in measured(statistics, table):
+    for name in calibrated_tensors(statistics, table):
         tensor, amax = statistics.tensors[name], table.amax[name]
         histogram = tensor.histogram
         scale, zero_point = tensor.asymmetric_qparams()
@@ -30,7 +30,7 @@ def tensor_rows(statistics: Statistics, table: CalibrationTable) -> list[TensorR
                 maximum=tensor.maximum,
                 amax=amax,
                 scale=float(table.scale(name)),
-                clipped=share_beyond(tensor, amax),
+                clipped=fraction_beyond(tensor, amax),
                 nonfinite=tensor.nonfinite,
                 asymmetric_scale=scale,
                 asymmetric_zero_point=zero_point,
@@ -41,26 +41,26 @@ def tensor_rows(statistics: Statistics, table: CalibrationTable) -> list[TensorR
     return rows
 
 
-def model_rows(files: Mapping[Precision, Path], judged: PrecisionComparison) -> list[ModelResult]:
-    """One row for each of the ONNX `files`: FP32, FP16, INT8."""
+def model_rows(files: Mapping[Precision, Path], comparison: PrecisionComparison) -> list[ModelResult]:
+    """One row per ONNX file: FP32, FP16, INT8."""
     return [
         ModelResult(
             precision=precision,
             file=files[precision].name,
             size_bytes=model_size_bytes(files[precision]),
-            fidelity=judged.comparisons[precision].outputs if precision in judged.comparisons else {},
-            metrics=judged.metrics.get(precision, {}),
+            fidelity=comparison.comparisons[precision].outputs if precision in comparison.comparisons else {},
+            metrics=comparison.metrics.get(precision, {}),
         )
         for precision in sorted(files, key=("fp32", "fp16", "int8").index)
     ]
 
 
-def measured(statistics: Statistics, table: CalibrationTable) -> list[str]:
-    """The tensors that have both statistics and a range, in the order of the statistics."""
+def calibrated_tensors(statistics: Statistics, table: CalibrationTable) -> list[str]:
+    """Names of the tensors that have both statistics and a range, in the order of the statistics."""
     return [name for name in statistics.tensors if name in table.amax]
 
 
-def share_beyond(tensor: TensorStatistics, limit: float) -> float:
-    """Share of the values whose magnitude lies beyond `limit`, to the bin."""
+def fraction_beyond(tensor: TensorStatistics, limit: float) -> float:
+    """Fraction of the values whose magnitude exceeds `limit`, accurate to a histogram bin."""
     beyond = tensor.histogram.counts[int(limit / tensor.histogram.bin_width) + 1 :].sum()
     return float(beyond) / max(tensor.count, 1)

@@ -1,4 +1,4 @@
-"""What a quantization run found out: report.json, and all that report.html shows."""
+"""The result of a quantization run: the content of report.json, which report.html shows."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ class _Part(BaseModel):
 
 
 class TensorRow(_Part):
-    """One calibrated tensor. `clipped` is the share of its values beyond `amax`; `asymmetric_*` are for analysis.
+    """One calibrated tensor and its INT8 range.
 
-    `bars` are its magnitudes counted in 64 equal bins up to `bars_end`.
+    `clipped` is the fraction of its values beyond `amax`. `bars` count its magnitudes in 64 equal bins up to
+    `bars_end`. The asymmetric scale and zero point are for analysis: TensorRT quantizes symmetrically.
     """
 
     name: str
@@ -47,7 +48,7 @@ class TensorRow(_Part):
 
 
 class ModelResult(_Part):
-    """One ONNX model that was compared with FP32 (fidelity by output) and, with `--eval`, judged (metrics)."""
+    """One ONNX model of the run: its size, its fidelity to FP32 by output, and the user's metrics."""
 
     precision: Literal["fp32", "fp16", "int8"]
     file: str
@@ -57,13 +58,24 @@ class ModelResult(_Part):
 
 
 class Report(_Part):
-    """One run of `trt-ptq quantize`.
+    """Everything that a run of `quantize` measured and decided.
 
-    `passes` over the data filled the statistics; `trajectory` is how the ranges settled as samples were added,
-    `stability` what `--until-stable` made of it. `int8_fraction_of_macs`: how much of the multiply-accumulates the INT8
-    nodes do, 0 to 1; None where shapes follow from values. `high_precision` is that of what is not INT8, but for the
-    `fp32_nodes`, which stay in FP32. `trials` led to the INT8 model. `measured`
-    are engines that were run on the GPU, empty where there is none.
+    Attributes:
+        data: where the calibration data came from; `fingerprint` identifies their content.
+        passes: passes over the data that calibration took.
+        trajectory: how the ranges settled as samples were added.
+        stability: whether the ranges were stable when calibration ended; None without `until_stable`.
+        held_out_samples: number of samples that the models were compared on.
+        method: the range method.
+        nodes: every quantizable node: whether it runs in INT8, and why.
+        int8_fraction_of_macs: fraction of the multiply-accumulates that the INT8 nodes compute, 0 to 1; None where
+            shapes depend on values.
+        high_precision: precision of the nodes that do not run in INT8.
+        fp32_nodes: nodes that stay in FP32 because of float16's range, with the cause.
+        trials: what tuning tried, in order.
+        models: FP32, FP16 and INT8.
+        engines: manifests of the engines that were built.
+        engine_measurements: engines that were run on a GPU.
     """
 
     tool: str
@@ -84,22 +96,21 @@ class Report(_Part):
     trials: list[Trial]
     models: list[ModelResult]
     engines: list[EngineManifest]
-    measured: list[MeasuredEngine] = []
+    engine_measurements: list[MeasuredEngine] = []
     verdict: Verdict
     warnings: list[str]
 
     @property
     def num_int8_nodes(self) -> int:
-        """Nodes that run in INT8."""
+        """Number of nodes that run in INT8."""
         return sum(node.is_int8 for node in self.nodes)
 
     @property
     def int8_summary(self) -> str:
-        """How many nodes, and how much of the arithmetic, in words."""
-        nodes = f"{self.num_int8_nodes} of {len(self.nodes)} candidate nodes run in INT8"
-        return (
-            nodes if self.int8_fraction_of_macs is None else f"{nodes} ({self.int8_fraction_of_macs:.1%} of the MACs)"
-        )
+        """How many nodes run in INT8, and the fraction of the MACs in them."""
+        nodes = f"{self.num_int8_nodes} of {len(self.nodes)} quantizable nodes run in INT8"
+        fraction = self.int8_fraction_of_macs
+        return nodes if fraction is None else f"{nodes} ({fraction:.1%} of the MACs)"
 
 
 def write_report(report: Report, path: Path) -> None:
@@ -111,11 +122,11 @@ def read_report(path: Path) -> Report:
     """Read report.json.
 
     Raises:
-        StatisticsError: there is none, or it is damaged.
+        StatisticsError: the file is missing or damaged.
     """
     try:
         return Report.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise StatisticsError(f"cannot read {path}: {error.strerror}; `trt-ptq quantize` makes one") from error
+        raise StatisticsError(f"cannot read {path}: {error.strerror}; `trt-ptq quantize` writes it") from error
     except (ValidationError, ValueError) as error:
-        raise StatisticsError(f"{path}: not a report of this version") from error
+        raise StatisticsError(f"{path}: not a report that this version of trt-ptq can read") from error

@@ -1,4 +1,4 @@
-"""What people must be warned of, a sentence each."""
+"""Warnings about the result of a run, one sentence each. Parameters are named in backticks, as in errors."""
 
 from __future__ import annotations
 
@@ -10,36 +10,38 @@ from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.output import TRANSFORMED
 from trt_ptq.recipe import Recipe
-from trt_ptq.report.rows import measured, share_beyond
+from trt_ptq.report.rows import calibrated_tensors, fraction_beyond
 from trt_ptq.types import TensorSpec
 
-MUCH_CLIPPED = 0.001
-NAMED = 5
-FAR = 1.25  # a value that far beyond its range is off by a quarter of the range
+_MAX_CLIPPED = 0.001  # fraction of the values of a tensor
+_FAR = 1.25  # values that far beyond the range are off by a quarter of the range
+_NUM_EXAMPLES = 5
 
-FLATTERED = (
-    "what was repaired or left in float was chosen with the very data that the verdict is on: on new data the loss may "
-    "be higher"
+OPTIMISTIC_VERDICT = (
+    "the verdict is optimistic: techniques and excluded layers were selected on the same data; expect a higher loss on "
+    "unseen data. Pass `test_data` to get an unbiased verdict"
 )
-NONE_IN_INT8 = "no node runs in INT8: all are kept in float, and what is judged is no INT8 model"
-UNSEARCHED = (
-    "nothing more was repaired or searched, since half of the held-out batches pass the gate; all of them do not: "
-    "lower --max-drop, or give more --test-data"
+NO_INT8_NODES = "no node runs in INT8: all are excluded, so the verdict is not on an INT8 model"
+TUNING_SKIPPED = (
+    "the selection half of the held-out data meets `max_drop` but the full set does not, so no recovery was attempted; "
+    "lower `max_drop` or provide more `test_data`"
 )
 
 
 def range_warnings(statistics: Statistics, table: CalibrationTable, method: str) -> list[str]:
-    """What is suspicious about the chosen ranges, a sentence each."""
+    """Warn of ranges that clip much, of values that were skipped, and of tensors without a range."""
     warnings = []
     clipped = {
-        name: share_beyond(statistics.tensors[name], table.amax[name] * FAR) for name in measured(statistics, table)
+        name: fraction_beyond(statistics.tensors[name], table.amax[name] * _FAR)
+        for name in calibrated_tensors(statistics, table)
     }
-    much = {name: share for name, share in clipped.items() if share > MUCH_CLIPPED}
-    if much:
-        worst = max(much, key=lambda name: much[name])
+    heavily = {name: fraction for name, fraction in clipped.items() if fraction > _MAX_CLIPPED}
+    if heavily:
+        worst = max(heavily, key=lambda name: heavily[name])
         warnings.append(
-            f"method {method} clips {len(much)} tensors hard, most of all {worst!r}: {much[worst]:.1%} of its values "
-            f"lie more than {FAR - 1:.0%} beyond the range {table.amax[worst]:.4g}: another --method may do better"
+            f"method {method} clips {len(heavily)} tensors heavily; the worst is {worst!r}: {heavily[worst]:.1%} of "
+            f"its values lie more than {_FAR - 1:.0%} beyond its range of {table.amax[worst]:.4g}. Another `method` "
+            "may be more accurate"
         )
     skipped = {name: tensor.nonfinite for name, tensor in statistics.tensors.items() if tensor.nonfinite}
     if skipped:
@@ -48,53 +50,56 @@ def range_warnings(statistics: Statistics, table: CalibrationTable, method: str)
             f"{len(skipped)} tensors had NaN or infinite values, which were skipped, e.g. {count} in {name!r}"
         )
     if table.tensors_without_range:
-        warnings.append(f"always zero, so without a range: {', '.join(table.tensors_without_range)}")
+        warnings.append(f"no range, because they are always zero: {', '.join(table.tensors_without_range)}")
     return warnings
 
 
-def fp32_warnings(kept: Sequence[Fp32Node]) -> list[str]:
-    """Which nodes stay in FP32 because of float16's range: one sentence, or none."""
-    named = [f"{one.op_type} {one.output!r} ({one.reason})" for one in kept if one.cause == "range"]
+def fp32_warnings(nodes: Sequence[Fp32Node]) -> list[str]:
+    """Warn of nodes that stay in FP32 because their values exceed float16's range."""
+    named = [f"{node.op_type} {node.output!r} ({node.reason})" for node in nodes if node.cause == "range"]
     if not named:
         return []
-    more = f", and {len(named) - NAMED} more" if len(named) > NAMED else ""
-    return [f"{len(named)} nodes stay in FP32, beyond float16's range: {', '.join(named[:NAMED])}{more}"]
+    more = f", and {len(named) - _NUM_EXAMPLES} more" if len(named) > _NUM_EXAMPLES else ""
+    examples = ", ".join(named[:_NUM_EXAMPLES])
+    return [f"{len(named)} nodes stay in FP32, beyond float16's range: {examples}{more}"]
 
 
 def stability_warnings(stability: Stability | None, inputs: Sequence[TensorSpec], profiles_given: bool) -> list[str]:
-    """Ranges that `--until-stable` did not find stable; or shape profiles, unless given, of few samples."""
+    """Warn of ranges that never became stable, and of shape profiles that were derived from few samples."""
     if stability is None:
         return []
     if not stability.stable:
         return [str(stability)]
-    if profiles_given or not any(map(_open_axes, inputs)):
+    if profiles_given or not any(map(_has_dynamic_axes, inputs)):
         return []
     return [
-        f"shape profiles are of the {stability.samples} samples that were read before the ranges were stable: give "
-        "--shape if others are larger"
+        f"the shape profiles come from the {stability.samples} samples that were read until the ranges were stable: "
+        "set `shapes` if other inputs are larger"
     ]
 
 
-def watched_warnings(stability: Stability | None, method: str) -> list[str]:
-    """That `--until-stable` watched ranges which are not those taken."""
+def stability_method_warnings(stability: Stability | None, method: str) -> list[str]:
+    """Warn if the ranges of another method than the selected one were checked for stability."""
     if stability is None or not stability.stable or stability.method == method:
         return []
     return [
-        f"--until-stable watched ranges by {stability.method}, and those by {method} were taken then, which may not be "
-        "stable: give --method"
+        f"`until_stable` checked the ranges of {stability.method}, but {method} was selected, whose ranges may not be "
+        "stable: set `method`"
     ]
 
 
 def technique_warnings(recipe: Recipe, transformed: bool) -> list[str]:
-    """What whoever takes the ranges elsewhere must know; `transformed`: repairs have changed the float model."""
+    """Warn of what an implicit engine needs to match the INT8 model; `transformed`: the float model was changed."""
     warnings = []
     if transformed:
-        warnings.append(f"the ranges are of {TRANSFORMED}, which repairs made: build implicit engines from that model")
+        warnings.append(
+            f"the ranges are those of {TRANSFORMED}, which techniques have changed: build implicit engines from it"
+        )
     if "bias-correction" in recipe.techniques:
-        warnings.append("bias correction is in model.int8.onnx only: an implicit engine by calibration.cache lacks it")
+        warnings.append("model.int8.onnx has bias correction; an implicit engine built with calibration.cache has not")
     return warnings
 
 
-def _open_axes(one: TensorSpec) -> bool:
-    """Whether more than the number of samples is open in the shape of an input."""
-    return one.shape is None or any(isinstance(axis, str) for axis in one.shape[1:])
+def _has_dynamic_axes(spec: TensorSpec) -> bool:
+    """Whether an axis other than the batch axis is dynamic."""
+    return spec.shape is None or any(isinstance(axis, str) for axis in spec.shape[1:])

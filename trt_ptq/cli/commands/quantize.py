@@ -207,5 +207,5 @@ def _show_trials(report: Report) -> None:
 
 
 def _rest(report: Report) -> str:
-    kept = f" but for {len(report.fp32_nodes)} nodes in FP32" if report.fp32_nodes else ""
-    return report.high_precision.upper() + kept
+    fp32 = f" but for {len(report.fp32_nodes)} nodes in FP32" if report.fp32_nodes else ""
+    return report.high_precision.upper() + fp32

@@ -23,7 +23,7 @@ from trt_ptq.data.user_function import load_function, read_from
 from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.errors import DataError, UsageError
 from trt_ptq.onnx_io.load import Model, load_model
-from trt_ptq.report.sensitivity_page import by_cost, render_sensitivity, sensitivity_cells
+from trt_ptq.report.sensitivity_page import most_sensitive_first, render_sensitivity, sensitivity_cells
 from trt_ptq.sensitivity.measure import measure_sensitivity
 from trt_ptq.types import BatchSource, sample_count
 
@@ -105,7 +105,7 @@ def sensitivity(
             }
         )
         return
-    head, rows = sensitivity_cells(by_cost(found))
+    head, rows = sensitivity_cells(most_sensitive_first(found))
     console.print_table(head, rows[:_ROWS], made_from)
     if len(rows) > _ROWS:
         console.say(f"{len(rows) - _ROWS} more layers cost less: --json lists them all")

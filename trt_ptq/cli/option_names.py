@@ -1,0 +1,43 @@
+"""Messages of the library name its parameters; the command line shows the options instead."""
+
+from __future__ import annotations
+
+import re
+
+_OPTIONS = {  # parameters whose option has another name
+    "evaluate": "--eval",
+    "nodes_to_exclude": "--exclude",
+    "nodes_to_include": "--include",
+    "output_dir": "--out",
+    "search": "--no-search",
+    "shapes": "--shape",
+    "techniques": "--technique",
+}
+_SAME = (
+    "attention",
+    "backend",
+    "batch_size",
+    "data",
+    "device",
+    "high_precision",
+    "lower_is_better",
+    "max_drop",
+    "memory_limit",
+    "method",
+    "nonfinite",
+    "percentile",
+    "precision",
+    "preprocess",
+    "recipe",
+    "table",
+    "tensors",
+    "test_data",
+    "until_stable",
+)
+OPTIONS = _OPTIONS | {name: "--" + name.replace("_", "-") for name in _SAME}
+_PARAMETER = re.compile(rf"`({'|'.join(OPTIONS)})(?:=([^`]+))?`")
+
+
+def with_options(text: str) -> str:
+    """Replace parameters in backticks: "`max_drop=1%`" becomes "--max-drop 1%"."""
+    return _PARAMETER.sub(lambda match: " ".join(filter(None, (OPTIONS[match[1]], match[2]))), text)
