@@ -1,4 +1,4 @@
-"""What docs/scaling-out.md tells people to run does what it says."""
+"""What docs/calibration-at-scale.md tells people to run does what it says."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import yaml
 from tests.cli.run import ROOT, trt_ptq
 from tests.networks import images, residual_cnn
 
-GUIDE = (ROOT / "docs" / "scaling-out.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "calibration-at-scale.md").read_text(encoding="utf-8")
 SHARDS = 3  # instead of the guide's 100
 
 
