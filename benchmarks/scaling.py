@@ -22,8 +22,8 @@ from statistics import median
 import numpy as np
 import onnxruntime as ort
 
+from benchmarks.environment import environment
 from benchmarks.speed import models
-from benchmarks.speed.machine import machine
 from benchmarks.speed.turns import Job, in_turn, median_ratio
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
@@ -58,7 +58,7 @@ def main() -> None:
             print(f"{name:45} {value:.4g}", flush=True)
             figures[name] = value
     if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2))
+        arguments.json.write_text(json.dumps({"environment": environment(), "figures": figures}, indent=2))
 
 
 def merging(tensors: int) -> Figures:

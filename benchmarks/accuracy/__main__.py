@@ -1,24 +1,24 @@
-"""Measure, write each row as soon as it is measured, print as Markdown.
+"""Measure the accuracy of INT8 models, write each row as soon as it is measured, print as Markdown.
 
     python -m benchmarks.accuracy [--models recogniser ...] [--only ours-plain ...] [--json FILE]
 
-All rows of a model have the same calibration data, and are judged by the same ONNX Runtime on its CPU on the same
-test data, which calibrated none of them. Rows that FILE has are not measured anew, without --again.
+All rows of a model use the same calibration data and the same test data, on the same ONNX Runtime CPU provider. No test
+sample is used for calibration. Rows in FILE are not measured again without --again; each names its commit.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.accuracy.cases import CASES
 from benchmarks.accuracy.row import Row, measure, measure_float
 from benchmarks.accuracy.rows import ROWS
 from benchmarks.accuracy.table import markdown
+from benchmarks.environment import commit, environment
 from benchmarks.models.wheels import write_atomically
-from benchmarks.speed.machine import machine
 
 FP32 = "fp32"
 LIMIT = 900  # seconds
@@ -30,8 +30,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--again", action="store_true", help="measure the rows that FILE has, too")
-    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds that making one model may take")
+    parser.add_argument("--again", action="store_true", help="also measure the rows that FILE has already")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="time limit in seconds for one model")
     arguments = parser.parse_args()
     results = read(arguments.json) if arguments.json else {}
     for name in arguments.models:
@@ -39,9 +39,8 @@ def main() -> None:
         for label in (FP32, *arguments.only):
             if label not in rows or (arguments.again and label != FP32):
                 print(f"{name}: {label} ...", flush=True)
-                rows[label] = (
-                    measure_float(name) if label == FP32 else measure(name, label, rows[FP32], arguments.limit)
-                )
+                row = measure_float(name) if label == FP32 else measure(name, label, rows[FP32], arguments.limit)
+                rows[label] = replace(row, commit=commit())
                 if arguments.json:
                     write(results, arguments.json)
     for name, rows in results.items():
@@ -50,7 +49,7 @@ def main() -> None:
 
 
 def read(path: Path) -> Results:
-    """The rows that an earlier run left; none without the file."""
+    """The rows of an earlier run; none without the file."""
     if not path.exists():
         return {}
     models = json.loads(path.read_text(encoding="utf-8"))["models"]
@@ -59,7 +58,8 @@ def read(path: Path) -> Results:
 
 def write(results: Results, path: Path) -> None:
     models = {name: {label: asdict(row) for label, row in rows.items()} for name, rows in results.items()}
-    write_atomically(path, (json.dumps({"machine": machine(), "models": models}, indent=2) + "\n").encode())
+    content = {"command": "python -m benchmarks.accuracy", "environment": environment(), "models": models}
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ class Row:
     samples: int | None = None
     note: str = ""
     failed: str = ""
+    commit: str = ""
 
 
 def measure_float(name: str) -> Row:

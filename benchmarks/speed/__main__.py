@@ -1,8 +1,8 @@
-"""Measure, print as a table, write as JSON.
+"""Measure what calibration costs, print a table, write JSON.
 
     python -m benchmarks.speed [--json FILE] [--only resnet50-fused bert ...]
 
-Every comparison is made in turn on this machine, over at least 5 rounds; figures are medians, of ratios round by round.
+Both sides of a comparison take turns on this machine, for at least 5 rounds; a figure is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.environment import environment
 from benchmarks.speed import collecting, memory, modelopt, onnxruntime_calibrators, ranges
-from benchmarks.speed.machine import machine
 from benchmarks.speed.row import Row
 
 MEASUREMENTS: dict[str, Callable[[], Row | list[Row]]] = {
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS), metavar="ROW")
     arguments = parser.parse_args()
-    facts = machine()
+    facts = environment()
     console = Console()
     rows: dict[str, list[Row]] = {}
     for name in arguments.only:
@@ -54,18 +54,22 @@ def main() -> None:
         rows[name] = measured if isinstance(measured, list) else [measured]
     console.print(table([row for some in rows.values() for row in some]))
     if arguments.json:
-        written = {"machine": facts, "rows": {name: [asdict(row) for row in some] for name, some in rows.items()}}
+        written = {
+            "command": "python -m benchmarks.speed",
+            "environment": facts,
+            "rows": {name: [asdict(row) for row in some] for name, some in rows.items()},
+        }
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
 
 def table(rows: list[Row]) -> Table:
-    """What, reach, measured, met or not."""
+    """What, target, measured."""
     drawn = Table()
-    for heading in ("what", "reach", "measured", ""):
-        drawn.add_column(heading, no_wrap=heading in ("reach", ""))
+    for heading in ("what", "target", "measured"):
+        drawn.add_column(heading, no_wrap=heading == "target")
     for row in rows:
-        drawn.add_row(row.what, row.reach, row.measured, row.verdict)
+        drawn.add_row(row.what, row.target, row.measured)
     return drawn
 
 

@@ -56,7 +56,7 @@ def mobilenet_v2_fused() -> Row:
 
 
 def against_inference(
-    what: str, reach: float, path: Path, tensors: Tensors, batches: Sequence[Feeds], rounds: int = ROUNDS
+    what: str, target: float, path: Path, tensors: Tensors, batches: Sequence[Feeds], rounds: int = ROUNDS
 ) -> Row:
     """The ratio of collecting `tensors` to plain inference; `batches` beyond the first two are counted."""
     model = load_model(path)
@@ -84,9 +84,9 @@ def against_inference(
     counted = sum(len(next(iter(feeds.values()))) for feeds in batches[_UNCOUNTED:])
     return Row(
         what=f"{what} ({len(calibration_tensors.tensors)}): collecting / inference",
-        reach=f"<= {reach:g}",
+        target=f"<= {target:g}",
         measured=f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-        met=ratio <= reach,
+        met=ratio <= target,
         figures={"ratio": ratio, "samples": counted, "tensors": len(calibration_tensors.tensors), "seconds": seconds},
     )
 

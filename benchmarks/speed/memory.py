@@ -62,7 +62,7 @@ def flat(what: str, peaks: Mapping[int, int]) -> Row:
     spread = max(peaks.values()) / min(peaks.values())
     return Row(
         what=f"peak memory, {what}, {min(peaks)} to {max(peaks)} images",
-        reach="flat within 5 %",
+        target="flat within 5 %",
         measured=f"{_megabytes(peaks.values())}: {spread - 1:.1%}",
         met=spread <= _FLAT,
         figures={"bytes_by_samples": dict(peaks)},

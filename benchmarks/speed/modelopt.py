@@ -44,7 +44,7 @@ def maximum() -> Row:
 def against_modelopt(
     theirs: str,
     ours: str,
-    reach: float | None,
+    target: float | None,
     path: Path,
     batches: Sequence[Feeds],
     rounds: int = ROUNDS,
@@ -53,7 +53,7 @@ def against_modelopt(
     """How many times as long as ours modelopt takes; `theirs` and `ours` are the methods' names."""
     samples = _samples(batches)
     what = f"modelopt quantize, {theirs} / ours to the Q/DQ file, {samples} images"
-    reached = "" if reach is None else f">= {reach:g} x"
+    reached = "" if target is None else f">= {target:g} x"
     try:
         with modelopt_process(path, python) as peer, tempfile.TemporaryDirectory() as folder:
             result = Path(folder) / "int8.onnx"
@@ -74,9 +74,9 @@ def against_modelopt(
     ratio = median_ratio(seconds["theirs"], seconds["ours"])
     return Row(
         what=what,
-        reach=reached,
+        target=reached,
         measured=f"{ratio:.1f} x ({median(seconds['theirs']):.1f} s / {median(seconds['ours']):.1f} s)",
-        met=None if reach is None else ratio >= reach,
+        met=None if target is None else ratio >= target,
         figures={
             "ratio": ratio,
             "samples": samples,
@@ -114,7 +114,7 @@ def whole(name: str, path: Path, batches: Sequence[Feeds]) -> Row:
         left = sorted(file.name for file in Path(folder).iterdir())
     return Row(
         what=f"all of trt-ptq quantize, {name}, {_samples(batches)} images: also FP16, comparison, engines, report",
-        reach="",
+        target="",
         measured=f"{seconds:.0f} s",
         met=None,
         figures={"seconds": seconds, "files": left},

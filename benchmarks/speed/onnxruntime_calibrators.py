@@ -53,7 +53,7 @@ def percentile() -> Row:
 
 
 def against_calibrator(
-    method: str, reach: float | None, path: Path, batches: Sequence[Feeds], rounds: int = ROUNDS
+    method: str, target: float | None, path: Path, batches: Sequence[Feeds], rounds: int = ROUNDS
 ) -> Row:
     """How many times as long as ours the calibrator `method` takes, on the tensors that it takes.
 
@@ -75,9 +75,9 @@ def against_calibrator(
     samples = sum(len(next(iter(feeds.values()))) for feeds in batches)
     return Row(
         what=f"ONNX Runtime {method} / ours, {samples} images, the same {len(ours)} tensors",
-        reach="" if reach is None else f">= {reach:g} x",
+        target="" if target is None else f">= {target:g} x",
         measured=f"{ratio:.1f} x",
-        met=None if reach is None else ratio >= reach,
+        met=None if target is None else ratio >= target,
         figures={"ratio": ratio, "samples": samples, "tensors": len(ours), "seconds": seconds},
     )
 

@@ -13,7 +13,6 @@ import pytest
 from benchmarks.speed import collecting, memory, modelopt, onnxruntime_calibrators, ranges
 from benchmarks.speed.models import Feeds
 from benchmarks.speed.peer import PYTHON
-from benchmarks.speed.row import Row
 from benchmarks.speed.turns import in_turn, median_ratio
 from tests.networks import CHANNELS, images, residual_cnn
 from trt_ptq.onnx_io.load import load_model
@@ -66,9 +65,9 @@ def test_onnxruntime_measures_the_very_same_tensors(path: Path, batches: list[Fe
     assert theirs == onnxruntime_calibrators.collect_ours(path, batches)
 
 
-def test_a_row_without_a_reach_claims_nothing(path: Path, batches: list[Feeds]) -> None:
+def test_a_row_without_a_target_is_neither_met_nor_missed(path: Path, batches: list[Feeds]) -> None:
     row = onnxruntime_calibrators.against_calibrator("MinMax", None, path, batches, rounds=1)
-    assert (row.met, row.verdict) == (None, "")
+    assert (row.met, row.target) == (None, "")
 
 
 def test_without_modelopt_there_is_a_reason_and_no_number(path: Path, batches: list[Feeds]) -> None:
@@ -110,11 +109,6 @@ def test_ranges_are_searched_in_full_histograms() -> None:
     }
 
 
-@pytest.mark.parametrize(("met", "verdict"), [(True, "met"), (False, "NOT MET"), (None, "")])
-def test_a_row_says_whether_its_reach_is_met(met: bool | None, verdict: str) -> None:
-    assert Row("what", "reach", "measured", met).verdict == verdict
-
-
 @pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     command = [
@@ -128,8 +122,8 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     written = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
-    assert written["machine"]["cores"] > 0
-    assert written["rows"]["entropy-search"][0]["reach"] == "<= 1.5 ms"
+    assert written["environment"]["cores"] > 0
+    assert written["rows"]["entropy-search"][0]["target"] == "<= 1.5 ms"
     assert "entropy search" in done.stdout
 
 

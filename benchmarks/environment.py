@@ -1,9 +1,10 @@
-"""What was measured on: facts without which a figure means nothing."""
+"""Where, when and on which code something was measured: without it a figure means nothing."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -11,12 +12,14 @@ from pathlib import Path
 from trt_ptq.version import __version__
 
 _LIBRARIES = ("numba", "numpy", "onnx", "onnx-ir", "onnxruntime")
+_ROOT = Path(__file__).parents[1]
 
 
-def machine() -> dict[str, object]:
-    """Processor, usable cores, memory in bytes, versions, and the time in UTC."""
+def environment() -> dict[str, object]:
+    """Time in UTC, commit, processor, usable cores, memory in bytes, and versions."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
@@ -25,6 +28,13 @@ def machine() -> dict[str, object]:
         "trt_ptq": __version__,
         "libraries": {name: version(name) for name in _LIBRARIES},
     }
+
+
+def commit() -> str:
+    """The short hash of the commit, with a + where the working tree differs from it; "unknown" outside a checkout."""
+    command = ["git", "-C", str(_ROOT), "describe", "--always", "--abbrev=9", "--exclude=*", "--dirty=+"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 def _processor() -> str:

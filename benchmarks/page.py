@@ -1,0 +1,121 @@
+"""docs/benchmarks.md from the JSON files in benchmarks/results.
+
+    python -m benchmarks.page [--check]
+
+Each table names the machine, the commit, the date and the command of its figures. --check fails if the page is not up to
+date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+_TITLES = {
+    "fp32": "FP32",
+    "onnxruntime-minmax-matrix": "ONNX Runtime MinMax, Conv/MatMul/Gemm",
+    "onnxruntime-percentile-matrix": "ONNX Runtime Percentile 99.999, Conv/MatMul/Gemm",
+    "onnxruntime-entropy-matrix": "ONNX Runtime Entropy, Conv/MatMul/Gemm",
+    "onnxruntime-minmax-all": "ONNX Runtime MinMax, all operators",
+    "onnxruntime-percentile-all": "ONNX Runtime Percentile 99.999, all operators",
+    "onnxruntime-entropy-all": "ONNX Runtime Entropy, all operators",
+    "modelopt-max": "modelopt, max",
+    "modelopt-entropy": "modelopt, entropy",
+    "ours-plain": "trt_ptq, no techniques, no search",
+    "ours-1%": "trt_ptq, max_drop 1 %",
+    "ours-0.5%": "trt_ptq, max_drop 0.5 %",
+}
+_INTRODUCTION = """\
+# Benchmarks
+
+`make bench` measures these figures and writes them into `benchmarks/results/`; this page is generated from those files by
+`python -m benchmarks.page`. A figure that is missing was not measured. Nothing here was measured on a GPU.
+"""
+_ACCURACY = """\
+## Accuracy
+
+INT8 models of the same float models, calibrated with the same data and run by the same ONNX Runtime on its CPU, on test
+data that calibrated none of them. What is not INT8 is FP32 in every row. The loss is that of the worst metric, relative to
+FP32; the second figure is the fraction of MACs in INT8. The trt_ptq rows with `max_drop` also used a validation set, which
+the other tools cannot use. One or two test samples make 0.1 to 0.3 points, so small differences mean nothing.
+"""
+_SPEED = """\
+## Speed and memory of calibration
+
+Both sides of a comparison take turns on the same machine; a ratio is the median of its rounds.
+"""
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    parts = [_INTRODUCTION]
+    if (accuracy := _read("accuracy")) is not None:
+        parts += [_ACCURACY, "\n".join(_accuracy_rows(accuracy)), _source(accuracy)]
+    if (speed := _read("speed")) is not None:
+        rows = [f"| {row['what']} | {row['measured']} |" for rows in speed["rows"].values() for row in rows]
+        parts += [_SPEED, "\n".join(["| what | measured |", "|---|---|", *rows]), _source(speed)]
+    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def _accuracy_rows(results: Mapping[str, Any]) -> Iterator[str]:
+    models = results["models"]
+    yield "| INT8 by | " + " | ".join(f"{name} ({', '.join(_metrics(rows))})" for name, rows in models.items()) + " |"
+    yield "|---|" + "---|" * len(models)
+    for label, title in _TITLES.items():
+        cells = [_cell(rows.get(label)) for rows in models.values()]
+        if any(cells):
+            yield f"| {title} | " + " | ".join(cells) + " |"
+
+
+def _metrics(rows: Mapping[str, Any]) -> list[str]:
+    return [name.replace("_", " ") for name in rows["fp32"]["metrics"]]
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    if row["failed"] or not row["metrics"]:
+        return "failed"
+    if row["samples"] is None:
+        return ", ".join(f"{value:.4f}" for value in row["metrics"].values())
+    fraction = row["int8_fraction_of_macs"]
+    return f"{row['loss']:.2%}" + ("" if fraction is None else f", {fraction:.0%}")
+
+
+def _source(results: Mapping[str, Any]) -> str:
+    """Machine, commit, date and command of `results`."""
+    facts = results["environment"]
+    commits = {row["commit"] for rows in results.get("models", {}).values() for row in rows.values()}
+    named = ", ".join(sorted(commits)) or facts["commit"]
+    libraries = ", ".join(f"{name} {number}" for name, number in facts["libraries"].items())
+    return (
+        f"`{results['command']}`, commit {named}, {facts['date'][:10]}, {facts['processor']}, {facts['cores']} cores, "
+        f"Python {facts['python']}, {libraries}.\n"
+    )
+
+
+def _read(name: str) -> dict[str, Any] | None:
+    path = RESULTS / f"{name}.json"
+    content: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return content
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="exit with status 1 if the page is not up to date")
+    if parser.parse_args().check:
+        return int(PAGE.read_text(encoding="utf-8") != page())
+    PAGE.write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
