@@ -2,7 +2,7 @@
 
     python -m benchmarks.page [--check]
 
-Each table names the machine, the commit, the date and the command of its figures. --check fails if the page is not up to
+Each table names machine, commit, date and command of its figures. --check fails if the page is not up to
 date.
 """
 
@@ -36,16 +36,16 @@ _TITLES = {
 _INTRODUCTION = """\
 # Benchmarks
 
-`make bench` measures these figures and writes them into `benchmarks/results/`; this page is generated from those files by
-`python -m benchmarks.page`. A figure that is missing was not measured. Nothing here was measured on a GPU.
+`make bench` measures these figures and writes them into `benchmarks/results/`; `python -m benchmarks.page` generates this
+page from those files. A figure that is missing was not measured. Nothing here was measured on a GPU.
 """
 _ACCURACY = """\
 ## Accuracy
 
 INT8 models of the same float models, calibrated with the same data and run by the same ONNX Runtime on its CPU, on test
-data that calibrated none of them. What is not INT8 is FP32 in every row. The loss is that of the worst metric, relative to
-FP32; the second figure is the fraction of MACs in INT8. The trt_ptq rows with `max_drop` also used a validation set, which
-the other tools cannot use. One or two test samples make 0.1 to 0.3 points, so small differences mean nothing.
+data that calibrated none of them. What is not INT8 is FP32 in every row. The loss is that of the worst metric, relative
+to FP32; the second figure is the fraction of MACs in INT8. The trt_ptq rows with `max_drop` also used a validation set,
+which the other tools cannot use. One or two test samples make 0.1 to 0.3 points, so small differences mean nothing.
 """
 _SPEED = """\
 ## Speed and memory of calibration

@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed [--json FILE] [--only resnet50-fused bert ...]
 
-Both sides of a comparison take turns on this machine, for at least 5 rounds; a figure is the median of the rounds' ratios.
+Both sides of a comparison take turns on this machine, for at least 5 rounds; a figure is the median of the ratios.
 """
 
 from __future__ import annotations
