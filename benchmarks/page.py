@@ -36,7 +36,7 @@ _TITLES = {
 _INTRODUCTION = """\
 # Benchmarks
 
-`make bench` measures these figures and writes them into `benchmarks/results/`; `python -m benchmarks.page` generates this
+`make bench` measures these figures and writes them to `benchmarks/results/`; `python -m benchmarks.page` makes this
 page from those files. A figure that is missing was not measured. Nothing here was measured on a GPU.
 """
 _ACCURACY = """\
