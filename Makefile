@@ -1,4 +1,4 @@
-# make demo: the main job on a real model.  make test: all tests.  Each target sets up what it needs, once.
+# `make help` lists the targets. Each sets up what it needs, once.
 PYTHON ?= python3
 USER_VENV := .venv
 DEV_VENV := .venv-dev
@@ -7,17 +7,10 @@ PEERS_VENV := .venv-peers
 TRT ?= trt10
 PARALLEL := --numprocesses auto --dist worksteal
 
-.PHONY: help demo test test-fast test-gpu lint bench image clean
+.PHONY: help demo test test-fast test-gpu test-pythons lint docs docs-serve dist bench image clean
 
-help:
-	@echo "make demo       quantize a real text recogniser: INT8 model, TensorRT-RTX engine, report (18 minutes on two cores that also ran the tests)"
-	@echo "make test       run all tests"
-	@echo "make test-fast  run the tests that take no more than seconds"
-	@echo "make test-gpu   run the tests that need an NVIDIA GPU, with TensorRT 10 (TRT=trt11: 11)"
-	@echo "make lint       ruff, mypy, import-linter and hadolint"
-	@echo "make bench      measure what the README quotes, into bench/ (hours; nothing else should run)"
-	@echo "make image      build and run the CPU-only image without a Docker engine (root, Debian)"
-	@echo "make clean      remove virtual environments and results"
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(USER_VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(USER_VENV)
@@ -41,32 +34,50 @@ $(PEERS_VENV)/ready: benchmarks/peers.txt
 	$(PYTHON) -m venv $(PEERS_VENV)
 	-$(PEERS_VENV)/bin/python -m pip install --quiet --requirement benchmarks/peers.txt && touch $@
 
-demo: $(USER_VENV)/ready
+demo: $(USER_VENV)/ready ## quantize a real text recogniser: INT8 model, TensorRT-RTX engine, report (18 minutes on two busy cores)
 	$(USER_VENV)/bin/python -m benchmarks.demo
 
-test: $(DEV_VENV)/ready
+test: $(DEV_VENV)/ready ## run all tests
 	$(DEV_VENV)/bin/python -m pytest $(PARALLEL)
 
-test-fast: $(DEV_VENV)/ready
+test-fast: $(DEV_VENV)/ready ## run the tests that take no more than seconds
 	$(DEV_VENV)/bin/python -m pytest $(PARALLEL) -m "not slow and not gpu"
 
-test-gpu: $(GPU_VENV)/ready
+test-gpu: $(GPU_VENV)/ready ## run the tests that need an NVIDIA GPU, with TensorRT 10 (TRT=trt11: 11)
 	$(GPU_VENV)/bin/python -m pytest -m gpu tests/gpu
 
-lint: $(DEV_VENV)/ready
+test-pythons: ## run the smoke tests on each of Python 3.10 to 3.13 that is installed
+	scripts/test-pythons.sh
+
+lint: $(DEV_VENV)/ready ## run ruff, mypy, vermin, import-linter and hadolint
 	$(DEV_VENV)/bin/ruff check .
 	$(DEV_VENV)/bin/ruff format --check .
 	$(DEV_VENV)/bin/mypy
+	$(DEV_VENV)/bin/vermin --quiet --no-tips --target=3.10- --eval-annotations --backport typing_extensions \
+		benchmarks calibrators docs engines tests trt_ptq
 	$(DEV_VENV)/bin/lint-imports
 	$(DEV_VENV)/bin/hadolint docker/*.Dockerfile
 
-bench: $(DEV_VENV)/ready $(PEERS_VENV)/ready
+docs: $(DEV_VENV)/ready ## build the documentation into site/; broken links and missing pages are errors
+	$(DEV_VENV)/bin/python docs/generate.py
+	NO_COLOR=1 $(DEV_VENV)/bin/zensical build --strict --clean
+	$(DEV_VENV)/bin/python docs/generate.py --check-site
+
+docs-serve: $(DEV_VENV)/ready ## serve the documentation at localhost:8000 and rebuild it when a page changes
+	$(DEV_VENV)/bin/python docs/generate.py
+	$(DEV_VENV)/bin/zensical serve
+
+dist: $(DEV_VENV)/ready ## build the sdist and the wheel into dist/
+	rm -rf dist
+	$(DEV_VENV)/bin/python -m build
+
+bench: $(DEV_VENV)/ready $(PEERS_VENV)/ready ## measure speed, memory and accuracy beside other tools, into bench/ (hours; run nothing else)
 	$(DEV_VENV)/bin/python -m benchmarks.speed --json bench/speed.json
 	$(DEV_VENV)/bin/python -m benchmarks.methods --json bench/methods.json
 	$(DEV_VENV)/bin/python -m benchmarks.accuracy --json bench/accuracy.json
 
-image:
+image: ## build and run the CPU-only image without a Docker engine (root, Debian)
 	docker/build-without-engine.sh
 
-clean:
-	rm -rf $(USER_VENV) $(DEV_VENV) $(GPU_VENV) $(PEERS_VENV) demo bench
+clean: ## remove virtual environments and results
+	rm -rf $(USER_VENV) $(DEV_VENV) $(GPU_VENV) $(PEERS_VENV) .venv-3.* bench demo dist site
