@@ -6,7 +6,6 @@ from importlib import metadata
 
 import pytest
 
-from trt_ptq._internal import onnxruntime_check
 from trt_ptq._internal.onnxruntime_check import check_onnxruntime
 from trt_ptq.calibrators.errors import UsageError
 
@@ -18,7 +17,7 @@ def install(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
         if name not in packages:
             raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(onnxruntime_check.metadata, "distribution", distribution)
+    monkeypatch.setattr(metadata, "distribution", distribution)
 
 
 def test_this_environment_passes() -> None:
