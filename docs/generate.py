@@ -46,40 +46,50 @@ FROM_ANOTHER_HOST = re.compile(
 
 
 def cli_page() -> str:
-    """The page that Typer makes of the command line."""
+    """The page that Typer makes of the command line, with whole summaries: Typer cuts them after 45 characters."""
     command = [sys.executable, "-m", "typer", CLI_MODULE, "utils", "docs", "--name", "trt-ptq"]
     command += ["--title", "Command line"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    page = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    summaries = dict(re.findall(r"^#+ `(trt-ptq .+)`\n\n(.+)$", page, re.MULTILINE))
+    lines, group = [], "trt-ptq"
+    for line in page.splitlines():
+        if heading := re.fullmatch(r"#+ `(.+)`", line):
+            group = heading[1]
+        entry = re.fullmatch(r"\* `([\w-]+)`: .*\.\.\.", line)
+        lines.append(f"* `{entry[1]}`: {summaries[f'{group} {entry[1]}']}" if entry else line)
+    return "\n".join(lines) + "\n"
 
 
 def api_page() -> str:
     """A mkdocstrings directive for each public name; it collects signature and docstring when the site is built."""
     names = [name for name in sorted(trt_ptq.__all__, key=str.lower) if not name.startswith("_")]
-    return "\n".join(["# Python API\n", *(f"## trt_ptq.{name}\n\n::: {_home(name)}\n" for name in names)])
+    return "\n".join(["# Python API\n", *map(_api_entry, names)])
 
 
-def _home(name: str) -> str:
-    """Where the public `name` is defined: mkdocstrings reads source code, in which trt_ptq only forwards it."""
+def _api_entry(name: str) -> str:
+    """mkdocstrings reads source code, and needs the module that defines `name`: trt_ptq only forwards it."""
     value = getattr(trt_ptq, name)
-    module = getattr(value, "__module__", "trt_ptq")
-    return f"{module}.{getattr(value, '__qualname__', name)}"
+    home = f"{value.__module__}.{value.__qualname__}"
+    return f"::: {home}\n    options:\n      heading: trt_ptq.{name}\n      toc_label: {name}\n"
 
 
 def lint_page() -> str:
-    """One table for each family of rules."""
+    """A section for each family of rules, in it one for each rule, which links can name."""
     lines = [LINT_INTRODUCTION]
     for family, rules in LINT_FAMILIES.items():
-        lines += [f"## {family}\n", *_lint_table(rules), ""]
+        lines += [f"## {family}\n", *map(_lint_entry, rules)]
     return "\n".join(lines)
 
 
-def _lint_table(rules: tuple[Rule, ...]) -> Iterator[str]:
-    yield "| rule | severity | effect | what to do | evidence |"
-    yield "|---|---|---|---|---|"
-    for rule in rules:
-        evidence = " ".join((rule.find.__doc__ or "").split())
-        cells = [f"`{rule.name}`", rule.severity, rule.effect, rule.remedy, evidence]
-        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+def _lint_entry(rule: Rule) -> str:
+    evidence = " ".join((rule.find.__doc__ or "").split())
+    paragraphs = [
+        f"### {rule.name}",
+        f"**{rule.severity}**: {rule.effect}.",
+        f"What to do: {rule.remedy}.",
+        f"Evidence: {evidence}" if evidence else "",
+    ]
+    return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
 PAGES = {"cli.md": cli_page, "api.md": api_page, "lint-rules.md": lint_page}
