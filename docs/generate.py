@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 import trt_ptq
-from trt_ptq.graph.lint import encoding, fusion, granularity, operands, pairs, precision, ranges, scales
-from trt_ptq.graph.lint.finding import Rule
+from trt_ptq.lint.finding import Rule
+from trt_ptq.lint.rules import activation_ranges, encoding, fusion, granularity, operands, pairs, precision, scales
 
 CLI_MODULE = "trt_ptq.cli.main"
 LINT_FAMILIES = {
@@ -27,7 +27,7 @@ LINT_FAMILIES = {
     "Operands": operands.RULES,
     "Fusion": fusion.RULES,
     "Precision": precision.RULES,
-    "Ranges of activations": ranges.RULES,
+    "Ranges of activations": activation_ranges.RULES,
 }
 LINT_INTRODUCTION = """# Lint rules
 

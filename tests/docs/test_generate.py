@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 import trt_ptq
-from trt_ptq.graph.lint.lint import RULES
+from trt_ptq.lint.linter import RULES
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ from importlib import metadata
 import pytest
 
 from trt_ptq._internal.onnxruntime_check import check_onnxruntime
-from trt_ptq.calibrators.errors import UsageError
+from trt_ptq.errors import UsageError
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:

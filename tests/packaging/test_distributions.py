@@ -97,7 +97,7 @@ def test_the_wheel_has_the_source_files_and_nothing_else(wheel: Path) -> None:
         if file.parts[0] in INSTALLED_AS and not (ROOT / file).is_symlink()
     }
     assert {"trt_ptq/py.typed", "trt_ptq/calibrators/__init__.py", "trt_ptq/engines/__init__.py"} <= expected
-    assert any(name.startswith("trt_ptq/report/") and name.endswith(".html") for name in expected)
+    assert any(name.startswith("trt_ptq/report/") and name.endswith(".jinja") for name in expected)
     names = {name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith(f"{DIST_INFO}/")}
     assert names == expected
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import metadata
 
-from trt_ptq.calibrators.errors import UsageError
+from trt_ptq.errors import UsageError
 
 # In the order in which we recommend them: who installed another one than the first wanted its devices.
 _PACKAGES = ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime")
