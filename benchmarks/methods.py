@@ -22,8 +22,9 @@ from trt_ptq.calibration.measurements.magnitudes import combine_amax, measure_am
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.calibration_table import derive_table
+from trt_ptq.data.observation import observe
+from trt_ptq.data.open import open_data
 from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
-from trt_ptq.data.sources import Loader
 from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.engines.backends import build_engine
 from trt_ptq.engines.spec import EngineSpec, Precision
@@ -47,9 +48,9 @@ def measure(name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
     model = load_model(module.model())
     files = {"fp32": folder / "fp32.onnx", "fp16": folder / "fp16.onnx"}
     save_model(model.to_ir(), files["fp32"])
-    data = ValidatedSource(Loader(name, module.calibration), model.inputs)
-    source = ShapeObserver(data)
-    statistics = collect_statistics(model, source, select_calibration_tensors(model))
+    data = ValidatedSource(open_data(module.calibration, model.inputs), model.inputs)
+    shapes = ShapeObserver()
+    statistics = collect_statistics(model, observe(data, shapes), select_calibration_tensors(model))
     amax = combine_amax(measure_amax(model, data), statistics)
     save_model(to_float16(model, amax), files["fp16"])
     for method, chosen in METHODS.items():
@@ -57,7 +58,7 @@ def measure(name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
         converted = insert_qdq(model, derive_table(statistics, chosen))
         save_model(convert_to_float16(converted.model, amax).model, files[method])
     metrics = {label: evaluate_model(path, module.evaluate, name) for label, path in files.items()}
-    profiles = profiles_from_shapes(source.seen, model.inputs)
+    profiles = profiles_from_shapes(shapes.seen, model.inputs)
     macs = count_macs(model, {label: profile.optimum for label, profile in profiles.items()})
     engines = {}
     precisions: dict[Precision, str] = {"fp32": "fp32", "fp16": "fp16", "int8": "percentile"}

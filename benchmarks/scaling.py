@@ -30,8 +30,9 @@ from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import save_statistics
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator, TensorStatistics
-from trt_ptq.data.audit import Audit, AuditedSource
-from trt_ptq.data.sources import ArrayFile
+from trt_ptq.data.audit import Audit
+from trt_ptq.data.observation import observe
+from trt_ptq.data.sources import ArraySource
 from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.ort_session import session_options
@@ -101,11 +102,11 @@ def guarding() -> Figures:
     """What is done with each image (float32 [3, 224, 224]) besides running the model."""
     batch = _pictures(_BATCH)
     audit = Audit()
-    source = ArrayFile(Path("images"), batch, _BATCH)
+    source = ArraySource("images", batch, _BATCH)
     checked = ValidatedSource(source, load_model(models.resnet50()).inputs)
     jobs: dict[str, Callable[[], object]] = {
         "fingerprint": partial(DataFingerprint.from_feeds, batch),
-        "audit": partial(audit.look, Batch(batch, "batch")),
+        "audit": partial(audit.observe, Batch(batch, "batch")),
         "check": partial(list, checked),
     }
     seconds = in_turn({name: _cpu(job) for name, job in jobs.items()}, rounds=15)
@@ -116,8 +117,8 @@ def working() -> Figures:
     """A worker with one thread: collecting from checked and audited batches, against plain inference of them."""
     model = load_model(models.resnet50())
     calibration_tensors = select_calibration_tensors(model)
-    source = ArrayFile(Path("images"), _pictures(_IMAGES), _BATCH)
-    two = ArrayFile(Path("images"), _pictures(2 * _BATCH), _BATCH)
+    source = ArraySource("images", _pictures(_IMAGES), _BATCH)
+    two = ArraySource("images", _pictures(2 * _BATCH), _BATCH)
     session = ort.InferenceSession(str(model.path), session_options(1), providers=["CPUExecutionProvider"])
 
     def infer(part: BatchSource) -> None:
@@ -125,7 +126,7 @@ def working() -> Figures:
             session.run(None, dict(batch.feeds))
 
     def work(part: BatchSource) -> None:
-        collect_statistics(model, AuditedSource(ValidatedSource(part, model.inputs)), calibration_tensors, threads=1)
+        collect_statistics(model, observe(ValidatedSource(part, model.inputs), Audit()), calibration_tensors, threads=1)
 
     jobs: dict[str, Job] = {
         f"{name} {size}": _cpu(partial(function, part))
@@ -148,7 +149,7 @@ def working() -> Figures:
 def starting() -> Figures:
     """What each worker or shard does once: read ResNet-50, check it, and make its session."""
     path = models.resnet50()
-    one = ArrayFile(Path("images"), _pictures(1), 1)
+    one = ArraySource("images", _pictures(1), 1)
 
     def session(model: Model) -> None:
         collect_statistics(model, one, select_calibration_tensors(model), threads=1)

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.models import detector, magika, minilm, recogniser
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.config import QuantizeJob
-from trt_ptq.data.sources import Loader
+from trt_ptq.data.open import open_data
 from trt_ptq.engines.spec import parse_profiles
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.pipeline import quantize
@@ -41,9 +41,10 @@ def test_a_real_model_keeps_its_metric(
     tmp_path: Path, module: ModuleType, calibration: int, test: int, int8_nodes: int, max_loss: float
 ) -> None:
     name = module.__name__.rpartition(".")[2]
+    model = load_model(module.model())
     job = QuantizeJob(
-        model=load_model(module.model()),
-        source=Loader(name, partial(module.calibration, samples=calibration)),
+        model=model,
+        source=open_data(partial(module.calibration, samples=calibration), model.inputs),
         data_name=name,
         method=METHODS["percentile"],
         out=tmp_path,

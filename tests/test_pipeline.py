@@ -18,15 +18,15 @@ from trt_ptq.calibrators.statistics.statistics_file import load_statistics
 from trt_ptq.calibrators.table.table_file import load_table
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
 from trt_ptq.config import QuantizeJob
-from trt_ptq.data.sources import ArrayFile
+from trt_ptq.data.sources import ArraySource
 from trt_ptq.engines.manifest import read_manifest
 from trt_ptq.errors import DataError, ModelError, OutputError, UsageError
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.pipeline import quantize
 
 
-def source(samples: int = 40, batch_size: int = 4, seed: int = 0) -> ArrayFile:
-    return ArrayFile(Path("images.npz"), {"x": images(samples, seed)}, batch_size)
+def source(samples: int = 40, batch_size: int = 4, seed: int = 0) -> ArraySource:
+    return ArraySource("images.npz", {"x": images(samples, seed)}, batch_size)
 
 
 def test_everything_is_left_in_one_folder(cnn: Model, tmp_path: Path) -> None:
@@ -120,11 +120,11 @@ def test_an_unwritable_folder_is_found_before_any_work(cnn: Model, tmp_path: Pat
     file = tmp_path / "file"
     file.write_text("")
 
-    class Untouched(ArrayFile):
+    class Untouched(ArraySource):
         def __iter__(self):  # type: ignore[no-untyped-def]
             raise AssertionError("the data was read")
 
-    untouched = Untouched(Path("images.npz"), {"x": images(8)}, 4)
+    untouched = Untouched("images.npz", {"x": images(8)}, 4)
     with pytest.raises(OutputError, match="cannot write"):
         quantize(QuantizeJob(cnn, untouched, "images", METHODS["minmax"], file / "out"))
 
@@ -152,7 +152,7 @@ def test_a_dead_tensor_is_warned_of_by_name(tmp_path: Path) -> None:
 
 def test_random_noise_is_warned_of(cnn: Model, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(size=(40, 16, 8, 8)).astype(np.float32)
-    job = QuantizeJob(cnn, ArrayFile(Path("n.npz"), {"x": noise}, 4), "noise", METHODS["minmax"], tmp_path)
+    job = QuantizeJob(cnn, ArraySource("n.npz", {"x": noise}, 4), "noise", METHODS["minmax"], tmp_path)
     assert any("looks like random noise" in warning for warning in quantize(job).report.warnings)
 
 
@@ -173,8 +173,8 @@ def test_the_model_itself_is_never_replaced(cnn: Model, tmp_path: Path) -> None:
 
 def test_a_comparison_on_calibration_data_is_told(cnn: Model, tmp_path: Path) -> None:
     job = QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path, test=source())
-    told = [warning for warning in quantize(job).report.warnings if "were calibrated with too" in warning]
-    assert told[0].startswith("10 batches that the models are compared on")
+    told = [warning for warning in quantize(job).report.warnings if "were also used for calibration" in warning]
+    assert told[0].startswith("10 batches of the comparison")
 
 
 def test_external_weights_count_in_the_reported_size(cnn_path: Path, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_float16_model_that_cannot_be_loaded_does_not_undo_the_rest(
 
 
 def test_nodes_that_overflow_float16_are_named_and_judged_unspoilt(cnn: Model, tmp_path: Path) -> None:
-    large = ArrayFile(Path("images.npz"), {"x": images(40) * 1e5}, 4)
+    large = ArraySource("images.npz", {"x": images(40) * 1e5}, 4)
     report = quantize(QuantizeJob(cnn, large, "images", METHODS["minmax"], tmp_path)).report
     assert {"c1", "r1", "c2", "a", "r2"} <= {one.output for one in report.fp32_nodes}
     assert any("nodes stay in FP32, beyond float16's range: Conv 'c1' (" in warning for warning in report.warnings)
@@ -252,7 +252,7 @@ def test_a_metric_that_fails_does_so_before_the_calibration_and_leaves_the_last_
 
 
 def test_ranges_that_until_stable_did_not_watch_are_warned_of(cnn: Model, tmp_path: Path) -> None:
-    many = ArrayFile(Path("images.npz"), {"x": images(400)}, 4)
+    many = ArraySource("images.npz", {"x": images(400)}, 4)
     job = QuantizeJob(cnn, many, "images", AUTO_CANDIDATES[0], tmp_path, until_stable=0.9)
     assert not any("`until_stable` checked" in one for one in quantize(job).report.warnings)
     report = quantize(replace(job, alternatives=AUTO_CANDIDATES[1:])).report

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trt_ptq.calibrators.table.table_file import save_table as save_table
     from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache as TensorRTCache
     from trt_ptq.config import QuantizeJob as QuantizeJob
-    from trt_ptq.data.open import open_source as open_source
+    from trt_ptq.data.open import open_data as open_data
     from trt_ptq.engines.backends import build_engine as build_engine
     from trt_ptq.engines.spec import EngineSpec as EngineSpec
     from trt_ptq.errors import TrtPtqError as TrtPtqError
@@ -66,7 +66,7 @@ _HOME = {
     ),
     "calibrators.table.tensorrt_cache": ("TensorRTCache",),
     "config": ("QuantizeJob",),
-    "data.open": ("open_source",),
+    "data.open": ("open_data",),
     "engines.backends": ("build_engine",),
     "engines.spec": ("EngineSpec",),
     "errors": ("TrtPtqError",),

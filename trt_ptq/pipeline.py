@@ -18,9 +18,10 @@ from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import save_statistics
 from trt_ptq.calibrators.table.table_file import save_table
 from trt_ptq.config import QuantizeJob
-from trt_ptq.data.audit import AuditedSource, HeldOutSource
+from trt_ptq.data.audit import Audit, HeldOutAudit
+from trt_ptq.data.observation import observe
 from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
-from trt_ptq.data.subset import FirstSamples, split_source, two_halves
+from trt_ptq.data.subset import Head, split_source, two_halves
 from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.engines.backends import build_engine, check_backend
 from trt_ptq.engines.manifest import EngineManifest
@@ -84,14 +85,14 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     calibration, held_out = (_checked(job, part) for part in split_source(job.source, job.test))
     searching, judging = (held_out, held_out) if job.evaluate else two_halves(held_out)
     referee = Objective(job.model.path, searching, job.evaluate, job.eval_name)
-    audited = AuditedSource(calibration)
+    audit, shapes = Audit(), ShapeObserver()
+    audited, held_out_audit = observe(calibration, audit, shapes), HeldOutAudit(audit)
     calibration_tensors, passes = _plan(job, job.model, audited)
     _ = referee.baseline  # a metric that fails does so here, not after the calibration
-    watched = ShapeObserver(audited)
     convergence = Convergence(all_methods(job.method), job.until_stable)
     statistics = collect_statistics(
         job.model,
-        watched,
+        audited,
         calibration_tensors,
         job.nonfinite,
         job.progress,
@@ -100,16 +101,16 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
         convergence=convergence,
     )
     save_statistics(statistics, job.out / STATISTICS)
-    profiles = job.profiles or profiles_from_shapes(watched.seen, job.model.inputs)
+    profiles = job.profiles or profiles_from_shapes(shapes.seen, job.model.inputs)
     remove_last_run(job.out)
     remove_other_recipe(job.out, job.recipe)
     stability = None if job.until_stable is None else convergence.stability()
-    warnings = audited.findings() + stability_warnings(stability, job.model.inputs, bool(job.profiles))
+    warnings = audit.findings() + stability_warnings(stability, job.model.inputs, bool(job.profiles))
 
     candidates = CandidateBuilder(
         CalibratedModel(job.model, statistics),
         calibration,
-        calibrate=partial(_calibrate_again, job, FirstSamples(calibration, statistics.data.samples)),
+        calibrate=partial(_calibrate_again, job, Head(calibration, statistics.data.samples)),
         magnitudes=partial(_magnitudes, job, calibration),
         folder=scratch,
         progress=job.progress,
@@ -150,9 +151,9 @@ def _quantize(job: QuantizeJob, scratch: Path) -> QuantizeResult:
     files["fp16"] = job.out / "model.fp16.onnx"
     save_model(to_float16(job.model, candidates.amax(job.recipe.model_copy(update={"techniques": ()}))), files["fp16"])
 
-    verdict_on = HeldOutSource(judging if improved.searched else held_out, audited)
+    verdict_on = observe(judging if improved.searched else held_out, held_out_audit)
     judged = evaluate_precisions(files, verdict_on, referee, improved.metrics, job.progress)
-    warnings += [*improved.warnings, *verdict_on.findings(), *judged.warnings]
+    warnings += [*improved.warnings, *held_out_audit.findings(), *judged.warnings]
     if improved.searched and searching is judging:
         warnings.append(OPTIMISTIC_VERDICT)
     verdict = judge(judged.losses, job.max_drop)

@@ -1,10 +1,10 @@
-"""What a source of calibration batches promises."""
+"""The types that every layer shares: arrays, batches and their sources, model inputs, shape profiles, progress."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +18,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Batch:
-    """One call of the model: arrays by input name, and where they came from, for messages."""
+    """The inputs of one model call, by input name, and where they came from (for messages)."""
 
     feeds: Feeds
     origin: str
 
 
+@runtime_checkable
 class BatchSource(Protocol):
-    """Gives the same batches in the same order each time it is iterated.
+    """Yields the same batches in the same order in every pass.
 
-    `total` is the number of batches where it is known beforehand (for progress), else None.
+    `total` is the number of batches if it is known in advance (for progress), else None.
     """
 
     @property
@@ -36,15 +37,38 @@ class BatchSource(Protocol):
     def __iter__(self) -> Iterator[Batch]: ...
 
 
+@runtime_checkable
+class IndexedSource(BatchSource, Protocol):
+    """A source that reads any batch of `range(total)` without reading the others."""
+
+    @property
+    def total(self) -> int: ...
+
+    def batch(self, index: int) -> Batch: ...
+
+
+class SourceView:
+    """Base of the sources that read their batches from another source, and are indexed if that source is."""
+
+    source: BatchSource
+
+
+def is_indexed(source: BatchSource) -> TypeGuard[IndexedSource]:
+    """Whether any batch of `source` can be read without reading the others."""
+    while isinstance(source, SourceView):
+        source = source.source
+    return isinstance(source, IndexedSource)
+
+
 def sample_count(feeds: Feeds) -> int:
-    """Samples in a batch: the length of the first axis that the inputs share, else 1."""
+    """The number of samples in a batch: the length of the first axis if all inputs agree on it, else 1."""
     lengths = {np.shape(array)[0] for array in feeds.values() if np.ndim(array) > 0}
     return lengths.pop() if len(lengths) == 1 else 1
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An input of the model. A dimension is a number, or the name ("?" if it has none) of an open one."""
+    """An input of the model. A dimension is a number, or the name of a dynamic one ("?" if it has no name)."""
 
     name: str
     dtype: np.dtype[np.generic]
@@ -52,7 +76,7 @@ class TensorSpec:
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether a dimension is known to be open."""
+        """Whether a dimension is known to be dynamic."""
         return self.shape is not None and not all(isinstance(axis, int) for axis in self.shape)
 
     def __str__(self) -> str:
@@ -88,13 +112,13 @@ class ShapeProfile:
 
 
 class ProgressCallback(Protocol):
-    """Passes on what is worked through (batches, shards, layers), and shows progress."""
+    """Yields the items (batches, shards, layers) unchanged, and reports progress meanwhile."""
 
     def __call__(self, items: Iterable[T], description: str, total: int | None, /) -> Iterable[T]: ...
 
 
 def no_progress(items: Iterable[T], _description: str, _total: int | None) -> Iterable[T]:
-    """Passes items on without showing progress: the default for every `progress`."""
+    """Return the items without reporting progress: the default of every `progress`."""
     return items
 
 

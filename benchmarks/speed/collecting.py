@@ -23,8 +23,9 @@ from benchmarks.speed.row import Row
 from benchmarks.speed.turns import ROUNDS, Job, Seconds, in_turn, timed
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
-from trt_ptq.data.sources import Loader
+from trt_ptq.data.open import open_data
 from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.types import BatchSource
 
 OPERATORS = ("Conv", "Gemm", "MatMul", "Add")
 _BATCH = 8
@@ -97,7 +98,7 @@ def beyond_two(seconds: Seconds) -> list[float]:
     return [whole - two for whole in seconds["collect"]]
 
 
-def _from_second_batch(measure: Callable[[Loader], object], part: Sequence[Feeds]) -> Job:
+def _from_second_batch(measure: Callable[[BatchSource], object], part: Sequence[Feeds]) -> Job:
     """Seconds from the request for the second batch until `measure` returns."""
     started = 0.0
 
@@ -109,7 +110,7 @@ def _from_second_batch(measure: Callable[[Loader], object], part: Sequence[Feeds
             yield feeds
 
     def job() -> float:
-        measure(Loader("in memory", batches))
+        measure(open_data(batches, ()))
         return time.perf_counter() - started
 
     return job
@@ -132,9 +133,9 @@ def operator_tensors(model: Model) -> list[str]:
     return [name for name in dict.fromkeys(used) if name in floats]
 
 
-def in_memory(batches: Iterable[Feeds]) -> Loader:
+def in_memory(batches: Iterable[Feeds]) -> BatchSource:
     """A source of batches that lie ready."""
-    return Loader("in memory", lambda: batches)
+    return open_data(batches, ())
 
 
 def _batches(make: Callable[[int, int], Feeds], counted: int) -> list[Feeds]:

@@ -22,7 +22,7 @@ from benchmarks.speed.peer import ROOT, NotInstalledError, modelopt_process
 from benchmarks.speed.row import NOT_MEASURED, Row
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
-from trt_ptq.data.sources import Loader
+from trt_ptq.data.open import open_data
 from trt_ptq.onnx_io.load import load_model
 
 OURS = "ours"
@@ -86,7 +86,7 @@ def main() -> None:
 
     if tool == OURS:
         loaded = load_model(model)
-        collect_statistics(loaded, Loader("made as asked for", made), select_calibration_tensors(loaded))
+        collect_statistics(loaded, open_data(made, loaded.inputs), select_calibration_tensors(loaded))
     else:
         collect_theirs(tool, model, made())
     print(peak_bytes())

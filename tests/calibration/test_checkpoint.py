@@ -17,7 +17,8 @@ from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.observed_model import ObservedModel
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics, load_unfinished, save_statistics
-from trt_ptq.data.audit import AuditedSource
+from trt_ptq.data.audit import Audit
+from trt_ptq.data.observation import observe
 from trt_ptq.errors import DataError, StatisticsError
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import tools
@@ -76,9 +77,11 @@ def test_what_is_measured_already_is_not_run_again(cnn: Model, tmp_path: Path, m
 
 def test_the_audit_sees_all_data_again(cnn: Model, tmp_path: Path) -> None:
     cut_off(cnn, tmp_path / "c", 4)
-    audited = AuditedSource(Given(BATCHES))
-    collect_statistics(cnn, audited, select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c"))
-    assert audited.findings()[0].startswith("only 24 calibration samples")
+    audit, source = Audit(), Given(BATCHES)
+    collect_statistics(
+        cnn, observe(source, audit), select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c")
+    )
+    assert audit.findings()[0].startswith("only 24 calibration samples")
 
 
 @pytest.mark.parametrize(("batches", "current"), [(4, 0), (7, 1), (11, 1)])

@@ -18,7 +18,7 @@ from trt_ptq.calibration.collector import check_statistics, collect_statistics
 from trt_ptq.calibration.tensors import model_with_outputs, select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics import merge_statistics
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
-from trt_ptq.data.sources import Loader
+from trt_ptq.data.open import open_data
 from trt_ptq.errors import DataError, StatisticsError
 from trt_ptq.fp16.convert import to_float16
 from trt_ptq.onnx_io.load import Model, load_model
@@ -89,7 +89,7 @@ def test_a_model_that_is_fed_strings_is_measured(tmp_path: Path) -> None:
     model = _written(tmp_path / "m.onnx", nodes, {"x": TensorProto.FLOAT, "s": TensorProto.STRING}, result)
     feeds = {"x": np.ones((2, 4), np.float32), "s": np.full((2, 4), "6", object)}
     tensors = collect_statistics(
-        model, Loader("strings", lambda: [feeds]), select_calibration_tensors(model, ["all"])
+        model, open_data([feeds], model.inputs), select_calibration_tensors(model, ["all"])
     ).tensors
     assert {name: tensor.amax for name, tensor in tensors.items()} == {"x": 1, "f": 6, "y": 7}
 

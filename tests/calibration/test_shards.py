@@ -13,7 +13,7 @@ from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics import merge_statistics
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics, save_statistics
-from trt_ptq.data.open import open_source
+from trt_ptq.data.open import open_data
 from trt_ptq.data.shard import ShardedSource
 from trt_ptq.onnx_io.load import Model
 
@@ -30,7 +30,7 @@ def samples(tmp_path: Path) -> Path:
 def test_shards_merge_to_the_bytes_of_one_run_for_any_batch_size(
     cnn: Model, samples: Path, tmp_path: Path, batch_size: int, count: int
 ) -> None:
-    source = open_source(str(samples), cnn.inputs, batch_size)
+    source = open_data(str(samples), cnn.inputs, batch_size=batch_size)
     calibration_tensors = select_calibration_tensors(cnn, ["all"])
     save_statistics(collect_statistics(cnn, source, calibration_tensors), tmp_path / "whole.st")
     files = [tmp_path / f"{index}.st" for index in range(count)]
@@ -62,9 +62,9 @@ def test_a_shard_that_is_given_twice_is_refused_and_one_that_is_missing_is_named
     told = refused("merge", *files, tmp_path / "1.st", "-o", tmp_path / "merged.st")
     assert told.startswith("shard 1/4 is there twice")
     done = trt_ptq("merge", files[2], files[0], "-o", tmp_path / "part.st")
-    assert "warning: a part of the data is not in it: shards 1/4, 3/4 are missing\n" in done.stderr
+    assert "warning: part of the data is missing: shards 1/4, 3/4 are not merged\n" in done.stderr
     done = trt_ptq("merge", tmp_path / "part.st", files[1], "-o", tmp_path / "merged.st")
-    assert "a part of the data is not in it: shard 3/4 is missing\n" in done.stderr
+    assert "part of the data is missing: shard 3/4 is not merged\n" in done.stderr
 
 
 def test_the_only_shard_is_everything(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_the_only_shard_is_everything(cnn_path: Path, npz_folder: Path, tmp_path
 
 
 def test_merging_says_if_all_shards_together_are_few_samples(cnn: Model, samples: Path, tmp_path: Path) -> None:
-    source = open_source(str(samples), cnn.inputs)
+    source = open_data(str(samples), cnn.inputs)
     for index in range(2):
         save_statistics(
             collect_statistics(cnn, ShardedSource(source, index, 2), select_calibration_tensors(cnn)),
@@ -89,7 +89,7 @@ def test_a_shard_without_batches_is_an_error_and_the_others_are_complete(
 ) -> None:
     options = ["--data", samples, "--batch-size", 15]
     told = refused("calibrate", cnn_path, *options, "--shard", "2/3", "-o", tmp_path / "2.st")
-    assert "shard 2/3 has nothing to do: the data has 2 batches, so use 2 shards at most" in told
+    assert "shard 2/3 has no batches: the data has 2, so use 2 shards at most" in told
     assert not (tmp_path / "2.st").exists()
     for index in range(2):
         trt_ptq("calibrate", cnn_path, *options, "--shard", f"{index}/3", "-o", tmp_path / f"{index}.st")

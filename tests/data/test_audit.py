@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trt_ptq.data import audit
-from trt_ptq.data.audit import Audit, AuditedSource
+from trt_ptq.data.audit import Audit, HeldOutAudit
+from trt_ptq.data.observation import observe
 from trt_ptq.data.shard import EmptyShardError, ShardedSource
 from trt_ptq.types import Batch
 
@@ -45,9 +46,10 @@ def noise(index: int) -> Floats:
 
 
 def findings(make: Callable[[int], Floats], count: int = 13) -> list[str]:
-    source = AuditedSource(Made(make, count))
+    audited = Audit()
+    source = observe(Made(make, count), audited)
     assert len(list(source)) == source.total == count
-    return source.findings()
+    return audited.findings()
 
 
 def test_good_data_has_no_findings() -> None:
@@ -70,7 +72,7 @@ def test_batches_of_the_same_bytes_but_another_shape_do_not_repeat() -> None:
 
 def test_constant_inputs() -> None:
     found = findings(lambda index: np.full((8, 3, 32, 32), index, np.float32))
-    assert found == ["13 inputs hold one single value, e.g. 'x' of batch 0"]
+    assert found == ["13 inputs have a single constant value, e.g. 'x' of batch 0"]
 
 
 def test_random_noise() -> None:
@@ -92,11 +94,23 @@ def test_nan_and_infinity_that_were_allowed_are_no_noise_and_no_warning() -> Non
     assert findings(broken) == []
 
 
-def test_a_second_pass_starts_anew() -> None:
-    source = AuditedSource(Made(picture, 13))
-    list(source)
-    list(source)
-    assert source.findings() == []
+def test_held_out_batches_that_were_calibrated_with_are_named() -> None:
+    calibration = Audit()
+    held_out = HeldOutAudit(calibration)
+    list(observe(Made(picture, 3), calibration))
+    list(observe(Made(lambda index: picture(index + 2), 3), held_out))
+    assert len(held_out.findings()) == 1
+    assert held_out.findings()[0].startswith(
+        "1 batches of the comparison were also used for calibration, e.g. batch 0: "
+    )
+
+
+def test_other_held_out_batches_have_no_findings() -> None:
+    calibration = Audit()
+    held_out = HeldOutAudit(calibration)
+    list(observe(Made(picture, 3), calibration))
+    list(observe(Made(lambda index: picture(index + 3), 3), held_out))
+    assert held_out.findings() == []
 
 
 def test_memory_does_not_grow_with_the_number_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,18 +130,18 @@ def test_audits_of_shards_find_together_what_one_finds(
     def counts(found: list[str]) -> list[str]:
         return [finding.partition(", e.g.")[0] for finding in found]  # the examples may be others
 
-    whole = AuditedSource(Made(batch, len(seeds)))
-    list(whole)
+    whole = Audit()
+    list(observe(Made(batch, len(seeds)), whole))
     merged = Audit()
     for index in range(count):
-        shard = AuditedSource(ShardedSource(Made(batch, len(seeds)), index, count))
+        shard = Audit()
         with suppress(EmptyShardError):
-            list(shard)
-        merged.merge(shard.audit)
+            list(observe(ShardedSource(Made(batch, len(seeds)), index, count), shard))
+        merged.merge(shard)
     assert counts(merged.findings()) == counts(whole.findings())
 
 
 def test_a_shard_is_not_blamed_for_having_few_samples() -> None:
-    source = AuditedSource(Made(noise, 3))
-    list(source)
-    assert [finding[:9] for finding in source.findings(is_shard=True)] == ["input 'x'"]
+    shard = Audit()
+    list(observe(Made(noise, 3), shard))
+    assert [finding[:9] for finding in shard.findings(is_shard=True)] == ["input 'x'"]

@@ -20,5 +20,5 @@ def test_profiles_are_for_all_open_inputs_or_for_none(tmp_path: Path) -> None:
     model = load_model(write(tmp_path / "three.onnx", nodes, [], inputs, ["y"]))
     check_profiles({}, model.inputs)
     check_profiles(parse_profiles(["a=1x16x8x8:2x16x8x8:4x16x8x8", "b=1x16x8x8:2x16x8x8:4x16x8x8"]), model.inputs)
-    with pytest.raises(UsageError, match=r"--shape is missing for b: float32 \[n, 16, 8, 8\], whose size is open too"):
+    with pytest.raises(UsageError, match=r"--shape is missing for b: float32 \[n, 16, 8, 8\], which is dynamic too"):
         check_profiles(parse_profiles(["a=1x16x8x8:2x16x8x8:4x16x8x8"]), model.inputs)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trt_ptq.data.observation import observe
 from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
 from trt_ptq.types import Batch, ShapeProfile, TensorSpec
 
@@ -30,16 +31,16 @@ class Widths:
 
 
 def test_every_shape_is_counted_while_batches_pass() -> None:
-    watch = ShapeObserver(Widths((64, 32, 64)))
-    assert len(list(watch)) == watch.total == 3
-    assert watch.seen == {"x": Counter({(2, 3, 48, 64): 2, (2, 3, 48, 32): 1}), "fixed": Counter({(4,): 3})}
+    shapes = ShapeObserver()
+    assert len(list(observe(Widths((64, 32, 64)), shapes))) == 3
+    assert shapes.seen == {"x": Counter({(2, 3, 48, 64): 2, (2, 3, 48, 32): 1}), "fixed": Counter({(4,): 3})}
 
 
 def test_a_profile_spans_what_was_seen_and_is_tuned_for_the_usual_shape() -> None:
-    watch = ShapeObserver(Widths((64, 32, 64, 128)))
-    list(watch)
+    shapes = ShapeObserver()
+    list(observe(Widths((64, 32, 64, 128)), shapes))
     inputs = (TensorSpec("x", FLOAT, ("n", 3, "?", "w")), TensorSpec("fixed", FLOAT, (4,)))
-    assert profiles_from_shapes(watch.seen, inputs) == {
+    assert profiles_from_shapes(shapes.seen, inputs) == {
         "x": ShapeProfile(minimum=(1, 3, 48, 32), optimum=(2, 3, 48, 64), maximum=(2, 3, 48, 128))
     }
 

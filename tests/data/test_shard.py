@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polygraphy.json import save_json
 
-from trt_ptq.data.open import open_source
-from trt_ptq.data.shard import Divisible, EmptyShardError, ShardedSource, parse_shard
-from trt_ptq.data.sources import ArrayFile
+from trt_ptq.data.open import open_data
+from trt_ptq.data.shard import EmptyShardError, ShardedSource, parse_shard
+from trt_ptq.data.sources import ArraySource
 from trt_ptq.errors import DataError, UsageError
-from trt_ptq.types import Batch, BatchSource, TensorSpec
+from trt_ptq.types import Batch, BatchSource, TensorSpec, is_indexed
 
 X = TensorSpec("x", np.dtype(np.float32), ("n", 4))
 SAMPLES = np.arange(44, dtype=np.float32).reshape(11, 4)
@@ -73,7 +73,7 @@ def loader(path: Path) -> str:
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 @pytest.mark.parametrize("make", [folder, array, polygraphy, loader], ids=lambda make: make.__name__)
 def test_shards_of_every_form_of_data_are_all_of_it_in_turn(make: object, count: int, tmp_path: Path) -> None:
-    source = open_source(make(tmp_path), (X,), batch_size=2)  # type: ignore[operator]
+    source = open_data(make(tmp_path), (X,), batch_size=2)  # type: ignore[operator]
     shards = [ShardedSource(source, index, count) for index in range(count)]
     assert in_turn([origins(shard) for shard in shards]) == origins(source)
     if source.total is not None:
@@ -89,13 +89,13 @@ def test_shards_of_images_are_all_of_them_in_turn(tmp_path: Path) -> None:
         "import numpy as np\ndef prepare(image):\n  return np.asarray(image, np.float32).transpose(2, 0, 1)\n"
     )
     spec = TensorSpec("image", np.dtype(np.float32), ("n", 3, 2, 2))
-    source = open_source(str(tmp_path / "images"), (spec,), 2, f"{tmp_path / 'prepare.py'}:prepare")
+    source = open_data(str(tmp_path / "images"), (spec,), batch_size=2, preprocess=f"{tmp_path / 'prepare.py'}:prepare")
     assert in_turn([origins(ShardedSource(source, index, 3)) for index in range(3)]) == origins(source)
 
 
 @given(st.integers(1, 60), st.integers(1, 12))
 def test_for_any_numbers_each_batch_is_in_one_shard_and_shards_differ_by_one_at_most(whole: int, count: int) -> None:
-    arrays = ArrayFile(Path("d.npy"), {"x": np.zeros((whole, 1), np.float32)}, batch_size=1)
+    arrays = ArraySource("d.npy", {"x": np.zeros((whole, 1), np.float32)}, batch_size=1)
     sources: list[BatchSource] = [arrays, RunThrough(whole)]
     for source in sources:
         shards = [origins(ShardedSource(source, index, count)) for index in range(min(count, whole))]
@@ -104,7 +104,7 @@ def test_for_any_numbers_each_batch_is_in_one_shard_and_shards_differ_by_one_at_
 
 
 def test_the_files_of_other_shards_are_not_read(tmp_path: Path) -> None:
-    source = open_source(folder(tmp_path), (X,))
+    source = open_data(folder(tmp_path), (X,))
     for index in range(0, 11, 2):
         (tmp_path / f"{index:02}.npz").unlink()
     assert len(origins(ShardedSource(source, 1, 2))) == 5
@@ -113,13 +113,13 @@ def test_the_files_of_other_shards_are_not_read(tmp_path: Path) -> None:
 
 
 def test_a_function_cannot_be_divided_and_folders_and_files_can(tmp_path: Path) -> None:
-    divisible = [isinstance(open_source(make(tmp_path), (X,)), Divisible) for make in (loader, array, polygraphy)]
+    divisible = [is_indexed(open_data(make(tmp_path), (X,))) for make in (loader, array, polygraphy)]
     assert divisible == [False, True, True]
 
 
-@pytest.mark.parametrize("source", [RunThrough(5), ArrayFile(Path("d"), {"x": np.zeros((5, 1))}, 1)], ids=repr)
+@pytest.mark.parametrize("source", [RunThrough(5), ArraySource("d", {"x": np.zeros((5, 1))}, 1)], ids=repr)
 def test_a_shard_too_many_is_refused_with_how_many_there_may_be(source: BatchSource) -> None:
-    told = r"shard 5/8 has nothing to do: the data has 5 batches, so use 5 shards at most"
+    told = r"shard 5/8 has no batches: the data has 5, so use 5 shards at most"
     with pytest.raises(EmptyShardError, match=told):
         list(ShardedSource(source, 5, 8))
     assert len(list(ShardedSource(source, 4, 8))) == 1
@@ -136,7 +136,7 @@ def test_a_shard_is_written_index_of_count(text: str, shard: tuple[int, int]) ->
 
 @pytest.mark.parametrize("text", ["", "3", "/", "3/", "a/8", "-1/8", "1/-8", "1.5/8", "1 / 8", "0/0", "1/2/3", "٣/٨"])
 def test_what_is_no_shard_is_refused_with_the_form(text: str) -> None:
-    with pytest.raises(UsageError, match=r"is no shard: write INDEX/COUNT, e\.g\. 0/8 for the first of eight"):
+    with pytest.raises(UsageError, match=r"is not a shard: write INDEX/COUNT, e\.g\. 0/8 for the first of eight"):
         parse_shard(text)
 
 
@@ -147,6 +147,6 @@ def test_counting_from_one_is_refused_with_the_range(text: str) -> None:
 
 
 def test_a_shard_of_a_function_travels_to_another_process_by_its_file(tmp_path: Path) -> None:
-    shard = ShardedSource(open_source(loader(tmp_path), (X,)), 1, 3)
+    shard = ShardedSource(open_data(loader(tmp_path), (X,)), 1, 3)
     there = pickle.loads(pickle.dumps(shard))  # what Ray does
     assert origins(there) == origins(shard) == [f"{tmp_path / 'load.py'}:batches, batch {i}" for i in (1, 4, 7, 10)]

@@ -10,7 +10,7 @@ from onnx import helper
 from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
 
 from tests.networks import image_input, images, residual_cnn, write
-from trt_ptq.data.sources import ArrayFile
+from trt_ptq.data.sources import ArraySource
 from trt_ptq.errors import DataError, EngineError
 from trt_ptq.evaluation.compare_engines import compare_runners
 from trt_ptq.evaluation.compare_models import compare_models
@@ -20,8 +20,8 @@ def runner(path: Path) -> OnnxrtRunner:
     return OnnxrtRunner(SessionFromOnnx(str(path)), name=str(path))
 
 
-def source(samples: int = 10) -> ArrayFile:
-    return ArrayFile(Path("images.npz"), {"x": images(samples)}, 4)
+def source(samples: int = 10) -> ArraySource:
+    return ArraySource("images.npz", {"x": images(samples)}, 4)
 
 
 def test_the_comparator_finds_what_our_own_comparison_finds(cnn_path: Path, tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_other_outputs_are_refused(cnn_path: Path, tmp_path: Path) -> None:
 
 
 def test_a_batch_that_a_runner_fails_on_is_named(cnn_path: Path) -> None:
-    wrong = ArrayFile(Path("wrong.npz"), {"x": np.zeros((4, 3, 8, 8), np.float32)}, 4)
+    wrong = ArraySource("wrong.npz", {"x": np.zeros((4, 3, 8, 8), np.float32)}, 4)
     with pytest.raises(DataError, match=r"wrong\.npz.*cannot be compared on: "):
         compare_runners([runner(cnn_path), runner(cnn_path)], wrong)
 

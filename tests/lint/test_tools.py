@@ -19,7 +19,7 @@ from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.calibration_table import derive_table
-from trt_ptq.data.sources import Loader
+from trt_ptq.data.open import open_data
 from trt_ptq.lint.linter import lint_model
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.save import save_model
@@ -111,7 +111,7 @@ def test_fake_quantization_exported_by_torch_is_linted(
 @pytest.mark.parametrize("method", ["percentile", "minmax"])
 def test_our_own_models_have_no_findings(module: ModuleType, method: str, tmp_path: Path) -> None:
     model = load_model(module.model())
-    source = Loader(module.__name__, partial(module.calibration, samples=8))
+    source = open_data(partial(module.calibration, samples=8), model.inputs)
     statistics = collect_statistics(model, source, select_calibration_tensors(model))
     path = tmp_path / "int8.onnx"
     save_model(insert_qdq(model, derive_table(statistics, METHODS[method])).model, path)

@@ -17,11 +17,12 @@ from tests.networks import weight
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
-from trt_ptq.data.sources import Loader
+from trt_ptq.data.open import open_data
 from trt_ptq.errors import ModelError
 from trt_ptq.onnx_io.load import Model, load_model, read_inputs
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import insert_qdq
+from trt_ptq.types import BatchSource
 
 WIDTH = 256  # 256 * 256 float32 are 256 KiB: large enough to stay outside
 
@@ -97,8 +98,8 @@ def inline(tmp_path: Path) -> Model:
     return load_model(tmp_path / "inline.onnx")
 
 
-def batches() -> Loader:
-    return Loader("noise", lambda: [{"x": np.random.default_rng(0).normal(size=(6, WIDTH)).astype(np.float32)}])
+def batches() -> BatchSource:
+    return open_data([{"x": np.random.default_rng(0).normal(size=(6, WIDTH)).astype(np.float32)}], ())
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,12 @@ import sys
 from pathlib import Path
 import numpy as np
 from trt_ptq.calibration.collector import collect_statistics
-from trt_ptq.data.sources import Loader
+from trt_ptq.data.open import open_data
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.calibration.tensors import select_calibration_tensors
 model = load_model(Path(sys.argv[1]))
 size = model.inputs[0].shape[1]
-ones = Loader("ones", lambda: [{"x": np.ones((1, size, 1, 1), np.float32)}])
+ones = open_data([{"x": np.ones((1, size, 1, 1), np.float32)}], model.inputs)
 collect_statistics(model, ones, select_calibration_tensors(model, ["all"]))
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 """

@@ -20,7 +20,7 @@ from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
-from trt_ptq.data.open import open_source
+from trt_ptq.data.open import open_data
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.qdq.infer_ranges import infer_ranges
 
@@ -145,7 +145,7 @@ def test_on_real_models_no_derived_range_is_smaller_than_the_measured_one(bench:
     model = load_model(bench.model())
     for index, feeds in enumerate(bench.calibration(samples=8)):
         np.savez(tmp_path / f"{index}.npz", **feeds)
-    source = open_source(str(tmp_path), model.inputs, 8, None)
+    source = open_data(str(tmp_path), model.inputs)
     statistics = collect_statistics(model, source, select_calibration_tensors(model, ("all",)))
     table = derive_table(statistics, range_method("minmax"))
     rng = random.Random(0)

@@ -12,7 +12,7 @@ import pytest
 from tests.networks import images
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.config import QuantizeJob
-from trt_ptq.data.sources import ArrayFile
+from trt_ptq.data.sources import ArraySource
 from trt_ptq.errors import StatisticsError
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.pipeline import quantize
@@ -24,7 +24,7 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 @pytest.fixture
 def report(cnn: Model, tmp_path: Path) -> Report:
-    source = ArrayFile(Path("images.npz"), {"x": images(40)}, batch_size=4)
+    source = ArraySource("images.npz", {"x": images(40)}, batch_size=4)
     job = QuantizeJob(cnn, source, "<images> & more", METHODS["percentile"], tmp_path / "out")
     return quantize(job).report
 

@@ -11,7 +11,7 @@ from tests.networks import CHANNELS, images, weight, write
 from trt_ptq.calibration.convergence import MethodTrajectory, Trajectory
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.config import QuantizeJob
-from trt_ptq.data.sources import ArrayFile
+from trt_ptq.data.sources import ArraySource
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.pipeline import quantize
 from trt_ptq.report.render import render_html
@@ -20,7 +20,7 @@ from trt_ptq.report.trajectory_plots import scale_plots
 
 
 def run(model: Model, out: Path, until_stable: float | None = None) -> Report:
-    source = ArrayFile(Path("images.npz"), {"x": images(320)}, batch_size=4)
+    source = ArraySource("images.npz", {"x": images(320)}, batch_size=4)
     return quantize(QuantizeJob(model, source, "images", METHODS["mse"], out, until_stable=until_stable)).report
 
 

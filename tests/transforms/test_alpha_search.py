@@ -14,7 +14,7 @@ from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS, MinMax
 from trt_ptq.calibrators.table.calibration_table import derive_table
-from trt_ptq.data.sources import ArrayFile
+from trt_ptq.data.sources import ArraySource
 from trt_ptq.errors import DataError
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.save import save_model
@@ -23,8 +23,8 @@ from trt_ptq.transforms.alpha_search import ALPHAS, smooth
 from trt_ptq.types import Array
 
 
-def source(array: Array) -> ArrayFile:
-    return ArrayFile(Path("x.npz"), {"x": array}, 4)
+def source(array: Array) -> ArraySource:
+    return ArraySource("x.npz", {"x": array}, 4)
 
 
 def outlying(path: Path) -> Path:

@@ -21,7 +21,7 @@ from trt_ptq.calibration.measurements.bias_error import measure_bias_error
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
-from trt_ptq.data.sources import ArrayFile
+from trt_ptq.data.sources import ArraySource
 from trt_ptq.engines.building.rtx import build_rtx
 from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.fp16.convert import convert_to_float16
@@ -45,8 +45,8 @@ def every_mean_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bias_error, "MIN_BIAS_FRACTION", 0.0)
 
 
-def source() -> ArrayFile:
-    return ArrayFile(Path("x.npz"), {"x": DATA}, batch_size=16)
+def source() -> ArraySource:
+    return ArraySource("x.npz", {"x": DATA}, batch_size=16)
 
 
 def minmax(model: Model) -> CalibrationTable:

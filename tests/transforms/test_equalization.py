@@ -18,7 +18,7 @@ from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import MinMax
 from trt_ptq.calibrators.table.calibration_table import derive_table
-from trt_ptq.data.sources import ArrayFile
+from trt_ptq.data.sources import ArraySource
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import insert_qdq
@@ -231,7 +231,7 @@ def test_even_channels_are_left(tmp_path: Path) -> None:
 def int8_error(path: Path) -> float:
     """Error of the INT8 model against the float one, on data that nothing was measured on."""
     model = load_model(path)
-    data = ArrayFile(Path("x.npz"), {"x": images(32, seed=1)}, 8)
+    data = ArraySource("x.npz", {"x": images(32, seed=1)}, 8)
     table = derive_table(collect_statistics(model, data, select_calibration_tensors(model)), MinMax())
     quantized = path.with_name("int8.onnx")
     save_model(insert_qdq(model, table).model, quantized)

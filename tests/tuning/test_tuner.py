@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from tests.networks import images, sabotaged_cnn, two_sided_cnn, weight, write
 from trt_ptq.calibrators.methods import AUTO_CANDIDATES, METHODS
 from trt_ptq.config import QuantizeJob
-from trt_ptq.data.sources import ArrayFile
+from trt_ptq.data.sources import ArraySource
 from trt_ptq.data.subset import split_source
 from trt_ptq.errors import UsageError
 from trt_ptq.evaluation.compare_models import compare_models
@@ -39,8 +39,8 @@ def sabotaged(tmp_path: Path) -> Model:
     return load_model(sabotaged_cnn(tmp_path / "m.onnx"))
 
 
-def source(samples: int = 40) -> ArrayFile:
-    return ArrayFile(Path("images.npz"), {"x": images(samples)}, 4)
+def source(samples: int = 40) -> ArraySource:
+    return ArraySource("images.npz", {"x": images(samples)}, 4)
 
 
 def run(model: Model, out: Path, **options: object) -> Report:
@@ -78,7 +78,7 @@ def test_layers_are_ranked_on_more_batches_where_few_do_not_agree(
     pictures = np.abs(images(72))
     if not alike:
         pictures.reshape(9, 2, 4, *pictures.shape[1:])[:, 1] *= -1  # every other batch
-    data = ArrayFile(Path("images.npz"), {"x": pictures}, 4)
+    data = ArraySource("images.npz", {"x": pictures}, 4)
     options = {"test": data, "max_drop": 0.0, "repair": False, "progress": progress}
     run(load_model(two_sided_cnn(tmp_path / "m.onnx")), tmp_path / "out", source=data, **options)
     assert recorded == batches
@@ -135,7 +135,7 @@ def test_a_bias_correction_behind_a_matmul_stays_in_fp16(tmp_path: Path) -> None
     data = np.random.default_rng(0).normal(size=(80, 32)).astype(np.float32)
     job = QuantizeJob(
         model,
-        ArrayFile(Path("x.npz"), {"x": data}, 8),
+        ArraySource("x.npz", {"x": data}, 8),
         "x",
         METHODS["minmax"],
         tmp_path / "out",

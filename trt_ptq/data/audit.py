@@ -1,23 +1,23 @@
-"""Whether calibration data looks like real inputs: seen while it passes, at no second reading."""
+"""Checks whether calibration data looks like real inputs, in the pass that reads it anyway."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from trt_ptq.types import Array, Batch, BatchSource, sample_count
+from trt_ptq.types import Array, Batch, sample_count
 
 FEW_SAMPLES = 100  # NVIDIA and most authors advise several hundred
-_REMEMBERED = 100_000  # batches looked at for repeats: memory must not grow with the data
-_NOISE = 0.02  # neighbours in images, audio and embeddings correlate more than this
+_REMEMBERED = 100_000  # batches compared for repeats: memory must not grow with the data
+_NOISE = 0.02  # neighbouring values of images, audio and embeddings correlate more than this
+_ENOUGH_VALUES = 4096  # fewer values correlate by chance
 
 
 @dataclass
 class _Cases:
-    """How often something was seen, and the first time."""
+    """How often something occurred, and its first occurrence."""
 
     count: int = 0
     first: str = ""
@@ -33,15 +33,16 @@ class _Cases:
 
 @dataclass
 class Audit:
-    """What has been seen of the data so far; audits of shards merge."""
+    """Observes calibration data; the audits of shards can be merged."""
 
     samples: int = 0
     seen: dict[bytes, str] = field(default_factory=dict)  # origin by digest
     repeated: _Cases = field(default_factory=_Cases)
     constant: _Cases = field(default_factory=_Cases)
-    correlation: dict[str, float] = field(default_factory=dict)  # by input, the largest magnitude until it is no noise
+    correlation: dict[str, float] = field(default_factory=dict)  # by input: the largest magnitude so far
 
-    def look(self, batch: Batch) -> None:
+    def observe(self, batch: Batch) -> None:
+        """Count the samples of `batch` and check them for repeats, constants and noise."""
         self.samples += sample_count(batch.feeds)
         self._remember(_digest(batch), batch.origin)
         for name, array in batch.feeds.items():
@@ -49,12 +50,17 @@ class Audit:
                 continue
             if array.size > 1 and array.min() == array.max():
                 self.constant.add(f"{name!r} of {batch.origin}")
-            elif array.ndim >= 3 and array.size >= 4096 and self.correlation.get(name, 0.0) < _NOISE:
-                # one batch that correlates settles it; the rest would cost more than hashing them
+            elif array.ndim >= 3 and array.size >= _ENOUGH_VALUES and self.correlation.get(name, 0.0) < _NOISE:
+                # one batch that correlates is enough; computing it for the rest would cost more than hashing them
                 self._correlate(name, _neighbour_correlation(array))
 
+    def has_seen(self, batch: Batch) -> bool:
+        """Whether a batch with the same values has been observed."""
+        return _digest(batch) in self.seen
+
     def merge(self, other: Audit) -> None:
-        """Add what was seen of other batches; the counts are those of one audit of all, the examples may be others."""
+        """Add the observations of another audit. The counts equal those of one audit of all data; examples may
+        differ."""
         self.samples += other.samples
         self.repeated.merge(other.repeated)
         for digest, origin in other.seen.items():
@@ -64,19 +70,19 @@ class Audit:
             self._correlate(name, correlation)
 
     def findings(self, is_shard: bool = False) -> list[str]:
-        """Warnings, each a sentence that names the input or batch. A shard is not blamed for having few samples."""
-        found = [] if is_shard else few_samples(self.samples)
+        """Warnings, each a sentence that names the input or batch. A shard may have few samples."""
+        findings = [] if is_shard else few_samples(self.samples)
         if self.repeated.count:
-            found.append(f"{self.repeated.count} batches repeat earlier ones, e.g. {self.repeated.first}")
+            findings.append(f"{self.repeated.count} batches repeat earlier ones, e.g. {self.repeated.first}")
         if self.constant.count:
-            found.append(f"{self.constant.count} inputs hold one single value, e.g. {self.constant.first}")
+            findings.append(f"{self.constant.count} inputs have a single constant value, e.g. {self.constant.first}")
         for name, correlation in self.correlation.items():
             if correlation < _NOISE:
-                found.append(
+                findings.append(
                     f"input {name!r} looks like random noise (neighbouring values do not correlate): ranges from "
                     "random data are wrong for real data"
                 )
-        return found
+        return findings
 
     def _remember(self, digest: bytes, origin: str) -> None:
         if digest in self.seen:
@@ -88,64 +94,31 @@ class Audit:
         self.correlation[name] = max(self.correlation.get(name, 0.0), correlation)
 
 
-class AuditedSource:
-    """Passes batches on and audits them; read `findings()` after a full pass."""
+class HeldOutAudit:
+    """Observes held-out data and checks whether its batches were calibrated with, as `calibration` has seen them."""
 
-    def __init__(self, source: BatchSource) -> None:
-        self._source = source
-        self.audit = Audit()
+    def __init__(self, calibration: Audit) -> None:
+        self._calibration = calibration
+        self._calibrated = _Cases()
 
-    @property
-    def total(self) -> int | None:
-        return self._source.total
-
-    def __iter__(self) -> Iterator[Batch]:
-        self.audit = Audit()
-        for batch in self._source:
-            self.audit.look(batch)
-            yield batch
-
-    def findings(self, is_shard: bool = False) -> list[str]:
-        """Warnings: see `Audit.findings`."""
-        return self.audit.findings(is_shard)
-
-    def has_seen(self, batch: Batch) -> bool:
-        """Whether the very same batch has passed."""
-        return _digest(batch) in self.audit.seen
-
-
-class HeldOutSource:
-    """Passes held-out batches on and looks whether they were `calibrated` with; read `findings()` after a full pass."""
-
-    def __init__(self, source: BatchSource, calibrated: AuditedSource) -> None:
-        self._source = source
-        self._calibrated = calibrated
-        self._known = _Cases()
-
-    @property
-    def total(self) -> int | None:
-        return self._source.total
-
-    def __iter__(self) -> Iterator[Batch]:
-        self._known = _Cases()
-        for batch in self._source:
-            if self._calibrated.has_seen(batch):
-                self._known.add(batch.origin)
-            yield batch
+    def observe(self, batch: Batch) -> None:
+        """Check whether calibration used `batch`."""
+        if self._calibration.has_seen(batch):
+            self._calibrated.add(batch.origin)
 
     def findings(self) -> list[str]:
         """Warnings, each a sentence that names the batch."""
-        if not self._known.count:
+        if not self._calibrated.count:
             return []
         return [
-            f"{self._known.count} batches that the models are compared on were calibrated with too, e.g. "
-            f"{self._known.first}: the accuracy on new data may be lower (give other --test-data; a loader must yield "
-            "the same batches in the same order each time)"
+            f"{self._calibrated.count} batches of the comparison were also used for calibration, e.g. "
+            f"{self._calibrated.first}: the accuracy on new data may be lower (give other --test-data; a loader must "
+            "yield the same batches in the same order in every pass)"
         ]
 
 
 def few_samples(samples: int) -> list[str]:
-    """A warning, if there are fewer than is advised."""
+    """A warning if there are fewer samples than advised."""
     if samples >= FEW_SAMPLES:
         return []
     return [f"only {samples} calibration samples: {FEW_SAMPLES} to 1000 are advised"]
@@ -156,12 +129,13 @@ def _digest(batch: Batch) -> bytes:
     for name in sorted(batch.feeds):
         array = batch.feeds[name]
         hasher.update(f"{name}|{array.shape}|".encode())
-        hasher.update((array.astype(str) if array.dtype.hasobject else array).tobytes())  # no addresses of objects
+        # objects as text, because their bytes are addresses
+        hasher.update((array.astype(str) if array.dtype.hasobject else array).tobytes())
     return hasher.digest()
 
 
 def _neighbour_correlation(array: Array) -> float:
-    """Magnitude of the correlation of each value with the next one along the last axis; 1 where it has none."""
+    """Magnitude of the correlation of each value with the next one along the last axis; 1 if it is undefined."""
     left, right = array[..., :-1].ravel(), array[..., 1:].ravel()
     with np.errstate(all="ignore"):  # NaN, for constant or non-finite values, which may be allowed
         correlation = abs(float(np.corrcoef(left, right)[0, 1])) if left.size > 1 else 1.0

@@ -1,38 +1,75 @@
-"""From what a user writes after --data to a batch source."""
+"""`open_data` turns every form of data that users have into a batch source."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from trt_ptq._internal.optional_packages import require
-from trt_ptq.data.sources import ArrayFile, ImageFolder, Loader, NpzFolder, read_arrays, read_polygraphy
+from trt_ptq.data.adapters import FunctionSource, adapt
+from trt_ptq.data.feeds import FeedsReader
+from trt_ptq.data.images import ImageFolder, find_images
+from trt_ptq.data.sources import NpzFolder, open_arrays, read_arrays, read_polygraphy
 from trt_ptq.data.user_function import load_function
 from trt_ptq.errors import DataError, UsageError
 from trt_ptq.types import BatchSource, TensorSpec
 
-_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
+Preprocess = Callable[[Any], Any]
 
 
-def open_source(
-    spec: str, inputs: tuple[TensorSpec, ...], batch_size: int = 8, preprocess: str | None = None
+def open_data(
+    data: Any,
+    inputs: tuple[TensorSpec, ...],
+    *,
+    batch_size: int = 8,
+    preprocess: str | Preprocess | None = None,
 ) -> BatchSource:
-    """The source that `spec` names.
+    """Open calibration or test data.
 
-    A folder of .npz files (one batch each), one .npz or .npy (first axis is the sample), a folder of images with
-    `preprocess` ("file.py:function", from a PIL image to the array of one sample), "file.py:function" that yields
-    feed dicts, or Polygraphy's JSON. `batch_size` is used where the data does not say.
+    Args:
+        data: one of
+            - a folder of .npz files (each a batch; keys are input names), or of images (with `preprocess`), which may
+              be in one subfolder for each class;
+            - a .npz or .npy file, an array, or a dict of arrays by input name (the first axis is the sample);
+            - a JSON file of Polygraphy's `--save-inputs`;
+            - "file.py:function" or a function, which returns or yields batches and is called anew for each pass;
+            - a list or other iterable of batches; a generator, which is read into memory at once;
+            - a torch DataLoader, or a Hugging Face dataset, whose columns are inputs;
+            - a `BatchSource`.
+            A batch is a dict of arrays by input name, a tuple of arrays in the order of the inputs, or an array for a
+            model with one input. Arrays are numpy arrays, or torch tensors on any device, of the input's dtype.
+        inputs: the inputs of the model.
+        batch_size: samples in a batch, for data that is not in batches yet.
+        preprocess: a function, or "file.py:function", from a PIL image to the array of one sample (without the batch
+            axis).
+
+    Returns:
+        A source that yields the same batches in every pass. They are not checked against the model yet.
 
     Raises:
-        DataError: nothing there, or not in one of these forms.
-        UsageError: a user's function cannot be loaded, or an option is missing.
+        DataError: no such data, or not in one of these forms.
+        UsageError: a function cannot be loaded, an argument is missing or has no meaning for this data.
+        MissingPackageError: images need Pillow.
     """
     if batch_size < 1:
         raise UsageError(f"--batch-size must be 1 or more, not {batch_size}")
-    path = Path(spec)
+    if isinstance(data, (str, os.PathLike)):
+        return _open_path(os.fspath(data), inputs, batch_size, preprocess)
+    if preprocess is not None:
+        raise UsageError(f"--preprocess is for a folder of images, not for a {type(data).__name__}")
+    return adapt(data, inputs, batch_size)
+
+
+def _open_path(
+    name: str, inputs: tuple[TensorSpec, ...], batch_size: int, preprocess: str | Preprocess | None
+) -> BatchSource:
+    path = Path(name)
     if preprocess is not None and not path.is_dir():
-        raise UsageError(f"--preprocess is for a folder of images, which {spec} is not")
-    if ".py:" in spec:
-        return Loader(spec, load_function(spec))
+        raise UsageError(f"--preprocess is for a folder of images, which {name} is not")
+    if ".py:" in name:
+        return FunctionSource(name, load_function(name), FeedsReader(inputs), batch_size)
     if path.is_dir():
         return _open_folder(path, inputs, batch_size, preprocess)
     if not path.is_file():
@@ -40,15 +77,16 @@ def open_source(
     if path.suffix == ".json":
         return read_polygraphy(path)
     if path.suffix in (".npz", ".npy"):
-        return _open_arrays(path, inputs, batch_size)
+        return open_arrays(str(path), read_arrays(path), inputs, batch_size)
     raise DataError(f"{path}: unknown form of data: give .npz, .npy, .json, a folder, or file.py:function")
 
 
-def _open_folder(path: Path, inputs: tuple[TensorSpec, ...], batch_size: int, preprocess: str | None) -> BatchSource:
-    files = sorted(path.iterdir())
-    arrays = tuple(file for file in files if file.suffix == ".npz")
-    images = tuple(file for file in files if file.suffix.lower() in _IMAGES)
-    if arrays and images:
+def _open_folder(
+    path: Path, inputs: tuple[TensorSpec, ...], batch_size: int, preprocess: str | Preprocess | None
+) -> BatchSource:
+    arrays = tuple(file for file in sorted(path.iterdir()) if file.suffix == ".npz")
+    images = find_images(path)
+    if arrays and any(image.parent == path for image in images):
         raise DataError(f"{path}: has both .npz files and images: keep one kind in a folder")
     if arrays and preprocess is not None:
         raise UsageError(f"--preprocess is for images: {path} has .npz files")
@@ -61,20 +99,5 @@ def _open_folder(path: Path, inputs: tuple[TensorSpec, ...], batch_size: int, pr
     if len(inputs) != 1:
         raise DataError(f"{path}: images feed one input, the model has {len(inputs)}: use .npz files")
     require("PIL.Image", extra="images")
-    return ImageFolder(images, inputs[0].name, load_function(preprocess), batch_size)
-
-
-def _open_arrays(path: Path, inputs: tuple[TensorSpec, ...], batch_size: int) -> ArrayFile:
-    arrays = read_arrays(path)
-    if "" in arrays:
-        if len(inputs) != 1:
-            named = ", ".join(one.name for one in inputs)
-            raise DataError(f"{path}: a .npy feeds one input, the model has {len(inputs)} ({named}): use .npz")
-        arrays = {inputs[0].name: arrays[""]}
-    lengths = {name: array.shape[:1] for name, array in arrays.items()}
-    if len(set(lengths.values())) != 1 or () in lengths.values():
-        told = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
-        raise DataError(f"{path}: the arrays differ in their number of samples (first axis): {told}")
-    if not next(iter(arrays.values())).shape[0]:
-        raise DataError(f"{path}: has no samples")
-    return ArrayFile(path, arrays, batch_size)
+    function = load_function(preprocess) if isinstance(preprocess, str) else preprocess
+    return ImageFolder(path, images, inputs[0], function, batch_size)

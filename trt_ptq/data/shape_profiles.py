@@ -1,60 +1,54 @@
-"""Shape profiles: from the data, where the user gives none, and checked against the model where the user does."""
+"""Shape profiles: derived from the data, or given by the user and checked against the model."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from trt_ptq.errors import UsageError
-from trt_ptq.types import Batch, BatchSource, ShapeProfile, TensorSpec
+from trt_ptq.types import Batch, ShapeProfile, TensorSpec
 
 Shapes = Mapping[str, Counter[tuple[int, ...]]]
 
 
 class ShapeObserver:
-    """Passes batches on and counts the shapes of each input."""
+    """Counts the shapes of each input."""
 
-    def __init__(self, source: BatchSource) -> None:
-        self._source = source
+    def __init__(self) -> None:
         self.seen: dict[str, Counter[tuple[int, ...]]] = {}
 
-    @property
-    def total(self) -> int | None:
-        return self._source.total
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self._source:
-            for name, array in batch.feeds.items():
-                self.seen.setdefault(name, Counter())[np.shape(array)] += 1
-            yield batch
+    def observe(self, batch: Batch) -> None:
+        """Count the shapes of `batch`."""
+        for name, array in batch.feeds.items():
+            self.seen.setdefault(name, Counter())[np.shape(array)] += 1
 
 
 def profiles_from_shapes(seen: Shapes, inputs: tuple[TensorSpec, ...]) -> dict[str, ShapeProfile]:
-    """A profile for each input with open dimensions: from the smallest to the largest seen on each axis, tuned for the
-    most frequent shape. An open first axis, the batch, starts at 1."""
+    """A profile for each input with dynamic dimensions: minimum and maximum of the observed sizes on each axis, and the
+    most frequent shape as the optimum. A dynamic first axis is the batch, whose minimum is 1."""
     profiles = {}
-    for one in inputs:
-        if one.shape is None or not one.is_dynamic:
+    for spec in inputs:
+        if spec.shape is None or not spec.is_dynamic:
             continue
-        shapes = list(seen[one.name])
+        shapes = list(seen[spec.name])
         smallest = [min(axis) for axis in zip(*shapes, strict=True)]
-        if isinstance(one.shape[0], str):
+        if isinstance(spec.shape[0], str):
             smallest[0] = 1
         largest = tuple(max(axis) for axis in zip(*shapes, strict=True))
-        profiles[one.name] = ShapeProfile(tuple(smallest), seen[one.name].most_common(1)[0][0], largest)
+        profiles[spec.name] = ShapeProfile(tuple(smallest), seen[spec.name].most_common(1)[0][0], largest)
     return profiles
 
 
 def check_profiles(profiles: Mapping[str, ShapeProfile], inputs: tuple[TensorSpec, ...]) -> None:
-    """Compare profiles with the model's inputs.
+    """Check that profiles fit the model's inputs.
 
     Raises:
-        UsageError: an unknown input, another rank, a number where the model has another one, or profiles for some
-            inputs with open dimensions and not for all.
+        UsageError: an unknown input, another rank, another size on a fixed axis, or a profile is missing for an input
+            with dynamic dimensions.
     """
-    by_name = {one.name: one for one in inputs}
+    by_name = {spec.name: spec for spec in inputs}
     for name, profile in profiles.items():
         if name not in by_name:
             raise UsageError(f"--shape names unknown input {name!r}: the model has {', '.join(by_name)}")
@@ -66,6 +60,6 @@ def check_profiles(profiles: Mapping[str, ShapeProfile], inputs: tuple[TensorSpe
             for axis, low, high in zip(shape, profile.minimum, profile.maximum, strict=True)
         ):
             raise UsageError(f"--shape {name}={profile} does not fit the model's {by_name[name]}")
-    for one in inputs:
-        if profiles and one.is_dynamic and one.name not in profiles:
-            raise UsageError(f"--shape is missing for {one}, whose size is open too: give it for all such inputs")
+    for spec in inputs:
+        if profiles and spec.is_dynamic and spec.name not in profiles:
+            raise UsageError(f"--shape is missing for {spec}, which is dynamic too: give it for all dynamic inputs")

@@ -1,46 +1,35 @@
-"""One part of the data of several, so that machines which know nothing of each other measure it together."""
+"""Shards of the data, for independent machines that calibrate on a part each."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 from trt_ptq.errors import DataError, UsageError
 from trt_ptq.provenance import Shard, missing_shards
-from trt_ptq.types import Batch, BatchSource
+from trt_ptq.types import Batch, BatchSource, is_indexed
 
 _NAMED = 5
 
 
-@runtime_checkable
-class Divisible(BatchSource, Protocol):
-    """A source that gives any batch of `range(total)` without reading the others."""
-
-    @property
-    def total(self) -> int: ...
-
-    def batch(self, index: int) -> Batch: ...
-
-
 class EmptyShardError(DataError):
-    """There are more shards than batches, and this one got none."""
+    """There are more shards than batches, so this shard has none."""
 
 
 @dataclass
 class ShardedSource:
-    """Every `count`-th batch of `source` from number `index` on; the shards 0 to count - 1 are all of it.
+    """Every `count`-th batch of `source` from batch `index` on; the shards 0 to count - 1 together are all batches.
 
-    Whole batches, because ONNX Runtime may round otherwise for another batch size; every n-th, so that shards differ
-    by one batch at most and a source that is sorted by size or class is spread evenly. A source that is not
-    `Divisible` is run through, and the others' batches are dropped.
+    Whole batches, because ONNX Runtime may round differently for another batch size; every n-th, so that shards differ
+    by one batch at most and a source that is sorted by size or class is spread evenly. A source that is not indexed is
+    iterated over, and the batches of other shards are dropped.
     """
 
     source: BatchSource
     index: int
     count: int
-    _batches: int = field(default=0, init=False)  # of the source, once it has been gone through
+    _batches: int = field(default=0, init=False)  # of the source, known after a pass
 
     @property
     def total(self) -> int | None:
@@ -53,7 +42,7 @@ class ShardedSource:
         Raises:
             EmptyShardError: the source has batches, but none for this shard.
         """
-        if isinstance(self.source, Divisible):
+        if is_indexed(self.source):
             whole = self.source.total
             yield from map(self.source.batch, range(self.index, whole, self.count))
         else:
@@ -64,13 +53,13 @@ class ShardedSource:
         self._batches = whole
         if 0 < whole <= self.index:
             raise EmptyShardError(
-                f"shard {self.index}/{self.count} has nothing to do: the data has {whole} batches, so use "
+                f"shard {self.index}/{self.count} has no batches: the data has {whole}, so use "
                 f"{whole} shards at most; the other shards are complete without it"
             )
 
     @property
     def shard(self) -> Shard:
-        """Which part of the data this is; to be asked after a full pass."""
+        """Which part of the data this is; valid after a full pass."""
         return Shard(self.index, self.count, self._batches)
 
 
@@ -78,11 +67,11 @@ def parse_shard(text: str) -> tuple[int, int]:
     """(index, count) from "3/8".
 
     Raises:
-        UsageError: not of this form, or an index that is not one of 0 to count - 1.
+        UsageError: not of this form, or the index is not in 0 to count - 1.
     """
     found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
     if found is None or int(found[2]) == 0:
-        raise UsageError(f"{text!r} is no shard: write INDEX/COUNT, e.g. 0/8 for the first of eight")
+        raise UsageError(f"{text!r} is not a shard: write INDEX/COUNT, e.g. 0/8 for the first of eight")
     index, count = int(found[1]), int(found[2])
     if index >= count:
         raise UsageError(
@@ -93,10 +82,10 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def incomplete(shards: Collection[Shard]) -> list[str]:
-    """A warning that names the missing shards, if there are any."""
+    """A warning that names the missing shards, if any."""
     missing = list(map(str, missing_shards(shards)))
     if not missing:
         return []
     named = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
     verb = "shard {} is" if len(missing) == 1 else "shards {} are"
-    return [f"a part of the data is not in it: {verb.format(named)} missing"]
+    return [f"part of the data is missing: {verb.format(named)} not merged"]

@@ -1,22 +1,21 @@
-"""Batch sources, one for each form that data comes in. Only one .npy/.npz is kept in memory."""
+"""Batch sources of files: .npz, .npy, Polygraphy's JSON. Arrays that are in memory are cut into batches here too."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from polygraphy.json import load_json
 
 from trt_ptq.errors import DataError
-from trt_ptq.types import Array, Batch, Feeds
+from trt_ptq.types import Batch, Feeds, TensorSpec
 
 
 @dataclass(frozen=True)
 class NpzFolder:
-    """A folder of .npz files, one batch each, in order of their names; keys are input names."""
+    """A folder of .npz files: each is a batch, in the order of their names; the keys are input names."""
 
     files: tuple[Path, ...]
 
@@ -25,17 +24,18 @@ class NpzFolder:
         return len(self.files)
 
     def batch(self, index: int) -> Batch:
+        """Read file `index`."""
         return Batch(read_arrays(self.files[index]), str(self.files[index]))
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(self.batch, range(len(self.files)))
+        return map(self.batch, range(self.total))
 
 
 @dataclass(frozen=True)
-class ArrayFile:
-    """One .npz (keys are input names) or .npy (for the only input), whose first axis is the sample."""
+class ArraySource:
+    """Arrays by input name, cut into batches along the first axis, which is the sample."""
 
-    path: Path
+    name: str
     arrays: Feeds
     batch_size: int
 
@@ -48,98 +48,59 @@ class ArrayFile:
         return -(-self.samples // self.batch_size)
 
     def batch(self, index: int) -> Batch:
+        """The samples from `index * batch_size` on; views of the arrays."""
         start = index * self.batch_size
         stop = min(start + self.batch_size, self.samples)
         feeds = {name: array[start:stop] for name, array in self.arrays.items()}
-        return Batch(feeds, f"{self.path}, samples {start} to {stop - 1}")
+        return Batch(feeds, f"{self.name}, samples {start} to {stop - 1}")
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self.batch, range(self.total))
 
 
 @dataclass(frozen=True)
-class ImageFolder:
-    """A folder of images, in order of their names, each turned into the input array of one sample."""
+class InMemorySource:
+    """Batches in memory."""
 
-    files: tuple[Path, ...]
-    input_name: str
-    preprocess: Callable[[Any], Array]
-    batch_size: int
-
-    @property
-    def total(self) -> int:
-        return -(-len(self.files) // self.batch_size)
-
-    def batch(self, index: int) -> Batch:
-        start = index * self.batch_size
-        files = self.files[start : start + self.batch_size]
-        samples = [_read_image(file, self.preprocess) for file in files]
-        for file, sample in zip(files, samples, strict=True):
-            if sample.shape != samples[0].shape:
-                raise DataError(
-                    f"{file}: preprocessed to shape {list(sample.shape)}, {files[0].name} to "
-                    f"{list(samples[0].shape)}: all images of a batch need one shape; or use --batch-size 1"
-                )
-        return Batch({self.input_name: np.stack(samples)}, f"{files[0]} to {files[-1].name}")
-
-    def __iter__(self) -> Iterator[Batch]:
-        return map(self.batch, range(self.total))
-
-
-@dataclass(frozen=True)
-class Loader:
-    """A user's function that yields feed dicts; it is called anew for each pass."""
-
-    spec: str
-    function: Callable[[], Any]
-
-    @property
-    def total(self) -> int | None:
-        return None
-
-    def __iter__(self) -> Iterator[Batch]:
-        index = 0
-        try:
-            for feeds in self.function():
-                if not isinstance(feeds, dict):
-                    raise DataError(
-                        f"{self.spec}, batch {index}: yields {type(feeds).__name__}, not a dict of arrays by input name"
-                    )
-                yield Batch(
-                    {str(name): np.asarray(array) for name, array in feeds.items()},
-                    f"{self.spec}, batch {index}",
-                )
-                index += 1
-        except DataError:
-            raise
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f"{self.spec} fails at batch {index}: {type(error).__name__}: {reason}") from error
-
-
-@dataclass(frozen=True)
-class PolygraphyFile:
-    """A JSON file that Polygraphy saved (`--save-inputs`): a list of feed dicts."""
-
-    path: Path
-    batches: Sequence[Feeds]
+    batches: Sequence[Batch]
 
     @property
     def total(self) -> int:
         return len(self.batches)
 
     def batch(self, index: int) -> Batch:
-        return Batch(self.batches[index], f"{self.path}, batch {index}")
+        """Batch `index`."""
+        return self.batches[index]
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(self.batch, range(len(self.batches)))
+        return iter(self.batches)
+
+
+def open_arrays(name: str, arrays: Feeds, inputs: tuple[TensorSpec, ...], batch_size: int) -> ArraySource:
+    """A source of `arrays`, whose key is "" for an array without a name; `name` is for messages.
+
+    Raises:
+        DataError: an array without a name for several inputs, no samples, or different numbers of samples.
+    """
+    if "" in arrays:
+        if len(inputs) != 1:
+            names = ", ".join(spec.name for spec in inputs)
+            raise DataError(f"{name}: a single array feeds one input, the model has {len(inputs)} ({names}): use .npz")
+        arrays = {inputs[0].name: arrays[""]}
+    lengths = {array.shape[:1] for array in arrays.values()}
+    if len(lengths) != 1 or () in lengths:
+        shapes = ", ".join(f"{key} {list(array.shape)}" for key, array in arrays.items())
+        raise DataError(f"{name}: the arrays have different numbers of samples (first axis): {shapes}")
+    if lengths == {(0,)}:
+        raise DataError(f"{name}: has no samples")
+    return ArraySource(name, arrays, batch_size)
 
 
 def read_arrays(path: Path) -> Feeds:
-    """The arrays of a .npz by name; of a .npy as {"": array}. Pickled objects are refused.
+    """The arrays of a .npz by name; the array of a .npy as {"": array}. Pickled objects are refused.
 
     Raises:
-        DataError: unreadable, truncated or with objects in it; names the file.
+        DataError: unreadable, truncated, or contains objects; names the file.
     """
     try:
         loaded = np.load(path, allow_pickle=False)
@@ -147,7 +108,7 @@ def read_arrays(path: Path) -> Feeds:
             return {"": loaded}
         with loaded:
             arrays = {name: loaded[name] for name in loaded.files}
-    except Exception as error:  # zipfile, zlib and NumPy raise many kinds for damaged files
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds of errors for damaged files
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: not a readable NumPy file: {reason}") from error
     if not arrays:
@@ -158,8 +119,8 @@ def read_arrays(path: Path) -> Feeds:
     return arrays
 
 
-def read_polygraphy(path: Path) -> PolygraphyFile:
-    """Read Polygraphy's JSON.
+def read_polygraphy(path: Path) -> InMemorySource:
+    """Read a JSON file that Polygraphy saved (`--save-inputs`): a list of feed dicts.
 
     Raises:
         DataError: not JSON, or not a list of feed dicts.
@@ -169,22 +130,7 @@ def read_polygraphy(path: Path) -> PolygraphyFile:
         if not isinstance(loaded, list) or not all(isinstance(feeds, dict) for feeds in loaded):
             raise ValueError("not a list of inputs, as Polygraphy's --save-inputs writes")
         batches = [{name: np.asarray(array) for name, array in feeds.items()} for feeds in loaded]
-    except Exception as error:  # Polygraphy raises many kinds, its own among them
+    except Exception as error:  # Polygraphy raises many kinds of errors
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: not a Polygraphy JSON file: {reason}") from error
-    return PolygraphyFile(path, batches)
-
-
-def _read_image(path: Path, preprocess: Callable[[Any], Array]) -> Array:
-    from PIL import Image  # gated by `open_source`
-
-    try:
-        image = Image.open(path)
-        image.load()  # here, so that a truncated file is not taken for a fault of the function
-    except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
-        raise DataError(f"{path}: not a readable image: {error}") from error
-    try:
-        with image:
-            return np.asarray(preprocess(image))
-    except Exception as error:
-        raise DataError(f"{path}: the preprocess function fails: {type(error).__name__}: {error}") from error
+    return InMemorySource([Batch(feeds, f"{path}, batch {index}") for index, feeds in enumerate(batches)])

@@ -1,4 +1,4 @@
-"""Holding batches out of calibration, to judge the result on data that did not make it."""
+"""Parts of a data source: the held-out split, halves, shards, the first samples, evenly spaced batches."""
 
 from __future__ import annotations
 
@@ -7,78 +7,52 @@ from dataclasses import dataclass
 from itertools import islice
 
 from trt_ptq.errors import DataError
-from trt_ptq.types import Batch, BatchSource, sample_count
+from trt_ptq.types import Batch, BatchSource, SourceView, is_indexed, sample_count
 
-EVERY = 5
-_FIRST_HELD_OUT = 1  # the second batch, so that two are enough
+_PERIOD = 5  # one batch in five is held out
+_HELD_OUT = 1  # the second of the five, so that two batches are enough
 
 
 @dataclass(frozen=True)
-class OneInFive:
-    """One batch in five of `source` (held out), or the other four."""
+class Subset(SourceView):
+    """The batches of `source` whose index modulo `period` is in `offsets`, up to index `stop` (exclusive).
 
-    source: BatchSource
-    held_out: bool
-
-    @property
-    def total(self) -> int | None:
-        if self.source.total is None:
-            return None
-        held_out = (self.source.total + EVERY - 1 - _FIRST_HELD_OUT) // EVERY
-        return held_out if self.held_out else self.source.total - held_out
-
-    def __iter__(self) -> Iterator[Batch]:
-        for index, batch in enumerate(self.source):
-            if (index % EVERY == _FIRST_HELD_OUT) == self.held_out:
-                yield batch
-
-
-def split_source(source: BatchSource, test: BatchSource | None) -> tuple[BatchSource, BatchSource]:
-    """(calibration, held out): the test source, or else one batch in five of `source`.
-
-    Raises:
-        DataError: a single batch cannot be split.
+    Reads only these batches if the source is indexed; otherwise it iterates over the source and drops the others.
     """
-    if test is not None:
-        return source, test
-    batches = iter(source)
-    if next(batches, None) is not None and next(batches, None) is None:
-        raise DataError(
-            "the data is a single batch, and one in five is held out for the comparison: give --test-data, or several "
-            "batches (of one .npz, .npy or images by a lower --batch-size; in a folder, each .npz is a batch)"
-        )
-    return OneInFive(source, held_out=False), OneInFive(source, held_out=True)
-
-
-@dataclass(frozen=True)
-class EveryOther:
-    """The batches 0, 2, 4, ... of `source`, or (`odd`) the others."""
 
     source: BatchSource
-    odd: bool
+    period: int = 1
+    offsets: tuple[int, ...] = (0,)
+    stop: int | None = None
 
     @property
     def total(self) -> int | None:
-        return None if self.source.total is None else (self.source.total + (not self.odd)) // 2
+        return None if self.source.total is None else len(self._indices(self.source.total))
+
+    def batch(self, index: int) -> Batch:
+        """Batch `index` of the subset; only for an indexed source."""
+        assert is_indexed(self.source)
+        return self.source.batch(self._indices(self.source.total)[index])
 
     def __iter__(self) -> Iterator[Batch]:
-        for index, batch in enumerate(self.source):
-            if index % 2 == self.odd:
+        if is_indexed(self.source):
+            yield from map(self.source.batch, self._indices(self.source.total))
+            return
+        for index, batch in enumerate(islice(self.source, self.stop)):
+            if index % self.period in self.offsets:
                 yield batch
 
-
-def two_halves(source: BatchSource) -> tuple[BatchSource, BatchSource]:
-    """Two disjoint halves: to choose by, and to judge on; both are `source` itself if it is a single batch."""
-    batches = iter(source)
-    next(batches, None)
-    if next(batches, None) is None:
-        return source, source
-    return EveryOther(source, odd=False), EveryOther(source, odd=True)
+    def _indices(self, whole: int) -> list[int]:
+        stop = whole if self.stop is None else min(self.stop, whole)
+        return [index for index in range(stop) if index % self.period in self.offsets]
 
 
 @dataclass(frozen=True)
-class FirstSamples:
-    """The first batches of `source` that hold `samples` samples; a DataError if it has none."""
+class Head:
+    """The first batches of `source` that have `samples` samples together, or all if it has fewer.
+
+    Iterating over a source without batches raises a DataError.
+    """
 
     source: BatchSource
     samples: int
@@ -88,27 +62,46 @@ class FirstSamples:
         return None
 
     def __iter__(self) -> Iterator[Batch]:
-        seen = 0
+        read = 0
         for batch in self.source:
             yield batch
-            seen += sample_count(batch.feeds)
-            if seen >= self.samples:
+            read += sample_count(batch.feeds)
+            if read >= self.samples:
                 return
-        if not seen:
+        if not read:
             raise DataError("the data has no batches")
 
 
-@dataclass(frozen=True)
-class FewBatches:
-    """`count` batches of `source`, evenly spread over it where its length is known, else the first ones."""
+def evenly_spaced(source: BatchSource, count: int) -> Subset:
+    """`count` batches, evenly spaced over `source` if its length is known, else the first ones."""
+    step = max((source.total or 0) // count, 1)
+    return Subset(source, step, stop=step * (count - 1) + 1)
 
-    source: BatchSource
-    count: int
 
-    @property
-    def total(self) -> int | None:
-        return None if self.source.total is None else min(self.count, self.source.total)
+def split_source(source: BatchSource, test: BatchSource | None) -> tuple[BatchSource, BatchSource]:
+    """Split into calibration and held-out data: `source` and `test`, or without `test` four batches in five and the
+    fifth.
 
-    def __iter__(self) -> Iterator[Batch]:
-        step = max((self.source.total or 0) // self.count, 1)
-        yield from islice(self.source, 0, step * self.count, step)
+    Raises:
+        DataError: a single batch cannot be split.
+    """
+    if test is not None:
+        return source, test
+    if _batches_up_to_two(source) == 1:
+        raise DataError(
+            "the data is a single batch, and one in five is held out for the comparison: give --test-data, or several "
+            "batches (of one .npz, .npy or images by a lower --batch-size; in a folder, each .npz is a batch)"
+        )
+    others = tuple(offset for offset in range(_PERIOD) if offset != _HELD_OUT)
+    return Subset(source, _PERIOD, others), Subset(source, _PERIOD, (_HELD_OUT,))
+
+
+def two_halves(source: BatchSource) -> tuple[BatchSource, BatchSource]:
+    """The batches with even and with odd indices; both are `source` itself if it has a single batch."""
+    if _batches_up_to_two(source) < 2:
+        return source, source
+    return Subset(source, 2, (0,)), Subset(source, 2, (1,))
+
+
+def _batches_up_to_two(source: BatchSource) -> int:
+    return min(source.total, 2) if is_indexed(source) else len(list(islice(source, 2)))

@@ -1,12 +1,13 @@
-"""Functions that users give as `file.py:function`."""
+"""Functions that users name as `file.py:function`."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,9 +18,9 @@ from trt_ptq.errors import UsageError
 
 @dataclass(frozen=True)
 class UserFunction:
-    """The function `name` of `file`; it, and the generator it may return, run in `_users_turn`.
+    """The function `name` of `file`. It and the generator that it may return run in `_user_code`.
 
-    To another process it travels as where it was loaded from, and is loaded there anew.
+    Pickling stores only the file and the name; another process loads the function from there.
     """
 
     file: Path
@@ -27,26 +28,27 @@ class UserFunction:
     function: Callable[..., Any]
 
     def __call__(self, *arguments: Any) -> Any:
-        with _users_turn():
+        with _user_code(self.file):
             returned = self.function(*arguments)
-        return _guarded_steps(returned) if isinstance(returned, Iterator) else returned
+        return _steps(returned, self.file) if isinstance(returned, Iterator) else returned
 
     def __reduce__(self) -> tuple[Callable[[str], UserFunction], tuple[str]]:
         return load_function, (f"{self.file}:{self.name}",)
 
 
 def read_from(*specs: str | None) -> list[Path]:
-    """The files and folders that these name, be it of a function; none for None."""
-    return [Path(one.rpartition(":")[0] if ".py:" in one else one) for one in specs if one is not None]
+    """The files and folders that data or functions are read from; None stands for no file."""
+    return [Path(spec.rpartition(":")[0] if ".py:" in spec else spec) for spec in specs if spec is not None]
 
 
 def load_function(spec: str) -> UserFunction:
     """Import the function that `spec`, "path/to/file.py:function", names.
 
-    A file inside a package (its folder has `__init__.py`) is imported as part of it, so its own imports work.
+    A file in a package (its folder has `__init__.py`) is imported as part of it, so that its relative imports work. A
+    file that several specs name is executed once, unless it has changed.
 
     Raises:
-        UsageError: no such file or function, or the file fails on import; with the reason.
+        UsageError: no such file or function, or the file fails on import.
     """
     file, _, name = spec.rpartition(":")
     path = Path(file)
@@ -55,7 +57,7 @@ def load_function(spec: str) -> UserFunction:
     if not path.is_file():
         raise UsageError(f"{path}: no such Python file")
     try:
-        with _users_turn():
+        with _user_code(path):
             module = _import_file(path.resolve())
     except Exception as error:
         raise UsageError(f"{path} fails on import: {type(error).__name__}: {error}") from error
@@ -66,9 +68,9 @@ def load_function(spec: str) -> UserFunction:
     return UserFunction(path.absolute(), name, function)
 
 
-def _guarded_steps(steps: Iterator[Any]) -> Iterator[Any]:
+def _steps(steps: Iterator[Any], file: Path) -> Iterator[Any]:
     while True:
-        with _users_turn():
+        with _user_code(file):
             try:
                 step = next(steps)
             except StopIteration:
@@ -77,35 +79,50 @@ def _guarded_steps(steps: Iterator[Any]) -> Iterator[Any]:
 
 
 @contextmanager
-def _users_turn() -> Iterator[None]:
-    """While a user's code runs: what it prints goes to standard error, so that --json stays JSON, and a `sys.exit(0)`
-    in it is a fault like others, not our success."""
+def _user_code(file: Path) -> Iterator[None]:
+    """While code of `file` runs, it can import its neighbours, its output goes to standard error (so that --json stays
+    JSON), and a `sys.exit(0)` in it is an error like others, not our success."""
+    root, _ = _package_root(file.resolve())
+    sys.path.insert(0, str(root))
     try:
         with redirect_stdout(sys.stderr):
             yield
     except SystemExit as error:
         raise RuntimeError(f"it calls sys.exit({error.code!r})") from error
+    finally:
+        with suppress(ValueError):  # the user's code may have changed the path
+            sys.path.remove(str(root))
 
 
-def _import_file(path: Path) -> ModuleType:
+def _package_root(path: Path) -> tuple[Path, list[str]]:
+    """The folder that imports of `path` start from, and the parts of its module name."""
     root, names = path.parent, [path.stem]
     while (root / "__init__.py").is_file():
         names.insert(0, root.name)
         root = root.parent
+    return root, names
+
+
+def _import_file(path: Path) -> ModuleType:
+    _, names = _package_root(path)
     dotted = ".".join(names)
-    alone = f"trt_ptq_user_file_{path.stem}"  # a name of its own: the file may be called like a module of others
     loaded = sys.modules.get(dotted)
     if loaded is not None and Path(loaded.__file__ or "").resolve() == path:
         return loaded
-    sys.path.insert(0, str(root))
+    if len(names) > 1:
+        return importlib.import_module(dotted)
+    # a name of its own, because other modules may have the file's name; with its content, because it may be edited
+    digest = hashlib.blake2b(str(path).encode() + b"\n" + path.read_bytes(), digest_size=8).hexdigest()
+    name = f"trt_ptq_user_file_{path.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
     try:
-        if len(names) > 1:
-            return importlib.import_module(dotted)
-        found = importlib.util.spec_from_file_location(alone, path)
-        assert found is not None and found.loader is not None
-        module = importlib.util.module_from_spec(found)
-        sys.modules[alone] = module  # dataclasses look their module up
-        found.loader.exec_module(module)
-        return module
-    finally:
-        sys.path.remove(str(root))
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,4 +1,4 @@
-"""A batch source whose every batch is known to fit the model."""
+"""Checks every batch against the inputs of the model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from trt_ptq.errors import DataError
-from trt_ptq.types import Array, Batch, BatchSource, TensorSpec
+from trt_ptq.types import Array, Batch, BatchSource, SourceView, TensorSpec, is_indexed
 
 
 @dataclass(frozen=True)
-class ValidatedSource:
-    """Passes batches on after checking names, dtypes, shapes, samples and values against the model's inputs.
+class ValidatedSource(SourceView):
+    """Yields the batches of `source` after checking names, dtypes, shapes, numbers of samples and values.
 
-    With `allow_nonfinite`, NaN and infinity in the inputs pass.
+    `allow_nonfinite` permits NaN and infinity.
     """
 
     source: BatchSource
@@ -26,72 +26,85 @@ class ValidatedSource:
     def total(self) -> int | None:
         return self.source.total
 
+    def batch(self, index: int) -> Batch:
+        """Batch `index`; only for an indexed source.
+
+        Raises:
+            DataError: the batch does not fit the model.
+        """
+        assert is_indexed(self.source)
+        return self._validated(self.source.batch(index))
+
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the batches.
 
         Raises:
-            DataError: on the first batch that does not fit, naming it, the input and what was expected; or when
-                there is no batch at all.
+            DataError: a batch does not fit the model (names the batch, the input and what was expected), or there is
+                no batch.
         """
         empty = True
         for batch in self.source:
             empty = False
-            _check_batch(batch, self.inputs)
-            if not self.allow_nonfinite:
-                _check_finite(batch)
-            yield batch
+            yield self._validated(batch)
         if empty:
             again = " (a function must yield them anew each time it is called)" if self.source.total is None else ""
             raise DataError(f"the data has no batches{again}")
 
+    def _validated(self, batch: Batch) -> Batch:
+        _check_batch(batch, self.inputs)
+        if not self.allow_nonfinite:
+            _check_finite(batch)
+        return batch
+
 
 def _check_batch(batch: Batch, inputs: tuple[TensorSpec, ...]) -> None:
-    wanted = {one.name for one in inputs}
-    if batch.feeds.keys() != wanted:
-        missing = ", ".join(sorted(wanted - batch.feeds.keys()))
-        unknown = ", ".join(sorted(repr(name) for name in batch.feeds.keys() - wanted))
-        told = "; ".join([f"{unknown} unknown"] * bool(unknown) + [f"{missing} missing"] * bool(missing))
-        raise DataError(f"{batch.origin}: wrong input names ({told}): the model takes {', '.join(map(str, inputs))}")
-    for one in inputs:
-        array = batch.feeds[one.name]
-        if array.dtype != one.dtype:
+    names = {spec.name for spec in inputs}
+    if batch.feeds.keys() != names:
+        missing = ", ".join(sorted(names - batch.feeds.keys()))
+        unknown = ", ".join(sorted(repr(name) for name in batch.feeds.keys() - names))
+        difference = "; ".join([f"{unknown} unknown"] * bool(unknown) + [f"{missing} missing"] * bool(missing))
+        expected = ", ".join(map(str, inputs))
+        raise DataError(f"{batch.origin}: wrong input names ({difference}): the model takes {expected}")
+    for spec in inputs:
+        array = batch.feeds[spec.name]
+        if array.dtype != spec.dtype:
             raise DataError(
-                f"{batch.origin}: input {one.name!r} is {array.dtype}, the model takes {one.dtype}: "
-                f"convert it with .astype(numpy.{one.dtype})"
+                f"{batch.origin}: input {spec.name!r} is {array.dtype}, the model takes {spec.dtype}: "
+                f"convert it with .astype(numpy.{spec.dtype})"
             )
-        if one.shape is not None and not _fits(array, one.shape):
-            remedy = _remedy(array, one.shape)
+        if spec.shape is not None and not _fits(array, spec.shape):
             raise DataError(
-                f"{batch.origin}: input {one.name!r} has shape {list(array.shape)}, the model takes {one}{remedy}"
+                f"{batch.origin}: input {spec.name!r} has shape {list(array.shape)}, the model takes {spec}"
+                f"{_batch_size_remedy(array, spec.shape)}"
             )
         if not array.size:
-            raise DataError(f"{batch.origin}: input {one.name!r} is empty: shape {list(array.shape)}")
+            raise DataError(f"{batch.origin}: input {spec.name!r} is empty: shape {list(array.shape)}")
     _check_samples(batch, inputs)
 
 
 def _fits(array: Array, shape: tuple[int | str, ...]) -> bool:
     return array.ndim == len(shape) and all(
-        isinstance(want, str) or have == want for have, want in zip(array.shape, shape, strict=True)
+        isinstance(expected, str) or size == expected for size, expected in zip(array.shape, shape, strict=True)
     )
 
 
-def _remedy(array: Array, shape: tuple[int | str, ...]) -> str:
-    """What helps where nothing but a fixed number of samples differs."""
+def _batch_size_remedy(array: Array, shape: tuple[int | str, ...]) -> str:
+    """What to do if the array has another number of samples than a fixed batch, and fits otherwise."""
     if array.ndim and _fits(array[:0], (0, *shape[1:])):
-        return f": give whole batches of {shape[0]} (where the data does not say, by --batch-size {shape[0]})"
+        return f": give whole batches of {shape[0]} (for data that is not in batches yet: --batch-size {shape[0]})"
     return ""
 
 
 def _check_samples(batch: Batch, inputs: tuple[TensorSpec, ...]) -> None:
-    """Inputs whose first axis has the same name, or no name, must agree in how many samples they have."""
-    lengths: dict[str, dict[str, int]] = {}
-    for one in inputs:
-        if one.shape and isinstance(one.shape[0], str):
-            lengths.setdefault(one.shape[0], {})[one.name] = batch.feeds[one.name].shape[0]
-    for group in lengths.values():
+    """Check that inputs whose dynamic first axes have the same name, or none, have the same number of samples."""
+    samples: dict[str, dict[str, int]] = {}
+    for spec in inputs:
+        if spec.shape and isinstance(spec.shape[0], str):
+            samples.setdefault(spec.shape[0], {})[spec.name] = batch.feeds[spec.name].shape[0]
+    for group in samples.values():
         if len(set(group.values())) > 1:
-            told = ", ".join(f"{name} has {length}" for name, length in group.items())
-            raise DataError(f"{batch.origin}: ragged batch: {told} samples (first axis)")
+            numbers = ", ".join(f"{name} has {count}" for name, count in group.items())
+            raise DataError(f"{batch.origin}: ragged batch: {numbers} samples (first axis)")
 
 
 def _check_finite(batch: Batch) -> None:

@@ -18,7 +18,7 @@ from trt_ptq.calibration.measurements.magnitudes import combine_amax
 from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
-from trt_ptq.data.subset import FewBatches
+from trt_ptq.data.subset import evenly_spaced
 from trt_ptq.errors import DataError, ModelError, OutputError
 from trt_ptq.fp16.convert import HighPrecision, convert_to_float16
 from trt_ptq.fp16.keep_fp32 import Fp32Node
@@ -145,7 +145,7 @@ class CandidateBuilder:
         model, table = self.calibrated_model(recipe).model, self.table(recipe)
 
         def ranked_on(batches: int) -> Ranking:
-            some = FewBatches(self._calibration, batches)
+            some = evenly_spaced(self._calibration, batches)
             return rank_layers(model, table, some, recipe.attention, recipe.nodes_to_exclude, self._progress)
 
         ranking = ranked_on(FEW)

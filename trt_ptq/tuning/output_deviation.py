@@ -5,36 +5,22 @@ It tells candidates apart where a metric tells luck: where they differ by a few 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import onnx_ir as ir
 from onnx import TensorProto
 
-from trt_ptq.data.subset import FewBatches
+from trt_ptq.data.adapters import in_memory
+from trt_ptq.data.subset import evenly_spaced
 from trt_ptq.evaluation.compare_models import compare_models, fidelity_losses
 from trt_ptq.evaluation.onnx_runner import temporary_model_file
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.tuning.objective import CANDIDATE, largest_loss
-from trt_ptq.types import Batch, BatchSource
+from trt_ptq.types import BatchSource
 
 BATCHES = 8  # on five real models, range methods came in the order of all held-out data
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """Batches in memory: to find them may mean to read nearly all data."""
-
-    batches: tuple[Batch, ...]
-
-    @property
-    def total(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self.batches)
 
 
 @dataclass(frozen=True)
@@ -46,7 +32,7 @@ class OutputDeviation:
 
     @cached_property
     def _source(self) -> BatchSource:
-        return _Kept(tuple(FewBatches(self.calibration, BATCHES)))
+        return in_memory(evenly_spaced(self.calibration, BATCHES))
 
     def of(self, candidate: ir.Model) -> float:
         """`OutputFidelity.loss` of the worst output: of floats, where there are any, as classes and indices have no

@@ -20,7 +20,7 @@ from trt_ptq.calibration.measurements.bias_error import measure_bias_error
 from trt_ptq.calibration.tensors import model_with_outputs, select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
-from trt_ptq.data.sources import ArrayFile
+from trt_ptq.data.sources import ArraySource
 from trt_ptq.errors import DataError
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
@@ -39,8 +39,8 @@ def every_mean_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bias_error, "MIN_BIAS_FRACTION", 0.0)
 
 
-def source(array: Array, batch_size: int = 4) -> ArrayFile:
-    return ArrayFile(Path("x.npz"), {"x": array}, batch_size)
+def source(array: Array, batch_size: int = 4) -> ArraySource:
+    return ArraySource("x.npz", {"x": array}, batch_size)
 
 
 def minmax(model: Model, array: Array) -> CalibrationTable:

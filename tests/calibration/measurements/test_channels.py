@@ -11,7 +11,7 @@ from tests.networks import weight
 from tests.transforms.normalized import WIDTH, constant, layer_norm, network, node, tokens
 from trt_ptq.calibration.measurements import channels as collecting
 from trt_ptq.calibration.measurements.channels import sample_channels
-from trt_ptq.data.sources import ArrayFile
+from trt_ptq.data.sources import ArraySource
 from trt_ptq.errors import DataError
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.types import Array
@@ -19,8 +19,8 @@ from trt_ptq.types import Array
 FACTORS = np.linspace(-3, 3, WIDTH)
 
 
-def source(array: Array, batch_size: int = 4) -> ArrayFile:
-    return ArrayFile(Path("x.npz"), {"x": array}, batch_size)
+def source(array: Array, batch_size: int = 4) -> ArraySource:
+    return ArraySource("x.npz", {"x": array}, batch_size)
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ from tests.networks import images
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.measurements.magnitudes import combine_amax, float32_tensors, measure_amax
 from trt_ptq.calibration.tensors import select_calibration_tensors
-from trt_ptq.data.sources import ArrayFile
+from trt_ptq.data.sources import ArraySource
 from trt_ptq.fp16.convert import convert_to_float16
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.types import Array
 
 
-def source(array: Array, batch_size: int = 4) -> ArrayFile:
-    return ArrayFile(Path("x.npz"), {"x": array}, batch_size)
+def source(array: Array, batch_size: int = 4) -> ArraySource:
+    return ArraySource("x.npz", {"x": array}, batch_size)
 
 
 def model(tmp_path: Path, *nodes: onnx.NodeProto, output: str = "y") -> Model:

@@ -24,12 +24,12 @@ from trt_ptq.calibration.ray.ray_backend import ATTEMPTS, collect_on_ray
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import save_statistics
-from trt_ptq.data.audit import AuditedSource
-from trt_ptq.data.open import open_source
-from trt_ptq.data.sources import Loader
+from trt_ptq.data.audit import Audit
+from trt_ptq.data.observation import observe
+from trt_ptq.data.open import open_data
 from trt_ptq.errors import ClusterError, DataError, MissingPackageError, ModelError, UsageError
 from trt_ptq.onnx_io.load import Model, load_model
-from trt_ptq.types import Batch, BatchSource
+from trt_ptq.types import Batch
 
 WORKERS = 2
 BATCHES = 24
@@ -115,7 +115,7 @@ class TestOnACluster:
     def test_the_statistics_are_those_of_one_process_to_the_byte(
         self, cluster: Any, cnn: Model, npz_folder: Path, tmp_path: Path
     ) -> None:
-        source = open_source(str(npz_folder), cnn.inputs)
+        source = open_data(str(npz_folder), cnn.inputs)
         calibration_tensors = select_calibration_tensors(cnn, ["all"])
         result = on_cluster(cnn, source, calibration_tensors)
         assert same_bytes(result.statistics, collect_statistics(cnn, source, calibration_tensors), tmp_path)
@@ -157,7 +157,7 @@ class TestOnACluster:
     def test_findings_about_the_data_come_back(self, cluster: Any, cnn: Model, tmp_path: Path) -> None:
         for index in range(5):
             np.savez(tmp_path / f"{index}.npz", x=images(4, seed=index % 4))
-        source = open_source(str(tmp_path), cnn.inputs)
+        source = open_data(str(tmp_path), cnn.inputs)
         assert on_cluster(cnn, source, select_calibration_tensors(cnn)).audit.findings() == [
             "only 20 calibration samples: 100 to 1000 are advised",
             f"1 batches repeat earlier ones, e.g. {tmp_path}/4.npz repeats {tmp_path}/0.npz",
@@ -175,7 +175,7 @@ class TestOnACluster:
             "    for seed in range(5):\n"
             "        yield {'x': SCALE * np.random.default_rng(seed).normal(size=(2, 16, 8, 8)).astype(np.float32)}\n"
         )
-        source = open_source("load.py:batches", cnn.inputs)
+        source = open_data("load.py:batches", cnn.inputs)
         calibration_tensors = select_calibration_tensors(cnn)
         assert same_bytes(
             on_cluster(cnn, source, calibration_tensors).statistics,
@@ -196,7 +196,7 @@ class TestOnACluster:
             np.savez(tmp_path / f"{index}.npz", x=images(4, seed=index))
         calibration_tensors = select_calibration_tensors(cnn)
         for spec in (f"{tmp_path / 'load.py'}:batches", str(tmp_path)):
-            source = open_source(spec, cnn.inputs)
+            source = open_data(spec, cnn.inputs)
             assert same_bytes(
                 on_cluster(cnn, source, calibration_tensors).statistics,
                 collect_statistics(cnn, source, calibration_tensors),
@@ -205,7 +205,7 @@ class TestOnACluster:
 
     def test_shards_of_equal_samples_count_each(self, cluster: Any, cnn: Model, tmp_path: Path) -> None:
         np.savez(tmp_path / "d.npz", x=np.repeat(images(1), 8, axis=0))
-        source = open_source(str(tmp_path / "d.npz"), cnn.inputs, batch_size=1)
+        source = open_data(str(tmp_path / "d.npz"), cnn.inputs, batch_size=1)
         calibration_tensors = select_calibration_tensors(cnn)
         assert same_bytes(
             on_cluster(cnn, source, calibration_tensors).statistics,
@@ -215,7 +215,7 @@ class TestOnACluster:
 
     def test_no_batches_at_all_is_an_error(self, cluster: Any, cnn: Model, tmp_path: Path) -> None:
         (tmp_path / "load.py").write_text("def batches():\n    return []\n")
-        source = open_source(f"{tmp_path / 'load.py'}:batches", cnn.inputs)
+        source = open_data(f"{tmp_path / 'load.py'}:batches", cnn.inputs)
         with pytest.raises(DataError, match="the data has no batches"):
             on_cluster(cnn, source, select_calibration_tensors(cnn))
 
@@ -240,13 +240,13 @@ class TestOnACluster:
         self, cluster: Any, cnn: Model, tmp_path: Path
     ) -> None:
         (tmp_path / "load.py").write_text("def batches():\n    return []\n")
-        source = open_source(f"{tmp_path / 'load.py'}:batches", cnn.inputs)
+        source = open_data(f"{tmp_path / 'load.py'}:batches", cnn.inputs)
         (tmp_path / "load.py").unlink()
         with pytest.raises(ClusterError, match=rf"^node {socket.gethostname()}: .*load\.py: no such Python file"):
             on_cluster(cnn, source, select_calibration_tensors(cnn))
 
     def test_a_source_that_cannot_travel_is_refused(self, cluster: Any, cnn: Model) -> None:
-        source = Loader("mine", threading.Lock().acquire)
+        source = open_data(threading.Lock().acquire, cnn.inputs)
         with pytest.raises(DataError, match="this source of data cannot be sent to other machines: "):
             on_cluster(cnn, source, select_calibration_tensors(cnn))
 
@@ -263,7 +263,7 @@ class TestOnACluster:
 
     def test_a_real_model_gives_the_same_bytes(self, cluster: Any, tmp_path: Path) -> None:
         model = load_model(recogniser.model())
-        source: BatchSource = Loader("recogniser", partial(recogniser.calibration, samples=32))
+        source = open_data(partial(recogniser.calibration, samples=32), model.inputs)
         calibration_tensors = select_calibration_tensors(model)
         assert same_bytes(
             on_cluster(model, source, calibration_tensors).statistics,
@@ -272,9 +272,9 @@ class TestOnACluster:
         )
 
     def test_findings_are_those_of_one_process(self, cluster: Any, cnn: Model, tmp_path: Path) -> None:
-        audited = AuditedSource(Made(tmp_path))
-        list(audited)
-        assert on_cluster(cnn, Made(tmp_path), select_calibration_tensors(cnn)).audit.findings() == audited.findings()
+        audit = Audit()
+        list(observe(Made(tmp_path), audit))
+        assert on_cluster(cnn, Made(tmp_path), select_calibration_tensors(cnn)).audit.findings() == audit.findings()
 
 
 @pytest.mark.parametrize("address", ["", "nonsense", ":6379", "ray://head:10001", "head:port"])

@@ -18,8 +18,9 @@ from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.calibration_table import derive_table
+from trt_ptq.data.observation import observe
 from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
-from trt_ptq.data.sources import ArrayFile
+from trt_ptq.data.sources import ArraySource
 from trt_ptq.engines.building.rtx import build_rtx
 from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.onnx_io.load import load_model
@@ -79,13 +80,14 @@ def converter(tmp_path: Path) -> Convert:
         feeds = feeds or {"x": images(8)}
         path = write(tmp_path / "float.onnx", nodes, weights, inputs or [image_input()], [output])
         model = load_model(path)
-        source = ShapeObserver(ArrayFile(Path("data.npz"), feeds, batch_size=len(next(iter(feeds.values())))))
+        shapes = ShapeObserver()
+        source = observe(ArraySource("data.npz", feeds, batch_size=len(next(iter(feeds.values())))), shapes)
         statistics = collect_statistics(model, source, select_calibration_tensors(model, attention=attention))
         result = insert_qdq(model, derive_table(statistics, METHODS["minmax"]), attention=attention)
         save_model(result.model, tmp_path / "int8.onnx")
         onnx.checker.check_model(str(tmp_path / "int8.onnx"), full_check=True)
         if find_spec("tensorrt_rtx"):
-            profiles = profiles_from_shapes(source.seen, model.inputs)
+            profiles = profiles_from_shapes(shapes.seen, model.inputs)
             build_rtx(EngineSpec(tmp_path / "int8.onnx", tmp_path / "m.engine", "int8", model.identity, profiles))
         exact, rounded = (ort.InferenceSession(one).run([output], feeds)[0] for one in (path, tmp_path / "int8.onnx"))
         noise = np.square(exact - rounded).sum() / np.square(exact).sum()

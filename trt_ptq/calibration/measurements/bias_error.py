@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from trt_ptq.calibration.measurements.error_graph import add_error_outputs, weighted_int8_layers
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
-from trt_ptq.data.subset import FirstSamples
+from trt_ptq.data.subset import Head
 from trt_ptq.errors import DataError
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import create_session, run_session, session_options
@@ -93,7 +93,7 @@ def _measure(
     session = create_session(ir.to_proto(part), model.external.folder, str(model.path), options)
     inputs = [one.name for one in session.get_inputs()]
     errors = {name: _Errors(np.zeros(1), np.zeros(1)) for name in layers}
-    for batch in FirstSamples(source, samples):
+    for batch in Head(source, samples):
         outputs = run_session(session, Batch({name: batch.feeds[name] for name in inputs}, batch.origin))
         for name, total, squares, size in zip(layers, outputs[::3], outputs[1::3], outputs[2::3], strict=True):
             if not np.isfinite(squares).all():

@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from trt_ptq.data.subset import FirstSamples
+from trt_ptq.data.subset import Head
 from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import create_session, run_session
@@ -53,7 +53,7 @@ def sample_channels(
     amax = {name: np.zeros(channels, np.float32) for name, channels in tensors.items()}
     rows: dict[str, list[Floats]] = {name: [] for name in tensors}
     quota = wanted  # rows of each batch, fewer the more batches there are
-    for batch in FirstSamples(source, samples):
+    for batch in Head(source, samples):
         limited = replace(batch, feeds={**batch.feeds, _QUOTA: np.array([quota])})
         results = iter(run_session(session, limited))
         for name in tensors:

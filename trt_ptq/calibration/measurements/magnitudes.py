@@ -13,7 +13,7 @@ from trt_ptq.calibration.memory_planner import first_batch, group_tensors, tenso
 from trt_ptq.calibration.observed_model import ObservedModel
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
-from trt_ptq.data.subset import FirstSamples
+from trt_ptq.data.subset import Head
 from trt_ptq.fp16.convertible_io import is_float32
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.types import Array, BatchSource
@@ -60,7 +60,7 @@ def _of_one_pass(model: Model, source: BatchSource, names: Sequence[str], sample
     observed = ObservedModel(model, names, HostDevice())
     found = np.zeros(len(names), np.float32)
     with ThreadPoolExecutor(usable_cores()) as pool:
-        for batch in FirstSamples(source, samples):
+        for batch in Head(source, samples):
             arrays = observed.run(batch)
             found = np.maximum(found, list(pool.map(_amax, (arrays[name] for name in names))))  # NaN stays NaN
     return dict(zip(names, found.tolist(), strict=True))

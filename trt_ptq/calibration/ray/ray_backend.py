@@ -18,11 +18,10 @@ from trt_ptq.calibration.ray.shard_task import ShardResult, ShardTask, measure_s
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.data.audit import Audit
-from trt_ptq.data.shard import Divisible
 from trt_ptq.errors import ClusterError, DataError, UsageError
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import tools
-from trt_ptq.types import BatchSource, no_progress
+from trt_ptq.types import BatchSource, is_indexed, no_progress
 
 SHARDS_PER_WORKER = 4  # a lost worker costs a quarter of its work, loading the model four times
 ATTEMPTS = 4
@@ -93,7 +92,7 @@ def collect_on_ray(
 
 
 def _shard_count(source: BatchSource, workers: int) -> int:
-    if isinstance(source, Divisible):
+    if is_indexed(source):
         return max(1, min(SHARDS_PER_WORKER * workers, source.total))
     return workers  # each shard runs through everything, so no more of them than there are hands
 

@@ -15,7 +15,8 @@ from trt_ptq.calibration.calibration_pass import Nonfinite
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
-from trt_ptq.data.audit import Audit, AuditedSource
+from trt_ptq.data.audit import Audit
+from trt_ptq.data.observation import observe
 from trt_ptq.data.shard import EmptyShardError, ShardedSource
 from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.errors import ClusterError, ModelError
@@ -72,14 +73,16 @@ def measure_shard(job: ShardTask, index: int, count: int) -> ShardResult:
     checked = ValidatedSource(
         ShardedSource(source, index, count), model.inputs, allow_nonfinite=job.nonfinite == "skip"
     )
-    audited = AuditedSource(checked)
+    audit = Audit()
     threads = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
     statistics: Statistics | None
     try:
-        statistics = collect_statistics(model, audited, job.calibration_tensors, job.nonfinite, threads=threads)
+        statistics = collect_statistics(
+            model, observe(checked, audit), job.calibration_tensors, job.nonfinite, threads=threads
+        )
     except EmptyShardError:
         statistics = None
-    return ShardResult(index, statistics, audited.audit, _processor())
+    return ShardResult(index, statistics, audit, _processor())
 
 
 def _receive(ray: Any, reference: Any, node: str) -> BatchSource:

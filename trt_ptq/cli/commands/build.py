@@ -14,7 +14,7 @@ from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.cli import console, options
 from trt_ptq.cli.calibrator_option import calibrator_factory
 from trt_ptq.cli.read_table import read_table
-from trt_ptq.data.open import open_source
+from trt_ptq.data.open import open_data
 from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.data.user_function import read_from
 from trt_ptq.data.validation import ValidatedSource
@@ -137,7 +137,9 @@ def build(
     ranges = _ranges(loaded, table, allow_other_model)
     served: ImplicitRanges | None = None
     if data is not None:
-        batches = ValidatedSource(open_source(data, loaded.inputs, batch_size, preprocess), loaded.inputs)
+        batches = ValidatedSource(
+            open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess), loaded.inputs
+        )
         served = calibrator_factory(calibrator or "entropy", loaded, batches, cache)
     elif implicit and ranges is not None:
         served = DynamicRanges(ranges) if dynamic_ranges else ranges

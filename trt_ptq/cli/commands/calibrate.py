@@ -24,8 +24,9 @@ from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import save_statistics
 from trt_ptq.cli import console, options
 from trt_ptq.cli.parse import parse_memory_limit, parse_nonfinite, parse_tolerance
-from trt_ptq.data.audit import AuditedSource
-from trt_ptq.data.open import open_source
+from trt_ptq.data.audit import Audit
+from trt_ptq.data.observation import observe
+from trt_ptq.data.open import open_data
 from trt_ptq.data.shard import ShardedSource, parse_shard
 from trt_ptq.data.user_function import read_from
 from trt_ptq.data.validation import ValidatedSource
@@ -105,7 +106,7 @@ def calibrate(
     kept = None if checkpoint is None else Checkpoint(checkpoint, memory_limit=limit)
     calibration_tensors = select_calibration_tensors(loaded, tensors, attention)
     passes: tuple[tuple[str, ...], ...] = (calibration_tensors.tensors,)
-    source = open_source(data, loaded.inputs, batch_size, preprocess)
+    source = open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess)
     if ray is not None:
         result = collect_on_ray(
             loaded, source, calibration_tensors, policy, ray, partial(console.progress, unit="shards")
@@ -113,7 +114,9 @@ def calibrate(
         statistics, findings = result.statistics, result.audit.findings() + result.incidents
     else:
         sharded = None if shard is None else ShardedSource(source, *parse_shard(shard))
-        audited = AuditedSource(ValidatedSource(sharded or source, loaded.inputs, allow_nonfinite=policy == "skip"))
+        audit = Audit()
+        valid = ValidatedSource(sharded or source, loaded.inputs, allow_nonfinite=policy == "skip")
+        audited = observe(valid, audit)
         if limit is not None:
             passes = plan_passes(loaded, calibration_tensors, audited, limit)
         with _keeping(kept):
@@ -130,7 +133,7 @@ def calibrate(
             )
         if sharded is not None:
             statistics = replace(statistics, shards=join_shards((), [sharded.shard]))
-        findings = audited.findings(is_shard=shard is not None)
+        findings = audit.findings(is_shard=shard is not None)
     save_statistics(statistics, out)
     if kept is not None:
         kept.remove()

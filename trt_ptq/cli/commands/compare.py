@@ -10,7 +10,7 @@ import typer
 
 from trt_ptq.cli import console, options
 from trt_ptq.cli.parse import parse_max_drop
-from trt_ptq.data.open import open_source
+from trt_ptq.data.open import open_data
 from trt_ptq.data.user_function import load_function
 from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.errors import UsageError
@@ -52,7 +52,7 @@ def compare(
     inputs = engine_inputs(reference) if on_gpu else read_inputs(reference)
     if not on_gpu:
         read_inputs(candidate)
-    source = ValidatedSource(open_source(data, inputs, batch_size, preprocess), inputs)
+    source = ValidatedSource(open_data(data, inputs, batch_size=batch_size, preprocess=preprocess), inputs)
     if on_gpu:
         comparison = compare_engines(reference, candidate, source, console.progress)
     else:

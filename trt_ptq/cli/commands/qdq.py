@@ -15,7 +15,7 @@ from trt_ptq.calibration.measurements.magnitudes import measure_amax
 from trt_ptq.cli import console, options
 from trt_ptq.cli.parse import parse_high_precision
 from trt_ptq.cli.read_table import read_table
-from trt_ptq.data.open import open_source
+from trt_ptq.data.open import open_data
 from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.data.user_function import read_from
 from trt_ptq.data.validation import ValidatedSource
@@ -95,7 +95,7 @@ def qdq(
     else:
         amax = None
         if data is not None:
-            source = open_source(data, loaded.inputs, batch_size, preprocess)
+            source = open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess)
             amax = measure_amax(loaded, ValidatedSource(source, loaded.inputs))
         converted = convert_to_float16(result.model, amax)
         save_model(converted.model, out)

@@ -13,7 +13,7 @@ from trt_ptq.cli import console, options
 from trt_ptq.cli.chosen import QuantizationChoices
 from trt_ptq.cli.parse import parse_max_drop, parse_memory_limit, parse_nonfinite, parse_tolerance
 from trt_ptq.config import QuantizeJob
-from trt_ptq.data.open import open_source
+from trt_ptq.data.open import open_data
 from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.data.user_function import load_function
 from trt_ptq.engines.backends import check_backend
@@ -114,8 +114,8 @@ def quantize(
     profiles = parse_profiles(shape or [])
     check_profiles(profiles, loaded.inputs)
     check_backend(backend)
-    source = open_source(data, loaded.inputs, batch_size, preprocess)
-    test = open_source(test_data, loaded.inputs, batch_size, preprocess) if test_data else None
+    source = open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess)
+    test = open_data(test_data, loaded.inputs, batch_size=batch_size, preprocess=preprocess) if test_data else None
     job = QuantizeJob(
         model=loaded,
         source=source,

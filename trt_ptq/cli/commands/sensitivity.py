@@ -17,8 +17,8 @@ from trt_ptq.calibrators.statistics.statistics_file import load_statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
 from trt_ptq.cli import console, options
 from trt_ptq.cli.read_table import read_table
-from trt_ptq.data.open import open_source
-from trt_ptq.data.subset import FewBatches
+from trt_ptq.data.open import open_data
+from trt_ptq.data.subset import evenly_spaced
 from trt_ptq.data.user_function import load_function, read_from
 from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.errors import DataError, UsageError
@@ -81,7 +81,10 @@ def sensitivity(
         check_writable(out, model, *tables, *read_from(data, preprocess, evaluate))
     function = load_function(evaluate) if evaluate else None
     loaded = load_model(model)
-    source = _few(ValidatedSource(open_source(data, loaded.inputs, batch_size, preprocess), loaded.inputs), samples)
+    source = _few(
+        ValidatedSource(open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess), loaded.inputs),
+        samples,
+    )
     ranges = _ranges(loaded, stats, table, method, percentile)
     found = measure_sensitivity(
         loaded,
@@ -117,7 +120,7 @@ def _few(source: BatchSource, samples: int) -> BatchSource:
     first = next(iter(source), None)
     if first is None:
         raise DataError("there are no batches to measure on")
-    return FewBatches(source, math.ceil(samples / sample_count(first.feeds)))
+    return evenly_spaced(source, math.ceil(samples / sample_count(first.feeds)))
 
 
 def _ranges(

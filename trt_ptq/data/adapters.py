@@ -1,0 +1,208 @@
+"""Batch sources of Python objects: functions, iterables, torch DataLoaders, Hugging Face datasets."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from trt_ptq.data.feeds import FeedsReader, as_array, is_array, stack
+from trt_ptq.data.sources import InMemorySource, open_arrays
+from trt_ptq.errors import DataError, UsageError
+from trt_ptq.types import Batch, BatchSource, TensorSpec
+
+
+@dataclass(frozen=True)
+class FunctionSource:
+    """A function that returns or yields batches, or returns a DataLoader or dataset; called anew for each pass."""
+
+    name: str
+    function: Callable[[], Any]
+    reader: FeedsReader
+    batch_size: int
+
+    @property
+    def total(self) -> int | None:
+        return None
+
+    def __iter__(self) -> Iterator[Batch]:
+        index = 0
+        try:
+            returned = self.function()
+            source = _open_dataset(self.name, returned, self.reader, self.batch_size)
+            for item in returned if source is None else source:
+                yield self.reader.batch(item, f"{self.name}, batch {index}")
+                index += 1
+        except DataError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"{self.name} fails at batch {index}: {type(error).__name__}: {reason}") from error
+
+
+@dataclass(frozen=True)
+class DataLoaderSource:
+    """A torch DataLoader. Each pass uses the same random numbers, so that a shuffling loader repeats its batches."""
+
+    name: str
+    loader: Any
+    reader: FeedsReader
+
+    @property
+    def total(self) -> int | None:
+        try:
+            return len(self.loader)
+        except TypeError:  # an IterableDataset without a length
+            return None
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index, item in enumerate(_repeatable(self.loader)):
+            yield self.reader.batch(item, f"{self.name}, batch {index}", ignore_extra=True)
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """A Hugging Face dataset, whose rows are samples and whose columns are inputs."""
+
+    name: str
+    dataset: Any
+    inputs: tuple[TensorSpec, ...]
+    batch_size: int
+
+    @property
+    def total(self) -> int:
+        return -(-len(self.dataset) // self.batch_size)
+
+    def batch(self, index: int) -> Batch:
+        """The rows from `index * batch_size` on."""
+        start = index * self.batch_size
+        stop = min(start + self.batch_size, len(self.dataset))
+        return _batch_of_columns(self.dataset[start:stop], self.inputs, f"{self.name}, rows {start} to {stop - 1}")
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self.batch, range(self.total))
+
+
+@dataclass(frozen=True)
+class StreamSource:
+    """A Hugging Face dataset that can only be iterated over (`streaming=True`)."""
+
+    name: str
+    dataset: Iterable[Mapping[str, Any]]
+    inputs: tuple[TensorSpec, ...]
+    batch_size: int
+
+    @property
+    def total(self) -> int | None:
+        return None
+
+    def __iter__(self) -> Iterator[Batch]:
+        rows = iter(self.dataset)
+        start = 0
+        while chunk := list(islice(rows, self.batch_size)):
+            stop = start + len(chunk)
+            columns = {name: [row[name] for row in chunk] for name in chunk[0]}
+            yield _batch_of_columns(columns, self.inputs, f"{self.name}, rows {start} to {stop - 1}")
+            start = stop
+
+
+def adapt(data: Any, inputs: tuple[TensorSpec, ...], batch_size: int) -> BatchSource:
+    """A batch source of a Python object: see `open_data`.
+
+    Raises:
+        DataError: an item is not a batch of the model's inputs.
+        UsageError: not one of the supported forms of data.
+    """
+    reader = FeedsReader(inputs)
+    name = getattr(getattr(data, "func", data), "__qualname__", type(data).__name__)  # a partial has a `func`
+    dataset = _open_dataset(name, data, reader, batch_size)
+    if dataset is not None:
+        return dataset
+    if isinstance(data, BatchSource):
+        return data
+    if is_array(data):
+        return open_arrays(name, {"": as_array(data, None, name)}, inputs, batch_size)
+    if isinstance(data, Mapping):
+        arrays = {str(key): as_array(value, None, f"{name}: {key!r}") for key, value in data.items()}
+        return open_arrays(name, arrays, inputs, batch_size)
+    if isinstance(data, (list, tuple)):
+        return InMemorySource([reader.batch(item, f"{name}, batch {index}") for index, item in enumerate(data)])
+    if isinstance(data, Iterator):  # can be read only once
+        return in_memory(FunctionSource(name, lambda: data, reader, batch_size))
+    if isinstance(data, Iterable):
+        return FunctionSource(name, data.__iter__, reader, batch_size)
+    if callable(data):
+        return FunctionSource(name, data, reader, batch_size)
+    raise UsageError(
+        f"data cannot be a {type(data).__name__}: give a folder, a file, a list, generator or function of feed dicts "
+        "or arrays, a torch DataLoader, a Hugging Face dataset or a BatchSource"
+    )
+
+
+def in_memory(source: BatchSource) -> InMemorySource:
+    """Copies of all batches of `source`, which may reuse the memory of a batch for the next one."""
+    return InMemorySource(
+        [Batch({name: np.array(array) for name, array in batch.feeds.items()}, batch.origin) for batch in source]
+    )
+
+
+def _open_dataset(name: str, data: Any, reader: FeedsReader, batch_size: int) -> BatchSource | None:
+    """A source of a torch DataLoader or a Hugging Face dataset; None if `data` is something else."""
+    torch = sys.modules.get("torch")  # whoever has a DataLoader has imported torch
+    if torch is not None and isinstance(data, torch.utils.data.DataLoader):
+        return DataLoaderSource(name, data, reader)
+    if not hasattr(data, "column_names"):
+        return None
+    columns, inputs = data.column_names, reader.inputs
+    if isinstance(columns, Mapping):
+        raise UsageError(f"{name}: is a set of datasets: choose one, e.g. data[{next(iter(columns), 'train')!r}]")
+    if columns is not None:  # a stream may not know its columns in advance
+        _check_columns(columns, inputs, name)
+        if hasattr(data, "select_columns"):
+            data = data.select_columns([spec.name for spec in inputs])  # decodes no others
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return DatasetSource(name, data, inputs, batch_size)
+    return StreamSource(name, data, inputs, batch_size)
+
+
+def _batch_of_columns(columns: Mapping[str, Any], inputs: tuple[TensorSpec, ...], origin: str) -> Batch:
+    _check_columns(columns, inputs, origin)
+    feeds = {}
+    for spec in inputs:
+        values, where = columns[spec.name], f"{origin}: column {spec.name!r}"
+        feeds[spec.name] = as_array(values, spec, where) if is_array(values) else stack(values, spec, where)
+    return Batch(feeds, origin)
+
+
+def _check_columns(columns: Iterable[str], inputs: tuple[TensorSpec, ...], where: str) -> None:
+    missing = [spec.name for spec in inputs if spec.name not in columns]
+    if missing:
+        raise DataError(
+            f"{where}: has no column {', '.join(missing)}, an input of the model; it has {', '.join(columns)}: rename "
+            "the columns by input"
+        )
+
+
+def _repeatable(loader: Any) -> Iterator[Any]:
+    """The items of a torch DataLoader, each pass with the same random state, whatever others draw in between."""
+    torch = sys.modules["torch"]
+    if loader.generator is not None:
+        loader.generator.manual_seed(loader.generator.initial_seed())
+    state = torch.Generator().manual_seed(0).get_state()
+    items = None
+    while True:
+        others = torch.get_rng_state()
+        torch.set_rng_state(state)
+        try:
+            items = iter(loader) if items is None else items
+            item = next(items)
+        except StopIteration:
+            return
+        finally:
+            state = torch.get_rng_state()
+            torch.set_rng_state(others)
+        yield item
