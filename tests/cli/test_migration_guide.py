@@ -32,7 +32,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The files that the guide talks of: two models, their caches, data, and ONNX Runtime's table."""
     monkeypatch.chdir(tmp_path)
     for model, cache in (("model.onnx", "old.cache"), ("best.onnx", "best.cache")):
-        shutil.copy(ROOT / "tests" / "data" / "qdq" / "tiny.onnx", model)
+        shutil.copy(ROOT / "tests" / "files" / "qdq" / "tiny.onnx", model)
         save_table(CalibrationTable(OLD), Path(cache), TensorRTVersion(8, 6, 1))
     Path("data").mkdir()
     for index in range(6):
