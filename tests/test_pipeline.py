@@ -222,12 +222,14 @@ def test_a_model_whose_opset_cannot_be_raised_keeps_an_fp32_rest_and_says_so(
     cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_model: ir.Model, _opset: int) -> ir.Model:
-        raise ModelError("the model cannot be raised from opset 17 to 19 (no adapter)")
+        raise ModelError("the model cannot be converted from opset 17 to 19 (no adapter)")
 
     monkeypatch.setattr("trt_ptq.fp16.convert.raise_opset", refuse)
     report = quantize(QuantizeJob(cnn, source(), "images", METHODS["minmax"], tmp_path)).report
     assert report.high_precision == "fp32"
-    assert "what is not INT8 stays in FP32: the model cannot be raised from opset 17 to 19" in "".join(report.warnings)
+    assert "what is not INT8 stays in FP32: the model cannot be converted from opset 17 to 19" in "".join(
+        report.warnings
+    )
     assert ort.InferenceSession(tmp_path / "model.int8.onnx").run(None, {"x": images(2)})[0].shape == (2, 32)
 
 

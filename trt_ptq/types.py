@@ -72,16 +72,15 @@ class TensorSpec:
 
     name: str
     dtype: np.dtype[np.generic]
-    shape: tuple[int | str, ...] | None
+    shape: tuple[int | str, ...]
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether a dimension is known to be dynamic."""
-        return self.shape is not None and not all(isinstance(axis, int) for axis in self.shape)
+        """Whether the shape has a dynamic dimension."""
+        return not all(isinstance(axis, int) for axis in self.shape)
 
     def __str__(self) -> str:
-        shape = "of any shape" if self.shape is None else f"[{', '.join(map(str, self.shape))}]"
-        return f"{self.name}: {self.dtype} {shape}"
+        return f"{self.name}: {self.dtype} [{', '.join(map(str, self.shape))}]"
 
 
 @dataclass(frozen=True)

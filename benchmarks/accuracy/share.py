@@ -9,7 +9,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from trt_ptq.analysis.macs import MAC_OPS, count_macs
+from trt_ptq.analysis.macs import count_macs
+from trt_ptq.analysis.op_types import WEIGHTED_OPS
 from trt_ptq.analysis.shapes import Shape
 from trt_ptq.onnx_io.load import load_model, read_proto
 
@@ -24,7 +25,7 @@ def share_of_macs_in_int8(path: Path, inputs: Mapping[str, Shape]) -> float:
         TrtPtqError: the model cannot be read, or its shapes cannot be told.
     """
     proto = read_proto(path)
-    nodes = [node for node in proto.graph.node if node.op_type in MAC_OPS]
+    nodes = [node for node in proto.graph.node if node.op_type in WEIGHTED_OPS]
     dequantized = {name for node in proto.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     in_int8 = [node.output[0] for node in nodes if dequantized.issuperset(node.input[:2])]
     with tempfile.TemporaryDirectory() as folder:

@@ -109,11 +109,6 @@ def test_first_axes_without_names_must_agree() -> None:
         check({"a": mask(5, 3), "b": mask(4, 3)}, inputs=(one, two))
 
 
-def test_an_input_of_unknown_shape_takes_any() -> None:
-    free = TensorSpec("x", np.dtype(np.float32), None)
-    assert len(check({"x": mask(2)}, {"x": mask(1, 2, 3)}, {"x": np.float32(1)}, inputs=(free,))) == 3
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_nan_or_infinity_is_told_with_file_and_place(bad: float) -> None:
     broken = mask(2, 3)

@@ -1,4 +1,4 @@
-"""Reading float models, and what is refused."""
+"""Loading models: what is accepted, converted and refused."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from trt_ptq.errors import ModelError
 from trt_ptq.onnx_io.load import Model, load_model, model_size_bytes
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import insert_qdq
+
+QDQ_FILES = Path(__file__).parents[1] / "files" / "qdq"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -73,8 +75,24 @@ def test_truncated_external_weights_are_named(external: Path) -> None:
 def test_a_quantized_model_is_refused(cnn: Model, tmp_path: Path) -> None:
     path = tmp_path / "int8.onnx"
     save_model(insert_qdq(cnn, CalibrationTable({"x": 1.0, "r1": 2.0, "f": 3.0})).model, path)
-    with pytest.raises(ModelError, match=r"already quantized .*QuantizeLinear.*give the float model"):
+    with pytest.raises(ModelError, match=r"already quantized .*QuantizeLinear.*pass the float model"):
         load_model(path)
+
+
+@pytest.mark.parametrize("name", ["tiny.modelopt-0.47.0.fp32.onnx", "tiny.modelopt-0.47.0.fp16.onnx"])
+def test_a_quantized_model_of_another_tool_is_loaded_on_request(name: str, tmp_path: Path) -> None:
+    path = QDQ_FILES / name
+    model = load_model(str(path), allow_quantized=True)
+    assert model.is_quantized
+    assert [spec.name for spec in model.inputs] == ["x"]
+    save_model(model.to_ir(), tmp_path / "copy.onnx")
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)}
+    before, after = (ort.InferenceSession(file).run(None, feeds)[0] for file in (path, tmp_path / "copy.onnx"))
+    np.testing.assert_array_equal(after, before)
+
+
+def test_a_float_model_is_not_quantized() -> None:
+    assert not load_model(QDQ_FILES / "tiny.onnx").is_quantized
 
 
 def test_an_old_opset_is_raised_and_computes_the_same(tmp_path: Path) -> None:

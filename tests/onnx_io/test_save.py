@@ -41,7 +41,7 @@ def out(tmp_path: Path) -> Path:
 @pytest.fixture
 def as_if_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every model counts as too large for one file."""
-    monkeypatch.setattr(save, "_SINGLE_FILE_LIMIT", 0)
+    monkeypatch.setattr(save, "_SINGLE_FILE_LIMIT_BYTES", 0)
 
 
 def names(folder: Path) -> list[str]:
@@ -88,7 +88,7 @@ def test_a_model_that_has_become_small_leaves_no_weights_behind(
     model: Model, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(save, "_SINGLE_FILE_LIMIT", 0)
+        patch.setattr(save, "_SINGLE_FILE_LIMIT_BYTES", 0)
         save_model(model.to_ir(), out)
     save_model(model.to_ir(), out)
     assert names(out.parent) == ["m.onnx"]
@@ -126,7 +126,7 @@ def failing(model: Model) -> ir.Model:
 def test_a_failure_in_the_middle_leaves_the_old_model_whole_and_nothing_else(
     model: Model, out: Path, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
-    monkeypatch.setattr(save, "_SINGLE_FILE_LIMIT", limit)
+    monkeypatch.setattr(save, "_SINGLE_FILE_LIMIT_BYTES", limit)
     save_model(model.to_ir(), out)
     before = names(out.parent)
     with pytest.raises(UnluckyError):
@@ -146,7 +146,7 @@ def wait():
     print("middle", flush=True)
     time.sleep(60)
 
-save._SINGLE_FILE_LIMIT = 0
+save._SINGLE_FILE_LIMIT_BYTES = 0
 model = load_model(Path(sys.argv[1])).to_ir()
 value = model.graph.initializers["b"]
 shape = ir.Shape(value.const_value.shape.numpy())
@@ -176,7 +176,7 @@ from trt_ptq.onnx_io import save
 from trt_ptq.onnx_io.load import load_model
 
 model = load_model(Path(sys.argv[1]))
-save._SINGLE_FILE_LIMIT = int(sys.argv[3])
+save._SINGLE_FILE_LIMIT_BYTES = int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 try:
     save.save_model(model.to_ir(), Path(sys.argv[2]))
@@ -211,7 +211,9 @@ def test_results_never_replace_the_models_weights(tmp_path: Path, out: Path) -> 
 def test_weights_that_the_model_shares_with_an_old_result_are_not_removed(tmp_path: Path) -> None:
     path = split(tmp_path, "old.onnx.data")
     (tmp_path / "old.onnx").write_bytes(path.read_bytes())
-    with pytest.raises(OutputError, match=r"model\.onnx uses its weights old\.onnx\.data; name another file"):
+    with pytest.raises(
+        OutputError, match=r"model\.onnx uses its weights file old\.onnx\.data; choose another output path"
+    ):
         check_saveable(tmp_path / "old.onnx", load_model(path))
 
 

@@ -1,18 +1,23 @@
-"""Which tensors carry data: the activations, as opposed to constants and computations on shapes."""
+"""Which tensors are activations, as opposed to constants and shape computations."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-_SHAPE_OPS = {"Shape", "Size"}
+from trt_ptq.analysis.op_types import SHAPE_OPS
 
 
 @dataclass(frozen=True)
 class DataFlow:
-    """`values` depend on the values of an input; `activations` are the names of the float32 ones among them."""
+    """The tensors of a graph that depend on input data.
+
+    Attributes:
+        values: Values of any type.
+        activations: Names of the float32 ones.
+    """
 
     values: set[ir.Value]
     activations: set[str]
@@ -23,36 +28,39 @@ class DataFlow:
 
 
 def name_of(value: ir.Value | None) -> str:
-    """The tensor's name; empty for an input that is left out."""
+    """The tensor's name; empty for an omitted optional input."""
     return (value.name if value is not None else None) or ""
 
 
 def activations(graph: ir.Graph, types: Collection[ir.DataType] = (ir.DataType.FLOAT,)) -> set[str]:
-    """Names of the tensors of the main graph, of one of `types`, that depend on the values of an input.
+    """Names of the activations of the main graph whose dtype is in `types`.
 
-    What is computed from shapes or constants alone is no activation, even when it is float.
+    Tensors computed from shapes or constants alone are not activations, even if they are float.
     """
     return {value.name for value in data_values(graph) if value.name and value.dtype in types}
 
 
 def data_values(graph: ir.Graph) -> set[ir.Value]:
-    """Tensors of the main graph, of any type, that depend on the values of an input."""
-    carrying: set[ir.Value] = {value for value in graph.inputs if value.name not in graph.initializers}
+    """Values of the main graph, of any type, that depend on the data of a graph input."""
+    dependent: set[ir.Value] = {value for value in graph.inputs if value.name not in graph.initializers}
     for node in graph:
-        if node.op_type in _SHAPE_OPS and node.domain == "":
+        if node.op_type in SHAPE_OPS and node.domain == "":
             continue
-        used = [value for inner in (node, *inner_nodes(node)) for value in inner.inputs]
-        if any(value in carrying for value in used if value is not None):
-            carrying.update(node.outputs)
-    return carrying
+        operands = [value for reader in (node, *inner_nodes(node)) for value in reader.inputs]
+        if any(value in dependent for value in operands if value is not None):
+            dependent.update(node.outputs)
+    return dependent
+
+
+def bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    """The graphs that `node` (If, Loop, Scan) has as attributes."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
 
 
 def inner_nodes(node: ir.Node) -> list[ir.Node]:
-    """All nodes in the bodies of `node` (If, Loop, Scan), nested ones too."""
-    nodes: list[ir.Node] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            nodes += attribute.as_graph().all_nodes()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            nodes += [inner for body in attribute.as_graphs() for inner in body.all_nodes()]
-    return nodes
+    """All nodes in the bodies of `node`, including nested ones."""
+    return [inner for body in bodies(node) for inner in body.all_nodes()]

@@ -1,4 +1,4 @@
-"""Shapes of tensors from the shapes of a model's inputs, as far as the names of open dimensions tell them."""
+"""Tensor shapes from input shapes, as far as the names of dynamic dimensions determine them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ Shape = tuple[int, ...]
 
 
 def dynamic_sizes(inputs: Sequence[TensorSpec], feeds: Feeds) -> dict[str, int]:
-    """Sizes of the named open dimensions when the model is fed with `feeds`, where the inputs agree on them."""
-    seen: dict[str, set[int]] = {}
-    for one in inputs:
-        for name, size in zip(one.shape or (), feeds[one.name].shape, strict=False):
-            if isinstance(name, str):
-                seen.setdefault(name, set()).add(size)
-    return {name: found.pop() for name, found in seen.items() if len(found) == 1}
+    """Sizes of the named dynamic dimensions for a batch; without those on which the inputs disagree."""
+    sizes: dict[str, set[int]] = {}
+    for spec in inputs:
+        for dimension, size in zip(spec.shape, feeds[spec.name].shape, strict=False):
+            if isinstance(dimension, str):
+                sizes.setdefault(dimension, set()).add(size)
+    return {dimension: candidates.pop() for dimension, candidates in sizes.items() if len(candidates) == 1}
 
 
 def known_shape(value: onnx.ValueInfoProto, sizes: Mapping[str, int]) -> Shape | None:
-    """The shape of `value` for these `dynamic_sizes`; None where the graph does not tell."""
+    """The shape of `value` with `sizes` (see `dynamic_sizes`) inserted; None if a dimension remains unknown."""
     if not value.type.tensor_type.HasField("shape"):
         return None
     axes = [

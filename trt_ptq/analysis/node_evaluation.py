@@ -1,4 +1,4 @@
-"""The value of one node whose inputs are known."""
+"""Evaluate a single node with ONNX's reference implementation."""
 
 from __future__ import annotations
 
@@ -8,16 +8,23 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from trt_ptq.onnx_io.opset import ONNX_DOMAINS
 from trt_ptq.types import Array
 
 
 def evaluate_node(node: onnx.NodeProto, values: Mapping[str, Array], opset: int) -> dict[str, Array] | None:
-    """Outputs by name, computed by ONNX's reference implementation; None where it has none, or refuses.
+    """Compute the outputs of a node.
 
-    `values` are the inputs by name; a node with a body, or of another domain than ONNX's own, is not evaluated.
+    Args:
+        node: A node of the default domain without bodies.
+        values: Its inputs by name.
+        opset: The version of the default operator set.
+
+    Returns:
+        The outputs by name; None if the node cannot be evaluated.
     """
     inputs = [name for name in dict.fromkeys(node.input) if name]
-    if node.domain not in ("", "ai.onnx") or any(one.HasField("g") for one in node.attribute):
+    if node.domain not in ONNX_DOMAINS or any(attribute.HasField("g") for attribute in node.attribute):
         return None
     graph = helper.make_graph(
         [node],
@@ -31,6 +38,6 @@ def evaluate_node(node: onnx.NodeProto, values: Mapping[str, Array], opset: int)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     try:
         results = ReferenceEvaluator(model).run(None, {name: values[name] for name in inputs})
-    except Exception:  # the evaluator raises anything; that a value stays unknown is no fault
+    except Exception:  # the evaluator raises any type; an unknown value is not an error
         return None
     return dict(zip(node.output, results, strict=True))

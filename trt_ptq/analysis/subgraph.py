@@ -1,9 +1,9 @@
-"""The part of a model that a change reaches, to be run without the rest.
+"""Extract the part of a model that a change affects, so that it can be run without the rest.
 
-A change replaces what some nodes read. Everything that depends on that is the suffix; what else the suffix reads is
-live: it has the value that it has in the unchanged model, and is fed from there. A residual makes several tensors
-live. What depends on no input of the model is no live tensor but goes with the suffix: weights, with what
-dequantizes or transposes them.
+A change replaces inputs of some nodes. The suffix consists of all nodes that depend on them. Its other inputs are
+live: they keep the value that they have in the unchanged model, and are fed from there. Residual connections make
+several tensors live. Constants are not live: the suffix includes weights, and the nodes that dequantize or transpose
+them.
 """
 
 from __future__ import annotations
@@ -14,26 +14,40 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto, helper
 
-Use = tuple[str, int]  # a node, by its first output, and the index of one of its inputs
+NodeInput = tuple[str, int]  # the first output of a node, and the index of one of its inputs
+
+
+@dataclass(frozen=True, eq=False)
+class _Node:
+    """A node and the names of all tensors that it reads."""
+
+    proto: onnx.NodeProto
+    reads: set[str]
 
 
 @dataclass(frozen=True)
 class Rewiring:
-    """A change of what some nodes read.
+    """A change of the inputs of some nodes.
 
     Attributes:
-        inputs: names of the new float32 graph inputs.
-        replacements: for each rewired node input, the tensor it reads instead: one of `inputs`, or another tensor of
-            the model.
+        inputs: Names of new float32 graph inputs.
+        replacements: The tensor that each rewired node input reads instead: one of `inputs`, or another tensor of the
+            model.
     """
 
     inputs: tuple[str, ...]
-    replacements: Mapping[Use, str]
+    replacements: Mapping[NodeInput, str]
 
 
 @dataclass(frozen=True)
 class Subgraph:
-    """A model whose inputs are those of a change, and the tensors `live_inputs`; its outputs are named in `outputs`."""
+    """A part of a model that can be run on its own.
+
+    Attributes:
+        proto: The model; its inputs are those of the change and `live_inputs`.
+        live_inputs: Tensors of the unchanged model that it reads.
+        outputs: Names of its outputs.
+    """
 
     proto: onnx.ModelProto
     live_inputs: tuple[str, ...]
@@ -41,81 +55,80 @@ class Subgraph:
 
 
 class GraphSlicer:
-    """A model in order of computation, to take parts out of. Bodies of If, Loop and Scan are never cut."""
+    """Extracts parts of a model. Nodes with bodies (If, Loop, Scan) are kept whole."""
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         self._proto = proto
-        self._nodes = [(node, names_read(node)) for node in proto.graph.node]
+        self._nodes = [_Node(node, names_read(node)) for node in proto.graph.node]
         self._inputs = {value.name for value in proto.graph.input}
         self._initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
         self._declared = {value.name: value for value in (*proto.graph.input, *proto.graph.value_info)}
         self._declared |= {value.name: value for value in proto.graph.output}
         self._varying = set(self._inputs)
-        for node, read in self._nodes:
-            if not self._varying.isdisjoint(read):
-                self._varying.update(filter(None, node.output))
-        self._fixed = [one for one in self._nodes if not self._varying.intersection(one[0].output)]
+        for node in self._nodes:
+            if not self._varying.isdisjoint(node.reads):
+                self._varying.update(filter(None, node.proto.output))
+        self._constant_nodes = [node for node in self._nodes if not self._varying.intersection(node.proto.output)]
 
     def suffix(self, rewiring: Rewiring) -> Subgraph:
-        """What `rewiring` reaches; no node and no output, if that is nothing."""
-        reached: set[str] = set()
-        nodes = self._reached(rewiring, reached)
-        return self._part(rewiring, nodes, [one for one in self._proto.graph.output if one.name in reached])
+        """Everything that `rewiring` affects; without nodes and outputs if it affects nothing."""
+        nodes = self._affected(rewiring)
+        names = {name for node in nodes for name in node.proto.output if name}
+        return self._extract(rewiring, nodes, [value for value in self._proto.graph.output if value.name in names])
 
-    def layer(self, rewiring: Rewiring, node: str) -> Subgraph:
-        """`node` (by its first output) alone; `rewiring` is of what it reads."""
-        nodes = [one for one in self._reached(rewiring, set()) if one[0].output[0] == node]
-        return self._part(rewiring, nodes, [self._declared.get(node, helper.make_empty_tensor_value_info(node))])
+    def layer(self, rewiring: Rewiring, output: str) -> Subgraph:
+        """A single node, named by its first output; `rewiring` must change one of its inputs."""
+        nodes = [node for node in self._affected(rewiring) if node.proto.output[0] == output]
+        return self._extract(rewiring, nodes, [self._declared.get(output, helper.make_empty_tensor_value_info(output))])
 
     def observed(self, tensors: Iterable[str]) -> onnx.ModelProto:
-        """The whole model with `tensors` as its outputs, but those that are its inputs."""
+        """The whole model with `tensors` as its outputs, except those that are its inputs."""
         outputs = [
             self._declared.get(name, helper.make_empty_tensor_value_info(name))
             for name in tensors
             if name not in self._inputs
         ]
-        return self._model([node for node, _ in self._nodes], self._proto.graph.input, outputs, self._initializers)
+        return self._model([node.proto for node in self._nodes], self._proto.graph.input, outputs, self._initializers)
 
-    def _reached(self, rewiring: Rewiring, reached: set[str]) -> list[tuple[onnx.NodeProto, set[str]]]:
-        """Nodes with a use that changes, and what depends on them; `reached` is given their outputs."""
-        changed: dict[str, dict[int, str]] = {}
-        for (name, index), instead in rewiring.replacements.items():
-            changed.setdefault(name, {})[index] = instead
-        found = []
-        for node, read in self._nodes:
-            rewired, names = node, read
-            if node.output[0] in changed:
-                rewired = onnx.NodeProto()
-                rewired.CopyFrom(node)
-                for index, instead in changed[node.output[0]].items():
-                    rewired.input[index] = instead
-                names = names_read(rewired)
-            if rewired is not node or not reached.isdisjoint(names):
-                reached.update(filter(None, node.output))
-                found.append((rewired, names))
-        return found
+    def _affected(self, rewiring: Rewiring) -> list[_Node]:
+        """The rewired nodes, and all nodes that depend on them."""
+        replacements: dict[str, dict[int, str]] = {}
+        for (output, index), tensor in rewiring.replacements.items():
+            replacements.setdefault(output, {})[index] = tensor
+        affected: list[_Node] = []
+        tensors: set[str] = set()
+        for original in self._nodes:
+            node = original
+            if original.proto.output[0] in replacements:
+                proto = onnx.NodeProto()
+                proto.CopyFrom(original.proto)
+                for index, tensor in replacements[proto.output[0]].items():
+                    proto.input[index] = tensor
+                node = _Node(proto, names_read(proto))
+            if node is not original or not tensors.isdisjoint(node.reads):
+                tensors.update(filter(None, node.proto.output))
+                affected.append(node)
+        return affected
 
-    def _part(
-        self, rewiring: Rewiring, nodes: list[tuple[onnx.NodeProto, set[str]]], outputs: list[onnx.ValueInfoProto]
-    ) -> Subgraph:
-        made = {name for node, _ in nodes for name in node.output}
-        needed = {name for _, read in nodes for name in read} - made
+    def _extract(self, rewiring: Rewiring, nodes: list[_Node], outputs: list[onnx.ValueInfoProto]) -> Subgraph:
+        computed = {name for node in nodes for name in node.proto.output}
+        needed = {name for node in nodes for name in node.reads} - computed
         live = sorted(needed & self._varying)
-        fixed = []
-        for node, read in reversed(self._fixed):
-            if not needed.isdisjoint(node.output):
-                fixed.append(node)
-                needed |= read
-        read_inputs = [helper.make_tensor_value_info(one, TensorProto.FLOAT, None) for one in rewiring.inputs]
-        inputs = [*read_inputs, *(self._without_shape(name) for name in live)]
-        proto = self._model([*reversed(fixed), *(node for node, _ in nodes)], inputs, outputs, needed)
+        constant_nodes = []
+        for node in reversed(self._constant_nodes):
+            if not needed.isdisjoint(node.proto.output):
+                constant_nodes.append(node.proto)
+                needed |= node.reads
+        new_inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in rewiring.inputs]
+        inputs = [*new_inputs, *(self._input_of_any_shape(name) for name in live)]
+        proto = self._model([*reversed(constant_nodes), *(node.proto for node in nodes)], inputs, outputs, needed)
         return Subgraph(proto, tuple(live), tuple(value.name for value in outputs))
 
-    def _without_shape(self, name: str) -> onnx.ValueInfoProto:
-        """As an input: a shape that was declared wrongly does not matter inside a model, but would be checked here."""
+    def _input_of_any_shape(self, name: str) -> onnx.ValueInfoProto:
+        """A graph input without shape: ONNX Runtime checks the shapes of inputs, and a declared one may be wrong."""
         declared = self._declared.get(name)
-        kind = declared.type.tensor_type.elem_type if declared is not None else TensorProto.UNDEFINED
-        return helper.make_tensor_value_info(name, kind, None)
+        dtype = declared.type.tensor_type.elem_type if declared is not None else TensorProto.UNDEFINED
+        return helper.make_tensor_value_info(name, dtype, None)
 
     def _model(
         self,
@@ -137,11 +150,11 @@ class GraphSlicer:
 
 
 def names_read(node: onnx.NodeProto) -> set[str]:
-    """Names that `node` reads; for one with bodies also all that is read or returned in them."""
-    read = set(filter(None, node.input))
+    """Names of the tensors that `node` reads, including those read or returned by its bodies."""
+    names = set(filter(None, node.input))
     for attribute in node.attribute:
         for body in (attribute.g, *attribute.graphs):
-            read.update(value.name for value in body.output)
+            names.update(value.name for value in body.output)
             for inner in body.node:
-                read |= names_read(inner)
-    return read
+                names |= names_read(inner)
+    return names

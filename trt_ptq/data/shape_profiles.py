@@ -30,7 +30,7 @@ def profiles_from_shapes(seen: Shapes, inputs: tuple[TensorSpec, ...]) -> dict[s
     most frequent shape as the optimum. A dynamic first axis is the batch, whose minimum is 1."""
     profiles = {}
     for spec in inputs:
-        if spec.shape is None or not spec.is_dynamic:
+        if not spec.is_dynamic:
             continue
         shapes = list(seen[spec.name])
         smallest = [min(axis) for axis in zip(*shapes, strict=True)]
@@ -53,8 +53,6 @@ def check_profiles(profiles: Mapping[str, ShapeProfile], inputs: tuple[TensorSpe
         if name not in by_name:
             raise UsageError(f"--shape names unknown input {name!r}: the model has {', '.join(by_name)}")
         shape = by_name[name].shape
-        if shape is None:
-            continue
         if len(shape) != len(profile.minimum) or any(
             isinstance(axis, int) and not low == high == axis
             for axis, low, high in zip(shape, profile.minimum, profile.maximum, strict=True)

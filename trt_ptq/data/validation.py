@@ -72,7 +72,7 @@ def _check_batch(batch: Batch, inputs: tuple[TensorSpec, ...]) -> None:
                 f"{batch.origin}: input {spec.name!r} is {array.dtype}, the model takes {spec.dtype}: "
                 f"convert it with .astype(numpy.{spec.dtype})"
             )
-        if spec.shape is not None and not _fits(array, spec.shape):
+        if not _fits(array, spec.shape):
             raise DataError(
                 f"{batch.origin}: input {spec.name!r} has shape {list(array.shape)}, the model takes {spec}"
                 f"{_batch_size_remedy(array, spec.shape)}"

@@ -1,4 +1,4 @@
-"""A part of a model, as ONNX Runtime loads it without copying its weights several times."""
+"""Load a model, or part of one, into ONNX Runtime without several copies of its weights in memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ from trt_ptq.onnx_io.writer import write_weights
 
 @contextmanager
 def externalized(model: Model, part: ir.Model) -> Iterator[tuple[onnx.ModelProto, Path]]:
-    """`part`, which comes from `model`, as a proto without its large weights, and the folder that these are in.
+    """Yield `part` as a proto with its large weights in external files, and the folder of these files.
 
-    Weights that are in the model's own file are written to a temporary one, which a session maps into memory: after
-    the block it is gone for all but the session. Where there is no room for it, they stay in the proto.
+    Weights that `model` stores in its own file are written to a temporary file, which a session maps into memory.
+    The file is deleted at the end of the block; sessions created inside keep working. If it cannot be written (no
+    space left), the weights stay in the proto.
+
+    Args:
+        model: The model that `part` was derived from.
+        part: The graph to load.
     """
     if model.external.files:
         yield ir.to_proto(part), model.external.folder

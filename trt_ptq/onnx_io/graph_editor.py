@@ -1,4 +1,4 @@
-"""New constants and nodes in a graph, under names that it does not have yet."""
+"""Add constants and nodes to a graph under unique names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import onnx_ir as ir
 
 
 class GraphEditor:
-    """Adds to `graph`. A name is that wanted, or ends in a number if that is taken."""
+    """Adds values and nodes to a graph.
+
+    A preferred name that is in use already gets a numeric suffix (`name.1`).
+    """
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
@@ -16,22 +19,23 @@ class GraphEditor:
         for node in graph.all_nodes():
             self._names |= {value.name for value in (*node.inputs, *node.outputs) if value is not None}
 
-    def unique_name(self, wanted: str) -> str:
-        """A name that nothing has yet."""
-        name = next(name for name in chain([wanted], (f"{wanted}.{i}" for i in count(1))) if name not in self._names)
+    def unique_name(self, preferred: str) -> str:
+        """Reserve and return a name that no value of the graph has."""
+        candidates = chain([preferred], (f"{preferred}.{number}" for number in count(1)))
+        name = next(name for name in candidates if name not in self._names)
         self._names.add(name)
         return name
 
-    def constant(self, wanted: str, tensor: ir.TensorProtocol) -> ir.Value:
-        """A new initializer."""
-        name = tensor.name = self.unique_name(wanted)
+    def constant(self, preferred_name: str, tensor: ir.TensorProtocol) -> ir.Value:
+        """Add an initializer."""
+        name = tensor.name = self.unique_name(preferred_name)
         value = ir.val(name, const_value=tensor)
         self._graph.register_initializer(value)
         return value
 
-    def node(self, wanted: str, op_type: str, *inputs: ir.Value, **attributes: int | list[int]) -> ir.Value:
-        """The output, of no type as yet, of a new node; it is the last one until the graph is sorted."""
-        made = ir.node(op_type, inputs, attributes)
-        made.outputs[0].name = self.unique_name(wanted)
-        self._graph.append(made)
-        return made.outputs[0]
+    def node(self, preferred_name: str, op_type: str, *inputs: ir.Value, **attributes: int | list[int]) -> ir.Value:
+        """Append a node and return its output, whose type is not set; sort the graph afterwards."""
+        node = ir.node(op_type, inputs, attributes)
+        node.outputs[0].name = self.unique_name(preferred_name)
+        self._graph.append(node)
+        return node.outputs[0]

@@ -1,4 +1,4 @@
-"""Weights computed from others one at a time, as the model is written: all of them may not fit into memory."""
+"""Tensors computed from others when the model is written, one at a time: all of them may not fit into memory."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from trt_ptq.types import Array
 
 
 def lazy_cast(source: ir.TensorProtocol, dtype: ir.DataType, name: str) -> ir.LazyTensor:
-    """The numbers of `source` as float16 or float32; what is finite stays finite (the open bounds of a Clip)."""
+    """`source` as float16 or float32; finite values beyond the range (bounds of a Clip) saturate, as infinity would
+    change the result."""
     return lazy_map(source, lambda array: _cast(array, dtype), dtype, name)
 
 
 def lazy_map(
     source: ir.TensorProtocol, function: Callable[[Array], Array], dtype: ir.DataType, name: str
 ) -> ir.LazyTensor:
-    """`function` of the values of `source`, of the same shape and of type `dtype`; made anew each time it is read."""
+    """A tensor of `function(values of source)`, computed at each read; `function` keeps the shape and gives `dtype`."""
     shape = ir.Shape(source.shape.numpy())
     return ir.LazyTensor(lambda: ir.tensor(read_once(source, function), name=name), dtype, shape, name=name)
 
 
 def _cast(array: Array, dtype: ir.DataType) -> Array:
-    wanted = dtype.numpy()
+    target = dtype.numpy()
     with np.errstate(over="ignore"):
-        cast = array.astype(wanted)
+        cast = array.astype(target)
     overflown = np.isinf(cast) & np.isfinite(array)
-    return np.where(overflown, np.copysign(np.finfo(wanted).max, cast), cast) if overflown.any() else cast
+    return np.where(overflown, np.copysign(np.finfo(target).max, cast), cast) if overflown.any() else cast

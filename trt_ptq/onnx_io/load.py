@@ -1,9 +1,10 @@
-"""A float ONNX model, read, checked and brought to an opset that can hold per-channel Q/DQ."""
+"""Load ONNX models: read, check, and convert to an opset that supports per-channel Q/DQ."""
 
 from __future__ import annotations
 
 import gc
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,31 +27,27 @@ from trt_ptq.onnx_io.external_data import (
     resolve_external_data,
     without_values,
 )
+from trt_ptq.onnx_io.opset import ONNX_DOMAINS, onnx_opset
+from trt_ptq.onnx_io.quantized_ops import INTEGER_OPS, QDQ_OPS
 from trt_ptq.provenance import ModelIdentity
 from trt_ptq.types import TensorSpec
 
 MIN_OPSET = 13  # the first with per-channel DequantizeLinear
-_MIN_IR_VERSION = 7  # of opset 13; before 4 every initializer had to be an input, which ours are not
-_ONNX_DOMAINS = ("", "ai.onnx")
-_QUANTIZED_OPS = {
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "DynamicQuantizeLinear",
-    "QLinearConv",
-    "QLinearMatMul",
-    "ConvInteger",
-    "MatMulInteger",
-    "QGemm",
-}
+_MIN_IR_VERSION = 7  # that of opset 13; before version 4 every initializer had to be a graph input
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model that is not changed any more.
+    """A loaded ONNX model; treat it as immutable.
 
-    `proto` has opset 13 or newer, constants as initializers, no functions, and inferred shapes; large weights in
-    external files stay there, at places relative to `external.folder`. Tensor names are those of the file. `identity`
-    is of the file's content.
+    Attributes:
+        path: The file it was loaded from.
+        proto: The model in opset 13 or newer, with constants as initializers, functions inlined and shapes inferred.
+            Tensor names are those of the file. Large external weights stay external, relative to `external.folder`.
+        identity: Hashes of the file's graph and weights.
+        inputs: Name, dtype and shape of each input.
+        outputs: Names of the outputs.
+        external: The external weights files.
     """
 
     path: Path
@@ -61,28 +58,43 @@ class Model:
     external: ExternalWeights
 
     def to_ir(self) -> ir.Model:
-        """A fresh, modifiable copy of the graph; weights are shared, not copied."""
+        """Return a new, mutable copy of the model that shares the weights."""
         model = ir.from_proto(self.proto)
         ir.external_data.set_base_dir(model.graph, self.external.folder)
         return model
 
     @property
     def opset(self) -> int:
-        return _opset(self.proto)
+        """The version of the default operator set."""
+        return onnx_opset(self.proto)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the model has Q/DQ nodes, or operators that compute on integers."""
+        return bool(_quantized_ops(self.proto))
 
 
-def load_model(path: Path) -> Model:
-    """Read the float model at `path`.
+def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -> Model:
+    """Load and check an ONNX model.
+
+    Args:
+        path: The ONNX file; its external data must be in the same folder.
+        allow_quantized: Accept models that are quantized already, by any tool.
+
+    Returns:
+        The model, converted to opset 13 if it was older.
 
     Raises:
-        ModelError: missing, truncated, not ONNX, without its external data, or quantized already.
+        ModelError: The file is missing, truncated or not ONNX, its external data is missing, or the model is quantized
+            already.
     """
+    path = Path(path)
     proto, external = _read(path)
-    quantized = sorted({node.op_type for node in _nodes(proto.graph)} & _QUANTIZED_OPS)
-    if quantized:
-        raise ModelError(f"{path}: already quantized (it has {', '.join(quantized)}): give the float model")
+    quantized = _quantized_ops(proto)
+    if quantized and not allow_quantized:
+        raise ModelError(f"{path}: already quantized (contains {', '.join(quantized)}): pass the float model")
     identity = ModelIdentity(_graph_hash(proto), _weights_hash(proto, external.folder))
-    if _opset(proto) < MIN_OPSET:
+    if onnx_opset(proto) < MIN_OPSET:
         proto = _raise_opset(proto, path)
     model = ir.from_proto(proto)
     if model.functions:
@@ -91,35 +103,35 @@ def load_model(path: Path) -> Model:
     model = passes.RemoveInitializersFromInputsPass()(model).model
     proto = ir.to_proto(model)
     del model
-    gc.collect()  # a graph is full of cycles, which would keep the weights as they were read
-    prepared = _with_shapes(proto)
-    prepared.ir_version = max(prepared.ir_version, _MIN_IR_VERSION)
+    gc.collect()  # the reference cycles of the graph would keep the original weights in memory
+    proto = _infer_shapes(proto)
+    proto.ir_version = max(proto.ir_version, _MIN_IR_VERSION)
     return Model(
         path=path,
-        proto=prepared,
+        proto=proto,
         identity=identity,
-        inputs=tuple(_spec(value, path) for value in prepared.graph.input),
-        outputs=tuple(value.name for value in prepared.graph.output),
+        inputs=tuple(_tensor_spec(value, path) for value in proto.graph.input),
+        outputs=tuple(value.name for value in proto.graph.output),
         external=external,
     )
 
 
 def read_inputs(path: Path) -> tuple[TensorSpec, ...]:
-    """The inputs of any ONNX model, quantized or not.
+    """Read the inputs of an ONNX model, quantized or not.
 
     Raises:
-        ModelError: see `read_proto`.
+        ModelError: See `read_proto`.
     """
     graph = read_proto(path).graph
     constants = {tensor.name for tensor in graph.initializer}
-    return tuple(_spec(value, path) for value in graph.input if value.name not in constants)
+    return tuple(_tensor_spec(value, path) for value in graph.input if value.name not in constants)
 
 
 def read_proto(path: Path) -> onnx.ModelProto:
-    """Read and check any ONNX file; large external weights stay outside.
+    """Read and check an ONNX file as it is; large external weights are not loaded.
 
     Raises:
-        ModelError: missing, truncated, not ONNX, or without its external data.
+        ModelError: The file is missing, truncated or not ONNX, or its external data is missing.
     """
     return _read(path)[0]
 
@@ -131,7 +143,7 @@ def _read(path: Path) -> tuple[onnx.ModelProto, ExternalWeights]:
         proto = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError, OSError) as error:
         raise ModelError(f"{path}: not an ONNX model, or truncated: {error}") from error
-    if not proto.graph.node or not any(entry.domain in _ONNX_DOMAINS for entry in proto.opset_import):
+    if not proto.graph.node or not any(entry.domain in ONNX_DOMAINS for entry in proto.opset_import):
         raise ModelError(f"{path}: not an ONNX model: it has no graph")
     external = resolve_external_data(proto, path)
     try:
@@ -143,29 +155,31 @@ def _read(path: Path) -> tuple[onnx.ModelProto, ExternalWeights]:
 
 
 def model_size_bytes(path: Path) -> int:
-    """Size of the ONNX file `path`, its files of external weights included."""
+    """Size of an ONNX file, including its external weights files."""
     return sum(file.stat().st_size for file in {path, *external_files(path)})
 
 
 def _raise_opset(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    outside = external_initializers(proto)
+    external = external_initializers(proto)
     try:
-        raised = version_converter.convert_version(proto, MIN_OPSET)
+        converted = version_converter.convert_version(proto, MIN_OPSET)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise ModelError(
-            f"{path}: cannot be raised from opset {_opset(proto)} to {MIN_OPSET} ({reason}): "
+            f"{path}: cannot be converted from opset {onnx_opset(proto)} to {MIN_OPSET} ({reason}): "
             f"export it with opset {MIN_OPSET} or newer"
         ) from error
-    for tensor in raised.graph.initializer:
-        if tensor.name in outside:
-            tensor.CopyFrom(outside[tensor.name])  # up to onnx 1.18 the converter forgets where the values are
-    return raised
+    for tensor in converted.graph.initializer:
+        if tensor.name in external:
+            tensor.CopyFrom(external[tensor.name])  # the converter of onnx <= 1.18 drops the external location
+    return converted
 
 
-def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with all shapes that ONNX infers. Its large weights are laid aside, since inference copies all it gets
-    several times; `proto` is without them afterwards."""
+def _infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of `proto` with inferred shapes; the large weights move from `proto` to the copy.
+
+    They are detached meanwhile, since shape inference copies the whole model several times.
+    """
     weights = {}
     for tensor in proto.graph.initializer:
         if len(tensor.raw_data) > SMALL_BYTES:
@@ -178,8 +192,9 @@ def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     return inferred
 
 
-def _opset(proto: onnx.ModelProto) -> int:
-    return int(next(entry.version for entry in proto.opset_import if entry.domain in _ONNX_DOMAINS))
+def _quantized_ops(proto: onnx.ModelProto) -> list[str]:
+    """The quantized operators of the model, sorted."""
+    return sorted({node.op_type for node in _nodes(proto.graph)} & (QDQ_OPS | INTEGER_OPS))
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -191,7 +206,7 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def _graph_hash(proto: onnx.ModelProto) -> str:
-    """Hash of nodes, attributes, tensor names, functions, inputs and outputs: no weights, comments or node names."""
+    """Hash of nodes, attributes, tensor names, functions, inputs and outputs; without weights, comments, node names."""
     hasher = hashlib.sha256()
     for node in proto.graph.node:
         if _is_weight(node):
@@ -209,32 +224,30 @@ def _graph_hash(proto: onnx.ModelProto) -> str:
 
 
 def _is_weight(node: onnx.NodeProto) -> bool:
-    """Whether a node is a Constant that holds a tensor; one of bare numbers is part of the graph."""
+    """Whether a node is a Constant with a tensor; a Constant with plain numbers counts as part of the graph."""
     return node.op_type == "Constant" and node.attribute[0].HasField("t")
 
 
 def _weights_hash(proto: onnx.ModelProto, folder: Path) -> str:
-    """Hash of the weights' values, in order of their names."""
-    named = {tensor.name: tensor for tensor in proto.graph.initializer}
+    """Hash of the weights' values, ordered by name."""
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
     for node in proto.graph.node:
         if _is_weight(node):
-            named[node.output[0]] = node.attribute[0].t
+            weights[node.output[0]] = node.attribute[0].t
     hasher = hashlib.sha256()
-    for name in sorted(named):
+    for name in sorted(weights):
         hasher.update(f"{name}|".encode())
-        hash_values(hasher, named[name], folder)
+        hash_values(hasher, weights[name], folder)
     return hasher.hexdigest()
 
 
-def _spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
+def _tensor_spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
     if not value.type.HasField("tensor_type"):
-        raise ModelError(f"{path}: input {value.name!r} is not a tensor, which TensorRT cannot take")
+        raise ModelError(f"{path}: input {value.name!r} is not a tensor; TensorRT supports tensor inputs only")
     tensor = value.type.tensor_type
     dtype: npt.DTypeLike = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    shape = None
-    if tensor.HasField("shape"):
-        shape = tuple(
-            dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else dim.dim_param or "?"
-            for dim in tensor.shape.dim
-        )
+    shape = tuple(
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else dim.dim_param or "?"
+        for dim in tensor.shape.dim
+    )
     return TensorSpec(value.name, np.dtype(dtype), shape)

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions, set up once for measuring and for checking."""
+"""ONNX Runtime sessions with the settings that calibration and evaluation share."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from trt_ptq.version import __version__
 
 CPU = "CPUExecutionProvider"
 _M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 2**24  # see mallopt(3)
-_QUIET = 4  # what ONNX Runtime logs as an error it raises too
+_LOG_FATAL_ONLY = 4  # errors that ONNX Runtime logs are raised as exceptions too
 
 
 def session_options(threads: int | None = None) -> ort.SessionOptions:
-    """Options for `threads` threads, by default one for each core.
+    """Session options for `threads` threads (default: one per usable core).
 
-    Graph optimisation stays on; idle workers sleep instead of spinning on the core that counts; and memory goes back to
-    the system, as the arena of ONNX Runtime takes twice what the tensors need and keeps it.
+    Graph optimization stays enabled. Idle threads sleep instead of spinning, since the counting kernels need the
+    cores. The memory arena is disabled: it holds twice the memory that the tensors need.
     """
     options = ort.SessionOptions()
     options.enable_cpu_mem_arena = False
-    _give_large_blocks_back()
-    options.log_severity_level = _QUIET
+    _return_large_blocks()
+    options.log_severity_level = _LOG_FATAL_ONLY
     options.intra_op_num_threads = threads or _threads()
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 
 @cache
-def _give_large_blocks_back() -> None:
-    """Have glibc map large blocks by themselves, for the whole process.
+def _return_large_blocks() -> None:
+    """Make glibc allocate large blocks with mmap, for the whole process, so that freeing returns them to the system.
 
-    As it is, it learns to take them from its heaps, where holes remain: ResNet-50's peak at batch 8 grew by up to 9 %
-    with the number of batches. (Without them, calibration is 4 % slower.)
+    By default glibc moves such blocks to its heaps, which fragment: peak memory of ResNet-50 at batch size 8 grew by
+    up to 9 % with the number of batches. The setting costs 4 % of the calibration speed.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def _threads() -> int:
-    """One for each usable core; 0, which lets ONNX Runtime leave out hyper-threads, where it may use all of them."""
+    """One thread per usable core, or 0 (ONNX Runtime then skips hyper-threads) if all cores are usable."""
     usable = usable_cores()
     return 0 if usable == os.cpu_count() else usable
 
@@ -63,7 +63,14 @@ def create_session(
     options: ort.SessionOptions | None = None,
     providers: Sequence[Any] = (CPU,),
 ) -> ort.InferenceSession:
-    """A session for `proto`, whose external weights lie in `folder`; `name` is for messages.
+    """Create a session.
+
+    Args:
+        proto: The model.
+        folder: The folder of its external data.
+        name: The name of the model in messages.
+        options: Session options; default: `session_options()`.
+        providers: Execution providers; the first one is required to start.
 
     Raises:
         ModelError: ONNX Runtime refuses the model, or the first of `providers` does not start.
@@ -75,25 +82,26 @@ def create_session(
     except Exception as error:  # ONNX Runtime has no common base for its errors
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{name}: ONNX Runtime cannot load it: {reason}") from error
-    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
-    if session.get_providers()[0] != wanted:  # ONNX Runtime goes on with the next one, at most with a message
+    required = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if session.get_providers()[0] != required:  # ONNX Runtime falls back to the next provider, with a message at most
         raise ModelError(
-            f"{name}: {wanted} of ONNX Runtime does not start: does it find CUDA and cuDNN of its versions?"
+            f"{name}: ONNX Runtime cannot start {required}: check that the CUDA and cuDNN versions that it needs are "
+            "installed"
         )
     return session
 
 
 def model_fails(batch: Batch, error: Exception) -> DataError:
-    """What to raise when a session fails on `batch`; ONNX Runtime has no common base for its errors."""
+    """The error to raise for a batch that a session fails on."""
     reason = str(error).strip().splitlines()[0]
     return DataError(f"{batch.origin}: the model fails on this batch: {reason}")
 
 
 def run_session(session: ort.InferenceSession, batch: Batch) -> list[Array]:
-    """All outputs for one batch.
+    """Run one batch and return all outputs.
 
     Raises:
-        DataError: the model fails on it; names the batch.
+        DataError: The model fails on the batch; names the batch.
     """
     feeds = {name: np.ascontiguousarray(array) for name, array in batch.feeds.items()}
     try:
@@ -103,5 +111,5 @@ def run_session(session: ort.InferenceSession, batch: Batch) -> list[Array]:
 
 
 def tools() -> tuple[str, ...]:
-    """What measures, for provenance; statistics are the same to the byte where it is the same."""
+    """Names and versions of the tools that collect statistics; equal tools give identical statistics."""
     return f"onnxruntime {ort.__version__}", f"trt_ptq {__version__}"

@@ -1,4 +1,4 @@
-"""Writing ONNX models in one step, with their weights in a file beside them when they are too large for one."""
+"""Save ONNX models atomically, with external weights if the model is too large for one file."""
 
 from __future__ import annotations
 
@@ -18,47 +18,53 @@ from trt_ptq.onnx_io.external_data import external_files
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.writer import write_one_file, write_two_files
 
-_SINGLE_FILE_LIMIT = 1_900_000_000  # bytes; protobuf ends at 2 GiB
+_SINGLE_FILE_LIMIT_BYTES = 1_900_000_000  # protobuf's limit is 2 GiB
 
 
 def weights_size_bytes(model: ir.Model) -> int:
-    """Size of all weights, those of bodies too."""
+    """Size of all weights, including those of nested graphs."""
     values = (value.const_value for graph in model.graphs() for value in graph.initializers.values())
     return sum(value.nbytes for value in values if value is not None)
 
 
 def save_model(model: ir.Model, path: Path) -> None:
-    """Write `model` to `path`, and weights over 1.9 GB to `path` + ".data".
+    """Save a model atomically.
 
-    Weights that come from a file, or are yet to be computed, are taken one at a time. A new weights file never takes
-    the place of another (it is called ".1.data" then), so that `path` always goes with the file that it names; once
-    `path` is replaced, the weights file of the model that was there is removed.
+    Weights are written one at a time, so a model may be larger than memory. A new weights file never overwrites an
+    existing one (its name is `path` + ".1.data" then), so `path` and the file it refers to always match. The weights
+    file of a model that was at `path` before is removed at the end.
+
+    Args:
+        model: The model; its weights may be external or lazy tensors.
+        path: The ONNX file to write. If the weights exceed 1.9 GB, they go to `path` + ".data".
 
     Raises:
-        OutputError: `path` cannot be written; an old model and its weights are untouched then.
+        OutputError: `path` cannot be written; a model that was there before is unchanged.
     """
     old = _own_files(path)
-    if weights_size_bytes(model) < _SINGLE_FILE_LIMIT:
+    if weights_size_bytes(model) < _SINGLE_FILE_LIMIT_BYTES:
         with atomic_replace(path) as temporary:
             write_one_file(model, temporary)
     else:
-        _save_as_two(model, path, next(file for file in _data_files(path) if not os.path.lexists(file)))
+        _save_with_external_data(model, path, next(file for file in _data_files(path) if not os.path.lexists(file)))
     for file in old:
         file.unlink(missing_ok=True)
 
 
 def check_saveable(path: Path, model: Model) -> None:
-    """Find out before the work that `path` cannot be written, or would replace the `model` or its weights.
+    """Check, before any work, that `path` can be written without replacing `model` or its weights.
 
     Raises:
-        OutputError: with the reason.
+        OutputError: It cannot; gives the reason.
     """
     check_writable(path, model.path, *model.external.files)
     for shared in model.external.files & _own_files(path):
-        raise OutputError(f"cannot write {path}: {model.path} uses its weights {shared.name}; name another file")
+        raise OutputError(
+            f"cannot write {path}: {model.path} uses its weights file {shared.name}; choose another output path"
+        )
 
 
-def _save_as_two(model: ir.Model, path: Path, data: Path) -> None:
+def _save_with_external_data(model: ir.Model, path: Path, data: Path) -> None:
     try:
         with atomic_replace(path) as temporary:
             write_two_files(model, temporary, data)
@@ -77,7 +83,7 @@ def _data_files(path: Path) -> Iterator[Path]:
 
 
 def weights_beside(path: Path) -> set[Path]:
-    """Files beside the model `path` that have a name which `save_model` gives to its weights."""
+    """Files next to the model `path` with a name that `save_model` uses for its weights."""
     return {file.resolve() for file in path.parent.glob(f"{glob.escape(path.name)}.*") if _is_data(path, file)}
 
 
@@ -86,11 +92,11 @@ def _is_data(path: Path, file: Path) -> bool:
 
 
 def _own_files(path: Path) -> set[Path]:
-    """Weights files that the model at `path`, if one is there, has from `save_model`."""
+    """Weights files that `save_model` wrote for the model at `path`, if there is one."""
     beside = weights_beside(path)
     if not beside or not path.is_file():
         return set()
     try:
         return beside & external_files(path)
     except (DecodeError, ValueError):
-        return set()  # no model: nothing of ours
+        return set()  # not a model

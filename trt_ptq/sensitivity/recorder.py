@@ -15,11 +15,10 @@ from onnx import TensorProto, helper
 
 from trt_ptq.analysis.subgraph import GraphSlicer, Subgraph
 from trt_ptq.errors import DataError, ModelError, OutputError
+from trt_ptq.onnx_io.external_data import NATIVE_DTYPE_KINDS
 from trt_ptq.onnx_io.ort_session import create_session, run_session, session_options
 from trt_ptq.onnx_io.writer import write_two_files
 from trt_ptq.types import Array, Batch, BatchSource, ProgressCallback, no_progress
-
-_AS_IN_FILES = "biufc"  # kinds of NumPy's own types; others (text, bfloat16) stay in memory
 
 
 class ActivationRecorder:
@@ -85,7 +84,7 @@ class ActivationRecorder:
         if not isinstance(value, np.ndarray):
             raise ModelError(f"{self._name}: {name!r} is no tensor, so what is behind it cannot be run alone")
         key = (len(self.origins), name)
-        if value.dtype.kind not in _AS_IN_FILES:
+        if value.dtype.kind not in NATIVE_DTYPE_KINDS:
             self._kept[key] = value
             return
         path = self._folder / f"{len(self._kept)}.npy"
