@@ -1,28 +1,39 @@
-"""The statistics of all tensors of one model over one data set."""
+"""The statistics of all calibrated tensors of one model over one data set."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 from trt_ptq.errors import StatisticsError
 from trt_ptq.provenance import DataFingerprint, ModelIdentity, Shard, join_shards
 
-_TWICE = "two of the statistics are of the same data, which would count twice: give each shard once"
-_PERHAPS_TWICE = (
-    "shards stand beside a whole run, or beside shards of another division of as many batches: what is in both would "
-    "count twice; merge all shards of each data set by itself first"
+if TYPE_CHECKING:
+    from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+
+_SAME_DATA_TWICE = "two of the statistics cover the same data, which would count twice: give each shard once"
+_OVERLAPPING_SHARDS = (
+    "some statistics cover a whole data set and others shards, or shards of different divisions of as many batches: "
+    "data in both would count twice; first merge all shards of each data set by itself"
 )
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Measured once; every range method works from this, without data and without the model.
+    """Activation statistics: collected once, they give the table of every range method without data or model.
 
-    `shares_range` maps a tensor that was not measured to the measured one whose range it takes
-    (views, and inputs of max-pool and concat, which take the range of their output).
-    `tools` are the versions of what measured it. `shards` are the parts that these are of, where others are missing.
+    Attributes:
+        model: Identity of the calibrated model.
+        data: Fingerprint of the calibration data.
+        tools: Versions of the packages that collected the statistics.
+        tensors: Statistics by tensor name.
+        shares_range: Tensors without statistics of their own, mapped to the tensor whose range they use: views, and
+            the inputs of max-pooling and concatenation, which use the range of the output.
+        shards: The shards of the data that these statistics cover, if others are missing.
     """
 
     model: ModelIdentity
@@ -33,28 +44,57 @@ class Statistics:
     shards: tuple[Shard, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tools", tuple(sorted(set(self.tools))))  # merged shards name them in the same order
+        object.__setattr__(self, "tools", tuple(sorted(set(self.tools))))  # independent of the order of merging
 
-    def merge(self, other: Statistics) -> Statistics:
-        """Statistics over both data sets: exact, associative, commutative.
+    def table(self, method: str = "percentile", percentile: float | None = None) -> CalibrationTable:
+        """Derive a calibration table.
+
+        Args:
+            method: "percentile", "entropy", "minmax" or "mse".
+            percentile: For method "percentile": the percentage of magnitudes that are not clipped, above 0 and up to
+                100. Default: 99.99.
+
+        Returns:
+            The dynamic range of each tensor.
 
         Raises:
-            StatisticsError: other model, other tensors, or the very same data twice.
+            UsageError: Unknown method, or an invalid percentile.
+        """
+        from trt_ptq.calibrators.methods import range_method
+        from trt_ptq.calibrators.table.calibration_table import derive_table
+
+        return derive_table(self, range_method(method, percentile))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the statistics to `path`, a safetensors file, atomically.
+
+        Raises:
+            OutputError: `path` cannot be written.
+        """
+        from trt_ptq.calibrators.statistics.statistics_file import save_statistics
+
+        save_statistics(self, Path(path))
+
+    def merge(self, other: Statistics) -> Statistics:
+        """Return the statistics over both data sets. Exact, associative and commutative.
+
+        Raises:
+            StatisticsError: Different models or tensors, or the same data twice.
         """
         merged = self.merge_disjoint(other)
         if self.data == other.data:
-            raise StatisticsError(_TWICE)
+            raise StatisticsError(_SAME_DATA_TWICE)
         return merged
 
     def merge_disjoint(self, other: Statistics) -> Statistics:
-        """As `merge`, for parts that are known not to be the same one twice, even if their samples are equal.
+        """Merge parts that are known to cover different batches, even if the samples in them are equal.
 
         Raises:
-            StatisticsError: other model, other tensors, or the same shard twice.
+            StatisticsError: Different models or tensors, or the same shard twice.
         """
         difference = self.model.difference(other.model)
         if difference:
-            raise StatisticsError(f"statistics of two models cannot be merged: {difference}")
+            raise StatisticsError(f"statistics of different models cannot be merged: {difference}")
         if self.tensors.keys() != other.tensors.keys() or self.shares_range != other.shares_range:
             unshared = sorted(self.tensors.keys() ^ other.tensors.keys())
             named = ", ".join(unshared[:3]) or "shared ranges"
@@ -73,25 +113,25 @@ class Statistics:
 
 
 def merge_statistics(parts: Iterable[Statistics]) -> Statistics:
-    """Merge any number of shards, two in memory at a time; the order does not matter.
+    """Merge any number of shards, with two in memory at a time. The order does not matter.
 
     Raises:
-        StatisticsError: no shards, shards that do not belong together, or that may hold the same data.
+        StatisticsError: No shards, shards that do not belong together, or that may cover the same data.
     """
     merged: Statistics | None = None
     seen: set[DataFingerprint] = set()
-    wholes, given = 0, list[Shard]()
-    for shard in parts:
-        merged = shard if merged is None else merged.merge_disjoint(shard)
-        wholes += not shard.shards
-        given += shard.shards
-        if shard.data in seen:
-            raise StatisticsError(_TWICE)
-        seen.add(shard.data)
+    complete, shards = 0, list[Shard]()
+    for part in parts:
+        merged = part if merged is None else merged.merge_disjoint(part)
+        complete += not part.shards
+        shards += part.shards
+        if part.data in seen:
+            raise StatisticsError(_SAME_DATA_TWICE)
+        seen.add(part.data)
     if merged is None:
         raise StatisticsError("nothing to merge")
-    join_shards(given, ())  # none is there twice, also of those that were complete on the way
-    divisions = {(one.batches, one.count) for one in given}
-    if (wholes and given) or len(divisions) > len({batches for batches, _ in divisions}):
-        raise StatisticsError(_PERHAPS_TWICE)
+    join_shards(shards, ())  # also rejects duplicates among shards that were complete in between
+    divisions = {(shard.batches, shard.count) for shard in shards}
+    if (complete and shards) or len(divisions) > len({batches for batches, _ in divisions}):
+        raise StatisticsError(_OVERLAPPING_SHARDS)
     return merged

@@ -1,12 +1,13 @@
-"""Statistics on disk: one safetensors file, the numbers as stacked arrays, the rest as JSON in its header.
+"""The statistics file: safetensors with the numbers as stacked arrays and everything else as JSON in the header.
 
-The same statistics give the same bytes; a digest over all of them tells damage.
+Equal statistics give equal bytes. A digest over the whole content detects damage.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -37,7 +38,12 @@ _ARRAYS = {**_SCALARS, "exponent": np.int32, "histogram": np.int64}
 
 
 def save_statistics(statistics: Statistics, path: Path, unfinished: Mapping[str, Any] | None = None) -> None:
-    """Write `statistics` to `path` in one step; of a calibration that is `unfinished`, with what JSON holds of that.
+    """Write `statistics` to `path`, atomically.
+
+    Args:
+        statistics: The statistics to write.
+        path: The file.
+        unfinished: For a checkpoint: the state of the unfinished calibration, as JSON.
 
     Raises:
         OutputError: `path` cannot be written.
@@ -63,40 +69,47 @@ def save_statistics(statistics: Statistics, path: Path, unfinished: Mapping[str,
         header["unfinished"] = dict(unfinished)
     text = json.dumps(header)
     arrays["digest"] = _digest(text, arrays)
-    # One metadata key: safetensors writes several in random order.
+    # A single metadata key: safetensors writes several keys in random order.
     write_atomic(path, save(arrays, {"trt_ptq": text}))
 
 
-def load_statistics(path: Path) -> Statistics:
-    """Read what `save_statistics` wrote.
+def load_statistics(path: str | os.PathLike[str]) -> Statistics:
+    """Read a statistics file.
+
+    Args:
+        path: A file written by `Statistics.save` or `trt-ptq calibrate`.
+
+    Returns:
+        The statistics.
 
     Raises:
-        StatisticsError: no such file, another format, damage, or an unfinished calibration.
+        StatisticsError: The file does not exist, is damaged or of another format, or is a checkpoint of an unfinished
+            calibration.
     """
-    statistics, unfinished = _load(path)
+    statistics, unfinished = _load(Path(path))
     if unfinished is not None:
         raise StatisticsError(
-            f"{path}: a checkpoint of a calibration that was cut off: repeat that `trt-ptq calibrate` to finish it"
+            f"{path}: a checkpoint of an interrupted calibration: repeat that `trt-ptq calibrate` command to finish it"
         )
     return statistics
 
 
 def load_unfinished(path: Path) -> tuple[Statistics, dict[str, Any]]:
-    """Read what `save_statistics` wrote of an unfinished calibration, and the note about that.
+    """Read a checkpoint: the statistics of an unfinished calibration, and its state.
 
     Raises:
-        StatisticsError: no such file, another format, damage, or statistics that are complete.
+        StatisticsError: The file does not exist, is damaged or of another format, or holds complete statistics.
     """
     statistics, unfinished = _load(path)
     if unfinished is None:
-        raise StatisticsError(f"{path}: not a checkpoint, but complete statistics: name another file")
+        raise StatisticsError(f"{path}: not a checkpoint but complete statistics: choose another path")
     return statistics, unfinished
 
 
 def _load(path: Path) -> tuple[Statistics, dict[str, Any] | None]:
     try:
         if not path.is_file():
-            raise StatisticsError(f"{path}: no such statistics file; `trt-ptq calibrate` makes one")
+            raise StatisticsError(f"{path}: no such statistics file; create it with `trt-ptq calibrate`")
         with safe_open(path, "numpy") as file:
             text = (file.metadata() or {}).get("trt_ptq", "{}")
             header = json.loads(text)
@@ -104,17 +117,17 @@ def _load(path: Path) -> tuple[Statistics, dict[str, Any] | None]:
                 raise StatisticsError(f'{path}: not a statistics file of this version ("{_FORMAT}")')
             arrays = {key: file.get_tensor(key) for key in _ARRAYS}
             if not np.array_equal(file.get_tensor("digest"), _digest(text, arrays)):
-                raise ValueError("its content does not fit its digest")
+                raise ValueError("the content does not match its digest")
         return _parse(header, arrays), header.get("unfinished")
     except StatisticsError as error:
         raise StatisticsError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
-    except Exception as error:  # safetensors, JSON and NumPy raise many kinds for damaged files
+    except Exception as error:  # safetensors, JSON and NumPy raise many types for damaged files
         reason = " ".join(str(error).split())
         raise StatisticsError(f"{path}: damaged or not a statistics file: {reason}") from error
 
 
 def _digest(header: str, arrays: dict[str, Array]) -> Array:
-    """BLAKE2b of the header and of each array's type, shape and content: uint8 [16]."""
+    """BLAKE2b of the header and of the type, shape and content of each array: uint8 [16]."""
     hasher = hashlib.blake2b(header.encode(), digest_size=16)
     for key in _ARRAYS:
         array = arrays[key]
@@ -127,7 +140,7 @@ def _parse(header: dict[str, Any], arrays: dict[str, Array]) -> Statistics:
     names: list[str] = header["tensors"]
     shapes = {key: (len(names),) for key in _ARRAYS} | {"histogram": (len(names), BINS)}
     if any(arrays[key].shape != shapes[key] or arrays[key].dtype != dtype for key, dtype in _ARRAYS.items()):
-        raise ValueError("its arrays do not fit its list of tensors")
+        raise ValueError("the arrays do not match the list of tensors")
     columns = {key: arrays[key].tolist() for key in [*_SCALARS, "exponent"]}
     tensors = {}
     for row, name in enumerate(names):

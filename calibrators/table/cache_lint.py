@@ -1,4 +1,4 @@
-"""What is suspicious about a TensorRT cache, before TensorRT silently ignores it or clips with it."""
+"""Problems of a TensorRT cache, found before TensorRT silently ignores it or clips tensors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX, has_usable_scale
 from trt_ptq.calibrators.table.tensorrt_cache import ALGORITHMS, LAST_WITH_CALIBRATORS, TensorRTCache
 
-_FAR = 1e6  # a range that many times the median one is a mask constant, not an activation
+_FAR = 1e6  # times the median range: a mask constant, not an activation
 
 
 @dataclass(frozen=True)
 class CacheFinding:
-    """One thing to know: `severity` is "error" (TensorRT refuses, ignores or misuses it) or "warning"."""
+    """A problem; `severity` is "error" (TensorRT rejects, ignores or misuses the entry) or "warning"."""
 
     severity: str
     rule: str
@@ -25,7 +25,12 @@ class CacheFinding:
 
 
 def lint_cache(cache: TensorRTCache, tensors: Collection[str] | None = None) -> list[CacheFinding]:
-    """Findings in file order; `tensors` are the activation names of the model it is meant for, where known."""
+    """Return the problems of `cache`, in file order.
+
+    Args:
+        cache: The cache to check.
+        tensors: Names of the activations of its model, if known; also checks the names in the cache.
+    """
     findings = [*_header(cache), *_entries(cache)]
     if tensors is not None:
         findings += _names(cache, tensors)
@@ -40,38 +45,38 @@ def _header(cache: TensorRTCache) -> list[CacheFinding]:
         findings.append(CacheFinding("error", "algorithm", cache.header, effect, remedy))
     if cache.version.major > LAST_WITH_CALIBRATORS.major:
         effect = f"TensorRT {cache.version.major} has no calibrators and reads no cache"
-        remedy = "make a Q/DQ model of it: trt-ptq qdq MODEL --table CACHE"
+        remedy = "create a Q/DQ model from it: trt-ptq qdq MODEL --table CACHE"
         findings.append(CacheFinding("error", "version", cache.header, effect, remedy))
     if "\r" in cache.newline + cache.ending:
         effect = "TensorRT writes LF; how it reads CRLF is not documented"
         remedy = "convert it: trt-ptq cache retarget writes LF"
         findings.append(CacheFinding("warning", "line-ending", cache.header, effect, remedy))
     if not cache.entries:
-        effect = "every tensor falls back to a float type"
+        effect = "no tensor runs in INT8"
         findings.append(CacheFinding("error", "empty", cache.header, effect, "calibrate again"))
     return findings
 
 
 def _entries(cache: TensorRTCache) -> list[CacheFinding]:
     scales = cache.scales()
-    usual = statistics.median([one for one in scales.values() if has_usable_scale(one * INT8_MAX)] or [1.0])
+    median = statistics.median([scale for scale in scales.values() if has_usable_scale(scale * INT8_MAX)] or [1.0])
     repeated = {name for name, count in Counter(name for name, _ in cache.entries).items() if count > 1}
     findings = []
     for name, scale in scales.items():
         if name in repeated:
-            effect, remedy = "which of its scales TensorRT takes is not documented", "keep one line of it"
+            effect, remedy = "TensorRT does not document which of the scales it uses", "keep one of the lines"
             findings.append(CacheFinding("error", "duplicate", name, effect, remedy))
         if not has_usable_scale(scale * INT8_MAX):
-            effect = f"scale {scale:g}: TensorRT refuses it or the tensor becomes all zeros"
-            remedy = "a dead tensor, or NaN in the data: remove the line or calibrate again"
+            effect = f"scale {scale:g}: TensorRT rejects it, or the tensor becomes all zeros"
+            remedy = "the tensor is always zero, or the data had NaN: remove the line or calibrate again"
             findings.append(CacheFinding("error", "scale", name, effect, remedy))
-        elif scale > usual * _FAR:
-            effect = f"range {scale * INT8_MAX:.3g}: everything else in the tensor rounds to zero"
+        elif scale > median * _FAR:
+            effect = f"range {scale * INT8_MAX:.3g}: all other values of the tensor round to zero"
             remedy = "probably an attention-mask constant: remove the line"
             findings.append(CacheFinding("warning", "far-range", name, effect, remedy))
         if name.startswith("(Unnamed Layer*"):
-            effect = "the number in the name shifts when the network changes, and the range with it"
-            remedy = "name the layers, or use it with the very network it was made from"
+            effect = "the number in the name changes with the network, so the range may be applied to another tensor"
+            remedy = "name the layers, or use the cache only with the network that it was made from"
             findings.append(CacheFinding("warning", "unnamed", name, effect, remedy))
     return findings
 
@@ -81,11 +86,11 @@ def _names(cache: TensorRTCache, tensors: Collection[str]) -> list[CacheFinding]
     findings = []
     for name in scales.keys() - set(tensors):
         effect, remedy = (
-            "the model has no such tensor; harmless, but is it the right model?",
-            "see the model's names",
+            "the model has no such tensor; TensorRT ignores the line",
+            "check that the cache belongs to this model",
         )
         findings.append(CacheFinding("warning", "unknown-name", name, effect, remedy))
     for name in set(tensors) - scales.keys():
-        effect, remedy = "no scale: layers that touch it do not run in INT8", "calibrate the missing tensor"
+        effect, remedy = "no scale: layers that read or write it do not run in INT8", "calibrate the missing tensor"
         findings.append(CacheFinding("warning", "missing-name", name, effect, remedy))
-    return sorted(findings, key=lambda one: (one.rule, one.subject))
+    return sorted(findings, key=lambda finding: (finding.rule, finding.subject))

@@ -1,4 +1,4 @@
-"""What differs between two tables."""
+"""The differences between two tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 
 @dataclass(frozen=True)
 class ChangedRange:
-    """A tensor whose scale differs."""
+    """A tensor whose scale differs; `before` and `after` are its amax."""
 
     name: str
     before: float
@@ -17,6 +17,7 @@ class ChangedRange:
 
     @property
     def ratio(self) -> float:
+        """`after` / `before`."""
         return self.after / self.before
 
 
@@ -31,11 +32,12 @@ class TableDifference:
 
     @property
     def identical(self) -> bool:
+        """Whether both tables have the same tensors and scales."""
         return not (self.only_before or self.only_after or self.changed)
 
 
 def diff_tables(before: CalibrationTable, after: CalibrationTable) -> TableDifference:
-    """Compare by float32 scale, as TensorRT would see them."""
+    """Compare two tables by their float32 scales, as TensorRT uses them."""
     shared = [name for name in before.amax if name in after.amax]
     changed = [
         ChangedRange(name, before.amax[name], after.amax[name])
@@ -45,6 +47,6 @@ def diff_tables(before: CalibrationTable, after: CalibrationTable) -> TableDiffe
     return TableDifference(
         only_before=tuple(sorted(before.amax.keys() - after.amax.keys())),
         only_after=tuple(sorted(after.amax.keys() - before.amax.keys())),
-        changed=tuple(sorted(changed, key=lambda one: -max(one.ratio, 1 / one.ratio))),
+        changed=tuple(sorted(changed, key=lambda change: -max(change.ratio, 1 / change.ratio))),
         equal=len(shared) - len(changed),
     )

@@ -1,12 +1,14 @@
-"""Calibration tables of ONNX Runtime's TensorRT execution provider: its flatbuffers and its JSON.
+"""Calibration tables of ONNX Runtime's TensorRT execution provider, as flatbuffers and as JSON.
 
-Both hold ranges (amax), not scales, as decimal numbers. The execution provider itself reads the flatbuffers, unless
-`trt_int8_use_native_calibration_table` is set: then it reads TensorRT's cache text. Nothing reads the JSON but ONNX
-Runtime's own quantizer, yet it alone has both ends of each range.
+Both hold ranges (amax), not scales, as decimal numbers. The execution provider reads the flatbuffers, unless
+`trt_int8_use_native_calibration_table` is set: then it reads TensorRT's cache. The JSON is read by ONNX Runtime's
+quantizer only, but it has both ends of each range.
 
-ONNX Runtime's `write_calibration_table` puts max(highest, lowest) into the flatbuffers, without taking the
-absolute value of the lowest: 1.25 for [-3.5, 1.25]. What we write is max(|lowest|, |highest|), and carries a mark
-(the flatbuffers file identifier "TPTQ", which other readers skip) so that the two can be told apart.
+ONNX Runtime's `write_calibration_table` writes max(highest, lowest) to the flatbuffers, without the absolute value of
+the lowest: 1.25 for [-3.5, 1.25]. trt_ptq writes max(|lowest|, |highest|) and the flatbuffers file identifier "TPTQ",
+which other readers skip, to distinguish the two.
+
+flatbuffers is a dependency of ONNX Runtime, so it needs no extra.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _OFFSET_BYTES = 4
 
 
 def to_flatbuffers(table: CalibrationTable) -> bytes:
-    """The `TrtTable` flatbuffer of `table`, sorted by tensor name; ranges in full precision."""
+    """Serialize `table` as a `TrtTable` flatbuffer, sorted by tensor name, with ranges in full precision."""
     import flatbuffers
     from onnxruntime.quantization.CalTableFlatBuffers import KeyValue, TrtTable
 
@@ -47,10 +49,10 @@ def to_flatbuffers(table: CalibrationTable) -> bytes:
 
 
 def from_flatbuffers(content: bytes) -> CalibrationTable:
-    """Read a `TrtTable` flatbuffer.
+    """Parse a `TrtTable` flatbuffer.
 
     Raises:
-        TableError: damage, or a range that ONNX Runtime's writer has lost.
+        TableError: The content is damaged, or has a range whose negative end ONNX Runtime dropped.
     """
     try:
         entries = list(_entries(content))
@@ -72,7 +74,7 @@ def from_flatbuffers(content: bytes) -> CalibrationTable:
 
 
 def may_lack_negative_end(content: bytes) -> bool:
-    """Whether a flatbuffers table is not ours, so that a range may be max(highest, lowest) without abs."""
+    """Whether a flatbuffers table was not written by trt_ptq, so that its ranges may lack their negative end."""
     return content[_OFFSET_BYTES : 2 * _OFFSET_BYTES] != _IDENTIFIER
 
 
@@ -89,7 +91,7 @@ def _entries(content: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _string(entry: Any, slot: int) -> str:
-    """A string field, checked: the generated accessor takes what is left of a truncated file for the string."""
+    """Read a string field with a bounds check; the generated accessor accepts a truncated file."""
     from flatbuffers import encode, packer
 
     fields = entry._tab
@@ -105,45 +107,50 @@ def _string(entry: Any, slot: int) -> str:
 
 
 def to_json(table: CalibrationTable) -> str:
-    """The JSON that ONNX Runtime's `load_tensors_data` reads, with ranges from -amax to amax."""
+    """Serialize `table` as JSON for ONNX Runtime's `load_tensors_data`, with ranges from -amax to amax."""
     data = {name: {"lowest": -amax, "highest": amax, "CLS": "TensorData"} for name, amax in table.amax.items()}
     method = {"CLS": "CalibrationMethod", "value": "CalibrationMethod.MinMax"}
     return json.dumps({"CLS": "TensorsData", "data": data, "calibration_method": method}, indent=2) + "\n"
 
 
 def is_onnxruntime_json(content: Any) -> bool:
-    """Whether parsed JSON has the form of ONNX Runtime's calibration.json: every record names its class in "CLS"."""
+    """Whether parsed JSON is a calibration.json of ONNX Runtime: every record names its class in "CLS"."""
     if not isinstance(content, dict):
         return False
     if content.get("CLS") == "TensorsData":
         return True
-    return bool(content) and all(isinstance(one, dict) and one.get("CLS") == "TensorData" for one in content.values())
+    return bool(content) and all(
+        isinstance(record, dict) and record.get("CLS") == "TensorData" for record in content.values()
+    )
 
 
 def from_json(content: Any) -> CalibrationTable:
-    """Ranges max(|lowest|, |highest|) of parsed JSON, as `write_calibration_table` and `save_tensors_data` leave it.
+    """Read the ranges max(|lowest|, |highest|) from the JSON of `write_calibration_table` or `save_tensors_data`.
 
     Raises:
-        TableError: a tensor without both ends, or with one range a channel.
+        TableError: A tensor without both ends, or with one range per channel.
     """
     tensors = content["data"] if content.get("CLS") == "TensorsData" else content
     if not isinstance(tensors, dict):
         raise TableError('"data" is not a dictionary of tensors')
     for name in tensors:
-        name.encode()  # a lone surrogate cannot be written again
+        name.encode()  # a lone surrogate could not be written again
     return CalibrationTable.from_ranges(
-        {name: max(abs(_end(name, one, "lowest")), abs(_end(name, one, "highest"))) for name, one in tensors.items()}
+        {
+            name: max(abs(_end(name, record, "lowest")), abs(_end(name, record, "highest")))
+            for name, record in tensors.items()
+        }
     )
 
 
-def _end(name: str, tensor: Any, key: str) -> float:
-    value = tensor.get(key) if isinstance(tensor, dict) else None
+def _end(name: str, record: Any, key: str) -> float:
+    value = record.get(key) if isinstance(record, dict) else None
     if isinstance(value, dict) and value.get("CLS") == "numpy.array":
         value = value.get("data")
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, list):
-        raise TableError(f"tensor {name!r} has {len(value)} ranges: TensorRT takes one a tensor for activations")
+        raise TableError(f"tensor {name!r} has {len(value)} ranges: TensorRT uses one range per activation tensor")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TableError(f'tensor {name!r} has no number for "{key}"')
     return float(value)

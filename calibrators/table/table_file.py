@@ -1,14 +1,15 @@
-"""Tables on disk, in the form that the file's name asks for.
+"""Reading and writing tables. The file name selects the format:
 
-`x.json`         our JSON, with provenance; in reading also ONNX Runtime's JSON, told apart by its content
+`x.json`         trt_ptq's JSON, with provenance; also reads the JSON of ONNX Runtime, recognized by its content
 `x.ort.json`     ONNX Runtime's JSON
 `x.flatbuffers`  the table that ONNX Runtime's TensorRT execution provider reads
-anything else    TensorRT's cache text
+anything else    TensorRT's calibration cache
 """
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from typing import Any, Literal
 from trt_ptq._internal.files import write_atomic
 from trt_ptq.calibrators.table import ort_table
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, TableProvenance
-from trt_ptq.calibrators.table.tensorrt_cache import LAST_WITH_CALIBRATORS, TensorRTCache, TensorRTVersion
+from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache, TensorRTVersion, parse_header
 from trt_ptq.errors import TableError
 from trt_ptq.provenance import DataFingerprint, ModelIdentity
 
@@ -25,7 +26,7 @@ TableFormat = Literal["TensorRT cache", "JSON table", "ONNX Runtime JSON", "ONNX
 
 
 def table_format(path: Path) -> TableFormat:
-    """The form of a table by its file name."""
+    """The format of a table, by its file name."""
     name = path.name.lower()
     if name.endswith(".flatbuffers"):
         return "ONNX Runtime flatbuffers"
@@ -34,44 +35,57 @@ def table_format(path: Path) -> TableFormat:
     return "JSON table" if name.endswith(".json") else "TensorRT cache"
 
 
-def save_table(table: CalibrationTable, path: Path, version: TensorRTVersion = LAST_WITH_CALIBRATORS) -> None:
-    """Write `table` to `path` in one step; `version` is the TensorRT that a cache is for.
+def save_table(
+    table: CalibrationTable, path: str | os.PathLike[str], tensorrt_version: TensorRTVersion | None = None
+) -> None:
+    """Write `table` to `path`, atomically.
+
+    Args:
+        table: The table to write.
+        path: Its name selects the format.
+        tensorrt_version: The TensorRT version that a cache is written for; see `TensorRTCache.from_table`.
 
     Raises:
         OutputError: `path` cannot be written.
-        TableError: a tensor name that the cache text cannot hold.
+        TableError: A tensor name that a TensorRT cache cannot hold.
     """
-    form = table_format(path)
-    if form == "JSON table":
+    path = Path(path)
+    file_format = table_format(path)
+    if file_format == "JSON table":
         content = {
             "format": _FORMAT,
             "provenance": table.provenance and asdict(table.provenance),
+            **({"tensorrt_header": table.tensorrt_header} if table.tensorrt_header else {}),
             "tensors_without_range": list(table.tensors_without_range),
             "amax": dict(table.amax),
         }
         write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    elif form == "ONNX Runtime JSON":
+    elif file_format == "ONNX Runtime JSON":
         write_atomic(path, ort_table.to_json(table))
-    elif form == "ONNX Runtime flatbuffers":
+    elif file_format == "ONNX Runtime flatbuffers":
         write_atomic(path, ort_table.to_flatbuffers(table))
     else:
-        algorithm = "EntropyCalibration2"
-        if table.provenance and table.provenance.method == "minmax":
-            algorithm = "MinMaxCalibration"
-        write_atomic(path, TensorRTCache.from_table(table, version, algorithm).to_bytes())
+        write_atomic(path, TensorRTCache.from_table(table, tensorrt_version).to_bytes())
 
 
-def load_table(path: Path) -> CalibrationTable:
-    """Read a table in any form.
+def load_table(path: str | os.PathLike[str]) -> CalibrationTable:
+    """Read a calibration table in any format.
+
+    Args:
+        path: A TensorRT cache, a JSON table of trt_ptq, or a flatbuffers or JSON table of ONNX Runtime.
+
+    Returns:
+        The table. It has provenance only if the file records it.
 
     Raises:
-        TableError: no such file, or damage; with the line number for a cache.
+        TableError: The file does not exist or is damaged; with the line number for a cache.
     """
-    form = table_format(path)
+    path = Path(path)
+    file_format = table_format(path)
     try:
-        if form == "TensorRT cache":
+        if file_format == "TensorRT cache":
             return TensorRTCache.parse(path.read_bytes(), str(path)).to_table()
-        if form == "ONNX Runtime flatbuffers":
+        if file_format == "ONNX Runtime flatbuffers":
             return ort_table.from_flatbuffers(path.read_bytes())
         return _parse(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -83,11 +97,12 @@ def load_table(path: Path) -> CalibrationTable:
 
 
 def table_warning(path: Path) -> str | None:
-    """What the file alone cannot tell about its ranges, in words; None when they are what they say."""
+    """A warning about ranges in the file that may be wrong, or None."""
     if table_format(path) == "ONNX Runtime flatbuffers" and ort_table.may_lack_negative_end(path.read_bytes()):
         return (
-            f"{path}: ONNX Runtime's write_calibration_table drops the negative end of a range where the positive one "
-            "is smaller in size, which clips such tensors; the calibration.json beside it has both ends: prefer it"
+            f"{path}: ONNX Runtime's write_calibration_table drops the negative end of a range where the positive end "
+            "is smaller in magnitude, so such tensors are clipped; use the calibration.json beside it, which has both "
+            "ends"
         )
     return None
 
@@ -101,7 +116,7 @@ def _parse(content: Any) -> CalibrationTable:
     for name, value in amax.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(f"the range of {name!r} is not a number")
-        name.encode()  # a lone surrogate cannot be written again
+        name.encode()  # a lone surrogate could not be written again
     source = content["provenance"]
     provenance = source and TableProvenance(
         model=ModelIdentity(**source["model"]),
@@ -109,8 +124,12 @@ def _parse(content: Any) -> CalibrationTable:
         method=source["method"],
         tools=tuple(source["tools"]),
     )
+    header = content.get("tensorrt_header")
+    if header is not None:
+        parse_header(header)
     return CalibrationTable(
         {name: float(value) for name, value in amax.items()},
         provenance,
         tuple(content["tensors_without_range"]),
+        header,
     )

@@ -1,10 +1,10 @@
-"""TensorRT's calibration cache: a text file, read and written byte for byte.
+"""TensorRT's calibration cache, a text file that is read and written byte for byte.
 
     TRT-101601-EntropyCalibration2
     input: 3c010a14
 
-One `name: hhhhhhhh` a line, the hex being the big-endian IEEE float32 of the scale (amax / 127). Names may hold
-spaces and colons, so a line is split at its last ": ".
+Each line is `name: hhhhhhhh`, where the hex digits are the big-endian IEEE float32 of the scale (amax / 127). Names
+may contain spaces and colons, so a line is split at its last ": ".
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ class TensorRTVersion:
 
     @classmethod
     def parse(cls, text: str) -> TensorRTVersion:
-        """From "10.16.1" (a fourth number is ignored).
+        """Parse a version such as "10.16.1"; a fourth number is ignored.
 
         Raises:
-            TableError: not three numbers, or numbers that a header cannot tell from another version's.
+            TableError: Not three numbers, or a version that a cache header cannot represent.
         """
         match = re.fullmatch(r"(\d+)\.(\d{1,2})\.(\d{1,2})(\.\d+)?", text)
         if not match:
             raise TableError(f"{text!r} is not a TensorRT version such as 10.16.1 or 8.6.1")
         version = cls(int(match[1]), int(match[2]), int(match[3]))
         if cls.from_number(version.number) != version:
-            raise TableError(f"{text!r} is not a TensorRT version: a cache header would read {version.number}")
+            raise TableError(f"{text!r} is not a TensorRT version: a cache header cannot represent it")
         return version
 
     @classmethod
     def from_number(cls, number: int) -> TensorRTVersion:
-        """From 101601 (major * 10000 + ..., since TensorRT 10) or 8601 (major * 1000 + ..., before)."""
+        """Decode 101601 (major * 10000 + ..., since TensorRT 10) or 8601 (major * 1000 + ..., before)."""
         unit = 10_000 if number >= 100_000 else 1_000
         return cls(number // unit, number % unit // 100, number % 100)
 
     @property
     def number(self) -> int:
-        """As the header has it."""
+        """The version as the header encodes it."""
         return self.major * (10_000 if self.major >= 10 else 1_000) + self.minor * 100 + self.patch
 
     def __str__(self) -> str:
@@ -63,9 +63,32 @@ class TensorRTVersion:
 LAST_WITH_CALIBRATORS = TensorRTVersion(10, 16, 1)
 
 
+def parse_header(text: str) -> tuple[TensorRTVersion, str]:
+    """Split a cache header, such as "TRT-101601-EntropyCalibration2", into version and algorithm.
+
+    Raises:
+        TableError: Not such a header.
+    """
+    match = _HEADER.fullmatch(text)
+    if not match or str(int(match[1])) != match[1]:
+        raise TableError(f"expected a header such as TRT-101601-EntropyCalibration2, got {text[:60]!r}")
+    version = TensorRTVersion.from_number(int(match[1]))
+    if version.number != int(match[1]):
+        raise TableError(f"version number {match[1]} is not one that TensorRT writes")
+    return version, match[2]
+
+
 @dataclass(frozen=True)
 class TensorRTCache:
-    """A cache file: header, entries in file order as (name, eight hex digits), line ending, blank lines at the end."""
+    """The content of a cache file.
+
+    Attributes:
+        version: TensorRT version in the header.
+        algorithm: Calibration algorithm in the header.
+        entries: (tensor name, eight hex digits of its scale), in file order.
+        newline: Line ending, LF or CRLF.
+        ending: Line endings after the last line.
+    """
 
     version: TensorRTVersion
     algorithm: str
@@ -75,81 +98,94 @@ class TensorRTCache:
 
     @property
     def header(self) -> str:
+        """The first line."""
         return f"TRT-{self.version.number}-{self.algorithm}"
 
     def scales(self) -> dict[str, float]:
-        """Scale by tensor name; a name that comes twice keeps its last scale."""
+        """Scale by tensor name; the last one if a name occurs twice."""
         return {name: struct.unpack(">f", bytes.fromhex(digits))[0] for name, digits in self.entries}
 
     def to_bytes(self) -> bytes:
-        """The file's content."""
+        """The content of the file."""
         lines = [self.header, *(f"{name}: {digits}" for name, digits in self.entries)]
         return (self.newline.join(lines) + self.ending).encode()
 
     def to_table(self) -> CalibrationTable:
-        """The ranges alone; exact, since amax = 127 * scale fits a Python float.
+        """Return the ranges and the header as a table. It is exact: amax = 127 * scale fits a Python float.
 
-        Entries with a zero, denormal, infinite or NaN scale (published caches have some) go to `tensors_without_range`.
+        Entries with a zero, denormal, infinite or NaN scale (some published caches have them) are listed in
+        `tensors_without_range`.
 
         Raises:
-            TableError: a tensor with two different scales.
+            TableError: A tensor has two different scales.
         """
-        kept = dict(self.entries)
+        last = dict(self.entries)
         for name, digits in self.entries:
-            if digits.lower() != kept[name].lower():
+            if digits.lower() != last[name].lower():
                 raise TableError(
-                    f"tensor {name!r} has two scales, {digits} and {kept[name]}: which one TensorRT takes is not "
-                    "documented; keep one line of it"
+                    f"tensor {name!r} has two scales, {digits} and {last[name]}: TensorRT does not document which one "
+                    "it uses; remove one of the two lines"
                 )
-        return CalibrationTable.from_ranges({name: scale * INT8_MAX for name, scale in self.scales().items()})
+        return CalibrationTable.from_ranges(
+            {name: scale * INT8_MAX for name, scale in self.scales().items()}, tensorrt_header=self.header
+        )
 
     @classmethod
     def from_table(
         cls,
         table: CalibrationTable,
-        version: TensorRTVersion = LAST_WITH_CALIBRATORS,
-        algorithm: str = ALGORITHMS[0],
+        version: TensorRTVersion | None = None,
+        algorithm: str | None = None,
     ) -> TensorRTCache:
-        """A cache that the TensorRT of that version and a calibrator of that algorithm accept.
+        """Create a cache that TensorRT of that version, with a calibrator of that algorithm, accepts.
+
+        Args:
+            table: The ranges.
+            version: Default: the version in the header that the table was read with, else the last version that has
+                calibrators.
+            algorithm: One of `ALGORITHMS`. Default: the algorithm in the header that the table was read with, else
+                MinMaxCalibration for tables of method "minmax" and EntropyCalibration2 for all others.
 
         Raises:
-            TableError: a tensor name that the format cannot hold, or an unknown algorithm.
+            TableError: A tensor name that the format cannot hold, or an unknown `algorithm`.
         """
-        if algorithm not in ALGORITHMS:
+        if algorithm is not None and algorithm not in ALGORITHMS:
             raise TableError(f"unknown algorithm {algorithm!r}: choose one of {', '.join(ALGORITHMS)}")
         for name in table.amax:
             if not name or "\n" in name or "\r" in name:
                 raise TableError(
-                    f"tensor {name!r} has no name or a line break in it, which a TensorRT cache cannot hold"
+                    f"tensor name {name!r} is empty or contains a line break, which a TensorRT cache cannot hold"
                 )
+        source_version, source_algorithm = _source_header(table)
         return cls(
-            version,
-            algorithm,
+            version or source_version,
+            algorithm or source_algorithm,
             tuple((name, struct.pack(">f", table.scale(name)).hex()) for name in table.amax),
         )
 
     @classmethod
     def parse(cls, content: bytes, where: str) -> TensorRTCache:
-        """Read a cache; `where` names it in messages.
+        """Parse the content of a cache file.
+
+        Args:
+            content: The bytes of the file.
+            where: Names the file in messages.
 
         Raises:
-            TableError: with the line number of what is wrong.
+            TableError: Not a cache; with the line number.
         """
         try:
             text = content.decode()
         except UnicodeDecodeError as error:
             bad_line = content[: error.start].count(b"\n") + 1
-            raise TableError(
-                f"{where}, line {bad_line}: not text (UTF-8), so not a TensorRT calibration cache"
-            ) from None
+            raise TableError(f"{where}, line {bad_line}: not UTF-8 text, so not a TensorRT calibration cache") from None
         newline = "\r\n" if text.partition("\n")[0].endswith("\r") else "\n"
         body = text.rstrip("\r\n")
         lines = body.split(newline)
-        header = _HEADER.fullmatch(lines[0])
-        if not header or str(int(header[1])) != header[1]:
-            raise TableError(
-                f"{where}, line 1: expected a header such as TRT-101601-EntropyCalibration2, got {lines[0][:60]!r}"
-            )
+        try:
+            version, algorithm = parse_header(lines[0])
+        except TableError as error:
+            raise TableError(f"{where}, line 1: {error}") from None
         entries = []
         for number, line in enumerate(lines[1:], start=2):
             name, separator, digits = line.rpartition(": ")
@@ -159,19 +195,23 @@ class TensorRTCache:
                     f"got {line[:60]!r}"
                 )
             entries.append((name, digits))
-        cache = cls(TensorRTVersion.from_number(int(header[1])), header[2], tuple(entries), newline, text[len(body) :])
-        if cache.to_bytes() != content:
-            raise TableError(f"{where}, line 1: version number {header[1]} is not one that TensorRT writes")
-        return cache
+        return cls(version, algorithm, tuple(entries), newline, text[len(body) :])
 
     @classmethod
     def read(cls, path: Path) -> TensorRTCache:
         """Read the cache file `path`.
 
         Raises:
-            TableError: no such file, or not a cache; with the line number.
+            TableError: The file does not exist or is not a cache; with the line number.
         """
         try:
             return cls.parse(path.read_bytes(), str(path))
         except OSError as error:
             raise TableError(f"cannot read calibration cache {path}: {error.strerror}") from error
+
+
+def _source_header(table: CalibrationTable) -> tuple[TensorRTVersion, str]:
+    if table.tensorrt_header is not None:
+        return parse_header(table.tensorrt_header)
+    is_minmax = table.provenance is not None and table.provenance.method == "minmax"
+    return LAST_WITH_CALIBRATORS, "MinMaxCalibration" if is_minmax else "EntropyCalibration2"

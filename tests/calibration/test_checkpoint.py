@@ -212,7 +212,7 @@ def test_nothing_is_written_before_its_time(cnn: Model, tmp_path: Path) -> None:
 
 def test_a_checkpoint_is_never_read_as_statistics(cnn: Model, tmp_path: Path) -> None:
     cut_off(cnn, tmp_path / "c", 4)
-    with pytest.raises(StatisticsError, match="c: a checkpoint of a calibration that was cut off"):
+    with pytest.raises(StatisticsError, match="c: a checkpoint of an interrupted calibration"):
         load_statistics(tmp_path / "c")
 
 

@@ -15,7 +15,7 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.calibrators.table.table_file import load_table, save_table
-from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
+from trt_ptq.calibrators.table.tensorrt_cache import ALGORITHMS, TensorRTCache
 from trt_ptq.cli import main
 
 DATA = Path(__file__).parents[1] / "files"
@@ -153,10 +153,23 @@ def test_a_table_of_onnxruntime_is_read_with_a_warning_where_it_lost_one_end(run
 
 def test_show_takes_a_table_without_provenance(run: Run) -> None:
     write_cache("a.cache", x=1.0)
-    run("cache", "convert", "a.cache", "a.json")
-    status, out, _ = run("cache", "show", "a.json")
+    run("cache", "convert", "a.cache", "a.ort.json")
+    status, out, _ = run("cache", "show", "a.ort.json")
     assert status == 0
     assert "no provenance, 1 ranges" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_convert_keeps_the_header_through_json_unless_a_version_is_given(run: Run, algorithm: str) -> None:
+    header = f"TRT-8601-{algorithm}"
+    Path("a.cache").write_text(f"{header}\nimages: 3c010a14\nconv: 3d010a14\n")
+    run("cache", "convert", "a.cache", "a.json")
+    assert header in run("cache", "show", "a.json")[1]
+    assert run("cache", "convert", "a.json", "b.cache")[1] == f"b.cache: 2 ranges, header {header}\n"
+    assert Path("b.cache").read_bytes() == Path("a.cache").read_bytes()
+    told = run("cache", "convert", "a.cache", "c.cache", "--trt-version", "10.3.0")[1]
+    assert told == f"c.cache: 2 ranges, header TRT-100300-{algorithm}, was {header}\n"
+    assert TensorRTCache.read(Path("c.cache")).header == f"TRT-100300-{algorithm}"
 
 
 @pytest.mark.parametrize("name", ["a.flatbuffers", "a.json", "a.ort.json"])

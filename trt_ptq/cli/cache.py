@@ -12,7 +12,7 @@ from trt_ptq._internal.files import check_writable, write_atomic
 from trt_ptq.analysis.dataflow import activations
 from trt_ptq.calibrators.table.cache_lint import lint_cache
 from trt_ptq.calibrators.table.diff import diff_tables
-from trt_ptq.calibrators.table.table_file import save_table, table_format
+from trt_ptq.calibrators.table.table_file import table_format
 from trt_ptq.calibrators.table.tensorrt_cache import (
     ALGORITHMS,
     LAST_WITH_CALIBRATORS,
@@ -25,28 +25,25 @@ from trt_ptq.errors import UsageError
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.qdq.read_ranges import read_qdq_ranges
 
-app = typer.Typer(help="Look at, compare, convert and check calibration tables.", no_args_is_help=True)
+app = typer.Typer(help="Show, compare, convert and check calibration tables.", no_args_is_help=True)
 
-_FORMS = (
-    "The name decides the form: .json ours; .flatbuffers or .ort.json for ONNX Runtime's TensorRT provider; else a "
-    "TensorRT cache."
+_FORMATS = (
+    "File to write. .json: trt_ptq's JSON; .flatbuffers or .ort.json: ONNX Runtime; anything else: TensorRT cache."
 )
-File = Annotated[Path, typer.Argument(help="A TensorRT cache, .json table or ONNX Runtime table.", show_default=False)]
+File = Annotated[
+    Path, typer.Argument(help="A TensorRT cache, a .json table or a table of ONNX Runtime.", show_default=False)
+]
 
 
 @app.command()
 def show(file: File, json: options.Json = False) -> None:
-    """Print a table: header or provenance, and the range of each tensor.
+    """Show a table: its provenance or header, and the range of each tensor.
 
     Example: trt-ptq cache show calibration.cache
     """
     table = read_table(file)
-    if table.provenance:
-        source = f"made by {table.provenance.method}"
-    elif table_format(file) == "TensorRT cache":
-        source = TensorRTCache.read(file).header
-    else:
-        source = "no provenance"
+    method = table.provenance and f"method {table.provenance.method}"
+    source = method or table.tensorrt_header or "no provenance"
     if json:
         provenance = table.provenance and asdict(table.provenance)
         console.print_json(
@@ -77,7 +74,10 @@ def diff(before: File, after: File, json: options.Json = False) -> None:
     if difference.identical:
         console.say(f"identical: {difference.equal} ranges")
         return
-    rows = [[one.name, f"{one.before:.6g}", f"{one.after:.6g}", f"{one.ratio:.4f}"] for one in difference.changed]
+    rows = [
+        [change.name, f"{change.before:.6g}", f"{change.after:.6g}", f"{change.ratio:.4f}"]
+        for change in difference.changed
+    ]
     rows += [[name, "", "missing", ""] for name in difference.only_before]
     rows += [[name, "missing", "", ""] for name in difference.only_after]
     console.print_table(["tensor", f"amax in {before.name}", f"amax in {after.name}", "ratio"], rows)
@@ -90,18 +90,29 @@ def diff(before: File, after: File, json: options.Json = False) -> None:
 @app.command()
 def convert(
     source: File,
-    target: Annotated[Path, typer.Argument(help=_FORMS, show_default=False)],
-    trt_version: options.TrtVersion = str(LAST_WITH_CALIBRATORS),
+    target: Annotated[Path, typer.Argument(help=_FORMATS, show_default=False)],
+    trt_version: Annotated[
+        Optional[str],
+        typer.Option(
+            "--trt-version",
+            help="TensorRT version in the header of a cache. Default: that of the source, else 10.16.1.",
+            show_default=False,
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
-    """Convert between TensorRT's cache text, our JSON and ONNX Runtime's tables; the form goes by the file name.
+    """Convert between TensorRT caches, trt_ptq's JSON and the tables of ONNX Runtime. File names select the formats.
+
+    The header of a cache (TensorRT version and algorithm) is kept, also on the way through JSON, unless --trt-version
+    is given.
 
     Example: trt-ptq cache convert calibration.cache calibration.json
     """
-    version = TensorRTVersion.parse(trt_version)
+    version = TensorRTVersion.parse(trt_version) if trt_version else None
     check_writable(target)
     table = read_table(source)
-    save_table(table, target, version)
+    table.save(target, tensorrt_version=version)
+    header = TensorRTCache.read(target).header if table_format(target) == "TensorRT cache" else None
     if table.tensors_without_range:
         console.warn(
             f"{len(table.tensors_without_range)} tensors have no usable scale and no range in {target}: "
@@ -109,36 +120,40 @@ def convert(
         )
     if json:
         console.print_json(
-            {"file": str(target), "ranges": len(table.amax), "tensors_without_range": list(table.tensors_without_range)}
+            {
+                "file": str(target),
+                "header": header,
+                "ranges": len(table.amax),
+                "tensors_without_range": list(table.tensors_without_range),
+            }
         )
-    else:
-        console.say(f"{target}: {len(table.amax)} ranges")
+        return
+    changed = f", was {table.tensorrt_header}" if table.tensorrt_header not in (None, header) else ""
+    console.say(f"{target}: {len(table.amax)} ranges" + (f", header {header}{changed}" if header else ""))
 
 
 @app.command()
 def extract(
-    model: Annotated[Path, typer.Argument(help="A Q/DQ model: ours, ONNX Runtime's, modelopt's.", show_default=False)],
-    target: Annotated[Path, typer.Argument(help=_FORMS, show_default=False)],
+    model: Annotated[Path, typer.Argument(help="A Q/DQ model, of any tool.", show_default=False)],
+    target: Annotated[Path, typer.Argument(help=_FORMATS, show_default=False)],
     trt_version: options.TrtVersion = str(LAST_WITH_CALIBRATORS),
     json: options.Json = False,
 ) -> None:
-    """Make a table of the activation ranges in a Q/DQ model, under the names of its float model.
+    """Extract the activation ranges of a Q/DQ model as a table, by the tensor names of its float model.
 
-    A tensor that the Q/DQ model does not quantize gets no range, so TensorRT keeps it in float.
+    Tensors that the Q/DQ model does not quantize get no range, so TensorRT does not run them in INT8.
 
     Example: trt-ptq cache extract model.int8.onnx calibration.cache --trt-version 10.16.1
     """
     version = TensorRTVersion.parse(trt_version)
     check_writable(target, model)
     found = read_qdq_ranges(model)
-    save_table(found.table, target, version)
+    found.table.save(target, tensorrt_version=version)
     if found.widened:
-        console.warn(
-            f"{len(found.widened)} tensors are not quantized symmetrically to int8: their ranges were widened to be"
-        )
+        console.warn(f"{len(found.widened)} tensors are not quantized to symmetric int8: their ranges were widened")
     if found.conflicting:
         names = ", ".join(map(repr, found.conflicting))
-        console.warn(f"quantized with several scales, of which the widest was taken: {names}")
+        console.warn(f"quantized with several scales, the largest was used: {names}")
     if json:
         console.print_json(
             {
@@ -151,7 +166,7 @@ def extract(
         )
         return
     if found.widened:
-        rows = [[one.name, one.encoding, f"{one.amax:.6g}"] for one in found.widened]
+        rows = [[tensor.name, tensor.encoding, f"{tensor.amax:.6g}"] for tensor in found.widened]
         console.print_table(["widened to symmetric", "from", "amax"], rows)
     console.say(f"{target}: {len(found.table.amax)} ranges; {found.num_weights} weights skipped")
 
@@ -162,21 +177,23 @@ def retarget(
     target: Annotated[Path, typer.Argument(help="The cache to write.", show_default=False)],
     trt_version: Annotated[
         Optional[str],
-        typer.Option("--trt-version", help="e.g. 10.16.1; as it is, if not given.", show_default=False),
+        typer.Option(
+            "--trt-version", help="TensorRT version, such as 10.16.1. Default: unchanged.", show_default=False
+        ),
     ] = None,
     algorithm: Annotated[
         Optional[str],
-        typer.Option(help=f"One of {', '.join(ALGORITHMS)}; as it is, if not given.", show_default=False),
+        typer.Option(help=f"{', '.join(ALGORITHMS)}. Default: unchanged.", show_default=False),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Write a cache for another TensorRT version or calibrator: only the header changes, and line ends become LF.
+    """Change the header of a cache, for another TensorRT version or calibrator. Line endings become LF.
 
-    TensorRT ignores a cache whose major version or algorithm is not that of the running builder and calibrator.
+    TensorRT ignores a cache whose major version or algorithm differs from the running builder and calibrator.
 
     Example: trt-ptq cache retarget old.cache new.cache --trt-version 10.16.1
     """
-    _need_cache(source, target)
+    _require_cache(source, target)
     if algorithm is not None and algorithm not in ALGORITHMS:
         raise UsageError(f"unknown algorithm {algorithm!r}: choose one of {', '.join(ALGORITHMS)}")
     check_writable(target)
@@ -200,31 +217,31 @@ def lint(
     file: Annotated[Path, typer.Argument(help="A TensorRT cache.", show_default=False)],
     model: Annotated[
         Optional[Path],
-        typer.Option(help="The float ONNX model it is for: checks names too.", show_default=False),
+        typer.Option(help="The float ONNX model of the cache; also checks tensor names.", show_default=False),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Look for what TensorRT would silently ignore, refuse or misuse. Exit status 3 if there are errors.
+    """Find entries that TensorRT would silently ignore, reject or misuse. Exit status 3 if there are errors.
 
     Example: trt-ptq cache lint calibration.cache --model model.onnx
     """
-    _need_cache(file)
+    _require_cache(file)
     names = activations(load_model(model).to_ir().graph) if model else None
     findings = lint_cache(TensorRTCache.read(file), names)
     if json:
         console.print_json([asdict(finding) for finding in findings])
     elif findings:
-        for one in findings:
-            console.say(f"{one.severity} {one.rule}: {one.subject}: {one.effect}; {one.remedy}")
+        for finding in findings:
+            console.say(f"{finding.severity} {finding.rule}: {finding.subject}: {finding.effect}; {finding.remedy}")
     else:
-        console.say(f"{file}: nothing suspicious")
+        console.say(f"{file}: no problems found")
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(3)
 
 
-def _need_cache(*files: Path) -> None:
+def _require_cache(*files: Path) -> None:
     for file in files:
         if table_format(file) != "TensorRT cache":
             raise UsageError(
-                f"{file}: this works on TensorRT caches; `trt-ptq cache convert` makes one of another form"
+                f"{file}: this command works on TensorRT caches; convert the table with `trt-ptq cache convert`"
             )

@@ -59,6 +59,13 @@ def test_what_was_saved_is_read_back(tmp_path: Path) -> None:
     assert load_statistics(tmp_path / "s") == example()
 
 
+def test_the_method_saves_the_same_bytes_at_a_path_of_any_type(tmp_path: Path) -> None:
+    save_statistics(example(), tmp_path / "s")
+    example().save(str(tmp_path / "t"))
+    assert (tmp_path / "s").read_bytes() == (tmp_path / "t").read_bytes()
+    assert load_statistics(str(tmp_path / "t")) == example()
+
+
 def test_no_tensors_are_read_back_too(tmp_path: Path) -> None:
     empty = replace(example(), tensors={}, shares_range={})
     save_statistics(empty, tmp_path / "s")
@@ -91,7 +98,7 @@ def test_the_size_of_a_file_does_not_depend_on_the_number_of_samples(tmp_path: P
 
 
 def test_a_missing_file_is_named_with_the_command_that_makes_one(tmp_path: Path) -> None:
-    with pytest.raises(StatisticsError, match=r"absent: no such statistics file; `trt-ptq calibrate` makes one"):
+    with pytest.raises(StatisticsError, match=r"absent: no such statistics file; create it with `trt-ptq calibrate`"):
         load_statistics(tmp_path / "absent")
 
 

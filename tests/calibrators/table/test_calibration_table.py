@@ -17,7 +17,7 @@ from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive
 from trt_ptq.calibrators.table.diff import diff_tables
 from trt_ptq.calibrators.table.table_file import load_table, save_table
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTVersion
-from trt_ptq.errors import OutputError, TableError
+from trt_ptq.errors import OutputError, TableError, UsageError
 from trt_ptq.provenance import DataFingerprint, ModelIdentity
 
 MODEL = ModelIdentity("graph", "weights")
@@ -105,6 +105,32 @@ def test_the_header_is_of_the_version_and_method_asked_for(tmp_path: Path, stati
     assert (tmp_path / "p").read_text().splitlines()[0] == "TRT-101601-EntropyCalibration2"
 
 
+def test_a_cache_comes_back_byte_for_byte_through_json(tmp_path: Path) -> None:
+    (tmp_path / "a.cache").write_text("TRT-8601-MinMaxCalibration\ny: 3c010a14\nx: 3d010a14\n")
+    load_table(tmp_path / "a.cache").save(tmp_path / "a.json")
+    load_table(str(tmp_path / "a.json")).save(str(tmp_path / "b.cache"))
+    assert (tmp_path / "b.cache").read_bytes() == (tmp_path / "a.cache").read_bytes()
+
+
+def test_saving_for_another_version_keeps_the_algorithm(tmp_path: Path) -> None:
+    (tmp_path / "a.cache").write_text("TRT-8601-LegacyCalibration\ny: 3c010a14\n")
+    load_table(tmp_path / "a.cache").save(tmp_path / "b.cache", tensorrt_version="10.3.0")
+    assert (tmp_path / "b.cache").read_text().splitlines()[0] == "TRT-100300-LegacyCalibration"
+
+
+def test_the_json_of_a_derived_table_names_no_header(tmp_path: Path, statistics: Statistics) -> None:
+    statistics.table().save(tmp_path / "t.json")
+    assert "tensorrt_header" not in json.loads((tmp_path / "t.json").read_text())
+
+
+def test_statistics_give_a_table_by_the_name_of_a_method(statistics: Statistics) -> None:
+    assert statistics.table() == derive_table(statistics, Percentile())
+    assert statistics.table("minmax") == derive_table(statistics, MinMax())
+    assert statistics.table("percentile", 99) == derive_table(statistics, Percentile(99))
+    with pytest.raises(UsageError, match="unknown method 'max'"):
+        statistics.table("max")
+
+
 @pytest.mark.parametrize("name", ["t.json", "t.cache"])
 def test_an_unwritable_path_is_an_output_error(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("")
@@ -139,6 +165,9 @@ VALID: dict[str, Any] = {
         json.dumps({**VALID, "amax": {"x\ud800": 1}}).encode(),
         json.dumps({**VALID, "provenance": {"model": 1}}).encode(),
         json.dumps({**VALID, "tensors_without_range": None}).encode(),
+        json.dumps({**VALID, "tensorrt_header": "TRT-8601"}).encode(),
+        json.dumps({**VALID, "tensorrt_header": ""}).encode(),
+        json.dumps({**VALID, "tensorrt_header": 8601}).encode(),
         json.dumps(VALID).encode()[:-9],
     ],
     ids=lambda content: content[-40:].decode(errors="replace") or "empty",

@@ -41,7 +41,7 @@ def test_anything_written_is_read_back_the_same(
         cache = replace(cache, ending=ending)
     assert parse(cache.to_bytes()).to_bytes() == cache.to_bytes()
     assert parse(cache.to_bytes()).entries == cache.entries
-    assert parse(cache.to_bytes()).to_table() == table
+    assert parse(cache.to_bytes()).to_table() == replace(table, tensorrt_header=cache.header)
 
 
 @given(scales)
@@ -132,7 +132,7 @@ def test_an_error_names_the_line(text: str, line: int) -> None:
 
 
 def test_bytes_that_are_no_text_name_the_line() -> None:
-    with pytest.raises(TableError, match="line 2: not text"):
+    with pytest.raises(TableError, match="line 2: not UTF-8 text"):
         parse(HEADER.encode() + b"\nx\xff: 3c010a14\n")
 
 
@@ -167,6 +167,17 @@ def test_retargeting_changes_the_header_only() -> None:
     assert new.to_bytes() == b"TRT-101601-MinMaxCalibration\nx: 3c010a14\n"
     back = replace(new, version=TensorRTVersion.parse("8.6.1"), algorithm="EntropyCalibration2")
     assert back.to_bytes() == old.to_bytes()
+
+
+def test_a_table_keeps_the_header_of_its_cache() -> None:
+    table = parse("TRT-8601-MinMaxCalibration\nx: 3c010a14\n").to_table()
+    assert TensorRTCache.from_table(table).header == "TRT-8601-MinMaxCalibration"
+    assert TensorRTCache.from_table(table, TensorRTVersion(10, 3, 0)).header == "TRT-100300-MinMaxCalibration"
+    assert TensorRTCache.from_table(table, algorithm="LegacyCalibration").header == "TRT-8601-LegacyCalibration"
+
+
+def test_a_table_without_a_header_gets_the_last_version_with_calibrators() -> None:
+    assert TensorRTCache.from_table(CalibrationTable({"x": 1.0})).header == HEADER
 
 
 def test_an_unknown_algorithm_is_not_written() -> None:

@@ -11,7 +11,6 @@ from trt_ptq._internal.files import check_writable
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics
 from trt_ptq.calibrators.table.calibration_table import derive_table
-from trt_ptq.calibrators.table.table_file import save_table
 from trt_ptq.calibrators.table.tensorrt_cache import LAST_WITH_CALIBRATORS, TensorRTVersion
 from trt_ptq.cli import console, options
 from trt_ptq.report.rows import tensor_rows
@@ -41,7 +40,7 @@ def table(
     derived = derive_table(statistics, chosen)
     if out is not None:
         check_writable(out, stats)
-        save_table(derived, out, version)
+        derived.save(out, tensorrt_version=version)
     rows = tensor_rows(statistics, derived)
     warnings = range_warnings(statistics, derived, chosen.name)
     for warning in warnings:
