@@ -23,7 +23,7 @@ ARGUMENTS = [
     "benchmarks/demo.py:validation",
     "--shape",
     "x=1x3x48x160:8x3x48x320:16x3x48x640",
-    "--repair",
+    "--technique",
     "none",  # they bring nothing to this model, and take minutes
     "--out",
     str(OUT),

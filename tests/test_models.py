@@ -11,11 +11,8 @@ import onnxruntime as ort
 import pytest
 
 from benchmarks.models import detector, magika, minilm, recogniser
-from trt_ptq.calibrators.methods import METHODS
-from trt_ptq.config import QuantizeJob
-from trt_ptq.data.open import open_data
+from trt_ptq.config import QuantizeConfig
 from trt_ptq.engines.spec import parse_profiles
-from trt_ptq.onnx_io.load import load_model
 from trt_ptq.pipeline import quantize
 
 SHAPES = {
@@ -41,19 +38,13 @@ def test_a_real_model_keeps_its_metric(
     tmp_path: Path, module: ModuleType, calibration: int, test: int, int8_nodes: int, max_loss: float
 ) -> None:
     name = module.__name__.rpartition(".")[2]
-    model = load_model(module.model())
-    job = QuantizeJob(
-        model=model,
-        source=open_data(partial(module.calibration, samples=calibration), model.inputs),
-        data_name=name,
-        method=METHODS["percentile"],
-        out=tmp_path,
-        profiles=parse_profiles(SHAPES[name]),
+    result = quantize(
+        module.model(),
+        partial(module.calibration, samples=calibration),
         evaluate=partial(module.evaluate, samples=test),
-        eval_name=name,
-        max_drop=max_loss,
+        output_dir=tmp_path,
+        config=QuantizeConfig(method="percentile", shapes=parse_profiles(SHAPES[name]), max_drop=max_loss),
     )
-    result = quantize(job)
     assert result.engine_error is None
     assert result.report.num_int8_nodes >= int8_nodes
     assert result.report.verdict.passed, result.report.verdict

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trt_ptq.calibrators.table.table_file import load_table as load_table
     from trt_ptq.calibrators.table.table_file import save_table as save_table
     from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache as TensorRTCache
-    from trt_ptq.config import QuantizeJob as QuantizeJob
+    from trt_ptq.config import QuantizeConfig as QuantizeConfig
     from trt_ptq.data.open import open_data as open_data
     from trt_ptq.engines.backends import build_engine as build_engine
     from trt_ptq.engines.spec import EngineSpec as EngineSpec
@@ -65,7 +65,7 @@ _HOME = {
         "save_table",
     ),
     "calibrators.table.tensorrt_cache": ("TensorRTCache",),
-    "config": ("QuantizeJob",),
+    "config": ("QuantizeConfig",),
     "data.open": ("open_data",),
     "engines.backends": ("build_engine",),
     "engines.spec": ("EngineSpec",),

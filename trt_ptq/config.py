@@ -1,70 +1,215 @@
-"""What `quantize` is asked for."""
+"""QuantizeConfig: every option of `quantize`, validated in one place."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
 
+from trt_ptq._internal.quantities import parse_max_drop, parse_size, parse_tolerance
 from trt_ptq.calibration.calibration_pass import Nonfinite
-from trt_ptq.calibration.devices import Device, HostDevice
-from trt_ptq.calibrators.methods import RangeMethod
-from trt_ptq.evaluation.metrics import Evaluate
+from trt_ptq.calibrators.methods import AUTO_CANDIDATES, RangeMethod, range_method
+from trt_ptq.errors import UsageError
 from trt_ptq.evaluation.verdict import EXCELLENT_BELOW
 from trt_ptq.fp16.convert import HighPrecision
-from trt_ptq.onnx_io.load import Model
 from trt_ptq.recipe import Recipe, Technique
-from trt_ptq.types import BatchSource, ProgressCallback, ShapeProfile, Tell, no_progress, untold
+from trt_ptq.types import ShapeProfile
+
+Method = Literal["auto", "entropy", "minmax", "mse", "percentile"]
+TechniqueChoice = Technique | Literal["auto"]
+DeviceName = Literal["cpu", "cuda"]
+BackendName = Literal["auto", "trt", "rtx", "none"]
+ShapeLike = ShapeProfile | str | Sequence[int] | Sequence[Sequence[int]]
+
+TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "method": get_args(Method),
+    "high_precision": get_args(HighPrecision),
+    "nonfinite": get_args(Nonfinite),
+    "device": get_args(DeviceName),
+    "backend": get_args(BackendName),
+}
+_FLAGS = ("search", "attention")
+_LISTS = ("techniques", "nodes_to_exclude", "nodes_to_include", "tensors", "lower_is_better")
+RECIPE_FIELDS = (
+    *("method", "percentile", "techniques", "attention"),
+    *("nodes_to_exclude", "nodes_to_include", "high_precision"),
+)
 
 
-@dataclass(frozen=True)
-class QuantizeJob:
-    """What to quantize, with what, and how to judge it.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class QuantizeConfig:
+    """How `quantize` calibrates, tunes, judges and builds. Invalid values are refused when it is created.
 
-    `test` is compared on; without it, one batch in five of `source` is held out for that. `data_name` is what the
-    report calls the data. `evaluate(run)` returns metrics, `eval_name` names it in messages; without it, fidelity is
-    judged. With `alternatives`, the range method of all these with the smallest output error is used for the whole
-    model instead of `method`. `attention` puts attention's MatMuls into INT8 too. `profiles` are taken from
-    the data when empty. With `until_stable`, calibration ends when no range has moved by more (0.01: 1 %) since half as
-    many samples. `high_precision` is that of what is not INT8.
+    Percentages may be written as text ("1%"), sizes too ("4GB"), and a single name stands for a list of it; the fields
+    hold the parsed values. Names of nodes and inputs are checked against the model when `quantize` starts.
 
-    `techniques` are always applied, and nodes in `nodes_to_exclude` stay in float. Where the loss is above `max_drop`,
-    the other repairs are tried with `repair`, and layers to leave in float are searched for with `search`.
+    Args:
+        method: range method; "auto" selects the method with the smallest output error on calibration data for the
+            whole model.
+        percentile: for `method` "percentile" (which it implies): above 0 and up to 100; 99.99 unless given.
+        max_drop: accuracy threshold: largest relative loss against FP32, as a fraction (0.01) or "1%".
+        techniques: accuracy-recovery techniques that are always applied: "equalization", "smoothquant",
+            "bias-correction". With "auto", the others are tried where the loss exceeds `max_drop`. () for none.
+        search: where the loss still exceeds `max_drop`, exclude the most sensitive layers from quantization.
+        nodes_to_exclude: nodes that are not quantized: node names, names of their outputs, op types, or patterns of
+            these with *, ? and [].
+        nodes_to_include: if given, only these nodes (named as above) are quantized.
+        attention: also quantize the MatMuls of attention, over sequences of up to 512.
+        high_precision: what runs around INT8: "fp16" (with FP32 where float16 overflows) or "fp32".
+        tensors: which tensors are measured: "fused" (inputs of INT8 nodes), "all" (every float activation), or names.
+        nonfinite: NaN and infinity in activations: "refuse", or "skip" (count and report).
+        device: where calibration runs: "cpu" or "cuda".
+        memory_limit: bytes, or text such as "4GB": calibration stays below, by several passes over the data if need be.
+        until_stable: end calibration when no range has moved by more than this fraction since half as many samples.
+        batch_size: for data that does not define its batches.
+        shapes: optimization profiles by input name: "MIN:OPT:MAX" ("1x3x224x224:8x3x224x224:16x3x224x224"), one shape,
+            three shapes, or a `ShapeProfile`. From the calibration data unless given.
+        backend: engine builder: "trt" (TensorRT), "rtx" (TensorRT for RTX), "auto" (the one that works here), or
+            "none" (no engines).
+        lower_is_better: names of metrics whose lower values are better.
+        recipe: a recipe.yaml of an earlier run, or a `Recipe`: the model is quantized by it, and nothing is tuned.
+
+    Raises:
+        UsageError: names the parameter and what is allowed.
     """
 
-    model: Model
-    source: BatchSource
-    data_name: str
-    method: RangeMethod
-    out: Path
-    test: BatchSource | None = None
-    alternatives: tuple[RangeMethod, ...] = ()
-    tensors: tuple[str, ...] = ("fused",)
-    attention: bool = False
-    nonfinite: Nonfinite = "refuse"
-    device: Device = field(default_factory=HostDevice)
-    memory_limit: int | None = None  # bytes
-    until_stable: float | None = None
-    profiles: dict[str, ShapeProfile] = field(default_factory=dict)
-    backend: str = "auto"
-    high_precision: HighPrecision = "fp16"
-    evaluate: Evaluate | None = None
-    eval_name: str = ""
-    max_drop: float = EXCELLENT_BELOW
-    techniques: tuple[Technique, ...] = ()
-    nodes_to_exclude: tuple[str, ...] = ()
-    repair: bool = True
+    method: Method = "auto"
+    percentile: float | None = None
+    max_drop: float | str = EXCELLENT_BELOW
+    techniques: str | Sequence[TechniqueChoice] = ("auto",)
     search: bool = True
-    progress: ProgressCallback = no_progress
-    tell: Tell = untold
+    nodes_to_exclude: str | Sequence[str] = ()
+    nodes_to_include: str | Sequence[str] = ()
+    attention: bool = False
+    high_precision: HighPrecision = "fp16"
+    tensors: str | Sequence[str] = ("fused",)
+    nonfinite: Nonfinite = "refuse"
+    device: DeviceName = "cpu"
+    memory_limit: int | str | None = None
+    until_stable: float | str | None = None
+    batch_size: int = 8
+    shapes: Mapping[str, ShapeLike] = field(default_factory=dict, hash=False)
+    backend: BackendName = "auto"
+    lower_is_better: str | Sequence[str] = ()
+    recipe: str | os.PathLike[str] | Recipe | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            _check_choice(name, getattr(self, name), allowed)
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"`{name}` must be True or False, not {getattr(self, name)!r}")
+        for name in _LISTS:
+            self._set(name, _names(name, getattr(self, name)))
+        for name in self.techniques:
+            _check_choice("techniques", name, (*TECHNIQUES, "auto"))
+        self._set("techniques", tuple(name for name in (*TECHNIQUES, "auto") if name in self.techniques))
+        self._set("max_drop", parse_max_drop("max_drop", self.max_drop))
+        if self.until_stable is not None:
+            self._set("until_stable", parse_tolerance("until_stable", self.until_stable))
+        if self.memory_limit is not None:
+            self._set("memory_limit", parse_size("memory_limit", self.memory_limit))
+            if self.device != "cpu":
+                raise UsageError(f"`memory_limit` applies to device cpu, not {self.device}: use smaller batches there")
+        if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise UsageError(f"`batch_size` must be a whole number of at least 1, not {self.batch_size!r}")
+        if not self.tensors:
+            raise UsageError('`tensors` must be "fused", "all" or tensor names, and is empty')
+        self._set("shapes", parse_shapes(self.shapes))
+        self._check_percentile()
+        self._check_recipe()
+
+    def __repr__(self) -> str:
+        """Only what differs from the defaults."""
+        return f"QuantizeConfig({', '.join(f'{name}={getattr(self, name)!r}' for name in self._given())})"
 
     @property
-    def recipe(self) -> Recipe:
-        """What the job asks for, before anything is found out."""
-        return Recipe(
-            model=self.model.identity,
-            method=self.method.name,
-            techniques=self.techniques,
-            attention=self.attention,
-            nodes_to_exclude=self.nodes_to_exclude,
-            high_precision=self.high_precision,
+    def methods(self) -> tuple[RangeMethod, ...]:
+        """The range methods that are compared; one unless `method` is "auto"."""
+        return AUTO_CANDIDATES if self.method == "auto" else (range_method(self.method, self.percentile),)
+
+    def _given(self) -> list[str]:
+        return [one.name for one in fields(self) if getattr(self, one.name) != getattr(_DEFAULT, one.name)]
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # frozen
+
+    def _check_percentile(self) -> None:
+        if self.percentile is None:
+            return
+        value: Any = self.percentile
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 100:
+            raise UsageError(f"`percentile` must be a number above 0 and up to 100, not {value!r}")
+        if self.method not in ("auto", "percentile"):
+            raise UsageError(f'`percentile` belongs to method "percentile", not to {self.method!r}')
+        self._set("method", "percentile")
+        self._set("percentile", float(value))
+
+    def _check_recipe(self) -> None:
+        if self.recipe is None:
+            return
+        if not isinstance(self.recipe, (str, os.PathLike, Recipe)):
+            raise UsageError(f"`recipe` must be a path or a Recipe, not {type(self.recipe).__name__}")
+        check_recipe_alone(self.recipe, self._given())
+
+
+def check_recipe_alone(recipe: str | os.PathLike[str] | Recipe, given: Iterable[str]) -> None:
+    """Make sure that none of the fields that are `given` is defined by the recipe as well.
+
+    Raises:
+        UsageError: names the first.
+    """
+    named = "the recipe" if isinstance(recipe, Recipe) else os.fspath(recipe)
+    for name in given:
+        if name in RECIPE_FIELDS:
+            raise UsageError(f"`{name}` is defined by {named} already: edit that, or leave one of the two out")
+
+
+def parse_shapes(shapes: Mapping[str, ShapeLike]) -> dict[str, ShapeProfile]:
+    """Optimization profiles by input name; see `QuantizeConfig`.
+
+    Raises:
+        UsageError: another form, or MIN <= OPT <= MAX does not hold.
+    """
+    if not isinstance(shapes, Mapping):
+        raise UsageError(f"`shapes` must map input names to shapes, not be {type(shapes).__name__}")
+    return {str(name): _profile(str(name), shape) for name, shape in shapes.items()}
+
+
+def _profile(name: str, shape: ShapeLike) -> ShapeProfile:
+    if isinstance(shape, ShapeProfile):
+        return shape
+    given: Sequence[Any] = (
+        [part.split("x") for part in shape.split(":")] if isinstance(shape, str) else _as_sequence(shape)
+    )
+    is_nested = bool(given) and all(isinstance(part, Sequence) and not isinstance(part, str) for part in given)
+    try:
+        parsed = [tuple(int(axis) for axis in part) for part in (given if is_nested else [given])]
+    except (TypeError, ValueError):
+        parsed = []
+    if len(parsed) not in (1, 3) or any(axis < 1 for part in parsed for axis in part) or not parsed[0]:
+        raise UsageError(
+            f"`shapes`: {name!r} is {shape!r}: write MIN:OPT:MAX, such as 1x3x224x224:8x3x224x224:16x3x224x224"
         )
+    return ShapeProfile(parsed[0], parsed[len(parsed) // 2], parsed[-1])
+
+
+def _as_sequence(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) else []
+
+
+def _check_choice(parameter: str, value: object, allowed: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in allowed:
+        raise UsageError(f"`{parameter}` must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def _names(parameter: str, value: str | Sequence[str]) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) and name for name in names):
+        raise UsageError(f"`{parameter}` must be a list of names, not {value!r}")
+    return tuple(dict.fromkeys(names))
+
+
+_DEFAULT = QuantizeConfig()

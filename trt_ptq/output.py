@@ -1,4 +1,4 @@
-"""The folder that holds the results of one run of `trt-ptq quantize`, and of one only."""
+"""The output directory: the results of a single run of `quantize`."""
 
 from __future__ import annotations
 
@@ -6,29 +6,34 @@ from collections.abc import Collection
 from pathlib import Path
 
 from trt_ptq._internal.files import check_writable, require_regular_file
+from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import UsageError
 from trt_ptq.onnx_io.save import weights_beside
 from trt_ptq.recipe import Recipe, load_recipe
 
 STATISTICS = "stats.safetensors"
 RECIPE = "recipe.yaml"
-TRANSFORMED = "model.transformed.onnx"  # the float model as repairs have changed it, if they have
-_ONNX = ("model.int8.onnx", "model.fp16.onnx", TRANSFORMED)
-_ENGINES = ("model.int8.engine", "model.fp16.engine")
+TABLES = ("calibration.cache", "calibration.json")
+INT8_MODEL, FP16_MODEL = "model.int8.onnx", "model.fp16.onnx"
+TRANSFORMED = "model.transformed.onnx"  # the float model, where techniques have changed it
+ENGINES: dict[Precision, str] = {"int8": "model.int8.engine", "fp16": "model.fp16.engine"}
+REPORT, REPORT_PAGE = "report.json", "report.html"
+_ONNX = (INT8_MODEL, FP16_MODEL, TRANSFORMED)
 _DERIVED = (
-    *("calibration.cache", "calibration.json", "report.json", "report.html"),
+    *TABLES,
+    *(REPORT, REPORT_PAGE),
     *_ONNX,
-    *_ENGINES,
-    *(f"{name}.json" for name in _ENGINES),
+    *ENGINES.values(),
+    *(f"{name}.json" for name in ENGINES.values()),
 )
 
 
 def check_folder(out: Path, model: Path, weights: Collection[Path] = ()) -> None:
-    """Find out before the work that results cannot be written to `out`, or would replace the `model` or its `weights`.
+    """Make sure, before any work, that results can be written to `out` and replace neither `model` nor its `weights`.
 
     Raises:
-        OutputError: with the reason.
-        UsageError: the model or its weights lie where a result goes.
+        OutputError: `out` or a file in it cannot be written, with the reason.
+        UsageError: the model or its weights have the name of a result.
     """
     check_writable(out, is_folder=True)
     for file in (out / STATISTICS, out / RECIPE, *_derived(out)):
@@ -36,21 +41,21 @@ def check_folder(out: Path, model: Path, weights: Collection[Path] = ()) -> None
     derived = {file.resolve() for file in _derived(out)}
     for file in (model, *weights):
         if file.resolve() in derived:
-            raise UsageError(f"{file}: a result of that name would replace the model: give another --out")
+            raise UsageError(f"{file}: a result of that name would replace the model: choose another `output_dir`")
 
 
 def remove_last_run(out: Path) -> None:
-    """Remove what was derived from earlier statistics: it must not stand beside results of other ones."""
+    """Remove what was derived from earlier statistics: it would not belong to the new ones."""
     for file in _derived(out):
         file.unlink(missing_ok=True)
 
 
 def remove_other_recipe(out: Path, asked: Recipe) -> None:
-    """Remove the recipe of an earlier run; the one that is `asked` for again stays, should this run be interrupted."""
+    """Remove the recipe of an earlier run, unless it is `asked` for again: it must survive an interrupted run."""
     file = out / RECIPE
     try:
         same = load_recipe(file) == asked
-    except UsageError:  # none, or none that could be done again
+    except UsageError:  # there is none, or it cannot be read
         same = False
     if not same:
         file.unlink(missing_ok=True)

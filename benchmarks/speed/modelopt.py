@@ -23,7 +23,7 @@ from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.calibration_table import derive_table
-from trt_ptq.config import QuantizeJob
+from trt_ptq.config import QuantizeConfig
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.pipeline import quantize
@@ -103,14 +103,8 @@ def whole_job() -> Row:
 def whole(name: str, path: Path, batches: Sequence[Feeds]) -> Row:
     """Seconds of everything that `trt-ptq quantize` does: one run, no peer."""
     with tempfile.TemporaryDirectory() as folder:
-        job = QuantizeJob(
-            model=load_model(path),
-            source=in_memory(batches),
-            data_name="random",
-            method=METHODS["entropy"],
-            out=Path(folder),
-        )
-        seconds = timed(partial(quantize, job))()
+        config = QuantizeConfig(method="entropy")
+        seconds = timed(partial(quantize, path, in_memory(batches), output_dir=folder, config=config))()
         left = sorted(file.name for file in Path(folder).iterdir())
     return Row(
         what=f"all of trt-ptq quantize, {name}, {_samples(batches)} images: also FP16, comparison, engines, report",

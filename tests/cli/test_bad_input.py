@@ -72,18 +72,18 @@ def test_a_truncated_file_among_good_ones_is_named(cnn_path: Path, npz_folder: P
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "kl"], "unknown method 'kl': choose one of entropy, minmax, mse, percentile"),
-        (["--method", "entropy", "--percentile", "99"], "--percentile belongs to --method percentile"),
-        (["--method", "percentile", "--percentile", "0"], "a percentile lies above 0"),
-        (["--max-drop", "much"], "'much' is not a share"),
-        (["--nonfinite", "maybe"], "--nonfinite is refuse or skip"),
-        (["--backend", "tvm"], "unknown backend 'tvm'"),
+        (["--method", "kl"], "--method must be one of auto, entropy, minmax, mse, percentile, not 'kl'"),
+        (["--method", "entropy", "--percentile", "99"], "--percentile belongs to method"),
+        (["--method", "percentile", "--percentile", "0"], "--percentile must be"),
+        (["--max-drop", "much"], "--max-drop must be"),
+        (["--nonfinite", "maybe"], "--nonfinite must be one of refuse, skip"),
+        (["--backend", "tvm"], "--backend must be one of"),
         (["--shape", "y=1x2"], "unknown input 'y': the model has x"),
         (["--shape", "x=1x3x8x8"], "does not fit the model's x: float32 [n, 16, 8, 8]"),
         (["--tensors", "conv9"], "no float activation named 'conv9'"),
         (["--eval", "metric.txt"], "write path/to/file.py:function"),
         (["--eval", "nowhere.py:metric"], "nowhere.py: no such Python file"),
-        (["--batch-size", "0"], "--batch-size must be 1 or more"),
+        (["--batch-size", "0"], "--batch-size must be"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -248,7 +248,7 @@ def test_a_backend_asked_for_by_name_must_be_there(cnn_path: Path, npz_folder: P
 
 def test_a_tolerance_that_every_range_keeps_is_refused(cnn_path: Path, npz_folder: Path) -> None:
     told = refused("quantize", cnn_path, "--data", npz_folder, "--until-stable", "100%")
-    assert told == "--until-stable 100%: no range ever moves by more: write 1%"
+    assert told.startswith("--until-stable must be above 0 and below 1")
 
 
 def test_a_method_to_watch_without_until_stable_is_refused(cnn_path: Path, npz_folder: Path) -> None:

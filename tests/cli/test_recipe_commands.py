@@ -15,7 +15,7 @@ from trt_ptq.recipe import load_recipe
 def test_a_model_with_layers_in_float_is_made_again_by_its_recipe(npz_folder: Path, tmp_path: Path) -> None:
     model, out, again = sabotaged_cnn(tmp_path / "m.onnx"), tmp_path / "out", tmp_path / "again"
     done = trt_ptq(
-        "quantize", model, "--data", npz_folder, "--out", out, "--method", "minmax", "--repair", "none", "--json"
+        "quantize", model, "--data", npz_folder, "--out", out, "--method", "minmax", "--technique", "none", "--json"
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials"][-1]["name"] == "mixed precision: 1 of 4 layers in float"
@@ -30,7 +30,7 @@ def test_a_model_with_layers_in_float_is_made_again_by_its_recipe(npz_folder: Pa
 
 def test_an_edited_recipe_is_followed(npz_folder: Path, tmp_path: Path) -> None:
     model, out = sabotaged_cnn(tmp_path / "m.onnx"), tmp_path / "out"
-    trt_ptq("quantize", model, "--data", npz_folder, "--out", out, "--repair", "none", "--no-search")
+    trt_ptq("quantize", model, "--data", npz_folder, "--out", out, "--technique", "none", "--no-search")
     recipe = out / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("nodes_to_exclude: []", "nodes_to_exclude: [c1, c3]"))
     done = trt_ptq("quantize", model, "--data", npz_folder, "--out", out, "--recipe", recipe, "--json")
@@ -42,10 +42,10 @@ def test_an_edited_recipe_is_followed(npz_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--method", "minmax"], "--method is what"),
-        (["--repair", "none"], "--repair is what"),
-        (["--attention"], "--attention is what"),
-        (["--high-precision", "fp32"], "--high-precision is what"),
+        (["--method", "minmax"], "--method is defined by"),
+        (["--technique", "none"], "--technique is defined by"),
+        (["--attention"], "--attention is defined by"),
+        (["--high-precision", "fp32"], "--high-precision is defined by"),
     ],
 )
 def test_an_option_beside_a_recipe_that_says_the_same_is_refused(
@@ -57,8 +57,8 @@ def test_an_option_beside_a_recipe_that_says_the_same_is_refused(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--repair", "hope"], "--repair is equalization, smoothquant, bias-correction, auto or none, not 'hope'"),
-        (["--repair", "none", "--repair", "bias-correction"], "goes with no other"),
+        (["--technique", "hope"], "--technique must be one of"),
+        (["--technique", "none", "--technique", "bias-correction"], "cannot be combined"),
         (["--method", "auto", "--percentile", "99"], "not to auto"),
         (["--recipe", "missing.yaml"], "cannot read missing.yaml"),
     ],

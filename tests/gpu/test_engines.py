@@ -14,9 +14,8 @@ from tests.gpu.conftest import BATCHES, EngineBuilder, Pictures
 from tests.gpu.machine import EXPLICIT, ON_GPU, TENSORRT
 from tests.networks import images
 from trt_ptq._internal.cuda import gpu_name
-from trt_ptq.calibrators.methods import range_method
 from trt_ptq.cli.main import app
-from trt_ptq.config import QuantizeJob
+from trt_ptq.config import QuantizeConfig
 from trt_ptq.engines.manifest import manifest_path, read_manifest
 from trt_ptq.engines.running.benchmark import benchmark
 from trt_ptq.engines.running.runtime import EngineSession
@@ -137,8 +136,8 @@ def test_dla_is_refused_where_there_is_none(build: EngineBuilder) -> None:
 
 
 def test_quantize_builds_compares_and_measures_on_the_gpu(cnn: Model, tmp_path: Path) -> None:
-    job = QuantizeJob(cnn, Pictures(), "pictures", range_method("percentile", None), tmp_path / "out", backend="trt")
-    report = quantize(job).report
+    config = QuantizeConfig(method="percentile", backend="trt")
+    report = quantize(cnn, Pictures(), output_dir=tmp_path / "out", config=config).report
     assert [engine.backend for engine in report.engines] == ["tensorrt", "tensorrt"]
     assert len(report.engine_measurements) == 2, report.warnings
     fp16, int8 = report.engine_measurements

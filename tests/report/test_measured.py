@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.networks import images
-from trt_ptq.calibrators.methods import METHODS
-from trt_ptq.config import QuantizeJob
+from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.sources import ArraySource
 from trt_ptq.engines.running.benchmark import Benchmark, summarize
 from trt_ptq.evaluation.compare_engines import MeasuredEngine
@@ -26,7 +25,8 @@ MADE_UP = MeasuredEngine(
 
 def test_what_was_measured_is_written_read_and_shown(cnn: Model, tmp_path: Path) -> None:
     source = ArraySource("images.npz", {"x": images(40)}, batch_size=4)
-    report = quantize(QuantizeJob(cnn, source, "images", METHODS["minmax"], tmp_path / "out")).report
+    config = QuantizeConfig(method="minmax", backend="none")
+    report = quantize(cnn, source, output_dir=tmp_path / "out", config=config).report
     measured = report.model_copy(update={"engine_measurements": [MADE_UP]})
     write_report(measured, tmp_path / "report.json")
     assert read_report(tmp_path / "report.json") == measured

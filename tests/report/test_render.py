@@ -7,12 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.networks import images
 from trt_ptq.calibrators.methods import METHODS
-from trt_ptq.config import QuantizeJob
-from trt_ptq.data.sources import ArraySource
+from trt_ptq.config import QuantizeConfig
 from trt_ptq.errors import StatisticsError
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.pipeline import quantize
@@ -24,9 +24,11 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 @pytest.fixture
 def report(cnn: Model, tmp_path: Path) -> Report:
-    source = ArraySource("images.npz", {"x": images(40)}, batch_size=4)
-    job = QuantizeJob(cnn, source, "<images> & more", METHODS["percentile"], tmp_path / "out")
-    return quantize(job).report
+    folder = tmp_path / "<images> & more"
+    folder.mkdir()
+    for index in range(10):
+        np.savez(folder / f"{index}.npz", x=images(4, seed=index))
+    return quantize(cnn, folder, output_dir=tmp_path / "out", config=QuantizeConfig(method="percentile")).report
 
 
 def test_report_json_reads_back_as_it_was(report: Report, tmp_path: Path) -> None:

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from trt_ptq.calibration.devices import open_device
 from trt_ptq.cli import console, options
-from trt_ptq.cli.chosen import QuantizationChoices
-from trt_ptq.cli.parse import parse_max_drop, parse_memory_limit, parse_nonfinite, parse_tolerance
-from trt_ptq.config import QuantizeJob
-from trt_ptq.data.open import open_data
-from trt_ptq.data.shape_profiles import check_profiles
-from trt_ptq.data.user_function import load_function
-from trt_ptq.engines.backends import check_backend
-from trt_ptq.engines.spec import parse_profiles
+from trt_ptq.cli.chosen import quantize_config
 from trt_ptq.evaluation.fidelity import worst_output
 from trt_ptq.evaluation.verdict import format_percent
-from trt_ptq.onnx_io.load import load_model
 from trt_ptq.pipeline import quantize as run
 from trt_ptq.report.schema import Report
 
@@ -35,7 +27,7 @@ def quantize(
         Optional[str],
         typer.Option(
             help="Range method: entropy, minmax, mse, percentile, or auto (the default): the one with the smallest "
-            "output error against FP32 on calibration data.",
+            "output error on calibration data, for the whole model.",
             show_default=False,
         ),
     ] = None,
@@ -45,27 +37,44 @@ def quantize(
         typer.Option(
             "--eval",
             help="file.py:function: takes run(feeds) -> outputs, returns a dict of metrics; higher is better unless "
-            "the name ends in _lower. Without it, fidelity to FP32 is judged.",
+            "--lower-is-better names the metric. Without it, fidelity to FP32 is judged.",
             show_default=False,
         ),
     ] = None,
-    max_drop: Annotated[str, typer.Option(help="The accuracy gate: largest relative loss against FP32.")] = "1%",
-    repair: Annotated[
+    lower_is_better: Annotated[
+        Optional[list[str]],
+        typer.Option(help="Name of a metric whose lower values are better (repeatable).", show_default=False),
+    ] = None,
+    max_drop: Annotated[str, typer.Option(help="Accuracy threshold: largest relative loss against FP32.")] = "1%",
+    technique: Annotated[
         Optional[list[str]],
         typer.Option(
-            help="equalization (convolutions in a row), smoothquant, bias-correction: made in any case "
-            "(repeat). auto, unless given: where the loss is above --max-drop, what lowers it and takes outputs no "
-            "further away. Or none.",
+            help="Accuracy-recovery techniques to apply: equalization, smoothquant, bias-correction (repeatable). "
+            "Default: auto (applied only if the loss exceeds --max-drop and they help). 'none' disables them.",
             show_default=False,
         ),
     ] = None,
+    exclude: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Nodes that are not quantized: node or output names, op types, or patterns with * (repeatable).",
+            show_default=False,
+        ),
+    ] = None,
+    include: Annotated[
+        Optional[list[str]],
+        typer.Option(help="Quantize these nodes only, named as for --exclude (repeatable).", show_default=False),
+    ] = None,
     search: Annotated[
-        bool, typer.Option(help="Where the loss is above --max-drop, find the fewest layers to leave in float.")
+        bool,
+        typer.Option(
+            help="Where the loss still exceeds --max-drop, exclude the most sensitive layers from quantization."
+        ),
     ] = True,
     recipe: Annotated[
         Optional[Path],
         typer.Option(
-            help="Do what a recipe.yaml says, which an earlier run wrote and you may have edited; no more is tried.",
+            help="Quantize by a recipe.yaml that an earlier run wrote and you may have edited; nothing is tuned.",
             show_default=False,
         ),
     ] = None,
@@ -96,54 +105,42 @@ def quantize(
     with their manifests, recipe.yaml, report.json, report.html, and model.transformed.onnx if a technique changed the
     float model. Exit status 3 when the loss is over --max-drop.
 
-    The loss is told in stages: weights only in INT8, activations only, both. Where it is above --max-drop, repairs are
-    tried, then (with --eval) two more range methods, then layers are left in float, with the range method that is
-    closest then; with --eval by half of --max-drop, unless that takes over twice the layers. All are judged by --eval
-    on its own data (so the verdict may flatter), else by half of the held-out batches, with the verdict on the other.
+    If the loss exceeds --max-drop, trt-ptq tries equalization, SmoothQuant and bias correction, then other range
+    methods, then excludes the most sensitive layers. Without --eval, candidates are selected on one half of the
+    held-out batches and the verdict is computed on the other.
 
     Example: trt-ptq quantize model.onnx --data calibration/ --eval metric.py:accuracy --out int8/
     """
-    place = open_device(device)
-    limit = parse_memory_limit(memory_limit, device)
-    chosen = QuantizationChoices.of(method, percentile, repair, attention, high_precision)
-    if recipe:
-        chosen.check_alone(recipe)
-    loaded = load_model(model)
-    if recipe:
-        chosen = QuantizationChoices.by_recipe(recipe, loaded.identity)
-    profiles = parse_profiles(shape or [])
-    check_profiles(profiles, loaded.inputs)
-    check_backend(backend)
-    source = open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess)
-    test = open_data(test_data, loaded.inputs, batch_size=batch_size, preprocess=preprocess) if test_data else None
-    job = QuantizeJob(
-        model=loaded,
-        source=source,
-        test=test,
-        data_name=data,
-        method=chosen.method,
-        alternatives=chosen.alternatives,
-        out=out,
-        tensors=tuple(tensors),
-        attention=chosen.attention,
-        nonfinite=parse_nonfinite(nonfinite),
-        device=place,
-        memory_limit=limit,
-        until_stable=None if until_stable is None else parse_tolerance(until_stable),
-        profiles=profiles,
+    config = quantize_config(
+        recipe,
+        shape,
+        method=method,
+        percentile=percentile,
+        max_drop=max_drop,
+        techniques=technique,
+        nodes_to_exclude=exclude,
+        nodes_to_include=include,
+        attention=attention,
+        high_precision=high_precision,
+        tensors=tensors,
+        nonfinite=nonfinite,
+        device=device,
+        memory_limit=memory_limit,
+        until_stable=until_stable,
+        batch_size=batch_size,
         backend=backend,
-        high_precision=chosen.high_precision,
-        evaluate=load_function(evaluate) if evaluate else None,
-        eval_name=evaluate or "",
-        max_drop=parse_max_drop(max_drop),
-        techniques=chosen.techniques,
-        nodes_to_exclude=chosen.nodes_to_exclude,
-        repair=chosen.repair,
-        search=search and recipe is None,
-        progress=console.progress,
-        tell=console.tell,
+        lower_is_better=lower_is_better,
     )
-    result = run(job)
+    result = run(
+        model,
+        data,
+        evaluate=evaluate,
+        test_data=test_data,
+        output_dir=out,
+        config=config if search else replace(config, search=False),
+        preprocess=preprocess,
+        progress=console.progress,
+    )
     for warning in result.report.warnings:
         console.warn(warning)
     if json:

@@ -1,0 +1,39 @@
+"""Quantizes small networks with pictures, quickly: by one range method and without engines, unless asked otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.networks import images
+from trt_ptq.config import QuantizeConfig
+from trt_ptq.data.sources import ArraySource
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.pipeline import QuantizeResult, quantize
+from trt_ptq.types import ProgressCallback
+
+
+def source(samples: int = 40, batch_size: int = 4, seed: int = 0) -> ArraySource:
+    return ArraySource("images.npz", {"x": images(samples, seed)}, batch_size)
+
+
+def quantized(
+    model: Model,
+    out: Path,
+    data: Any = None,
+    *,
+    evaluate: Any = None,
+    test_data: Any = None,
+    progress: ProgressCallback | None = None,
+    **config: Any,
+) -> QuantizeResult:
+    """The result of `quantize`; `config` are fields of `QuantizeConfig`."""
+    return quantize(
+        model,
+        source() if data is None else data,
+        evaluate=evaluate,
+        test_data=test_data,
+        output_dir=out,
+        config=QuantizeConfig(**{"method": "minmax", "backend": "none", **config}),
+        progress=progress,
+    )

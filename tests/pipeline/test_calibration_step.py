@@ -1,0 +1,60 @@
+"""What is calibrated with, and what the calibration data is warned of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.networks import images
+from tests.pipeline.quantizing import quantized, source
+from trt_ptq.calibrators.methods import AUTO_CANDIDATES
+from trt_ptq.data.sources import ArraySource
+from trt_ptq.errors import DataError
+from trt_ptq.onnx_io.load import Model
+
+
+def test_held_out_batches_are_not_calibrated_with(cnn: Model, tmp_path: Path) -> None:
+    report = quantized(cnn, tmp_path).report
+    assert (report.fingerprint.samples, report.held_out_samples) == (32, 8)
+
+
+def test_test_data_are_compared_on_instead(cnn: Model, tmp_path: Path) -> None:
+    report = quantized(cnn, tmp_path, test_data=source(12, seed=9)).report
+    assert (report.fingerprint.samples, report.held_out_samples) == (40, 12)
+
+
+def test_a_single_batch_cannot_be_split(cnn: Model, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="single batch"):
+        quantized(cnn, tmp_path, source(4))
+
+
+def test_random_noise_is_warned_of(cnn: Model, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=(40, 16, 8, 8)).astype(np.float32)
+    result = quantized(cnn, tmp_path, ArraySource("n.npz", {"x": noise}, 4))
+    assert any("looks like random noise" in warning for warning in result.warnings)
+
+
+def test_a_comparison_on_calibration_data_is_warned_of(cnn: Model, tmp_path: Path) -> None:
+    warnings = quantized(cnn, tmp_path, test_data=source()).warnings
+    assert [warning for warning in warnings if warning.startswith("10 batches") and "images.npz, samples 0" in warning]
+
+
+def test_a_method_that_until_stable_did_not_check_is_warned_of(cnn: Model, tmp_path: Path) -> None:
+    many = ArraySource("images.npz", {"x": images(400)}, 4)
+    checked = AUTO_CANDIDATES[0].name
+
+    def warned(method: str) -> list[str]:
+        warnings = quantized(cnn, tmp_path, many, method=method, until_stable=0.9).warnings
+        return [warning for warning in warnings if "until" in warning and checked in warning]
+
+    assert not warned("percentile")
+    assert warned("auto")
+
+
+def test_a_memory_limit_changes_no_result(cnn: Model, tmp_path: Path) -> None:
+    quantized(cnn, tmp_path / "plain")
+    quantized(cnn, tmp_path / "limited", memory_limit="8GB")
+    for name in ("calibration.json", "model.int8.onnx"):
+        assert (tmp_path / "limited" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()

@@ -1,0 +1,85 @@
+"""What is resolved, and refused, before any work: nodes, profiles, recipes, metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.networks import residual_cnn
+from tests.pipeline.quantizing import quantized
+from trt_ptq.errors import ModelError, UsageError
+from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.recipe import load_recipe
+
+
+def excluded(out: Path) -> tuple[str, ...]:
+    return load_recipe(out / "recipe.yaml").nodes_to_exclude
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"nodes_to_exclude": ["c1"]}, ("c1",)),
+        ({"nodes_to_exclude": "Conv"}, ("c1", "c2")),
+        ({"nodes_to_exclude": ["c?"]}, ("c1", "c2")),
+        ({"nodes_to_exclude": ["Con*", "Gemm"]}, ("c1", "c2", "y")),
+        ({"nodes_to_include": ["Gemm"]}, ("c1", "c2", "a", "p")),
+        ({"nodes_to_include": ["Conv", "Gemm"], "nodes_to_exclude": ["c1"]}, ("c1", "a", "p")),
+    ],
+    ids=str,
+)
+def test_nodes_are_named_by_output_op_type_or_pattern(
+    cnn: Model, tmp_path: Path, config: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    quantized(cnn, tmp_path, search=False, techniques=(), max_drop=1.0, **config)
+    assert excluded(tmp_path) == expected
+
+
+@pytest.mark.parametrize("parameter", ["nodes_to_exclude", "nodes_to_include"])
+def test_an_unknown_node_is_refused_with_the_nearest_names(cnn: Model, tmp_path: Path, parameter: str) -> None:
+    with pytest.raises(UsageError, match=rf"`{parameter}`.*'Cnv'.*'Conv'"):
+        quantized(cnn, tmp_path / "out", **{parameter: ["Cnv"]})  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_int8_model_without_int8_is_warned_of(cnn: Model, tmp_path: Path) -> None:
+    assert any("no node runs in INT8" in warning for warning in quantized(cnn, tmp_path, nodes_to_exclude="*").warnings)
+    assert not any("no node runs in INT8" in warning for warning in quantized(cnn, tmp_path).warnings)
+
+
+def test_a_recipe_repeats_the_run(cnn: Model, tmp_path: Path) -> None:
+    quantized(cnn, tmp_path / "first", nodes_to_exclude=["c2"], high_precision="fp32")
+    recipe = tmp_path / "first" / "recipe.yaml"
+    for name, given in {"path": recipe, "text": str(recipe), "loaded": load_recipe(recipe)}.items():
+        quantized(cnn, tmp_path / name, method="auto", recipe=given)
+        for file in ("model.int8.onnx", "recipe.yaml"):
+            assert (tmp_path / name / file).read_bytes() == (tmp_path / "first" / file).read_bytes()
+
+
+def test_a_recipe_of_another_model_is_refused(cnn: Model, tmp_path: Path) -> None:
+    quantized(cnn, tmp_path / "first")
+    other = load_model(residual_cnn(tmp_path / "other.onnx", seed=1))
+    with pytest.raises(UsageError, match="another model"):
+        quantized(other, tmp_path / "out", method="auto", recipe=tmp_path / "first" / "recipe.yaml")
+
+
+def test_a_profile_of_an_unknown_input_is_refused(cnn: Model, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown input 'z'"):
+        quantized(cnn, tmp_path, shapes={"z": "1x2"})
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "message"),
+    [("metric.txt", "file.py:function"), ("nowhere.py:metric", "no such Python file"), (3, "int")],
+)
+def test_a_metric_that_is_no_function_is_refused(cnn: Model, tmp_path: Path, evaluate: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        quantized(cnn, tmp_path, evaluate=evaluate)
+
+
+def test_a_quantized_model_is_refused(cnn: Model, tmp_path: Path) -> None:
+    quantized(cnn, tmp_path)
+    with pytest.raises(ModelError, match="already quantized"):
+        quantized(load_model(tmp_path / "model.int8.onnx"), tmp_path / "again")

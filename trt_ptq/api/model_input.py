@@ -1,0 +1,113 @@
+"""A model in any form, as a file that was read and checked."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+import onnx
+
+from trt_ptq.errors import UsageError
+from trt_ptq.onnx_io.load import Model, load_model
+
+if TYPE_CHECKING:
+    import torch
+
+ModelLike = Union[str, "os.PathLike[str]", onnx.ModelProto, Model, "torch.nn.Module"]
+_LARGEST_IN_ONE_FILE = 1_900_000_000  # bytes; protobuf ends at 2 GiB
+
+
+@contextmanager
+def opened_model(model: ModelLike, example_inputs: Any = None) -> Iterator[Model]:
+    """`model`, read and checked; what had to be written for that is there within the block only.
+
+    Raises:
+        ModelError: see `load_model`; or PyTorch cannot export it.
+        UsageError: a torch module without example inputs, or something else than a model.
+    """
+    if isinstance(model, Model):
+        yield model
+        return
+    with model_file(model, example_inputs) as path:
+        yield load_model(path)
+
+
+@contextmanager
+def model_file(model: ModelLike, example_inputs: Any = None) -> Iterator[Path]:
+    """The ONNX file of `model`: its own, or a temporary one within the block only.
+
+    Raises:
+        ModelError: PyTorch cannot export the module.
+        UsageError: a torch module without example inputs, or something else than a model.
+    """
+    module = is_torch_module(model)
+    if example_inputs is not None and not module:
+        raise UsageError(f"`example_inputs` is for a torch.nn.Module, not for {describe_model(model)}")
+    if isinstance(model, Model):
+        yield model.path
+    elif isinstance(model, (str, os.PathLike)):
+        yield Path(model)
+    elif module or isinstance(model, onnx.ModelProto):
+        with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
+            yield write_model(model, Path(folder) / "model.onnx", example_inputs)
+    else:
+        raise UsageError(f"`model` must be a path, an onnx.ModelProto or a torch.nn.Module, not {type(model).__name__}")
+
+
+def write_model(model: ModelLike, path: Path, example_inputs: Any = None) -> Path:
+    """Write an `onnx.ModelProto`, or a torch module that is exported with `example_inputs`, to `path`.
+
+    Raises:
+        ModelError: PyTorch cannot export the module.
+        UsageError: a torch module without example inputs, or a proto whose weights lie in files.
+    """
+    if isinstance(model, onnx.ModelProto):
+        _write_proto(model, path)
+    elif example_inputs is None:
+        raise UsageError(
+            f"`example_inputs` is missing: {describe_model(model)} is exported to ONNX with them: give a tuple of "
+            "positional inputs, a dict of keyword inputs, or one tensor"
+        )
+    else:
+        from trt_ptq.api.torch_export import export_module
+
+        export_module(model, example_inputs, path)
+    return path
+
+
+def describe_model(model: ModelLike) -> str:
+    """What reports and messages call the model."""
+    if isinstance(model, Model):
+        return str(model.path)
+    if isinstance(model, (str, os.PathLike)):
+        return os.fspath(model)
+    if isinstance(model, onnx.ModelProto):
+        return f"onnx.ModelProto {model.graph.name!r}" if model.graph.name else "onnx.ModelProto"
+    return f"{'torch module ' * is_torch_module(model)}{type(model).__name__}"
+
+
+def is_torch_module(model: object) -> bool:
+    """Whether `model` is a torch.nn.Module; torch is not imported for that."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(model, torch.nn.Module)
+
+
+def _write_proto(model: onnx.ModelProto, path: Path) -> None:
+    outside = [tensor.name for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    if outside:
+        raise UsageError(
+            f"the weights of {describe_model(model)} lie in files ({outside[0]!r}, for one), and it does not say in "
+            "which folder: give the path of the model, or load them (onnx.load_external_data_for_model)"
+        )
+    large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST_IN_ONE_FILE
+    if large:
+        copy = onnx.ModelProto()  # onnx.save would move the weights of the caller's model to the file
+        copy.CopyFrom(model)
+        onnx.save(copy, path, save_as_external_data=True, location=f"{path.name}.data")
+    else:
+        onnx.save(model, path)

@@ -1,0 +1,86 @@
+"""`quantize`: from a float model and data to a verified INT8 model and engine. The place to read first."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from trt_ptq.api.model_input import ModelLike, describe_model, opened_model
+from trt_ptq.config import QuantizeConfig
+from trt_ptq.evaluation.metrics import Evaluate
+from trt_ptq.pipeline.calibration_step import calibrate
+from trt_ptq.pipeline.engine_step import build
+from trt_ptq.pipeline.evaluation_step import evaluate_models
+from trt_ptq.pipeline.export_step import export
+from trt_ptq.pipeline.job import Arguments, resolve
+from trt_ptq.pipeline.quantize_result import QuantizeResult
+from trt_ptq.pipeline.report_step import report
+from trt_ptq.pipeline.tuning_step import tune_recipe
+from trt_ptq.types import ProgressCallback, no_progress
+
+__all__ = ["QuantizeResult", "quantize"]
+
+
+def quantize(
+    model: ModelLike,
+    data: Any,
+    *,
+    evaluate: Evaluate | str | None = None,
+    test_data: Any = None,
+    output_dir: str | os.PathLike[str] = "int8",
+    config: QuantizeConfig | None = None,
+    example_inputs: Any = None,
+    preprocess: Any = None,
+    progress: ProgressCallback | None = None,
+) -> QuantizeResult:
+    """Quantize a float model to INT8 within an accuracy threshold, and build its engines.
+
+    Args:
+        model: path of an ONNX model, an `onnx.ModelProto`, or a `torch.nn.Module` with `example_inputs`.
+        data: representative inputs to calibrate with: a folder, a file, "file.py:function", a list or generator of
+            feed dicts or arrays, a callable that returns one, a torch DataLoader, a Hugging Face dataset, or a
+            `BatchSource`.
+        evaluate: your metric: a function, or "file.py:function". It gets `run(feeds) -> outputs` and returns a dict of
+            metrics; higher is better unless `config.lower_is_better` names the metric. Without it, the outputs are
+            compared with those of FP32.
+        test_data: inputs to compare on, in the forms of `data`; without it, one batch in five of `data` is held out.
+        output_dir: folder for all results; created if need be.
+        config: how to quantize; see `QuantizeConfig`.
+        example_inputs: for a torch module: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
+        preprocess: for a folder of images: a function from a PIL image to the array of one sample, or
+            "file.py:function".
+        progress: shows progress; called with (items, description, number of items or None), and yields the items. With
+            tqdm:
+
+                def progress(items, description, total):
+                    return tqdm(items, desc=description, total=total)
+
+    Returns:
+        What was written, the metrics by precision, and the verdict.
+
+    Raises:
+        TrtPtqError: bad input, before or while it is used; what was finished by then stays in `output_dir`. A builder
+            failure is no exception: see `QuantizeResult.engine_error`.
+    """
+    with (
+        opened_model(model, example_inputs) as loaded,
+        tempfile.TemporaryDirectory(prefix="trt-ptq-") as scratch,
+    ):
+        arguments = Arguments(
+            model_name=describe_model(model),
+            data=data,
+            evaluate=evaluate,
+            test_data=test_data,
+            output_dir=Path(output_dir),
+            preprocess=preprocess,
+            progress=progress or no_progress,
+        )
+        job = resolve(loaded, arguments, config or QuantizeConfig())
+        calibrated = calibrate(job)
+        tuned = tune_recipe(job, calibrated, Path(scratch))
+        exported = export(job, tuned)
+        evaluated = evaluate_models(job, calibrated, tuned, exported)
+        built = build(job, calibrated, evaluated)
+        return report(job, calibrated, tuned, exported, evaluated, built)

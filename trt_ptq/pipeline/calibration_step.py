@@ -1,0 +1,100 @@
+"""Calibrate: the statistics of the float model, and the shapes of its inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trt_ptq.calibration.collector import collect_statistics
+from trt_ptq.calibration.convergence import Convergence, Stability, Trajectory, all_methods
+from trt_ptq.calibration.measurements.magnitudes import float32_tensors, measure_amax
+from trt_ptq.calibration.memory_planner import Passes, plan_passes
+from trt_ptq.calibration.tensors import CalibrationTensors, select_calibration_tensors
+from trt_ptq.calibrators.statistics.statistics import Statistics
+from trt_ptq.calibrators.statistics.statistics_file import save_statistics
+from trt_ptq.data.audit import Audit
+from trt_ptq.data.observation import observe
+from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.output import STATISTICS, remove_last_run, remove_other_recipe
+from trt_ptq.pipeline.job import QuantizationJob
+from trt_ptq.report.warnings import stability_warnings
+from trt_ptq.types import BatchSource, ShapeProfile
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """`statistics` of the float model, collected in `passes` over the data, and `profiles` of its inputs.
+
+    `audit` knows the batches that were calibrated with; `trajectory` says how the ranges settled.
+    """
+
+    statistics: Statistics
+    passes: int
+    profiles: dict[str, ShapeProfile]
+    audit: Audit
+    trajectory: Trajectory
+    stability: Stability | None
+    warnings: tuple[str, ...]
+
+
+def calibrate(job: QuantizationJob) -> Calibrated:
+    """Collect statistics and save them; then remove what an earlier run derived from others.
+
+    Raises:
+        DataError: the user's metric fails on the float model, or a batch does not fit.
+        UsageError, OutputError: see `collect_statistics` and `save_statistics`.
+    """
+    audit, shapes = Audit(), ShapeObserver()
+    source = observe(job.calibration, audit, shapes)
+    calibration_tensors, passes = _plan(job, job.model, source)
+    _ = job.objective.baseline  # a metric that fails does so here, not after the calibration
+    convergence = Convergence(all_methods(job.methods[0]), job.until_stable)
+    statistics = collect_statistics(
+        job.model,
+        source,
+        calibration_tensors,
+        job.nonfinite,
+        job.progress,
+        passes,
+        device=job.device,
+        convergence=convergence,
+    )
+    save_statistics(statistics, job.output_dir / STATISTICS)
+    profiles = job.profiles or profiles_from_shapes(shapes.seen, job.model.inputs)
+    remove_last_run(job.output_dir)
+    remove_other_recipe(job.output_dir, job.recipe)
+    stability = None if job.until_stable is None else convergence.stability()
+    return Calibrated(
+        statistics=statistics,
+        passes=len(passes),
+        profiles=profiles,
+        audit=audit,
+        trajectory=convergence.trajectory(),
+        stability=stability,
+        warnings=(*audit.findings(), *stability_warnings(stability, job.model.inputs, bool(job.profiles))),
+    )
+
+
+def recalibrate(job: QuantizationJob, source: BatchSource, model: Model) -> Statistics:
+    """The statistics of a float model that techniques have transformed."""
+    calibration_tensors, passes = _plan(job, model, source)
+    return collect_statistics(
+        model, source, calibration_tensors, job.nonfinite, job.progress, passes, device=job.device
+    )
+
+
+def magnitudes(job: QuantizationJob, model: Model) -> dict[str, float]:
+    """Largest magnitude of each float tensor of `model`, within the memory limit."""
+    passes: Passes = ()
+    if job.memory_limit:
+        passes = plan_passes(model, float32_tensors(model), job.calibration, job.memory_limit)
+    return measure_amax(model, job.calibration, passes)
+
+
+def _plan(job: QuantizationJob, model: Model, source: BatchSource) -> tuple[CalibrationTensors, Passes]:
+    """Which tensors of `model` are measured, and in which passes."""
+    calibration_tensors = select_calibration_tensors(model, job.tensors, job.recipe.attention)
+    passes: Passes = (calibration_tensors.tensors,)
+    if job.memory_limit:
+        passes = plan_passes(model, calibration_tensors, source, job.memory_limit)
+    return calibration_tensors, passes

@@ -1,0 +1,75 @@
+"""Build: FP16 and INT8 engines, and their measurements where there is a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trt_ptq.engines.backends import build_engine
+from trt_ptq.engines.manifest import EngineManifest
+from trt_ptq.engines.spec import EngineSpec, Precision
+from trt_ptq.errors import DataError, EngineError, MissingPackageError, TrtPtqError
+from trt_ptq.evaluation.compare_engines import MeasuredEngine, measure_engines
+from trt_ptq.output import ENGINES
+from trt_ptq.pipeline.calibration_step import Calibrated
+from trt_ptq.pipeline.evaluation_step import Evaluated
+from trt_ptq.pipeline.job import QuantizationJob
+
+_PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Built:
+    """The manifests of the `engines`, and what was `measured` of them on a GPU.
+
+    `error` is why an engine is missing: the builder refused the model, or a backend that was asked for by name is not
+    installed.
+    """
+
+    engines: tuple[EngineManifest, ...] = ()
+    measured: tuple[MeasuredEngine, ...] = ()
+    error: TrtPtqError | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def build(job: QuantizationJob, calibrated: Calibrated, evaluated: Evaluated) -> Built:
+    """Build the FP16 and INT8 engines. A builder failure is recorded, and does not abort the run."""
+    if job.backend == "none":
+        return Built()
+    engines: list[EngineManifest] = []
+    error: TrtPtqError | None = None
+    warnings: list[str] = []
+    for precision in _PRECISIONS:
+        if error or warnings or precision not in evaluated.comparison.runnable:
+            continue
+        spec = EngineSpec(
+            onnx=evaluated.comparison.runnable[precision],
+            engine=job.output_dir / ENGINES[precision],
+            precision=precision,
+            source=job.model.identity,
+            profiles=calibrated.profiles,
+        )
+        try:
+            engines.append(build_engine(spec, job.backend))
+        except MissingPackageError as missing:
+            warnings.append(f"no engine was built: {missing}")
+            error = None if job.backend == "auto" else missing
+        except EngineError as refused:
+            warnings.append(f"no {precision} engine was built: {refused}")
+            error = refused
+    measured, failures = _measure(job, engines)
+    return Built(tuple(engines), measured, error, (*warnings, *failures))
+
+
+def _measure(job: QuantizationJob, engines: list[EngineManifest]) -> tuple[tuple[MeasuredEngine, ...], list[str]]:
+    """Latency, layers and fidelity of what TensorRT built here, none without a GPU; and what went wrong."""
+    built = {
+        engine.precision: job.output_dir / ENGINES[engine.precision]
+        for engine in engines
+        if engine.backend == "tensorrt"
+    }
+    if not built:
+        return (), []
+    try:
+        return tuple(measure_engines(built, job.held_out, job.progress)), []
+    except (DataError, EngineError, MissingPackageError) as error:
+        return (), [f"the engines were built, but not measured: {error}"]

@@ -1,0 +1,43 @@
+"""Evaluate: fidelity to FP32, the user's metrics, and the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trt_ptq.data.audit import HeldOutAudit
+from trt_ptq.data.observation import observe
+from trt_ptq.evaluation.verdict import Verdict, judge
+from trt_ptq.pipeline.calibration_step import Calibrated
+from trt_ptq.pipeline.export_step import Exported
+from trt_ptq.pipeline.job import QuantizationJob
+from trt_ptq.pipeline.tuning_step import Tuned
+from trt_ptq.report.warnings import OPTIMISTIC_VERDICT, TUNING_SKIPPED
+from trt_ptq.tuning.precisions import PrecisionComparison, evaluate_precisions
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """How the FP16 and INT8 models compare with FP32, and whether INT8 meets the accuracy threshold."""
+
+    comparison: PrecisionComparison
+    verdict: Verdict
+    warnings: tuple[str, ...]
+
+
+def evaluate_models(job: QuantizationJob, calibrated: Calibrated, tuned: Tuned, exported: Exported) -> Evaluated:
+    """Compare the exported models with FP32: on data that nothing was selected on, where there is such data.
+
+    Raises:
+        DataError, ModelError: see `evaluate_precisions`.
+    """
+    searched = tuned.result.searched
+    audit = HeldOutAudit(calibrated.audit)
+    source = observe(job.test if searched else job.held_out, audit)
+    comparison = evaluate_precisions(exported.files, source, job.objective, tuned.result.metrics, job.progress)
+    verdict = judge(comparison.losses, job.max_drop)
+    warnings = [*audit.findings(), *comparison.warnings]
+    if searched and job.selects_on_test:
+        warnings.append(OPTIMISTIC_VERDICT)
+    if not verdict.passed and not searched and not tuned.result.warnings and job.search:
+        warnings.append(TUNING_SKIPPED)
+    return Evaluated(comparison, verdict, tuple(warnings))

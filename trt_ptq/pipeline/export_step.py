@@ -1,0 +1,65 @@
+"""Export: recipe, tables, and the INT8 and FP16 models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trt_ptq.calibrators.statistics.statistics_file import save_statistics
+from trt_ptq.calibrators.table.table_file import save_table
+from trt_ptq.engines.spec import Precision
+from trt_ptq.evaluation.metrics import require_finite
+from trt_ptq.fp16.convert import to_float16
+from trt_ptq.onnx_io.save import save_model
+from trt_ptq.output import FP16_MODEL, INT8_MODEL, RECIPE, STATISTICS, TABLES, TRANSFORMED
+from trt_ptq.pipeline.job import QuantizationJob
+from trt_ptq.pipeline.tuning_step import Tuned
+from trt_ptq.recipe import save_recipe
+from trt_ptq.report.warnings import NO_INT8_NODES, fp32_warnings
+from trt_ptq.tuning.builder import QuantizedCandidate
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The ONNX `files` by precision, "fp32" being the model that was given; `candidate` is the INT8 model."""
+
+    files: Mapping[Precision, Path]
+    candidate: QuantizedCandidate
+    warnings: tuple[str, ...]
+
+
+def export(job: QuantizationJob, tuned: Tuned) -> Exported:
+    """Write the recipe, the transformed model if there is one, the tables, and the INT8 and FP16 models.
+
+    Raises:
+        DataError: a metric of the INT8 model is not finite.
+        OutputError: a file cannot be written.
+    """
+    out, calibrated_model = job.output_dir, tuned.calibrated_model
+    save_recipe(tuned.recipe, out / RECIPE)
+    if calibrated_model.model is not job.model:
+        save_model(calibrated_model.model.to_ir(), out / TRANSFORMED)
+        save_statistics(calibrated_model.statistics, out / STATISTICS)
+    for name in TABLES:
+        save_table(tuned.table, out / name)
+    require_finite(tuned.result.metrics, job.objective.eval_name, out / INT8_MODEL)
+    candidate = tuned.candidates.make(tuned.recipe)
+    save_model(candidate.qdq.model, out / INT8_MODEL)
+    plain = job.recipe.model_copy(update={"techniques": ()})
+    save_model(to_float16(job.model, tuned.candidates.amax(plain)), out / FP16_MODEL)
+    return Exported(
+        files={"fp32": job.model.path, "int8": out / INT8_MODEL, "fp16": out / FP16_MODEL},
+        candidate=candidate,
+        warnings=_warnings(candidate),
+    )
+
+
+def _warnings(candidate: QuantizedCandidate) -> tuple[str, ...]:
+    qdq = candidate.qdq
+    return (
+        *filter(None, [candidate.warning]),
+        *fp32_warnings(candidate.fp32_nodes),
+        *([] if any(node.is_int8 for node in qdq.nodes) else [NO_INT8_NODES]),
+        *(f"{node.op_type} {node.output!r} is not quantized: {node.reason}" for node in qdq.plan.unsupported),
+    )

@@ -1,0 +1,163 @@
+"""Resolve: every check that needs no work, before any work."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trt_ptq.calibration.calibration_pass import Nonfinite
+from trt_ptq.calibration.devices import Device, open_device
+from trt_ptq.calibrators.methods import RangeMethod
+from trt_ptq.config import TECHNIQUES, QuantizeConfig, parse_shapes
+from trt_ptq.data.open import open_data
+from trt_ptq.data.shape_profiles import check_profiles
+from trt_ptq.data.subset import split_source, two_halves
+from trt_ptq.data.user_function import load_function
+from trt_ptq.data.validation import ValidatedSource
+from trt_ptq.errors import UsageError
+from trt_ptq.evaluation.metrics import Evaluate
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.output import check_folder
+from trt_ptq.qdq.node_patterns import nodes_not_quantized
+from trt_ptq.qdq.plan import plan_quantization
+from trt_ptq.recipe import Recipe, load_recipe
+from trt_ptq.tuning.objective import Objective
+from trt_ptq.types import BatchSource, ProgressCallback, ShapeProfile
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of `quantize` beside the model and the config."""
+
+    model_name: str
+    data: Any
+    evaluate: Evaluate | str | None
+    test_data: Any
+    output_dir: Path
+    preprocess: Any
+    progress: ProgressCallback
+
+
+@dataclass(frozen=True)
+class QuantizationJob:
+    """What to do, fully checked.
+
+    `recipe` is what was asked for; with several `methods`, the one of the smallest output error replaces its method.
+    `calibration` and `held_out` are the two parts of the data; `objective` judges candidates on one part of `held_out`,
+    and `test` is the other (all of it where the user's metric has its own data).
+    """
+
+    model: Model
+    model_name: str
+    data_name: str
+    recipe: Recipe
+    methods: tuple[RangeMethod, ...]
+    try_techniques: bool
+    search: bool
+    max_drop: float
+    calibration: BatchSource
+    held_out: BatchSource
+    test: BatchSource
+    objective: Objective
+    tensors: tuple[str, ...]
+    nonfinite: Nonfinite
+    device: Device
+    memory_limit: int | None  # bytes
+    until_stable: float | None
+    profiles: dict[str, ShapeProfile]
+    backend: str
+    output_dir: Path
+    progress: ProgressCallback
+
+    @property
+    def selects_on_test(self) -> bool:
+        """Whether candidates are judged on the very data that the verdict is computed on."""
+        return self.objective.source is self.test
+
+
+def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> QuantizationJob:
+    """Check everything that needs no work: names, paths, data, devices.
+
+    Raises:
+        TrtPtqError: names the parameter, the file or the node.
+    """
+    recipe = _asked_recipe(model, config)
+    plan_quantization(model.to_ir().graph, nodes_to_exclude=recipe.nodes_to_exclude, attention=recipe.attention)
+    profiles = parse_shapes(config.shapes)
+    check_profiles(profiles, model.inputs)
+    device = open_device(config.device)
+    data = _open(arguments.data, model, config, arguments.preprocess)
+    test_data = None
+    if arguments.test_data is not None:
+        test_data = _open(arguments.test_data, model, config, arguments.preprocess)
+    evaluate, eval_name = _metric(arguments.evaluate)
+    check_folder(arguments.output_dir, model.path, model.external.files)
+    calibration, held_out = (
+        ValidatedSource(part, model.inputs, allow_nonfinite=config.nonfinite == "skip")
+        for part in split_source(data, test_data)
+    )
+    selection, test = (held_out, held_out) if evaluate else two_halves(held_out)
+    return QuantizationJob(
+        model=model,
+        model_name=arguments.model_name,
+        data_name=_describe(arguments.data),
+        recipe=recipe,
+        methods=(recipe.range_method(),) if config.recipe is not None else config.methods,
+        try_techniques="auto" in config.techniques and config.recipe is None,
+        search=config.search and config.recipe is None,
+        max_drop=float(config.max_drop),
+        calibration=calibration,
+        held_out=held_out,
+        test=test,
+        objective=Objective(model.path, selection, evaluate, eval_name),
+        tensors=tuple(config.tensors),
+        nonfinite=config.nonfinite,
+        device=device,
+        memory_limit=None if config.memory_limit is None else int(config.memory_limit),
+        until_stable=None if config.until_stable is None else float(config.until_stable),
+        profiles=profiles,
+        backend=config.backend,
+        output_dir=arguments.output_dir,
+        progress=arguments.progress,
+    )
+
+
+def _asked_recipe(model: Model, config: QuantizeConfig) -> Recipe:
+    """The recipe that was given, or that the config amounts to before anything is tuned."""
+    if isinstance(config.recipe, Recipe):
+        config.recipe.check_model(model.identity, "recipe")
+        return config.recipe
+    if config.recipe is not None:
+        recipe = load_recipe(Path(config.recipe))
+        recipe.check_model(model.identity, os.fspath(config.recipe))
+        return recipe
+    return Recipe(
+        model=model.identity,
+        method=config.methods[0].name,
+        techniques=tuple(technique for technique in TECHNIQUES if technique in config.techniques),
+        attention=config.attention,
+        nodes_to_exclude=nodes_not_quantized(
+            model, tuple(config.nodes_to_exclude), tuple(config.nodes_to_include), config.attention
+        ),
+        high_precision=config.high_precision,
+    )
+
+
+def _open(data: Any, model: Model, config: QuantizeConfig, preprocess: Any) -> BatchSource:
+    return open_data(data, model.inputs, batch_size=config.batch_size, preprocess=preprocess)
+
+
+def _metric(evaluate: Evaluate | str | None) -> tuple[Evaluate | None, str]:
+    """The user's metric, and what messages call it."""
+    if isinstance(evaluate, str):
+        return load_function(evaluate), evaluate
+    if evaluate is not None and not callable(evaluate):
+        raise UsageError(f'`evaluate` must be a function or "file.py:function", not {type(evaluate).__name__}')
+    return evaluate, getattr(evaluate, "__name__", "evaluate") if evaluate else ""
+
+
+def _describe(data: Any) -> str:
+    """What the report calls the data."""
+    return os.fspath(data) if isinstance(data, (str, os.PathLike)) else type(data).__name__

@@ -1,0 +1,113 @@
+"""What `quantize` returns: the verdict first, then where everything is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from trt_ptq.errors import TrtPtqError
+from trt_ptq.evaluation.metrics import Metrics
+from trt_ptq.evaluation.verdict import Verdict, format_percent
+from trt_ptq.output import ENGINES, FP16_MODEL, INT8_MODEL, REPORT_PAGE
+from trt_ptq.report.schema import ModelResult, Report
+
+_COLORS = {"excellent": "#1a7f37", "acceptable": "#9a6700", "needs work": "#cf222e"}
+
+
+@dataclass(frozen=True, repr=False)
+class QuantizeResult:
+    """The `report` of a run, and where its files are.
+
+    `engine_error` is why an engine is missing: the builder refused the model, or the backend that was asked for by name
+    is not installed. It is None where engines were built, or where none was asked for.
+    """
+
+    report: Report
+    output_dir: Path
+    engine_error: TrtPtqError | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the loss of the INT8 model is within `max_drop`."""
+        return self.verdict.passed
+
+    @property
+    def verdict(self) -> Verdict:
+        """The grade, and the largest relative loss against FP32."""
+        return self.report.verdict
+
+    @property
+    def model_path(self) -> Path:
+        """The INT8 model: ONNX with QuantizeLinear and DequantizeLinear."""
+        return self.output_dir / INT8_MODEL
+
+    @property
+    def fp16_model_path(self) -> Path:
+        """The FP16 model that INT8 is compared with."""
+        return self.output_dir / FP16_MODEL
+
+    @property
+    def engine_path(self) -> Path | None:
+        """The INT8 engine; None if none was built."""
+        built = any(engine.precision == "int8" for engine in self.report.engines)
+        return self.output_dir / ENGINES["int8"] if built else None
+
+    @property
+    def metrics(self) -> dict[str, Metrics]:
+        """The user's metrics by precision ("fp32", "fp16", "int8"); without a metric, cosine similarity to FP32."""
+        return {model.precision: _metrics(model) for model in self.report.models}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know before the result is used, a sentence each."""
+        return tuple(self.report.warnings)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        """The verdict, the metrics by precision, the files, and how many warnings there are."""
+        lines = [self._verdict_text()]
+        lines += [f"  {precision}: {_metrics_text(metrics)}" for precision, metrics in self._rows()]
+        lines.append(f"  {self.report.int8_summary}")
+        lines += [f"  {name}: {value}" for name, value in self._files()]
+        if self.warnings:
+            lines.append(f"  {len(self.warnings)} warnings: see .warnings")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """The same for notebooks, with all warnings."""
+        rows = [(precision, _metrics_text(metrics)) for precision, metrics in self._rows()] + self._files()
+        table = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
+        warnings = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
+        details = f"<details><summary>{len(self.warnings)} warnings</summary><ul>{warnings}</ul></details>"
+        return (
+            f'<div><p style="color: {_COLORS[self.verdict.grade]}"><b>{escape(self._verdict_text())}</b></p>'
+            f"<table>{table}</table><p>{escape(self.report.int8_summary)}</p>{details if warnings else ''}</div>"
+        )
+
+    def _verdict_text(self) -> str:
+        verdict = self.verdict
+        return (
+            f"{verdict.grade}, {'passed' if verdict.passed else 'FAILED'}: {verdict.loss:.2%} loss of {verdict.metric} "
+            f"against FP32 (at most {format_percent(verdict.max_drop)} allowed)"
+        )
+
+    def _rows(self) -> list[tuple[str, Metrics]]:
+        return [(precision.upper(), metrics) for precision, metrics in self.metrics.items() if metrics]
+
+    def _files(self) -> list[tuple[str, str]]:
+        engine = str(self.engine_path or (f"none ({self.engine_error})" if self.engine_error else "none"))
+        return [("model", str(self.model_path)), ("engine", engine), ("report", str(self.output_dir / REPORT_PAGE))]
+
+
+def _metrics(model: ModelResult) -> Metrics:
+    """The user's metrics, or the cosine similarity of each output."""
+    return model.metrics or {
+        f"cosine of {name}": output.cosine for name, output in model.fidelity.items() if output.compared
+    }
+
+
+def _metrics_text(metrics: Metrics) -> str:
+    return ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())

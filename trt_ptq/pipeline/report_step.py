@@ -1,0 +1,74 @@
+"""Report: report.json, report.html, and the result that `quantize` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trt_ptq._internal.files import write_atomic
+from trt_ptq.analysis.macs import count_macs
+from trt_ptq.errors import ModelError
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.output import REPORT, REPORT_PAGE
+from trt_ptq.pipeline.calibration_step import Calibrated
+from trt_ptq.pipeline.engine_step import Built
+from trt_ptq.pipeline.evaluation_step import Evaluated
+from trt_ptq.pipeline.export_step import Exported
+from trt_ptq.pipeline.job import QuantizationJob
+from trt_ptq.pipeline.quantize_result import QuantizeResult
+from trt_ptq.pipeline.tuning_step import Tuned
+from trt_ptq.qdq.plan import QuantizationPlan, int8_fraction
+from trt_ptq.report.render import render_html
+from trt_ptq.report.rows import model_rows, tensor_rows
+from trt_ptq.report.schema import Report, write_report
+from trt_ptq.types import ShapeProfile
+from trt_ptq.version import __version__
+
+
+def report(
+    job: QuantizationJob, calibrated: Calibrated, tuned: Tuned, exported: Exported, evaluated: Evaluated, built: Built
+) -> QuantizeResult:
+    """Write the report of a run.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    candidate, statistics = exported.candidate, tuned.calibrated_model.statistics
+    fraction, uncounted = _fraction_of_macs(job.model, candidate.qdq.plan, calibrated.profiles)
+    steps = (calibrated, tuned, exported, evaluated, built)
+    written = Report(
+        tool=f"trt_ptq {__version__}",
+        model=job.model_name,
+        identity=job.model.identity,
+        data=job.data_name,
+        fingerprint=statistics.data,
+        passes=calibrated.passes,
+        trajectory=calibrated.trajectory,
+        stability=calibrated.stability,
+        held_out_samples=evaluated.comparison.comparisons["int8"].samples,
+        method=tuned.recipe.method,
+        tensors=tensor_rows(statistics, tuned.table),
+        nodes=list(candidate.qdq.nodes),
+        int8_fraction_of_macs=fraction,
+        high_precision=candidate.high_precision,
+        fp32_nodes=list(candidate.fp32_nodes),
+        trials=list(tuned.result.trials),
+        models=model_rows(exported.files, evaluated.comparison),
+        engines=list(built.engines),
+        engine_measurements=list(built.measured),
+        verdict=evaluated.verdict,
+        warnings=[*(warning for step in steps for warning in step.warnings), *uncounted],
+    )
+    write_report(written, job.output_dir / REPORT)
+    write_atomic(job.output_dir / REPORT_PAGE, render_html(written))
+    return QuantizeResult(written, job.output_dir, built.error)
+
+
+def _fraction_of_macs(
+    model: Model, plan: QuantizationPlan, profiles: Mapping[str, ShapeProfile]
+) -> tuple[float | None, list[str]]:
+    """The fraction of the MACs that runs in INT8, at the shapes that the engine is optimized for; or why not known."""
+    try:
+        macs = count_macs(model, {name: profile.optimum for name, profile in profiles.items()})
+    except ModelError as error:
+        return None, [str(error)]
+    return int8_fraction(plan, macs), []
