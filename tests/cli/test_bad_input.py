@@ -187,7 +187,7 @@ def test_a_model_too_narrow_for_int8_is_told_why(data: Path, tmp_path: Path) -> 
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8])
     weight = numpy_helper.from_array(np.ones((8, 8), np.float32), "w")
     model = write(tmp_path / "m.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], [weight], [x], ["y"])
-    assert "1 of 1: K or N under 16: no gain from INT8" in refused("calibrate", model, "--data", data)
+    assert "1 of 1: K or N less than 16: no speedup from INT8" in refused("calibrate", model, "--data", data)
 
 
 @pytest.mark.parametrize("code", ["def f():\n    sys.exit(0)\n    yield\n", "sys.exit(0)\n"], ids=["run", "import"])

@@ -67,7 +67,7 @@ def test_qdq_gives_the_report_to_programs(run: Run) -> None:
     assert ranges["inferred"] == [
         {"name": "p1", "amax": 127 / 64, "source": "r1", "rule": "MaxPool output from its input"}
     ]
-    assert ranges["missing"] == [{"name": "r2", "nearest": []}]
+    assert ranges["missing"] == [{"name": "r2", "similar": []}]
 
 
 def test_qdq_names_the_node_that_stays_float_for_lack_of_a_range(run: Run) -> None:
@@ -112,7 +112,7 @@ def test_table_to_qdq_and_back_gives_the_same_scale_bits(run: Run) -> None:
 def test_extract_refuses_a_float_model_and_writes_nothing(run: Run) -> None:
     status, _, err = run("cache", "extract", "tiny.onnx", "new.cache")
     assert status == 2
-    assert "tiny.onnx: no activation of it is quantized" in err
+    assert "tiny.onnx: none of its activations is quantized" in err
     assert not Path("new.cache").exists()
 
 

@@ -97,7 +97,7 @@ def test_a_node_without_a_range_stays_float_and_says_so(cnn: Model) -> None:
     result = insert_qdq(cnn, CalibrationTable({"x": 1.0, "f": 4.0}, tensors_without_range=("r1",)))
     assert {node.output: node.reason for node in result.nodes if not node.is_int8} == {
         "c2": "'r1' has no usable scale (always zero, or not finite)",
-        "a": "its convolution 'c2' stays in float",
+        "a": "its convolution 'c2' does not run in INT8",
     }
 
 
@@ -151,7 +151,7 @@ def test_a_weight_along_two_axes_is_stored_for_each(tmp_path: Path) -> None:
 
 
 def test_a_table_of_foreign_names_is_refused(cnn: Model) -> None:
-    with pytest.raises(TableError, match=r"no node can run in INT8.*Is the table of this model"):
+    with pytest.raises(TableError, match=r"no node can run in INT8.*Does the table belong to this model"):
         insert_qdq(cnn, CalibrationTable({"conv1/output": 1.0}))
 
 
@@ -170,6 +170,13 @@ def test_a_weight_that_a_float_node_needs_too_stays(tmp_path: Path) -> None:
     nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("ReduceSum", ["w"], ["total"])]
     path = write(tmp_path / "m.onnx", nodes, [weight("w", CHANNELS, CHANNELS, 1, 1)], [image_input()], ["c", "total"])
     assert "w" in insert_qdq(load_model(path), CalibrationTable({"x": 1.0})).model.graph.initializers
+
+
+def test_the_model_saves_itself(cnn: Model, tmp_path: Path) -> None:
+    result = insert_qdq(cnn, RANGES)
+    result.save(str(tmp_path / "a.onnx"))
+    save_model(result.model, tmp_path / "b.onnx")
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
 def test_a_channel_of_zeros_gets_scale_one() -> None:

@@ -30,18 +30,18 @@ def test_names_of_activations_match(graph: ir.Graph) -> None:
     assert report(graph, "x", "r1").matched == ("x", "r1")
 
 
-def test_an_unknown_name_is_reported_with_the_nearest_in_the_model_that_have_no_range(graph: ir.Graph) -> None:
+def test_an_unknown_name_is_reported_with_similar_names_of_the_model(graph: ir.Graph) -> None:
     (one,) = report(graph, "x", "r1:0").unknown
-    assert (one.name, one.nearest[0]) == ("r1:0", "r1")
+    assert (one.name, one.similar[0]) == ("r1:0", "r1")
 
 
 def test_a_tensor_that_has_its_range_is_no_suggestion(graph: ir.Graph) -> None:
     (one,) = report(graph, "r1", "r1:0").unknown
-    assert "r1" not in one.nearest
+    assert "r1" not in one.similar
 
 
-def test_a_needed_tensor_without_a_range_is_reported_with_the_nearest_names_of_the_table(graph: ir.Graph) -> None:
-    missing = {one.name: one.nearest for one in report(graph, "x", "r2:0").missing}
+def test_a_needed_tensor_without_a_range_is_reported_with_similar_names_of_the_table(graph: ir.Graph) -> None:
+    missing = {one.name: one.similar for one in report(graph, "x", "r2:0").missing}
     assert missing == {"p1": (), "r2": ("r2:0",)}
 
 
@@ -80,16 +80,16 @@ def test_an_empty_table_is_refused(graph: ir.Graph) -> None:
         report(graph)
 
 
-def test_a_table_without_a_matching_name_is_refused_with_the_nearest(graph: ir.Graph) -> None:
-    with pytest.raises(TableError, match=r"none of its 2 names .*'r1:0' is nearest to 'r1'"):
+def test_a_table_without_a_matching_name_is_refused_with_similar_names(graph: ir.Graph) -> None:
+    with pytest.raises(TableError, match=r"none of its 2 names .*'r1:0' is most similar to 'r1'"):
         report(graph, "r1:0", "images")
 
 
 def test_a_table_without_a_similar_name_is_refused_with_names_of_both(graph: ir.Graph) -> None:
-    with pytest.raises(TableError, match=r"it has 'ZZZZZZ', the model 'a', 'c1', 'c2'; none are alike"):
+    with pytest.raises(TableError, match=r"it has 'ZZZZZZ', the model 'a', 'c1', 'c2'; none are similar"):
         report(graph, "ZZZZZZ")
 
 
 def test_a_table_of_unnamed_layers_alone_is_refused_with_the_reason(graph: ir.Graph) -> None:
-    with pytest.raises(TableError, match="entries are of unnamed layers"):
+    with pytest.raises(TableError, match="entries belong to unnamed layers"):
         report(graph, "(Unnamed Layer* 7) [Convolution]_output")

@@ -93,7 +93,7 @@ def test_few_channels_stay_float(tmp_path: Path) -> None:
     pixels = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])
     node = helper.make_node("Conv", ["x", "w"], ["y"])
     path = write(tmp_path / "m.onnx", [node], [weight("w", 32, 3, 3, 3)], [pixels], ["y"])
-    assert "under 16 channels" in reasons(plan_of(path))["y"]
+    assert "fewer than 16 channels" in reasons(plan_of(path))["y"]
 
 
 def test_a_convolution_over_one_position_stays_float(tmp_path: Path) -> None:
@@ -138,18 +138,18 @@ def test_an_add_that_stretches_an_input_is_no_residual(tmp_path: Path) -> None:
 
 def test_a_node_is_kept_in_float_by_choice(cnn: Model) -> None:
     plan = plan_quantization(cnn.to_ir().graph, nodes_to_exclude=["c1"])
-    assert reasons(plan) == {"c1": "kept in float by choice"}
+    assert reasons(plan) == {"c1": "excluded by the user"}
     assert plan.activations == ("r1", "f")
 
 
 def test_the_residual_add_of_a_convolution_that_is_kept_in_float_stays_float_too(cnn: Model) -> None:
     plan = plan_quantization(cnn.to_ir().graph, nodes_to_exclude=["c2"])
-    assert reasons(plan) == {"c2": "kept in float by choice", "a": "its convolution 'c2' stays in float"}
+    assert reasons(plan) == {"c2": "excluded by the user", "a": "its convolution 'c2' does not run in INT8"}
 
 
 def test_a_residual_add_alone_can_be_kept_in_float(cnn: Model) -> None:
     plan = plan_quantization(cnn.to_ir().graph, nodes_to_exclude=["a"])
-    assert reasons(plan) == {"a": "kept in float by choice"}
+    assert reasons(plan) == {"a": "excluded by the user"}
 
 
 def test_what_is_kept_in_float_changes_no_candidates(cnn: Model) -> None:
@@ -160,7 +160,7 @@ def test_what_is_kept_in_float_changes_no_candidates(cnn: Model) -> None:
 
 
 def test_an_unknown_node_to_keep_in_float_is_refused_with_the_nearest(cnn: Model) -> None:
-    with pytest.raises(UsageError, match=r"'c22' cannot be kept in float: .*\(near: 'c2'\)"):
+    with pytest.raises(UsageError, match=r"nodes_to_exclude: no quantizable node has 'c22' .*\(most similar: 'c2'\)"):
         plan_quantization(cnn.to_ir().graph, nodes_to_exclude=["c22"])
 
 

@@ -172,22 +172,22 @@ def test_an_asymmetric_range_is_covered_by_its_larger_end(tmp_path: Path, zero: 
         (
             "s = Constant <value_float = 0.0> () z = Constant <value = int8 {0}> () "
             "q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z)",
-            "'x' has scale 0: it must be above zero and finite",
+            "'x' has scale 0; it must be positive and finite",
         ),
     ],
     ids=["per channel", "dynamic", "int16", "zero scale"],
 )
-def test_what_a_cache_cannot_hold_is_refused_by_name(tmp_path: Path, body: str, reason: str) -> None:
+def test_what_a_cache_cannot_represent_is_refused_by_name(tmp_path: Path, body: str, reason: str) -> None:
     with pytest.raises(ModelError, match=reason):
         read_qdq_ranges(written(tmp_path, body))
 
 
 def test_a_float_model_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"tiny\.onnx: no activation of it is quantized"):
+    with pytest.raises(ModelError, match=r"tiny\.onnx: none of its activations is quantized"):
         read_qdq_ranges(TINY)
 
 
-def test_a_model_quantized_in_operators_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_model_in_qoperator_format_is_refused_with_the_remedy(tmp_path: Path) -> None:
     path = quantized_by_onnxruntime(tmp_path, quant_format=QuantFormat.QOperator)
-    with pytest.raises(ModelError, match=r"quantized in operators .* Q/DQ form"):
+    with pytest.raises(ModelError, match=r"quantized with integer operators .* Q/DQ format"):
         read_qdq_ranges(path)

@@ -1,23 +1,21 @@
-"""Ranges for tensors that a table lacks, from those that it has: what follows from the graph without any data.
+"""Infer ranges that a table lacks from those that it has, by the graph alone.
 
-Names do not always carry over from the network that a table was made with to the model at hand, and TensorRT asks
-for ranges that a table may lack. A range is derived where, and only where, it cannot clip more than the range it
-comes from, in `v -> w`, range of v known, range of w wanted:
+Tensor names may differ between the network that a table was made with and the model at hand, and TensorRT needs ranges
+that a table may lack. A range is inferred only if it cannot clip more than the range it is inferred from:
 
-- Identity, Reshape, Transpose, Flatten, Squeeze, Unsqueeze, both ways: the same values in another arrangement.
-- Concat, input <- output: an input's values are among the output's, so the output's range covers them. NVIDIA gives
-  Concat inputs their output's range for that reason.
-- Concat, inputs -> output: the largest of the inputs' ranges covers the output, once all inputs have one.
-- MaxPool, input -> output: the output's values are among the input's.
-- MaxPool, input <- output: only if the input is never negative (a ReLU made it) and every value lies in a window: then
-  the largest value survives. Otherwise a negative value larger in size may be left out. (Values in an incomplete
-  window at the edge are taken to be like the others.)
-- Relu, input -> output: |max(x, 0)| <= |x|. Never input <- output: negative values do not show in the output, and may
-  be larger in size.
+- Identity, Reshape, Transpose, Flatten, Squeeze, Unsqueeze, in both directions: the same values in another arrangement.
+- Concat, input from output: the values of an input are a subset of the output's. NVIDIA gives Concat inputs the range
+  of the output for that reason.
+- Concat, output from inputs: the largest range of the inputs covers the output, once all inputs have one.
+- MaxPool, output from input: the output's values are a subset of the input's.
+- MaxPool, input from output: only if the input is never negative (for example after a Relu) and the windows cover all
+  values: then the maximum survives. Otherwise a negative value of larger magnitude may be dropped. (Values in an
+  incomplete window at the border are assumed to be like the others.)
+- Relu, output from input: |max(x, 0)| <= |x|. Never input from output: negative values do not appear in the output and
+  may have a larger magnitude.
 
-Ranges that the table has are never changed, nor is one derived for a tensor whose range in the table is unusable.
-Where several derivations lead to a tensor, the same values in another arrangement go first, then the smallest
-range: each covers the tensor.
+Ranges of the table never change, and none is inferred for a tensor whose range in the table is unusable. If several
+rules lead to a tensor, equal values in another arrangement take precedence, then the smallest range.
 """
 
 from __future__ import annotations
@@ -28,16 +26,23 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from trt_ptq.analysis.dataflow import activations
+from trt_ptq.analysis.dataflow import activations, name_of
+from trt_ptq.analysis.op_types import RESHAPING_OPS
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 
-_REARRANGING = {"Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"}
-_NEVER_NEGATIVE = {"Relu", "Sigmoid", "HardSigmoid", "Softmax"}
+_NON_NEGATIVE_OPS = {"Relu", "Sigmoid", "HardSigmoid", "Softmax"}
 
 
 @dataclass(frozen=True)
 class InferredRange:
-    """The range of tensor `name`, as it follows from the table's range of tensor `source`; `rule` says how."""
+    """An inferred range.
+
+    Attributes:
+        name: The tensor.
+        amax: Its dynamic range, that of `source`.
+        source: The tensor of the table that it was inferred from.
+        rule: The rule that was applied.
+    """
 
     name: str
     amax: float
@@ -47,7 +52,7 @@ class InferredRange:
 
 @dataclass(frozen=True)
 class _Rule:
-    """The range of group `target` is the largest of those of the groups `sources`."""
+    """The range of group `target` is the largest range of the groups `sources`."""
 
     sources: tuple[str, ...]
     target: str
@@ -55,98 +60,101 @@ class _Rule:
 
 
 def infer_ranges(graph: ir.Graph, table: CalibrationTable) -> tuple[InferredRange, ...]:
-    """Ranges for activations that `table` lacks, in graph order.
+    """Infer ranges for activations that `table` lacks.
 
-    Each rule gives the largest of its sources' ranges, so settling tensors in the order of their range, smallest
-    first, gives each its smallest (Knuth, "A Generalization of Dijkstra's Algorithm", 1977).
+    Every rule yields the maximum of its sources' ranges, so resolving tensors in increasing order of their range
+    gives each its smallest (Knuth, "A Generalization of Dijkstra's Algorithm", 1977).
+
+    Args:
+        graph: The graph of the model with inferred shapes.
+        table: The ranges to start from.
+
+    Returns:
+        The inferred ranges in graph order.
     """
-    known = activations(graph)
-    group = _same_values(graph, known)
-    settled: dict[str, tuple[float, str]] = {}
-    reached: list[tuple[float, str, str, str]] = []  # range, group, the table's tensor, rule
-    for name in sorted(known & table.amax.keys()):
-        amax, _ = settled.get(group[name], (0.0, ""))
+    names = activations(graph)
+    group = _same_values(graph, names)
+    resolved: dict[str, tuple[float, str]] = {}
+    queue: list[tuple[float, str, str, str]] = []  # range, group, tensor of the table, rule
+    for name in sorted(names & table.amax.keys()):
+        amax, _ = resolved.get(group[name], (0.0, ""))
         if table.amax[name] > amax:
-            settled[group[name]] = (table.amax[name], name)
-    how = dict.fromkeys(settled, "same values")
-    waiting: dict[str, list[_Rule]] = {}
-    for rule in _rules(graph, known, group):
+            resolved[group[name]] = (table.amax[name], name)
+    rule_of = dict.fromkeys(resolved, "same values")
+    rules_by_source: dict[str, list[_Rule]] = {}
+    for rule in _rules(graph, names, group):
         for source in set(rule.sources):
-            waiting.setdefault(source, []).append(rule)
+            rules_by_source.setdefault(source, []).append(rule)
 
-    def reach(source: str) -> None:
-        for rule in waiting.get(source, ()):
-            if rule.target not in settled and all(one in settled for one in rule.sources):
-                amax, tensor = max(settled[one] for one in rule.sources)
-                heapq.heappush(reached, (amax, rule.target, tensor, rule.name))
+    def enqueue(source: str) -> None:
+        for rule in rules_by_source.get(source, ()):
+            if rule.target not in resolved and all(required in resolved for required in rule.sources):
+                amax, tensor = max(resolved[required] for required in rule.sources)
+                heapq.heappush(queue, (amax, rule.target, tensor, rule.name))
 
-    for one in list(settled):
-        reach(one)
-    while reached:
-        amax, target, tensor, rule_name = heapq.heappop(reached)
-        if target not in settled:
-            settled[target] = (amax, tensor)
-            how[target] = rule_name
-            reach(target)
-    ordered = [value.name or "" for value in [*graph.inputs, *(out for node in graph for out in node.outputs)]]
+    for source in list(resolved):
+        enqueue(source)
+    while queue:
+        amax, target, tensor, rule_name = heapq.heappop(queue)
+        if target not in resolved:
+            resolved[target] = (amax, tensor)
+            rule_of[target] = rule_name
+            enqueue(target)
+    ordered = [name_of(value) for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]]
     return tuple(
-        InferredRange(name, *settled[group[name]], how[group[name]])
+        InferredRange(name, *resolved[group[name]], rule_of[group[name]])
         for name in ordered
-        if name in known
+        if name in names
         and name not in table.amax
         and name not in table.tensors_without_range
-        and group[name] in settled
+        and group[name] in resolved
     )
 
 
-def _same_values(graph: ir.Graph, known: set[str]) -> dict[str, str]:
-    """For each activation the first tensor that holds the same values."""
-    first = {name: name for name in known}
+def _same_values(graph: ir.Graph, names: set[str]) -> dict[str, str]:
+    """Maps each activation to the first tensor that holds the same values."""
+    first = {name: name for name in names}
     for node in graph:
-        source, target = _data_input(node), node.outputs[0].name or ""
-        if node.op_type in _REARRANGING and node.domain == "" and source in known and target in known:
+        source, target = name_of(node.inputs[0]) if node.inputs else "", name_of(node.outputs[0])
+        if node.op_type in RESHAPING_OPS and node.domain == "" and source in names and target in names:
             first[target] = first[source]
     return first
 
 
-def _rules(graph: ir.Graph, known: set[str], group: dict[str, str]) -> Iterator[_Rule]:
-    never_negative: set[str] = set()
+def _rules(graph: ir.Graph, names: set[str], group: dict[str, str]) -> Iterator[_Rule]:
+    non_negative: set[str] = set()
     for node in graph:
-        target = node.outputs[0].name or ""
-        if node.domain != "" or target not in known:
+        target = name_of(node.outputs[0])
+        if node.domain != "" or target not in names:
             continue
         target = group[target]
-        inputs = [value.name or "" for value in node.inputs if value is not None]
-        sources = tuple(group[name] for name in inputs if name in known)
-        if node.op_type in _NEVER_NEGATIVE:
-            never_negative.add(target)
+        inputs = [name_of(value) for value in node.inputs if value is not None]
+        sources = tuple(group[name] for name in inputs if name in names)
+        if node.op_type in _NON_NEGATIVE_OPS:
+            non_negative.add(target)
         if not sources:
             continue
         if node.op_type == "Relu":
             yield _Rule(sources, target, "Relu output from its input")
         elif node.op_type == "MaxPool":
             yield _Rule(sources, target, "MaxPool output from its input")
-            if sources[0] in never_negative:
-                never_negative.add(target)
-                if _sees_every_value(node):
+            if sources[0] in non_negative:
+                non_negative.add(target)
+                if _windows_cover_all_values(node):
                     yield _Rule((target,), sources[0], "MaxPool input from its output")
         elif node.op_type == "Concat":
             if len(sources) == len(inputs):
                 yield _Rule(sources, target, "Concat output from its inputs")
-                if never_negative.issuperset(sources):
-                    never_negative.add(target)
+                if non_negative.issuperset(sources):
+                    non_negative.add(target)
             for source in sources:
                 yield _Rule((target,), source, "Concat input from its output")
 
 
-def _sees_every_value(pool: ir.Node) -> bool:
-    """Whether the windows of a MaxPool leave no value out between them."""
+def _windows_cover_all_values(pool: ir.Node) -> bool:
+    """Whether the windows of a MaxPool leave no gaps."""
     kernel = pool.attributes.get_ints("kernel_shape", [])
     strides = pool.attributes.get_ints("strides", [1] * len(kernel))
     dilations = pool.attributes.get_ints("dilations", [1] * len(kernel))
-    return all(step <= size for step, size in zip(strides, kernel, strict=True)) and all(one == 1 for one in dilations)
-
-
-def _data_input(node: ir.Node) -> str:
-    value = node.inputs[0] if node.inputs else None
-    return (value.name if value is not None else None) or ""
+    contiguous = all(stride <= size for stride, size in zip(strides, kernel, strict=True))
+    return contiguous and all(dilation == 1 for dilation in dilations)

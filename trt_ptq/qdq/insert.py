@@ -1,10 +1,12 @@
-"""From a float model and a calibration table to an explicit Q/DQ model."""
+"""Insert QuantizeLinear and DequantizeLinear into a float model, with ranges from a calibration table."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,6 +19,7 @@ from trt_ptq.onnx_io.external_data import read_once
 from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.onnx_io.lazy_tensor import lazy_map
 from trt_ptq.onnx_io.load import Model
+from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.plan import NodePlan, QuantizationPlan, QuantizedInput, plan_quantization
 from trt_ptq.qdq.weights import channel_scales, quantize_weight, round_to_int8
 
@@ -26,20 +29,36 @@ TENSOR_KINDS: tuple[TensorKind, ...] = ("weights", "activations")
 
 @dataclass(frozen=True)
 class QdqModel:
-    """A Q/DQ model and what became of the plan: nodes whose range the table lacks have turned to float."""
+    """A Q/DQ model.
+
+    Attributes:
+        model: The model; its weights are quantized when it is saved.
+        plan: Which nodes run in INT8, and why. Nodes without a range in the table do not.
+    """
 
     model: ir.Model
     plan: QuantizationPlan
 
     @property
     def nodes(self) -> tuple[NodePlan, ...]:
-        """All nodes that could run in INT8, and whether they do."""
+        """The decisions for all candidate nodes, in graph order."""
         return self.plan.nodes
 
     @property
     def num_int8_nodes(self) -> int:
         """How many nodes run in INT8."""
         return sum(node.is_int8 for node in self.nodes)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save the model as an ONNX file.
+
+        Args:
+            path: The file to write. If the weights exceed 1.9 GB, they go to `path` + ".data".
+
+        Raises:
+            OutputError: The file cannot be written; a model that was there before is unchanged.
+        """
+        save_model(self.model, Path(path))
 
 
 def insert_qdq(
@@ -49,21 +68,29 @@ def insert_qdq(
     attention: bool = False,
     tensor_kinds: Collection[TensorKind] = TENSOR_KINDS,
 ) -> QdqModel:
-    """Insert QuantizeLinear and DequantizeLinear by the plan: int8, symmetric, zero point 0.
+    """Convert a float model to an explicitly quantized Q/DQ model: int8, symmetric, zero point 0.
 
-    Activations get one pair a tensor with a per-tensor scale; weights are stored as int8 with per-channel scales.
-    Nodes named in `nodes_to_exclude` (by their first output) stay float, even all of them; with `attention` its MatMuls
-    are quantized too. `tensor_kinds` restricts quantization to weights or activations, for analysis.
+    An activation gets one Q/DQ pair with a per-tensor scale; weights are stored as int8 with per-channel scales.
+
+    Args:
+        model: The float model.
+        table: The dynamic ranges of its activations.
+        nodes_to_exclude: Nodes to exclude from quantization, by their first output; see `select_nodes` for patterns.
+        attention: Also quantize the MatMuls of attention.
+        tensor_kinds: Quantize weights or activations only, for analysis.
+
+    Returns:
+        The Q/DQ model; `model` is unchanged.
 
     Raises:
-        TableError: the table has a range for none of the tensors that the plan needs.
-        ModelError: NaN or infinity in a weight, or no node that INT8 is for.
-        UsageError: a name in `nodes_to_exclude` is of no node that could run in INT8.
+        TableError: The table has no range for any of the tensors that need one.
+        ModelError: The model has no quantizable node, or a weight has NaN or infinite values.
+        UsageError: `nodes_to_exclude` has a name that is not the first output of a quantizable node.
     """
     result = model.to_ir()
     plan = plan_qdq(model, result.graph, table, nodes_to_exclude, attention)
-    chosen = [one for one in plan.inputs if ("activations" if one.axis is None else "weights") in tensor_kinds]
-    insert_pairs(result.graph, model.opset, plan, table, chosen)
+    inputs = [read for read in plan.inputs if ("activations" if read.axis is None else "weights") in tensor_kinds]
+    insert_pairs(result.graph, model.opset, plan, table, inputs)
     return QdqModel(result, plan)
 
 
@@ -74,16 +101,13 @@ def plan_qdq(
     nodes_to_exclude: Collection[str] = (),
     attention: bool = False,
 ) -> QuantizationPlan:
-    """The plan for `graph`, a copy of that of `model`, with the ranges that `table` has; see `insert_qdq`."""
-    plan = plan_quantization(graph, partial(_why_without, table), nodes_to_exclude, attention)
+    """Plan the quantization of `graph`, a copy of that of `model`, with the ranges of `table`; see `insert_qdq`."""
+    plan = plan_quantization(graph, partial(_missing_range, table), nodes_to_exclude, attention)
     if not plan.nodes:
         raise ModelError(f"{model.path}: no node can run in INT8: it has no Conv, ConvTranspose, Gemm or MatMul")
     if not plan.activations and not nodes_to_exclude:
-        raise TableError(
-            f"{model.path}: no node can run in INT8: "
-            + "; ".join(sorted({node.reason for node in plan.nodes}))
-            + ". Is the table of this model?"
-        )
+        reasons = "; ".join(sorted({node.reason for node in plan.nodes}))
+        raise TableError(f"{model.path}: no node can run in INT8: {reasons}. Does the table belong to this model?")
     return plan
 
 
@@ -94,38 +118,38 @@ def insert_pairs(
     table: CalibrationTable,
     inputs: Collection[QuantizedInput],
 ) -> None:
-    """Give those of the plan's `inputs` that are named their Q/DQ, in place; see `insert_qdq`."""
+    """Insert Q/DQ at `inputs`, some or all of the inputs of `plan`, in place; see `insert_qdq`."""
     nodes = {node.outputs[0].name: node for node in graph}
-    inserter = Inserter(graph, opset, plan, table)
-    replaced = []
-    for one in inputs:
-        node = nodes[one.node_output]
-        value = node.inputs[one.index]
+    inserter = QdqInserter(graph, opset, plan, table)
+    replaced_weights = []
+    for read in inputs:
+        node = nodes[read.node_output]
+        value = node.inputs[read.index]
         assert value is not None
-        node.replace_input_with(one.index, inserter.quantize_input(one, value))
-        if one.axis is not None:
-            replaced.append(value)
-    for value in dict.fromkeys(replaced):
-        remove_unused(graph, value)
+        node.replace_input_with(read.index, inserter.quantize_input(read, value))
+        if read.axis is not None:
+            replaced_weights.append(value)
+    for weight in dict.fromkeys(replaced_weights):
+        remove_unused(graph, weight)
     graph.sort()
 
 
 def remove_unused(graph: ir.Graph, value: ir.Value) -> None:
-    """Remove a float weight that nothing reads any more, with the views that led to it."""
+    """Remove a constant that nothing reads any more, with the nodes that compute it."""
     if value.uses() or value.is_graph_output():
         return
     node = value.producer()
     if node is None:
         graph.initializers.pop(str(value.name), None)
         return
-    inputs = [one for one in node.inputs if one is not None]
+    operands = [operand for operand in node.inputs if operand is not None]
     graph.remove(node, safe=True)
-    for one in inputs:
-        remove_unused(graph, one)
+    for operand in operands:
+        remove_unused(graph, operand)
 
 
-def _why_without(table: CalibrationTable, tensor: str) -> str | None:
-    """Why `tensor` has no range; None when it has one."""
+def _missing_range(table: CalibrationTable, tensor: str) -> str | None:
+    """Why `tensor` has no range; None if it has one."""
     if tensor in table.amax:
         return None
     if tensor in table.tensors_without_range:
@@ -133,8 +157,8 @@ def _why_without(table: CalibrationTable, tensor: str) -> str | None:
     return f"{tensor!r} has no range in the table"
 
 
-class Inserter:
-    """Adds what the inputs of a plan read in INT8 to a graph, once for each tensor."""
+class QdqInserter:
+    """Adds the Q/DQ nodes of a plan to a graph, once per tensor."""
 
     def __init__(self, graph: ir.Graph, opset: int, plan: QuantizationPlan, table: CalibrationTable) -> None:
         self._graph = graph
@@ -142,34 +166,35 @@ class Inserter:
         self._plan = plan
         self._table = table
         self._editor = GraphEditor(graph)
-        self._made: dict[tuple[str, int | None], ir.Value] = {}
+        self._dequantized: dict[tuple[str, int | None], ir.Value] = {}
 
-    def quantize_input(self, one: QuantizedInput, value: ir.Value) -> ir.Value:
-        """What is read at `one` instead of `value`."""
-        key = (one.tensor, one.axis)
-        if key not in self._made:
-            if one.axis is None:
-                self._made[key] = self._activation(value, self._table.scale(self._plan.range_source(one.tensor)))
+    def quantize_input(self, read: QuantizedInput, value: ir.Value) -> ir.Value:
+        """Return the dequantized tensor that the node of `read` has to read instead of `value`."""
+        key = (read.tensor, read.axis)
+        if key not in self._dequantized:
+            if read.axis is None:
+                scale = self._table.scale(self._plan.range_source(read.tensor))
+                self._dequantized[key] = self._quantize_activation(value, scale)
             else:
-                self._made[key] = self._weight(value, one.axis)
-        return self._made[key]
+                self._dequantized[key] = self._quantize_weight(value, read.axis)
+        return self._dequantized[key]
 
-    def _activation(self, value: ir.Value, scale: np.float32) -> ir.Value:
-        """Q and DQ of an activation; returns the dequantized tensor."""
+    def _quantize_activation(self, value: ir.Value, scale: np.float32) -> ir.Value:
+        """Add Q and DQ; return the dequantized tensor."""
         scales = self._editor.constant(f"{value.name}.qdq.scale", ir.tensor(np.array(scale, np.float32)))
         zeros = self._editor.constant(f"{value.name}.qdq.zero_point", ir.tensor(np.array(0, np.int8)))
         quantized = self._node("QuantizeLinear", value, scales, zeros, f"{value.name}.quantized")
         return self._node("DequantizeLinear", quantized, scales, zeros, f"{value.name}.dequantized", like=value)
 
-    def _weight(self, value: ir.Value, axis: int) -> ir.Value:
-        """int8 initializer with a DQ behind it; returns the dequantized weight."""
+    def _quantize_weight(self, value: ir.Value, axis: int) -> ir.Value:
+        """Add an int8 initializer and its DQ; return the dequantized weight."""
         weight = value.const_value
         if weight is not None:
             per_channel = read_once(weight, lambda array: channel_scales(array, axis, str(value.name)))
             rounded: ir.TensorProtocol = lazy_map(
                 weight, partial(round_to_int8, scales=per_channel, axis=axis), ir.DataType.INT8, str(value.name)
             )
-        else:  # behind views, which are gone by the time it is written
+        else:  # computed by a Transpose or the like, which is removed before the model is saved
             eager = quantize_weight(constant_value(value, self._opset), axis, str(value.name))
             per_channel, rounded = eager.scales, ir.tensor(eager.values)
         values = self._editor.constant(f"{value.name}.int8", rounded)
@@ -188,7 +213,7 @@ class Inserter:
         like: ir.Value | None = None,
         axis: int | None = None,
     ) -> ir.Value:
-        """A Q or DQ node; its output has the shape of `data`, and int8 or the type of `like`."""
+        """Append a Q or DQ node; its output has the shape of `data`, and type int8 or that of `like`."""
         output = self._editor.unique_name(output)
         node = ir.node(
             op_type,
@@ -197,5 +222,5 @@ class Inserter:
             outputs=[ir.val(output, dtype=like.dtype if like else ir.DataType.INT8, shape=data.shape)],
             name=output,
         )
-        self._graph.append(node)  # in any place: the graph is sorted at the end
+        self._graph.append(node)  # the caller sorts the graph at the end
         return node.outputs[0]

@@ -1,13 +1,13 @@
 """Which nodes run in INT8, and why: the rules of TensorRT's explicit quantization.
 
-- All inputs of a weighted op (Conv, ConvTranspose, Gemm, MatMul with a constant) are quantized, its output is not:
-  so nothing stands between a Conv and its BatchNorm or activation, and a range is that after the activation.
-- At a residual Add the shortcut is quantized, so that the convolution and the Add become one kernel.
-- Concat, pooling and Resize hand INT8 on where all that reads them runs in it; see carriers.py.
-- The rows of an embedding are stored in INT8. Attention's MatMuls run in it by choice; see attention.py.
-- Everything else (LayerNorm, Softmax, GELU, masks, computations on shapes) stays float. Custom ops and the bodies of
-  If, Loop and Scan are left alone, and named.
-- Left float for lack of gain: fewer than 16 channels, K or N under 16, a single row or position.
+- All inputs of a weighted operator (Conv, ConvTranspose, Gemm, MatMul with a constant) are quantized, its output is
+  not. A Conv is therefore fused with its BatchNorm or activation, and its range is that of the activation's output.
+- At a residual Add the shortcut is quantized, so that TensorRT fuses the Add into the convolution.
+- Concat, pooling and Resize propagate quantization if all of their readers run in INT8; see propagation.py.
+- The rows of an embedding are stored in INT8. The MatMuls of attention run in INT8 on request; see attention.py.
+- Everything else (LayerNorm, Softmax, GELU, masks, shape computations) is not quantized. Custom ops and the bodies of
+  If, Loop and Scan are not supported; they are reported and left unchanged.
+- Excluded for lack of speedup: fewer than 16 channels, K or N less than 16, a single row or position.
 
 Source: NVIDIA, "Working with Quantized Types", TensorRT developer guide.
 """
@@ -21,20 +21,28 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from trt_ptq.analysis.dataflow import DataFlow, inner_nodes, name_of
+from trt_ptq.analysis.op_types import WEIGHTED_OPS
 from trt_ptq.errors import UsageError
-from trt_ptq.qdq.attention import why_float_attention
+from trt_ptq.qdq.attention import attention_exclusion_reason
 from trt_ptq.qdq.propagation import QdqPropagation, is_passthrough
 from trt_ptq.qdq.residual import match_residual
-from trt_ptq.qdq.weighted import WEIGHTED_OPS, weight_axis, why_float, why_float_embedding
+from trt_ptq.qdq.weighted import embedding_exclusion_reason, weight_axis, weighted_exclusion_reason
 
-BY_CHOICE = "kept in float by choice"
-_ONNX_DOMAINS = ("", "ai.onnx.ml")
+_STANDARD_DOMAINS = ("", "ai.onnx.ml")
+
+MissingRange = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
 class QuantizedInput:
-    """Input `index` of the node whose first output is `node`; `axis` is None for an activation, and the channel
-    axis for a weight."""
+    """A node input that gets Q/DQ.
+
+    Attributes:
+        node_output: The node, by its first output.
+        index: The index of the input.
+        tensor: The tensor that the node reads there.
+        axis: The channel axis of a weight; None for an activation.
+    """
 
     node_output: str
     index: int
@@ -44,7 +52,14 @@ class QuantizedInput:
 
 @dataclass(frozen=True)
 class NodePlan:
-    """One node that could run in INT8, by the name of its first output: whether it does, and why."""
+    """The decision on one candidate node.
+
+    Attributes:
+        output: The first output of the node, which identifies it.
+        op_type: The operator.
+        is_int8: Whether the node runs in INT8.
+        reason: Why, or why not.
+    """
 
     output: str
     op_type: str
@@ -54,10 +69,13 @@ class NodePlan:
 
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """Decisions for all candidate nodes in graph order, and the inputs that get Q/DQ; the rest stays float.
+    """The decisions for all candidate nodes, and the inputs that get Q/DQ.
 
-    `range_sources` maps an activation to the one whose range it takes. `unsupported` are nodes that cannot be decided
-    on: custom ops, and weighted nodes in bodies.
+    Attributes:
+        nodes: The candidate nodes in graph order.
+        inputs: The node inputs that get Q/DQ.
+        range_sources: Maps an activation to the tensor whose range it uses, if not its own.
+        unsupported: Custom ops, and weighted operators in bodies of If, Loop and Scan.
     """
 
     nodes: tuple[NodePlan, ...]
@@ -67,105 +85,109 @@ class QuantizationPlan:
 
     @property
     def activations(self) -> tuple[str, ...]:
-        """Tensors that need a range, in graph order, each once."""
-        return tuple(dict.fromkeys(self.range_source(one.tensor) for one in self.inputs if one.axis is None))
+        """The tensors that need a range, in graph order, without duplicates."""
+        return tuple(dict.fromkeys(self.range_source(read.tensor) for read in self.inputs if read.axis is None))
 
     def range_source(self, tensor: str) -> str:
-        """The tensor whose range `tensor` takes: itself, if no other."""
+        """The tensor whose range `tensor` uses: itself by default."""
         return self.range_sources.get(tensor, tensor)
 
 
-WhyWithout = Callable[[str], str | None]
-
-
-def _all_have_ranges(_tensor: str) -> None:
-    return None
+def _has_range(_tensor: str) -> None:
+    """The default `missing_range`: every activation has a range."""
 
 
 def plan_quantization(
     graph: ir.Graph,
-    without_range: WhyWithout = _all_have_ranges,
+    missing_range: MissingRange = _has_range,
     nodes_to_exclude: Collection[str] = (),
     attention: bool = False,
 ) -> QuantizationPlan:
-    """Decide for every node of the main graph that INT8 could be for.
+    """Decide which nodes of the main graph run in INT8.
 
-    `without_range` says why an activation has no range, so that what reads it stays float; None where it has one.
-    Nodes named in `nodes_to_exclude` (as in `NodePlan.node`) stay float by choice. Which nodes are candidates, and
-    their order, depends on neither. `attention`: also the MatMuls of attention, over sequences of up to 512.
+    The candidates and their order depend on the graph alone.
+
+    Args:
+        graph: The graph of a float model with inferred shapes.
+        missing_range: Returns why an activation has no range, which excludes its readers; None if it has one.
+        nodes_to_exclude: Nodes to exclude, by their first output; see `select_nodes` for patterns.
+        attention: Also quantize the MatMuls of attention, over sequences of up to 512 positions.
 
     Raises:
-        UsageError: a name in `nodes_to_exclude` is of no candidate.
+        UsageError: `nodes_to_exclude` has a name that is not the first output of a candidate.
     """
-    planner = _Planner(graph, without_range, nodes_to_exclude)
+    planner = _Planner(graph, missing_range, nodes_to_exclude)
     for node in graph:
         if node.domain == "" and node.op_type in WEIGHTED_OPS:
-            planner.weighted(node, attention)
+            planner.plan_weighted(node, attention)
         elif node.domain == "" and node.op_type == "Gather":
-            planner.embedding(node)
-    planner.residuals()
-    planner.propagation()
-    plan = planner.plan()
-    _check_known(nodes_to_exclude, [one.output for one in plan.nodes])
+            planner.plan_embedding(node)
+    planner.plan_residuals()
+    planner.plan_propagation()
+    plan = planner.result()
+    _check_known(nodes_to_exclude, [node.output for node in plan.nodes])
     return plan
 
 
 def int8_fraction(plan: QuantizationPlan, macs: Mapping[str, int]) -> float:
-    """The share, 0 to 1, of all multiply-accumulates in `macs` that the plan's INT8 nodes do; 0 if there are none."""
+    """The fraction, 0 to 1, of all multiply-accumulates in `macs` that run in INT8; 0 if there are none."""
     total = sum(macs.values())
     return sum(macs.get(node.output, 0) for node in plan.nodes if node.is_int8) / total if total else 0.0
 
 
 class _Planner:
-    """Collects decisions; a later kind of node depends on those before it."""
+    """Collects decisions. The order of the calls matters: later kinds of nodes depend on earlier decisions."""
 
-    def __init__(self, graph: ir.Graph, without_range: WhyWithout, nodes_to_exclude: Collection[str]) -> None:
+    def __init__(self, graph: ir.Graph, missing_range: MissingRange, nodes_to_exclude: Collection[str]) -> None:
         self._graph = graph
         self._flow = DataFlow.of(graph)
         self._order = {node: index for index, node in enumerate(graph)}
-        self._without_range = without_range
+        self._missing_range = missing_range
         self._nodes_to_exclude = nodes_to_exclude
         self._decided: dict[ir.Node, NodePlan] = {}
         self._inputs: dict[ir.Node, list[tuple[int, int | None]]] = {}
-        self._possible: set[str] = set()  # weighted nodes that only a choice or a missing range keeps in float
+        self._quantizable: set[str] = set()  # weighted nodes excluded at most by the user or for lack of a range
         self._range_sources: dict[str, str] = {}
 
-    def weighted(self, node: ir.Node, attention: bool) -> None:
+    def plan_weighted(self, node: ir.Node, attention: bool) -> None:
         if all(name_of(value) in self._flow.activations for value in node.inputs[:2]):
-            reason = why_float_attention(node, attention)
-            self._decide(node, reason, "attention, by choice", [(0, None), (1, None)])
+            reason = attention_exclusion_reason(node, attention)
+            self._decide(node, reason, "attention, on request", [(0, None), (1, None)])
             return
-        reason = why_float(node, self._flow)
+        reason = weighted_exclusion_reason(node, self._flow)
         if reason is None:
-            self._possible.add(name_of(node.outputs[0]))
-        self._decide(node, reason, "weighted op", [(0, None), (1, weight_axis(node))])
+            self._quantizable.add(name_of(node.outputs[0]))
+        self._decide(node, reason, "weighted operator", [(0, None), (1, weight_axis(node))])
 
-    def embedding(self, node: ir.Node) -> None:
-        reason = why_float_embedding(node, self._flow)
+    def plan_embedding(self, node: ir.Node) -> None:
+        reason = embedding_exclusion_reason(node, self._flow)
         if reason is None or name_of(node.outputs[0]) in self._flow.activations:
-            self._decide(node, reason, "embedding: its rows are stored in INT8", [(0, 0)])
+            self._decide(node, reason, "embedding: rows stored in INT8", [(0, 0)])
 
-    def residuals(self) -> None:
-        in_int8 = {one.output for one in self._decided.values() if one.is_int8}
+    def plan_residuals(self) -> None:
+        int8_outputs = {node.output for node in self._decided.values() if node.is_int8}
         for node in self._graph:
-            found = match_residual(node, in_int8, self._flow, self._order) or match_residual(
-                node, self._possible, self._flow, self._order
+            residual = match_residual(node, int8_outputs, self._flow, self._order) or match_residual(
+                node, self._quantizable, self._flow, self._order
             )
-            if found is not None:
-                kept = None if found.convolution in in_int8 else f"its convolution {found.convolution!r} stays in float"
-                self._decide(node, kept, "residual Add: joins its convolution's kernel", [(found.shortcut, None)])
+            if residual is None:
+                continue
+            reason = None
+            if residual.convolution not in int8_outputs:
+                reason = f"its convolution {residual.convolution!r} does not run in INT8"
+            self._decide(node, reason, "residual Add: fused into its convolution", [(residual.shortcut_index, None)])
 
-    def propagation(self) -> None:
-        read = [(node, index) for node, inputs in self._inputs.items() for index, _ in inputs]
-        propagation = QdqPropagation(self._flow, read, self._without_range)
+    def plan_propagation(self) -> None:
+        quantized_inputs = [(node, index) for node, inputs in self._inputs.items() for index, _ in inputs]
+        propagation = QdqPropagation(self._flow, quantized_inputs, self._missing_range)
         for node in reversed(self._graph):
             if is_passthrough(node, self._flow):
-                reason = propagation.why_float(node)
-                if self._decide(node, reason, "hands INT8 on to what reads it", []):
+                reason = propagation.exclusion_reason(node)
+                if self._decide(node, reason, "propagates quantization", []):
                     self._inputs[node] = [(index, None) for index in propagation.propagate(node)]
         self._range_sources = {name: propagation.range_source(name) for name in propagation.range_sources}
 
-    def plan(self) -> QuantizationPlan:
+    def result(self) -> QuantizationPlan:
         ordered = sorted(self._decided, key=self._order.__getitem__)
         inputs = [
             QuantizedInput(name_of(node.outputs[0]), index, name_of(node.inputs[index]), axis)
@@ -176,39 +198,43 @@ class _Planner:
         return QuantizationPlan(nodes, tuple(inputs), self._range_sources, tuple(_unsupported(self._graph)))
 
     def _decide(
-        self, node: ir.Node, why_float: str | None, why_int8: str, inputs: list[tuple[int, int | None]]
+        self, node: ir.Node, exclusion_reason: str | None, int8_reason: str, inputs: list[tuple[int, int | None]]
     ) -> bool:
-        """Note what becomes of `node`, whose `inputs` (index, axis) get Q/DQ in INT8; returns whether that is so."""
+        """Record the decision on `node`, whose `inputs` (index, axis) get Q/DQ in INT8; return whether it is INT8."""
         name = name_of(node.outputs[0])
-        lacking = (self._without_range(name_of(node.inputs[index])) for index, axis in inputs if axis is None)
-        reason = why_float or (BY_CHOICE if name in self._nodes_to_exclude else next(filter(None, lacking), None))
-        self._decided[node] = NodePlan(name, node.op_type, reason is None, reason or why_int8)
+        reason = exclusion_reason
+        if reason is None and name in self._nodes_to_exclude:
+            reason = "excluded by the user"
+        if reason is None:
+            missing = (self._missing_range(name_of(node.inputs[index])) for index, axis in inputs if axis is None)
+            reason = next(filter(None, missing), None)
+        self._decided[node] = NodePlan(name, node.op_type, reason is None, reason or int8_reason)
         if reason is None:
             self._inputs[node] = inputs
         return reason is None
 
 
 def _unsupported(graph: ir.Graph) -> list[NodePlan]:
-    """Custom ops, and weighted nodes in bodies."""
-    left = []
+    """Custom ops, and weighted operators in bodies."""
+    unsupported = []
     for node in graph:
         name = name_of(node.outputs[0])
-        if node.domain not in _ONNX_DOMAINS:
-            why = f"custom op {node.domain}::{node.op_type}: not known here"
-            left.append(NodePlan(name, node.op_type, False, why))
-        left += [
-            NodePlan(name_of(inner.outputs[0]), inner.op_type, False, f"in a body of {node.op_type} {name!r}")
+        if node.domain not in _STANDARD_DOMAINS:
+            reason = f"custom op {node.domain}::{node.op_type} is not supported"
+            unsupported.append(NodePlan(name, node.op_type, False, reason))
+        unsupported += [
+            NodePlan(name_of(inner.outputs[0]), inner.op_type, False, f"inside {node.op_type} {name!r}")
             for inner in inner_nodes(node)
             if inner.op_type in WEIGHTED_OPS and inner.domain == ""
         ]
-    return left
+    return unsupported
 
 
 def _check_known(nodes_to_exclude: Collection[str], candidates: list[str]) -> None:
     for name in nodes_to_exclude:
         if name not in candidates:
-            near = difflib.get_close_matches(name, candidates, 3)
+            similar = difflib.get_close_matches(name, candidates, 3)
             raise UsageError(
-                f"{name!r} cannot be kept in float: no node that could run in INT8 has it as its first output"
-                + (f" (near: {', '.join(map(repr, near))})" if near else "")
+                f"nodes_to_exclude: no quantizable node has {name!r} as its first output"
+                + (f" (most similar: {', '.join(map(repr, similar))})" if similar else "")
             )

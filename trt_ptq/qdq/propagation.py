@@ -1,11 +1,11 @@
-"""Operators that hand INT8 on between those that compute in it: Concat, pooling, Resize.
+"""Operators that propagate quantization between INT8 kernels: Concat, pooling, Resize.
 
-One runs in INT8 where everything that reads it does, so that nothing gains precision from a float result.
+Such an operator runs in INT8 if everything that reads its output does: then no reader needs a float result.
 
-- Concat has one scale: its inputs take the range of its output (NVIDIA's rule), wherever else they are read.
-- MaxPool and Resize to the nearest pick values, so input and output have one scale: the output's if the input has no
-  other reader, else the input's, which covers the output.
-- AveragePool and GlobalAveragePool compute new values: the input has a range of its own.
+- Concat has one scale: its inputs use the range of its output (NVIDIA's rule), for all of their readers.
+- MaxPool and nearest-neighbor Resize select values, so input and output share a scale: that of the output if the input
+  has no other reader, else that of the input, which covers the output.
+- AveragePool and GlobalAveragePool compute new values: input and output have separate scales.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from collections.abc import Callable, Iterable
 import onnx_ir as ir
 
 from trt_ptq.analysis.dataflow import DataFlow, name_of
+from trt_ptq.analysis.op_types import RESHAPING_OPS
 
-_VIEWS = {"Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"}
-_AVERAGING = {"AveragePool", "GlobalAveragePool"}
-_OPS = _AVERAGING | {"Concat", "MaxPool", "Resize"}
-_READ_IN_FLOAT = "not all that reads it runs in INT8"
+_OPS = {"AveragePool", "GlobalAveragePool", "Concat", "MaxPool", "Resize"}
 
 
 def is_passthrough(node: ir.Node, flow: DataFlow) -> bool:
@@ -28,82 +26,94 @@ def is_passthrough(node: ir.Node, flow: DataFlow) -> bool:
 
 
 class QdqPropagation:
-    """Decides on carriers one after another, from the last in the graph to the first.
+    """Decides which of these operators run in INT8; query nodes in reverse graph order.
 
-    `range_sources` maps a tensor to the one whose range it takes; `read` holds what is read in INT8 so far: inputs as
-    (node, index), each of which gets Q/DQ.
+    Attributes:
+        range_sources: Maps an activation to the tensor whose range it uses, if not its own.
     """
 
-    def __init__(self, flow: DataFlow, read: Iterable[tuple[ir.Node, int]], why_without: Callable[[str], str | None]):
+    def __init__(
+        self,
+        flow: DataFlow,
+        quantized_inputs: Iterable[tuple[ir.Node, int]],
+        missing_range: Callable[[str], str | None],
+    ) -> None:
+        """Start from the inputs, as (node, index), that are read in INT8.
+
+        Args:
+            flow: The data flow of the graph.
+            quantized_inputs: The node inputs that get Q/DQ so far.
+            missing_range: Returns why a tensor has no range, or None if it has one.
+        """
         self._flow = flow
-        self._why_without = why_without
-        self._read = set(read)
-        self._concats: set[str] = set()  # tensors whose range a Concat has
+        self._missing_range = missing_range
+        self._quantized_inputs = set(quantized_inputs)
+        self._concat_ranges: set[str] = set()  # tensors whose range the inputs of a Concat use
         self.range_sources: dict[str, str] = {}
 
-    def why_float(self, node: ir.Node) -> str | None:
-        """Why `node` stays float; None if it carries INT8, which this does not note yet."""
-        read_as = self._read_as(node.outputs[0])
-        if not read_as:
-            return _READ_IN_FLOAT
+    def exclusion_reason(self, node: ir.Node) -> str | None:
+        """Why `node` does not run in INT8; None if it can. Changes nothing; see `propagate`."""
+        quantized_names = self._quantized_names(node.outputs[0])
+        if not quantized_names:
+            return "not all of its readers run in INT8"
         inputs = self._data_inputs(node)
         if any(name not in self._flow.activations for name in inputs):
-            return "one of its inputs is no float32 activation"
-        if node.op_type == "Resize" and not _picks_values(node):
-            return "it interpolates, which INT8 would coarsen"
+            return "one of its inputs is not a float32 activation"
+        if node.op_type == "Resize" and not _selects_values(node):
+            return "it interpolates, which loses accuracy in INT8"
         if node.op_type != "Concat":
-            takes_over = _picks_values(node) and _is_only_reader(node)
-            return self._why_without(self.range_source(read_as[0] if takes_over else inputs[0]))
-        shared = self.range_source(read_as[0])
-        taken = [name for name in inputs if self.range_source(name) in self._concats - {shared}]
-        if taken:
-            return f"its input {taken[0]!r} has the scale of another Concat"
-        return self._why_without(shared)
+            uses_output_range = _selects_values(node) and _is_only_reader(node)
+            return self._missing_range(self.range_source(quantized_names[0] if uses_output_range else inputs[0]))
+        shared = self.range_source(quantized_names[0])
+        conflicting = [name for name in inputs if self.range_source(name) in self._concat_ranges - {shared}]
+        if conflicting:
+            return f"its input {conflicting[0]!r} has the scale of another Concat"
+        return self._missing_range(shared)
 
     def propagate(self, node: ir.Node) -> list[int]:
-        """Let `node` run in INT8; returns which of its inputs get Q/DQ."""
-        read_as = self._read_as(node.outputs[0])
+        """Let `node` run in INT8; return the indices of the inputs that get Q/DQ."""
+        quantized_names = self._quantized_names(node.outputs[0])
         inputs = self._data_inputs(node)
-        shared = self.range_source(read_as[0])
+        shared = self.range_source(quantized_names[0])
         if node.op_type == "Concat":
-            self._concats.add(shared)
+            self._concat_ranges.add(shared)
             for name in inputs:
-                self._tie(self.range_source(name), shared)
-        elif _picks_values(node):
+                self._use_range(self.range_source(name), shared)
+        elif _selects_values(node):
             if _is_only_reader(node):
-                self._tie(inputs[0], shared)
-            elif shared not in self._concats:
-                self._tie(shared, self.range_source(inputs[0]))
-        for name in read_as[1:]:
-            if self.range_source(name) not in self._concats:
-                self._tie(self.range_source(name), self.range_source(read_as[0]))
+                self._use_range(inputs[0], shared)
+            elif shared not in self._concat_ranges:
+                self._use_range(shared, self.range_source(inputs[0]))
+        for name in quantized_names[1:]:
+            if self.range_source(name) not in self._concat_ranges:
+                self._use_range(self.range_source(name), self.range_source(quantized_names[0]))
         indices = list(range(len(inputs)))
-        self._read |= {(node, index) for index in indices}
+        self._quantized_inputs |= {(node, index) for index in indices}
         return indices
 
     def range_source(self, tensor: str) -> str:
-        """The tensor whose range `tensor` takes: itself, if no other."""
+        """The tensor whose range `tensor` uses: itself by default."""
         while tensor in self.range_sources:
             tensor = self.range_sources[tensor]
         return tensor
 
-    def _tie(self, tensor: str, to: str) -> None:
-        if tensor != to:
-            self.range_sources[tensor] = to
+    def _use_range(self, tensor: str, source: str) -> None:
+        if tensor != source:
+            self.range_sources[tensor] = source
 
     def _data_inputs(self, node: ir.Node) -> list[str]:
         return [name_of(value) for value in (node.inputs if node.op_type == "Concat" else node.inputs[:1])]
 
-    def _read_as(self, value: ir.Value) -> list[str]:
-        """The names, `value` or views of it, under which it is read in INT8; none if some of it is read in float."""
+    def _quantized_names(self, value: ir.Value) -> list[str]:
+        """The names under which `value` or a reshaped form of it is read in INT8; empty if any reader is float."""
         if value.is_graph_output() or not value.uses():
             return []
         names: list[str] = []
         for node, index in value.uses():
-            if (node, index) in self._read:
+            if (node, index) in self._quantized_inputs:
                 names.append(name_of(value))
-            elif node.op_type in _VIEWS and node.domain == "" and index == 0:
-                further = self._read_as(node.outputs[0])
+            elif node.op_type in RESHAPING_OPS and node.domain == "" and index == 0:
+                further = self._quantized_names(node.outputs[0])
                 if not further:
                     return []
                 names += further
@@ -112,8 +122,8 @@ class QdqPropagation:
         return list(dict.fromkeys(names))
 
 
-def _picks_values(node: ir.Node) -> bool:
-    """Whether the output's values are all among the input's."""
+def _selects_values(node: ir.Node) -> bool:
+    """Whether every output value is one of the input values."""
     return node.op_type == "MaxPool" or (
         node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") == "nearest"
     )

@@ -1,37 +1,44 @@
-"""The activation ranges in a Q/DQ model, as a calibration table for TensorRT's implicit quantization.
+"""Read the activation ranges of a Q/DQ model into a calibration table for TensorRT's implicit quantization.
 
-Read are the QuantizeLinear nodes of the main graph whose input is computed from the model's inputs; those on weights
-are skipped. A range carries the name of the tensor in the float model:
+The QuantizeLinear nodes of the main graph that quantize activations are read; those of weights are skipped. A range
+gets the name that the tensor has in the float model:
 
-- the input of QuantizeLinear, taken before any Cast or any Q/DQ pair in front of it;
-- if that name was made up by ONNX Runtime for a quantized graph output (`y_QuantizeLinear_Input`), the output's.
+- the input of QuantizeLinear, before any Cast or Q/DQ pair in front of it;
+- or the name of the graph output, if ONNX Runtime renamed it on quantization (`y_QuantizeLinear_Input`).
 
-TensorRT's int8 is symmetric: scale s and zero point 0 give amax = 127 s, whose scale has the very bits of s. Any
-other 8-bit encoding [(qmin - z) s, (qmax - z) s] is widened to the symmetric range that covers it, and named:
-nothing clips earlier than it did, but steps are up to twice as wide.
+TensorRT's INT8 is symmetric: scale s with zero point 0 gives amax = 127 s, whose scale has the same bits as s. Any
+other 8-bit encoding [(qmin - z) s, (qmax - z) s] is widened to the symmetric range that covers it, and reported:
+nothing is clipped earlier than before, but quantization steps are up to twice as large.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-from trt_ptq.analysis.dataflow import data_values
+from trt_ptq.analysis.dataflow import data_values, name_of
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX, CalibrationTable, has_usable_scale
 from trt_ptq.errors import ModelError
 from trt_ptq.onnx_io.load import read_proto
+from trt_ptq.onnx_io.quantized_ops import INTEGER_OPS
 
-_LIMITS = {ir.DataType.INT8: (-128, 127), ir.DataType.UINT8: (0, 255)}
-_UNREADABLE = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}
-_NAMED = 3
+_INTEGER_LIMITS = {ir.DataType.INT8: (-128, 127), ir.DataType.UINT8: (0, 255)}
+_MAX_REPORTED = 3
 
 
 @dataclass(frozen=True)
 class WidenedRange:
-    """A tensor quantized asymmetrically, to what, and the symmetric range that covers it."""
+    """An asymmetrically quantized tensor.
+
+    Attributes:
+        name: The tensor.
+        encoding: Its encoding in the Q/DQ model, in words.
+        amax: The symmetric range that covers it.
+    """
 
     name: str
     encoding: str
@@ -40,8 +47,14 @@ class WidenedRange:
 
 @dataclass(frozen=True)
 class QdqRanges:
-    """`table` in graph order; `widened` were not symmetric int8; `conflicting` had several ranges: the widest is kept;
-    `num_weights` counts the QuantizeLinear nodes on constants, and on what is computed from them."""
+    """The activation ranges of a Q/DQ model.
+
+    Attributes:
+        table: The ranges in graph order.
+        widened: Tensors that were not quantized symmetrically to int8.
+        conflicting: Tensors with several ranges; the widest is in `table`.
+        num_weights: The number of QuantizeLinear nodes of weights, which were skipped.
+    """
 
     table: CalibrationTable
     widened: tuple[WidenedRange, ...]
@@ -49,103 +62,117 @@ class QdqRanges:
     num_weights: int
 
 
-def read_qdq_ranges(path: Path) -> QdqRanges:
-    """Read the ranges of the Q/DQ model at `path`, of this tool, ONNX Runtime, modelopt or another.
+@dataclass(frozen=True)
+class _Encoding:
+    """The symmetric range of a quantizer; `widened_from` describes its encoding unless it is symmetric int8."""
+
+    amax: float
+    widened_from: str = ""
+
+
+def read_qdq_ranges(path: str | os.PathLike[str]) -> QdqRanges:
+    """Read the activation ranges of a Q/DQ model of any tool (trt_ptq, ONNX Runtime, modelopt).
+
+    Args:
+        path: The Q/DQ model.
+
+    Returns:
+        The ranges as a table, and what could not be represented exactly.
 
     Raises:
-        ModelError: see `read_proto`; a float model, or one quantized in operators; activations quantized per channel,
-            by a scale computed at run time, to something other than 8-bit integers, or with a scale that is zero,
-            negative or not finite.
+        ModelError: The file cannot be read (see `read_proto`); it is a float model, or in QOperator format; or an
+            activation is quantized per channel, with a scale computed at run time, to another type than 8-bit integers,
+            or with a scale that is zero, negative or not finite.
     """
+    path = Path(path)
     graph = ir.from_proto(read_proto(path)).graph
-    operators = sorted({node.op_type for node in graph} & _UNREADABLE)
+    operators = sorted({node.op_type for node in graph} & INTEGER_OPS)
     if operators:
         raise ModelError(
-            f"{path}: quantized in operators ({', '.join(operators)}) instead of QuantizeLinear and DequantizeLinear: "
-            "export it in Q/DQ form (ONNX Runtime: quantize_static with quant_format=QuantFormat.QDQ)"
+            f"{path}: quantized with integer operators ({', '.join(operators)}) instead of QuantizeLinear and "
+            "DequantizeLinear: export it in Q/DQ format (ONNX Runtime: quantize_static with "
+            "quant_format=QuantFormat.QDQ)"
         )
-    carrying = data_values(graph)
+    data = data_values(graph)
     amax: dict[str, float] = {}
     widened: dict[str, WidenedRange] = {}
-    disagreeing: dict[str, None] = {}
+    conflicting: dict[str, None] = {}
     refused: list[str] = []
-    weights = 0
+    num_weights = 0
     for node in graph:
         if node.op_type != "QuantizeLinear":
             continue
-        data = node.inputs[0]
-        assert data is not None
-        if data not in carrying:
-            weights += 1
+        if node.inputs[0] not in data:
+            num_weights += 1
             continue
         name = float_name(node)
-        found = _read(node)
-        if isinstance(found, str):
-            refused.append(f"{name!r} {found}")
+        encoding = _read_encoding(node)
+        if isinstance(encoding, str):
+            refused.append(f"{name!r} {encoding}")
             continue
-        value, encoding = found
-        if amax.get(name, value) != value:
-            disagreeing[name] = None
-        if value >= amax.get(name, 0.0):
-            amax[name] = value
+        if amax.get(name, encoding.amax) != encoding.amax:
+            conflicting[name] = None
+        if encoding.amax >= amax.get(name, 0.0):
+            amax[name] = encoding.amax
             widened.pop(name, None)
-            if encoding:
-                widened[name] = WidenedRange(name, encoding, value)
+            if encoding.widened_from:
+                widened[name] = WidenedRange(name, encoding.widened_from, encoding.amax)
     if refused:
-        more = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
-        raise ModelError(f"{path}: a TensorRT cache cannot hold this: {'; '.join(refused[:_NAMED])}{more}")
+        more = f"; and {len(refused) - _MAX_REPORTED} more" if len(refused) > _MAX_REPORTED else ""
+        raise ModelError(f"{path}: a TensorRT cache cannot represent this: {'; '.join(refused[:_MAX_REPORTED])}{more}")
     if not amax:
         raise ModelError(
-            f"{path}: no activation of it is quantized, so there is nothing to extract: give the Q/DQ model, or "
-            "calibrate this one (trt-ptq calibrate)"
+            f"{path}: none of its activations is quantized, so it has no ranges: pass a Q/DQ model, or calibrate this "
+            "one (trt-ptq calibrate)"
         )
-    return QdqRanges(CalibrationTable(amax), tuple(widened.values()), tuple(disagreeing), weights)
+    return QdqRanges(CalibrationTable(amax), tuple(widened.values()), tuple(conflicting), num_weights)
 
 
-def _read(node: ir.Node) -> tuple[float, str] | str:
-    """amax, and the encoding in words unless it is symmetric int8; or why there is none."""
-    scale, zero = _constant(node, 1), _constant(node, 2)
+def _read_encoding(node: ir.Node) -> _Encoding | str:
+    """The encoding of a QuantizeLinear, or why it cannot be represented."""
+    scale, zero_point = _constant_input(node, 1), _constant_input(node, 2)
     if scale is None:
         return "has a scale that is computed at run time"
     if scale.size != 1:
-        return f"is quantized per channel ({scale.size} scales): TensorRT takes one a tensor for activations"
-    if zero is not None:
-        dtype, shift = zero.dtype, int(zero.numpy().reshape(-1)[0])
+        return f"is quantized per channel ({scale.size} scales); TensorRT supports one scale per activation"
+    if zero_point is not None:
+        dtype, offset = zero_point.dtype, int(zero_point.numpy().reshape(-1)[0])
     elif len(node.inputs) > 2 and node.inputs[2] is not None:
         return "has a zero point that is computed at run time"
     else:
-        dtype, shift = ir.DataType(node.attributes.get_int("output_dtype", 0) or ir.DataType.UINT8), 0
-    if dtype not in _LIMITS:
+        dtype, offset = ir.DataType(node.attributes.get_int("output_dtype", 0) or ir.DataType.UINT8), 0
+    if dtype not in _INTEGER_LIMITS:
         return f"is quantized to {dtype}, not to 8-bit integers"
     step = float(np.float32(scale.numpy().reshape(-1)[0]))
     if not has_usable_scale(step * INT8_MAX):
-        return f"has scale {step:g}: it must be above zero and finite"
-    if dtype == ir.DataType.INT8 and shift == 0:
-        return step * INT8_MAX, ""
-    low, high = ((limit - shift) * step for limit in _LIMITS[dtype])
-    return max(-low, high), f"{dtype.name.lower()} with zero point {shift}: {low:.6g} to {high:.6g}"
+        return f"has scale {step:g}; it must be positive and finite"
+    if dtype == ir.DataType.INT8 and offset == 0:
+        return _Encoding(step * INT8_MAX)
+    low, high = ((limit - offset) * step for limit in _INTEGER_LIMITS[dtype])
+    description = f"{dtype.name.lower()} with zero point {offset}: {low:.6g} to {high:.6g}"
+    return _Encoding(max(-low, high), description)
 
 
-def _constant(node: ir.Node, index: int) -> ir.TensorProtocol | None:
+def _constant_input(node: ir.Node, index: int) -> ir.TensorProtocol | None:
     value = node.inputs[index] if len(node.inputs) > index else None
     return None if value is None else ir.convenience.get_const_tensor(value)
 
 
 def float_name(node: ir.Node) -> str:
-    """The name that the tensor has in the float model."""
+    """The name that the input of a QuantizeLinear has in the float model."""
     value = node.inputs[0]
     assert value is not None
     if len(value.uses()) == 1 and not value.is_graph_input():
         for use in node.outputs[0].uses():
-            result = use.node.outputs[0]
-            if use.node.op_type == "DequantizeLinear" and result.is_graph_output():
-                return result.name or ""
+            output = use.node.outputs[0]
+            if use.node.op_type == "DequantizeLinear" and output.is_graph_output():
+                return name_of(output)
     while (producer := value.producer()) is not None and producer.op_type in (
         "Cast",
         "DequantizeLinear",
         "QuantizeLinear",
     ):
-        before = producer.inputs[0]
-        assert before is not None
-        value = before
-    return value.name or ""
+        source = producer.inputs[0]
+        assert source is not None
+        value = source
+    return name_of(value)

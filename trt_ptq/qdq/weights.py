@@ -1,4 +1,4 @@
-"""Weights in symmetric per-channel int8."""
+"""Symmetric per-channel INT8 quantization of weights."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ import numpy.typing as npt
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX, SMALLEST_SCALE
 from trt_ptq.errors import ModelError
 
-_SLAB_VALUES = 2**20
+_BLOCK_VALUES = 2**20
 
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """`values` int8, as the weight's shape, within [-127, 127]; `scales` float32, one a channel along `axis`."""
+    """A quantized weight.
+
+    Attributes:
+        values: int8 in [-127, 127], in the shape of the weight.
+        scales: float32, one per channel along `axis`.
+        axis: The channel axis.
+    """
 
     values: npt.NDArray[np.int8]
     scales: npt.NDArray[np.float32]
@@ -26,39 +32,39 @@ def quantize_weight(weight: npt.NDArray[np.float32], axis: int, name: str) -> Qu
     """Quantize with the scales of `channel_scales`, rounding half to even.
 
     Raises:
-        ModelError: NaN or infinity in the weight.
+        ModelError: The weight has NaN or infinite values.
     """
     scales = channel_scales(weight, axis, name)
     return QuantizedWeight(round_to_int8(weight, scales, axis), scales, axis)
 
 
 def channel_scales(weight: npt.NDArray[np.float32], axis: int, name: str) -> npt.NDArray[np.float32]:
-    """max|w| / 127 for each channel along `axis`; 1 for a channel of zeros, since TensorRT refuses a zero scale.
+    """max|w| / 127 per channel along `axis`; 1 for a channel of zeros, since TensorRT refuses zero scales.
 
     Raises:
-        ModelError: NaN or infinity in the weight.
+        ModelError: The weight has NaN or infinite values.
     """
-    others = tuple(one for one in range(weight.ndim) if one != axis)
-    amax = np.maximum(weight.max(axis=others), -weight.min(axis=others))  # NaN and infinity stay what they are
+    other_axes = tuple(other for other in range(weight.ndim) if other != axis)
+    amax = np.maximum(weight.max(axis=other_axes), -weight.min(axis=other_axes))  # NaN and infinity propagate
     if not np.isfinite(amax).all():
-        raise ModelError(f"weight {name!r} has NaN or infinite values: repair the model first")
+        raise ModelError(f"weight {name!r} has NaN or infinite values: fix the model first")
     scales: npt.NDArray[np.float32] = (amax / np.float32(INT8_MAX)).astype(np.float32)
     scales[scales < SMALLEST_SCALE] = 1
     return scales
 
 
 def round_to_int8(weight: npt.NDArray[np.float32], scales: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.int8]:
-    """`weight` / `scales`, rounded half to even, within [-127, 127]; of the shape of `weight`.
+    """`weight / scales` along `axis`, rounded half to even and clipped to [-127, 127].
 
-    Works on a few MB at a time, so that a weight of a gigabyte needs no gigabytes beside it.
+    Works in blocks of a few MB, so that large weights need little extra memory.
     """
-    spread = scales.reshape([-1 if one == axis else 1 for one in range(weight.ndim)])
+    broadcast_scales = scales.reshape([-1 if dimension == axis else 1 for dimension in range(weight.ndim)])
     values = np.empty(weight.shape, np.int8)
-    rows = max(1, _SLAB_VALUES * len(weight) // max(weight.size, 1))
+    rows = max(1, _BLOCK_VALUES * len(weight) // max(weight.size, 1))
     for start in range(0, len(weight), rows):
-        slab = slice(start, start + rows)
-        quotients = weight[slab] / (spread[slab] if axis == 0 else spread)
+        block = slice(start, start + rows)
+        quotients = weight[block] / (broadcast_scales[block] if axis == 0 else broadcast_scales)
         np.rint(quotients, out=quotients)
         np.clip(quotients, -INT8_MAX, INT8_MAX, out=quotients)
-        values[slab] = quotients
+        values[block] = quotients
     return values

@@ -1,4 +1,4 @@
-"""Transformers: products with weights, and attention by choice."""
+"""Transformers: products with weights, and attention on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Concat, pooling and Resize: INT8 handed on, with whose scale."""
+"""Concat, pooling and Resize: when they propagate quantization, and with which scale."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_concat_that_is_also_read_in_float_stays_float(convert: Convert) -> No
         node("Mul", ["b", "s"], ["y"]),
     ]
     result = convert(nodes, [*weights_of("a"), weight("w_b", 2 * CHANNELS, 2 * CHANNELS, 1, 1)])
-    assert result.float_reasons["cat"] == "not all that reads it runs in INT8"
+    assert result.float_reasons["cat"] == "not all of its readers run in INT8"
     assert result.pairs == {("x", "a"), ("cat", "b")}
 
 
@@ -130,7 +130,7 @@ def test_an_average_pool_has_a_scale_before_and_one_behind(convert: Convert, op:
 
 
 @pytest.mark.parametrize(("mode", "int8"), [("nearest", True), ("linear", False)])
-def test_a_resize_hands_int8_on_if_it_only_picks_values(convert: Convert, mode: str, int8: bool) -> None:
+def test_a_resize_propagates_quantization_if_it_selects_values(convert: Convert, mode: str, int8: bool) -> None:
     scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
     nodes = [
         conv("x", "c"),

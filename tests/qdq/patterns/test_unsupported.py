@@ -1,4 +1,4 @@
-"""What is left alone, and named."""
+"""Nodes that are reported as unsupported and left unchanged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trt_ptq.onnx_io.load import load_model
 from trt_ptq.qdq.plan import plan_quantization
 
 
-def test_weighted_nodes_in_a_body_are_left_alone_and_named(convert: Convert) -> None:
+def test_weighted_nodes_in_a_body_are_unchanged_and_reported(convert: Convert) -> None:
     def branch(name: str) -> onnx.GraphProto:
         body = [node("Conv", ["c", "w_c"], [f"{name}_y"], **PADS)]
         out = helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, None)
@@ -27,15 +27,15 @@ def test_weighted_nodes_in_a_body_are_left_alone_and_named(convert: Convert) -> 
     yes = numpy_helper.from_array(np.array(True), "yes")
     result = convert(nodes, [*weights_of("c"), yes])
     assert {(one.output, one.reason) for one in result.plan.unsupported} == {
-        ("then_y", "in a body of If 'y'"),
-        ("else_y", "in a body of If 'y'"),
+        ("then_y", "inside If 'y'"),
+        ("else_y", "inside If 'y'"),
     }
     assert result.pairs == {("x", "c")}
     assert "w_c" in {one.name for one in onnx.load(result.path).graph.initializer}  # the bodies read it
     assert result.noise < 1e-3
 
 
-def test_custom_ops_are_left_alone_and_named(tmp_path: Path) -> None:
+def test_custom_ops_are_unchanged_and_reported(tmp_path: Path) -> None:
     nodes = [
         conv("x", "c"),
         node("Warp", ["c"], ["warped"], domain="com.example"),
@@ -55,6 +55,6 @@ def test_custom_ops_are_left_alone_and_named(tmp_path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
     plan = plan_quantization(load_model(tmp_path / "m.onnx").to_ir().graph)
     assert [(one.output, one.reason) for one in plan.unsupported] == [
-        ("warped", "custom op com.example::Warp: not known here")
+        ("warped", "custom op com.example::Warp is not supported")
     ]
     assert [one.output for one in plan.nodes if one.is_int8] == ["c", "d"]

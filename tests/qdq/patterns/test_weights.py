@@ -89,7 +89,7 @@ def test_a_look_up_by_shape_is_no_embedding(convert: Convert) -> None:
     assert result.weights == {("w_y.int8", "y")}
 
 
-def test_one_row_is_left_in_float(convert: Convert) -> None:
+def test_a_product_with_one_row_is_excluded(convert: Convert) -> None:
     row = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 64])
     nodes = [
         node("Gemm", ["x", "w"], ["g"]),
@@ -99,5 +99,5 @@ def test_one_row_is_left_in_float(convert: Convert) -> None:
     rows = numpy_helper.from_array(np.array([4, 32], np.int64), "rows")
     feeds = {"x": np.random.default_rng(0).normal(size=(1, 64)).astype(np.float32)}
     result = convert(nodes, [weight("w", 64, 128), rows, weight("w_y", 32, 32)], [row], feeds)
-    assert result.float_reasons == {"g": "one row (matrix-vector): no gain from INT8"}
+    assert result.float_reasons == {"g": "one row (matrix-vector product): no speedup from INT8"}
     assert result.pairs == {("r", "y")}

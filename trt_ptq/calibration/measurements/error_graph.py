@@ -9,12 +9,13 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
+from trt_ptq.analysis.op_types import WEIGHTED_OPS
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.qdq.insert import Inserter
+from trt_ptq.qdq.insert import QdqInserter
 from trt_ptq.qdq.plan import QuantizationPlan
-from trt_ptq.qdq.weighted import WEIGHTED_OPS, weight_axis
+from trt_ptq.qdq.weighted import weight_axis
 
 
 def weighted_int8_layers(plan: QuantizationPlan) -> tuple[str, ...]:
@@ -34,7 +35,7 @@ def add_error_outputs(
     part = model.to_ir()
     graph = part.graph
     nodes = {node.outputs[0].name: node for node in graph if node.outputs[0].name in layers}
-    twins = _quantized_copies(graph, plan, nodes, Inserter(graph, model.opset, plan, table))
+    twins = _quantized_copies(graph, plan, nodes, QdqInserter(graph, model.opset, plan, table))
     editor = GraphEditor(graph)
     graph.outputs.clear()
     for name in layers:
@@ -45,7 +46,7 @@ def add_error_outputs(
 
 
 def _quantized_copies(
-    graph: ir.Graph, plan: QuantizationPlan, nodes: dict[str | None, ir.Node], inserter: Inserter
+    graph: ir.Graph, plan: QuantizationPlan, nodes: dict[str | None, ir.Node], inserter: QdqInserter
 ) -> dict[str, ir.Value]:
     """The output of each node's twin."""
     inputs = {name: list(node.inputs) for name, node in nodes.items()}

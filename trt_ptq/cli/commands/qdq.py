@@ -171,7 +171,7 @@ def _print_report(report: MatchReport, table: Path) -> None:
 
 
 def _nearest(names: tuple[Unmatched, ...]) -> list[list[str]]:
-    return [[one.name, ", ".join(one.nearest)] for one in names]
+    return [[one.name, ", ".join(one.similar)] for one in names]
 
 
 def _print_rows(head: list[str], rows: list[list[str]]) -> None:

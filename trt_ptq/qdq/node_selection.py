@@ -1,0 +1,73 @@
+"""Select the nodes to exclude from quantization by name, operator or glob pattern."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import onnx_ir as ir
+
+from trt_ptq.analysis.dataflow import name_of
+from trt_ptq.errors import UsageError
+from trt_ptq.qdq.plan import plan_quantization
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A quantizable node: its first output, which identifies it, and the names that patterns are matched against."""
+
+    output: str
+    names: frozenset[str]
+    op_type: str
+
+    def matches(self, pattern: str) -> bool:
+        return pattern == self.op_type or any(name == pattern or fnmatchcase(name, pattern) for name in self.names)
+
+
+def select_nodes(graph: ir.Graph, include: Collection[str] = (), exclude: Collection[str] = ()) -> tuple[str, ...]:
+    """Select the nodes to exclude from quantization.
+
+    A pattern is the name of a node, the name of an output, an operator type ("Conv"), or a glob pattern over node and
+    output names ("*/attention/*"; case-sensitive, see `fnmatch`). It must match a node that could run in INT8.
+
+    Args:
+        graph: The graph of a float model with inferred shapes.
+        include: Quantize matching nodes only; empty for all.
+        exclude: Exclude matching nodes. Takes precedence over `include`.
+
+    Returns:
+        The nodes to exclude, by their first output, in graph order: the `nodes_to_exclude` of `plan_quantization`.
+
+    Raises:
+        UsageError: A pattern matches no quantizable node; names the most similar ones.
+    """
+    candidates = _candidates(graph)
+    included = _match(candidates, include, "nodes_to_include") if include else {node.output for node in candidates}
+    excluded = _match(candidates, exclude, "nodes_to_exclude")
+    return tuple(node.output for node in candidates if node.output in excluded or node.output not in included)
+
+
+def _candidates(graph: ir.Graph) -> list[_Candidate]:
+    nodes = {name_of(node.outputs[0]): node for node in graph}
+    candidates = []
+    for plan in plan_quantization(graph).nodes:
+        node = nodes[plan.output]
+        names = {node.name or "", *map(name_of, node.outputs)} - {""}
+        candidates.append(_Candidate(plan.output, frozenset(names), plan.op_type))
+    return candidates
+
+
+def _match(candidates: list[_Candidate], patterns: Collection[str], parameter: str) -> set[str]:
+    """The outputs of the candidates that match any of `patterns`; `parameter` is for messages."""
+    matched = set()
+    for pattern in patterns:
+        outputs = {node.output for node in candidates if node.matches(pattern)}
+        if not outputs:
+            known = sorted({name for node in candidates for name in (*node.names, node.op_type)})
+            similar = difflib.get_close_matches(pattern, known, 3)
+            hint = f" (most similar: {', '.join(map(repr, similar))})" if similar else ""
+            raise UsageError(f"{parameter}: no quantizable node matches {pattern!r}{hint}")
+        matched |= outputs
+    return matched
