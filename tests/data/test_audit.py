@@ -1,10 +1,9 @@
-"""The audit says what looks wrong about calibration data, and nothing about good data."""
+"""The audit warns about suspicious calibration data, and has no findings on good data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,28 +15,19 @@ from trt_ptq.data import audit
 from trt_ptq.data.audit import Audit, HeldOutAudit
 from trt_ptq.data.observation import observe
 from trt_ptq.data.shard import EmptyShardError, ShardedSource
+from trt_ptq.data.sources import InMemorySource
 from trt_ptq.types import Batch
 
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Made:
-    """`count` batches of what `make` gives for their index."""
-
-    make: Callable[[int], Floats]
-    count: int
-
-    @property
-    def total(self) -> int | None:
-        return self.count
-
-    def __iter__(self) -> Iterator[Batch]:
-        return (Batch({"x": self.make(index)}, f"batch {index}") for index in range(self.count))
+def source(make: Callable[[int], Floats], count: int) -> InMemorySource:
+    """`count` batches of what `make` returns for their index."""
+    return InMemorySource([Batch({"x": make(index)}, f"batch {index}") for index in range(count)])
 
 
 def picture(index: int) -> Floats:
-    """Smooth, as images are: a running sum of noise."""
+    """Smooth values, as in images: a running sum of noise."""
     return np.random.default_rng(index).standard_normal((8, 3, 32, 32)).cumsum(axis=-1).astype(np.float32)
 
 
@@ -47,8 +37,7 @@ def noise(index: int) -> Floats:
 
 def findings(make: Callable[[int], Floats], count: int = 13) -> list[str]:
     audited = Audit()
-    source = observe(Made(make, count), audited)
-    assert len(list(source)) == source.total == count
+    list(observe(source(make, count), audited))
     return audited.findings()
 
 
@@ -80,12 +69,12 @@ def test_random_noise() -> None:
     assert findings(noise)[0].startswith("input 'x' looks like random noise")
 
 
-def test_one_real_batch_among_noise_is_enough_to_say_nothing() -> None:
+def test_one_real_batch_among_noise_is_enough() -> None:
     assert findings(lambda index: picture(0) if index == 7 else noise(index)) == []
 
 
 @pytest.mark.filterwarnings("error")
-def test_nan_and_infinity_that_were_allowed_are_no_noise_and_no_warning() -> None:
+def test_permitted_nan_and_infinity_are_not_noise() -> None:
     def broken(index: int) -> Floats:
         values = noise(index)
         values[0, 0, 0, :2] = np.nan, np.inf
@@ -97,8 +86,8 @@ def test_nan_and_infinity_that_were_allowed_are_no_noise_and_no_warning() -> Non
 def test_held_out_batches_that_were_calibrated_with_are_named() -> None:
     calibration = Audit()
     held_out = HeldOutAudit(calibration)
-    list(observe(Made(picture, 3), calibration))
-    list(observe(Made(lambda index: picture(index + 2), 3), held_out))
+    list(observe(source(picture, 3), calibration))
+    list(observe(source(lambda index: picture(index + 2), 3), held_out))
     assert len(held_out.findings()) == 1
     assert held_out.findings()[0].startswith(
         "1 batches of the comparison were also used for calibration, e.g. batch 0: "
@@ -108,40 +97,40 @@ def test_held_out_batches_that_were_calibrated_with_are_named() -> None:
 def test_other_held_out_batches_have_no_findings() -> None:
     calibration = Audit()
     held_out = HeldOutAudit(calibration)
-    list(observe(Made(picture, 3), calibration))
-    list(observe(Made(lambda index: picture(index + 3), 3), held_out))
+    list(observe(source(picture, 3), calibration))
+    list(observe(source(lambda index: picture(index + 3), 3), held_out))
     assert held_out.findings() == []
 
 
 def test_memory_does_not_grow_with_the_number_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "_REMEMBERED", 5)
     repeats = findings(lambda index: picture(index % 12), 18)
-    assert repeats == ["5 batches repeat earlier ones, e.g. batch 12 repeats batch 0"]  # 5 of 6: the rest is not kept
+    assert repeats == [
+        "5 batches repeat earlier ones, e.g. batch 12 repeats batch 0"
+    ]  # only the first 5 are remembered
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=12), st.integers(1, 4), st.sampled_from([picture, noise]))
 @settings(max_examples=30, deadline=None)
-def test_audits_of_shards_find_together_what_one_finds(
-    seeds: list[int], count: int, make: Callable[[int], Floats]
-) -> None:
+def test_merged_audits_of_shards_equal_one_audit(seeds: list[int], count: int, make: Callable[[int], Floats]) -> None:
     def batch(index: int) -> Floats:
         return make(seeds[index]) if seeds[index] else np.ones((8, 3, 32, 32), np.float32)
 
     def counts(found: list[str]) -> list[str]:
-        return [finding.partition(", e.g.")[0] for finding in found]  # the examples may be others
+        return [finding.partition(", e.g.")[0] for finding in found]  # the examples may differ
 
     whole = Audit()
-    list(observe(Made(batch, len(seeds)), whole))
+    list(observe(source(batch, len(seeds)), whole))
     merged = Audit()
     for index in range(count):
         shard = Audit()
         with suppress(EmptyShardError):
-            list(observe(ShardedSource(Made(batch, len(seeds)), index, count), shard))
+            list(observe(ShardedSource(source(batch, len(seeds)), index, count), shard))
         merged.merge(shard)
     assert counts(merged.findings()) == counts(whole.findings())
 
 
-def test_a_shard_is_not_blamed_for_having_few_samples() -> None:
+def test_a_shard_may_have_few_samples() -> None:
     shard = Audit()
-    list(observe(Made(noise, 3), shard))
+    list(observe(source(noise, 3), shard))
     assert [finding[:9] for finding in shard.findings(is_shard=True)] == ["input 'x'"]

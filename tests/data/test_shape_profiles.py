@@ -1,56 +1,69 @@
-"""Shape profiles from the shapes that were seen."""
+"""Shape profiles from the observed shapes, and checks of given ones against the model."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
 from trt_ptq.data.observation import observe
-from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
+from trt_ptq.data.shape_profiles import ShapeObserver, check_profiles, profiles_from_shapes
+from trt_ptq.data.sources import InMemorySource
+from trt_ptq.errors import UsageError
 from trt_ptq.types import Batch, ShapeProfile, TensorSpec
 
 FLOAT = np.dtype(np.float32)
+A = TensorSpec("a", FLOAT, ("n", 16, 8, 8))
+B = TensorSpec("b", FLOAT, ("n", 16, 8, 8))
+FIXED = TensorSpec("fixed", FLOAT, (1, 16, 8, 8))
+PROFILE = ShapeProfile((1, 16, 8, 8), (2, 16, 8, 8), (4, 16, 8, 8))
 
 
-@dataclass(frozen=True)
-class Widths:
-    """A batch of two images for each width."""
-
-    widths: tuple[int, ...]
-
-    @property
-    def total(self) -> int | None:
-        return len(self.widths)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for width in self.widths:
-            yield Batch({"x": np.zeros((2, 3, 48, width), np.float32), "fixed": np.zeros((4,), np.float32)}, "")
-
-
-def test_every_shape_is_counted_while_batches_pass() -> None:
+def observed(*widths: int) -> dict[str, Counter[tuple[int, ...]]]:
+    """The shapes of a batch of two images for each width."""
     shapes = ShapeObserver()
-    assert len(list(observe(Widths((64, 32, 64)), shapes))) == 3
-    assert shapes.seen == {"x": Counter({(2, 3, 48, 64): 2, (2, 3, 48, 32): 1}), "fixed": Counter({(4,): 3})}
+    feeds = [{"x": np.zeros((2, 3, 48, width), np.float32), "fixed": np.zeros(4, np.float32)} for width in widths]
+    list(observe(InMemorySource([Batch(item, "") for item in feeds]), shapes))
+    return shapes.seen
 
 
-def test_a_profile_spans_what_was_seen_and_is_tuned_for_the_usual_shape() -> None:
-    shapes = ShapeObserver()
-    list(observe(Widths((64, 32, 64, 128)), shapes))
-    inputs = (TensorSpec("x", FLOAT, ("n", 3, "?", "w")), TensorSpec("fixed", FLOAT, (4,)))
-    assert profiles_from_shapes(shapes.seen, inputs) == {
-        "x": ShapeProfile(minimum=(1, 3, 48, 32), optimum=(2, 3, 48, 64), maximum=(2, 3, 48, 128))
-    }
+class TestObservedShapes:
+    def test_every_shape_is_counted(self) -> None:
+        assert observed(64, 32, 64) == {
+            "x": Counter({(2, 3, 48, 64): 2, (2, 3, 48, 32): 1}),
+            "fixed": Counter({(4,): 3}),
+        }
+
+    def test_a_profile_spans_all_shapes_and_is_optimized_for_the_most_frequent_one(self) -> None:
+        inputs = (TensorSpec("x", FLOAT, ("n", 3, "?", "w")), TensorSpec("fixed", FLOAT, (4,)))
+        assert profiles_from_shapes(observed(64, 32, 64, 128), inputs) == {
+            "x": ShapeProfile(minimum=(1, 3, 48, 32), optimum=(2, 3, 48, 64), maximum=(2, 3, 48, 128))
+        }
+
+    def test_a_fixed_batch_stays_fixed(self) -> None:
+        inputs = (TensorSpec("x", FLOAT, (2, 3, 48, "w")),)
+        profile = profiles_from_shapes({"x": Counter({(2, 3, 48, 32): 1})}, inputs)["x"]
+        assert profile.minimum == profile.maximum == (2, 3, 48, 32)
+
+    def test_scalars_get_no_profile(self) -> None:
+        assert profiles_from_shapes({"scalar": Counter({(): 1})}, (TensorSpec("scalar", FLOAT, ()),)) == {}
 
 
-def test_a_fixed_batch_stays_fixed() -> None:
-    inputs = (TensorSpec("x", FLOAT, (2, 3, 48, "w")),)
-    profile = profiles_from_shapes({"x": Counter({(2, 3, 48, 32): 1})}, inputs)["x"]
-    assert profile.minimum == profile.maximum == (2, 3, 48, 32)
+class TestGivenProfiles:
+    @pytest.mark.parametrize("profiles", [{}, {"a": PROFILE, "b": PROFILE}], ids=["none", "all"])
+    def test_none_or_all_dynamic_inputs_have_a_profile(self, profiles: dict[str, ShapeProfile]) -> None:
+        check_profiles(profiles, (A, B, FIXED))
 
+    def test_a_missing_profile_is_named(self) -> None:
+        with pytest.raises(UsageError, match=r"`shapes` is missing for b: float32 \[n, 16, 8, 8\], which is dynamic"):
+            check_profiles({"a": PROFILE}, (A, B, FIXED))
 
-def test_scalars_get_no_profile() -> None:
-    inputs = (TensorSpec("scalar", FLOAT, ()),)
-    assert profiles_from_shapes({"scalar": Counter({(): 1})}, inputs) == {}
+    def test_an_unknown_input_is_refused_with_the_known_ones(self) -> None:
+        with pytest.raises(UsageError, match=r"`shapes` names unknown input 'c': the model has a, b"):
+            check_profiles({"c": PROFILE}, (A, B))
+
+    @pytest.mark.parametrize("sizes", [(1, 16, 8), (1, 32, 8, 8)], ids=["rank", "size"])
+    def test_a_profile_that_does_not_fit_is_refused(self, sizes: tuple[int, ...]) -> None:
+        with pytest.raises(UsageError, match=r"does not fit the model's a: float32 \[n, 16, 8, 8\]"):
+            check_profiles({"a": ShapeProfile(sizes, sizes, sizes)}, (A,))

@@ -1,10 +1,8 @@
-"""The shards of a source are all of its batches, each once; others' files are left alone where the source can."""
+"""The shards of a source are all of its batches, each once; files of other shards are not read where possible."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,32 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polygraphy.json import save_json
 
+from tests.data.opened import Stream, X, origins
 from trt_ptq.data.open import open_data
 from trt_ptq.data.shard import EmptyShardError, ShardedSource, parse_shard
 from trt_ptq.data.sources import ArraySource
 from trt_ptq.errors import DataError, UsageError
-from trt_ptq.types import Batch, BatchSource, TensorSpec, is_indexed
+from trt_ptq.types import BatchSource, TensorSpec, is_indexed
 
-X = TensorSpec("x", np.dtype(np.float32), ("n", 4))
 SAMPLES = np.arange(44, dtype=np.float32).reshape(11, 4)
-
-
-@dataclass(frozen=True)
-class RunThrough:
-    """`count` batches that can only be had one after the other."""
-
-    count: int
-
-    @property
-    def total(self) -> int | None:
-        return None
-
-    def __iter__(self) -> Iterator[Batch]:
-        return (Batch({"x": np.full((1, 4), index, np.float32)}, f"batch {index}") for index in range(self.count))
-
-
-def origins(source: BatchSource) -> list[str]:
-    return [batch.origin for batch in source]
 
 
 def in_turn(shards: list[list[str]]) -> list[str]:
@@ -96,7 +76,7 @@ def test_shards_of_images_are_all_of_them_in_turn(tmp_path: Path) -> None:
 @given(st.integers(1, 60), st.integers(1, 12))
 def test_for_any_numbers_each_batch_is_in_one_shard_and_shards_differ_by_one_at_most(whole: int, count: int) -> None:
     arrays = ArraySource("d.npy", {"x": np.zeros((whole, 1), np.float32)}, batch_size=1)
-    sources: list[BatchSource] = [arrays, RunThrough(whole)]
+    sources: list[BatchSource] = [arrays, Stream(whole)]
     for source in sources:
         shards = [origins(ShardedSource(source, index, count)) for index in range(min(count, whole))]
         assert in_turn(shards) == origins(source)
@@ -112,21 +92,21 @@ def test_the_files_of_other_shards_are_not_read(tmp_path: Path) -> None:
         origins(ShardedSource(source, 0, 2))
 
 
-def test_a_function_cannot_be_divided_and_folders_and_files_can(tmp_path: Path) -> None:
-    divisible = [is_indexed(open_data(make(tmp_path), (X,))) for make in (loader, array, polygraphy)]
-    assert divisible == [False, True, True]
+def test_functions_are_not_indexed_and_files_are(tmp_path: Path) -> None:
+    indexed = [is_indexed(open_data(make(tmp_path), (X,))) for make in (loader, array, polygraphy)]
+    assert indexed == [False, True, True]
 
 
-@pytest.mark.parametrize("source", [RunThrough(5), ArraySource("d", {"x": np.zeros((5, 1))}, 1)], ids=repr)
-def test_a_shard_too_many_is_refused_with_how_many_there_may_be(source: BatchSource) -> None:
-    told = r"shard 5/8 has no batches: the data has 5, so use 5 shards at most"
-    with pytest.raises(EmptyShardError, match=told):
+@pytest.mark.parametrize("source", [Stream(5), ArraySource("d", {"x": np.zeros((5, 1))}, 1)], ids=repr)
+def test_a_shard_without_batches_is_refused_with_the_possible_number(source: BatchSource) -> None:
+    message = r"shard 5/8 has no batches: the data has 5, so use 5 shards at most"
+    with pytest.raises(EmptyShardError, match=message):
         list(ShardedSource(source, 5, 8))
     assert len(list(ShardedSource(source, 4, 8))) == 1
 
 
-def test_no_data_at_all_is_not_the_shards_fault() -> None:
-    assert list(ShardedSource(RunThrough(0), 0, 8)) == []
+def test_a_shard_of_no_data_is_empty() -> None:
+    assert list(ShardedSource(Stream(0), 0, 8)) == []
 
 
 @pytest.mark.parametrize(("text", "shard"), [("0/1", (0, 1)), ("0/8", (0, 8)), ("7/8", (7, 8)), ("007/100", (7, 100))])
@@ -135,7 +115,7 @@ def test_a_shard_is_written_index_of_count(text: str, shard: tuple[int, int]) ->
 
 
 @pytest.mark.parametrize("text", ["", "3", "/", "3/", "a/8", "-1/8", "1/-8", "1.5/8", "1 / 8", "0/0", "1/2/3", "٣/٨"])
-def test_what_is_no_shard_is_refused_with_the_form(text: str) -> None:
+def test_other_text_is_refused_with_the_form(text: str) -> None:
     with pytest.raises(UsageError, match=r"is not a shard: write INDEX/COUNT, e\.g\. 0/8 for the first of eight"):
         parse_shard(text)
 
@@ -146,7 +126,7 @@ def test_counting_from_one_is_refused_with_the_range(text: str) -> None:
         parse_shard(text)
 
 
-def test_a_shard_of_a_function_travels_to_another_process_by_its_file(tmp_path: Path) -> None:
+def test_a_shard_of_a_function_is_pickled_by_its_file(tmp_path: Path) -> None:
     shard = ShardedSource(open_data(loader(tmp_path), (X,)), 1, 3)
-    there = pickle.loads(pickle.dumps(shard))  # what Ray does
-    assert origins(there) == origins(shard) == [f"{tmp_path / 'load.py'}:batches, batch {i}" for i in (1, 4, 7, 10)]
+    loaded = pickle.loads(pickle.dumps(shard))  # what Ray does
+    assert origins(loaded) == origins(shard) == [f"{tmp_path / 'load.py'}:batches, batch {i}" for i in (1, 4, 7, 10)]

@@ -1,8 +1,7 @@
-"""Every form of --data becomes batches; what cannot is told in one line that names it."""
+"""Files and folders of arrays become batches; errors name the file in one line."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,9 @@ import numpy as np
 import pytest
 from polygraphy.json import save_json
 
-from tests.data.opened import IMAGE, X, Y, one_line, rows, shapes
+from tests.data.opened import X, Y, one_line, rows, shapes
 from trt_ptq.data.open import open_data
-from trt_ptq.errors import DataError, MissingPackageError, UsageError
-from trt_ptq.types import Batch, BatchSource
+from trt_ptq.errors import DataError
 
 
 class TestFolderOfNpz:
@@ -30,7 +28,7 @@ class TestFolderOfNpz:
         source = open_data(str(tmp_path), (X,))
         assert shapes(source) == shapes(source)
 
-    def test_an_interrupted_write_is_not_taken_for_a_batch(self, tmp_path: Path) -> None:
+    def test_an_interrupted_write_is_ignored(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "a.npz", x=rows(2))
         (tmp_path / ".trt-ptq-00000000.tmp").write_bytes(b"half")
         assert len(shapes(open_data(str(tmp_path), (X,)))) == 1
@@ -53,7 +51,7 @@ class TestFolderOfNpz:
         one_line(caught.value)
 
 
-class TestArrays:
+class TestArrayFile:
     @pytest.mark.parametrize(("batch_size", "sizes"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (8, [5])])
     def test_one_npz_is_cut_along_the_first_axis(self, tmp_path: Path, batch_size: int, sizes: list[int]) -> None:
         np.savez(tmp_path / "d.npz", x=rows(5), y=np.arange(5))
@@ -119,78 +117,6 @@ class TestArrays:
                     refused += 1
         assert refused > len(content)
 
-    @pytest.mark.parametrize(
-        ("name", "told"),
-        [("absent.npz", "no such data file or folder"), ("d.txt", "unknown form of data"), ("absent", "no such data")],
-    )
-    def test_what_is_not_there_or_unknown_is_refused(self, tmp_path: Path, name: str, told: str) -> None:
-        (tmp_path / "d.txt").write_text("")
-        with pytest.raises(DataError, match=told):
-            open_data(str(tmp_path / name), (X,))
-
-    def test_a_batch_size_below_one_is_a_usage_error(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="--batch-size must be 1 or more, not 0"):
-            open_data(str(tmp_path), (X,), batch_size=0)
-
-
-class TestImages:
-    PREPROCESS = (
-        "import numpy as np\n"
-        "def prepare(image):\n"
-        "    return np.asarray(image.convert('RGB'), np.float32).transpose(2, 0, 1) / 255\n"
-        "def fails(image):\n"
-        "    return open('no such mean file')\n"
-    )
-
-    @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
-        """Three images, red, green and blue."""
-        images = pytest.importorskip("PIL.Image", reason="needs pillow")
-        (tmp_path / "images").mkdir()
-        (tmp_path / "prepare.py").write_text(self.PREPROCESS)
-        for name, colour in (("1.png", "red"), ("2.BMP", "lime"), ("3.jpg", "blue")):
-            images.new("RGB", (2, 2), colour).save(tmp_path / "images" / name)
-        return tmp_path / "images"
-
-    def open(self, folder: Path, function: str = "prepare") -> BatchSource:
-        return open_data(str(folder), (IMAGE,), batch_size=2, preprocess=f"{folder.parent / 'prepare.py'}:{function}")
-
-    def test_each_image_is_a_sample_in_order_of_names(self, folder: Path) -> None:
-        source = self.open(folder)
-        batches = list(source)
-        assert shapes(source) == [{"image": (2, 3, 2, 2)}, {"image": (1, 3, 2, 2)}]
-        assert source.total == 2
-        assert batches[0].feeds["image"][:, :, 0, 0].tolist() == [[1, 0, 0], [0, 1, 0]]
-        assert batches[0].origin == f"{folder / '1.png'} to 2.BMP"
-
-    def test_need_a_preprocess_function(self, folder: Path) -> None:
-        with pytest.raises(UsageError, match=r"images need --preprocess file\.py:function"):
-            open_data(str(folder), (IMAGE,))
-
-    def test_feed_one_input_only(self, folder: Path) -> None:
-        with pytest.raises(DataError, match="images feed one input, the model has 2"):
-            open_data(str(folder), (IMAGE, Y), preprocess=f"{folder.parent / 'prepare.py'}:prepare")
-
-    def test_of_different_shapes_are_named(self, folder: Path) -> None:
-        images = pytest.importorskip("PIL.Image")
-        images.new("RGB", (3, 2)).save(folder / "2.BMP")
-        with pytest.raises(DataError, match=r"2\.BMP: preprocessed to shape \[3, 2, 3\], 1\.png to \[3, 2, 2\]"):
-            list(self.open(folder))
-
-    def test_a_damaged_image_is_named(self, folder: Path) -> None:
-        (folder / "2.BMP").write_bytes((folder / "1.png").read_bytes()[:45])
-        with pytest.raises(DataError, match=r"2\.BMP: not a readable image"):
-            list(self.open(folder))
-
-    def test_a_fault_of_the_function_is_not_blamed_on_the_image(self, folder: Path) -> None:
-        with pytest.raises(DataError, match=r"1\.png: the preprocess function fails: FileNotFoundError"):
-            list(self.open(folder, "fails"))
-
-    def test_without_pillow_the_pip_command_is_told(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "PIL.Image", None)
-        with pytest.raises(MissingPackageError, match=r'pip install "trt-ptq\[images\]"'):
-            self.open(folder)
-
 
 class TestPolygraphyJson:
     def test_what_polygraphy_saved_is_read(self, tmp_path: Path) -> None:
@@ -206,12 +132,8 @@ class TestPolygraphyJson:
         ["", "{}", "[1]", "[" * 100_000, '[{"x": [[1], [1, 2]]}]', '[{"x": {"polygraphy_class": "ndarray"}}]'],
         ids=["empty", "a dict", "no dicts", "deep", "ragged", "no array"],
     )
-    def test_another_json_is_refused_by_name(self, tmp_path: Path, content: str) -> None:
+    def test_other_json_is_refused_with_its_name(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "d.json").write_text(content)
         with pytest.raises(DataError, match=r"d\.json: not a Polygraphy JSON file") as caught:
             open_data(str(tmp_path / "d.json"), (X,))
         one_line(caught.value)
-
-
-def test_a_batch_is_not_tied_to_a_file() -> None:
-    assert Batch({"x": rows(1)}, "memory").origin == "memory"

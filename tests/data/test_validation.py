@@ -1,13 +1,13 @@
-"""No batch that does not fit the model gets through, and the message says what would."""
+"""A batch that does not fit the model is refused, and the error says what would fit."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
+from trt_ptq.data.sources import InMemorySource
 from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.errors import DataError
 from trt_ptq.types import Batch, TensorSpec
@@ -17,22 +17,12 @@ MASK = TensorSpec("mask", np.dtype(np.float32), ("batch", "length"))
 FIXED = TensorSpec("x", np.dtype(np.float32), (2, 3))
 
 
-@dataclass(frozen=True)
-class Given:
-    """These batches."""
-
-    batches: tuple[dict[str, Any], ...]
-
-    @property
-    def total(self) -> int | None:
-        return len(self.batches)
-
-    def __iter__(self) -> Any:
-        return (Batch(feeds, f"file{index}.npz") for index, feeds in enumerate(self.batches))
+def source(*feeds: dict[str, Any]) -> InMemorySource:
+    return InMemorySource([Batch(item, f"file{index}.npz") for index, item in enumerate(feeds)])
 
 
 def check(*batches: dict[str, Any], inputs: tuple[TensorSpec, ...], allow_nonfinite: bool = False) -> list[Batch]:
-    return list(ValidatedSource(Given(batches), inputs, allow_nonfinite))
+    return list(ValidatedSource(source(*batches), inputs, allow_nonfinite))
 
 
 def ids(*shape: int) -> Any:
@@ -46,7 +36,7 @@ def mask(*shape: int) -> Any:
 def test_batches_that_fit_pass_unchanged() -> None:
     feeds = [{"ids": ids(2, 5), "mask": mask(2, 5)}, {"ids": ids(1, 7), "mask": mask(1, 7)}]
     assert [batch.feeds for batch in check(*feeds, inputs=(IDS, MASK))] == feeds
-    assert ValidatedSource(Given(tuple(feeds)), (IDS, MASK)).total == 2
+    assert ValidatedSource(source(*feeds), (IDS, MASK)).total == 2
 
 
 def test_no_batch_at_all_is_refused() -> None:
@@ -55,7 +45,7 @@ def test_no_batch_at_all_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("feeds", "told"),
+    ("feeds", "message"),
     [
         ({"ids": ids(2, 5)}, r"\(mask missing\)"),
         ({"ids": ids(2, 5), "mask": mask(2, 5), "type": ids(2, 5)}, r"\('type' unknown\)"),
@@ -63,27 +53,27 @@ def test_no_batch_at_all_is_refused() -> None:
         ({"": ids(2, 5), "mask": mask(2, 5)}, r"\('' unknown; ids missing\)"),
     ],
 )
-def test_wrong_names_are_told_with_the_right_ones(feeds: dict[str, Any], told: str) -> None:
-    with pytest.raises(DataError, match=told) as caught:
+def test_wrong_names_are_refused_with_the_right_ones(feeds: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
         check(feeds, inputs=(IDS, MASK))
     assert str(caught.value).startswith("file0.npz: wrong input names ")
     assert str(caught.value).endswith("the model takes ids: int64 [batch, length], mask: float32 [batch, length]")
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.uint8, object, np.dtype(">f4")])
-def test_a_wrong_dtype_is_told_with_the_conversion(dtype: Any) -> None:
+def test_a_wrong_dtype_is_refused_with_the_conversion(dtype: Any) -> None:
     with pytest.raises(DataError, match=r"input 'x' is .*, the model takes float32: .*\.astype\(numpy\.float32\)"):
         check({"x": np.ones((2, 3), dtype)}, inputs=(FIXED,))
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (2, 3, 1), (6,), ()])
-def test_a_wrong_shape_is_told_with_the_right_one(shape: tuple[int, ...]) -> None:
+def test_a_wrong_shape_is_refused_with_the_right_one(shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match=r"file0\.npz: input 'x' has shape .*, the model takes x: float32 \[2, 3\]$"):
         check({"x": mask(*shape)}, inputs=(FIXED,))
 
 
-def test_a_wrong_number_of_samples_for_a_fixed_batch_is_told_with_the_option() -> None:
-    with pytest.raises(DataError, match=r"shape \[8, 3\], the model takes x: float32 \[2, 3\]: .*--batch-size 2"):
+def test_a_wrong_number_of_samples_for_a_fixed_batch_is_refused_with_the_parameter() -> None:
+    with pytest.raises(DataError, match=r"shape \[8, 3\], the model takes x: float32 \[2, 3\]: .*`batch_size=2`"):
         check({"x": mask(8, 3)}, inputs=(FIXED,))
 
 
@@ -92,7 +82,7 @@ def test_an_empty_batch_is_refused() -> None:
         check({"ids": ids(0, 5), "mask": mask(0, 5)}, inputs=(IDS, MASK))
 
 
-def test_a_ragged_batch_is_told_with_both_sizes() -> None:
+def test_a_ragged_batch_is_refused_with_both_sizes() -> None:
     with pytest.raises(DataError, match=r"file1\.npz: ragged batch: ids has 3, mask has 2 samples"):
         check({"ids": ids(2, 5), "mask": mask(2, 5)}, {"ids": ids(3, 5), "mask": mask(2, 5)}, inputs=(IDS, MASK))
 
@@ -104,18 +94,25 @@ def test_first_axes_of_different_names_may_differ() -> None:
 
 
 def test_first_axes_without_names_must_agree() -> None:
-    one, two = (TensorSpec(name, np.dtype(np.float32), ("?", 3)) for name in "ab")
+    first, second = (TensorSpec(name, np.dtype(np.float32), ("?", 3)) for name in "ab")
     with pytest.raises(DataError, match="ragged batch: a has 5, b has 4"):
-        check({"a": mask(5, 3), "b": mask(4, 3)}, inputs=(one, two))
+        check({"a": mask(5, 3), "b": mask(4, 3)}, inputs=(first, second))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_nan_or_infinity_is_told_with_file_and_place(bad: float) -> None:
+def test_a_nan_or_infinity_is_refused_with_file_and_index(bad: float) -> None:
     broken = mask(2, 3)
     broken[1, 2] = bad
-    with pytest.raises(DataError, match=rf"^file1\.npz: input 'x' has {bad} at \[1, 2\]: .*--nonfinite skip"):
+    with pytest.raises(DataError, match=rf"^file1\.npz: input 'x' has {bad} at \[1, 2\]: .*`nonfinite=skip`"):
         check({"x": mask(2, 3)}, {"x": broken}, inputs=(FIXED,))
 
 
-def test_a_nan_passes_where_it_is_allowed() -> None:
+def test_a_nan_passes_if_it_is_allowed() -> None:
     assert len(check({"x": mask(2, 3) * np.nan}, inputs=(FIXED,), allow_nonfinite=True)) == 1
+
+
+def test_a_batch_that_is_read_by_its_index_is_checked() -> None:
+    validated = ValidatedSource(source({"x": mask(2, 3)}, {"x": mask(2, 4)}), (FIXED,))
+    assert validated.batch(0).origin == "file0.npz"
+    with pytest.raises(DataError, match=r"file1\.npz: input 'x' has shape"):
+        validated.batch(1)

@@ -118,7 +118,7 @@ def adapt(data: Any, inputs: tuple[TensorSpec, ...], batch_size: int) -> BatchSo
         UsageError: not one of the supported forms of data.
     """
     reader = FeedsReader(inputs)
-    name = getattr(getattr(data, "func", data), "__qualname__", type(data).__name__)  # a partial has a `func`
+    name = getattr(getattr(data, "func", data), "__name__", type(data).__name__)  # a partial has a `func`
     dataset = _open_dataset(name, data, reader, batch_size)
     if dataset is not None:
         return dataset
@@ -138,8 +138,8 @@ def adapt(data: Any, inputs: tuple[TensorSpec, ...], batch_size: int) -> BatchSo
     if callable(data):
         return FunctionSource(name, data, reader, batch_size)
     raise UsageError(
-        f"data cannot be a {type(data).__name__}: give a folder, a file, a list, generator or function of feed dicts "
-        "or arrays, a torch DataLoader, a Hugging Face dataset or a BatchSource"
+        f"data of type {type(data).__name__} is not supported: give a folder, a file, a list, generator or function of "
+        "feed dicts or arrays, a torch DataLoader, a Hugging Face dataset or a BatchSource"
     )
 
 

@@ -112,7 +112,7 @@ class HeldOutAudit:
             return []
         return [
             f"{self._calibrated.count} batches of the comparison were also used for calibration, e.g. "
-            f"{self._calibrated.first}: the accuracy on new data may be lower (give other --test-data; a loader must "
+            f"{self._calibrated.first}: the accuracy on new data may be lower (give other `test_data`; a loader must "
             "yield the same batches in the same order in every pass)"
         ]
 

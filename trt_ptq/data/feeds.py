@@ -102,11 +102,13 @@ def as_array(value: Any, spec: TensorSpec | None, where: str) -> Array:
     if isinstance(value, np.ndarray):
         return value
     try:
-        array = _from_tensor(value) if _is_tensor(value) else np.asarray(value)
+        array = _from_tensor(value, where) if _is_tensor(value) else np.asarray(value)
+    except DataError:
+        raise
     except Exception as error:  # array libraries raise many kinds of errors
         reason = " ".join(str(error).split())
         raise DataError(f"{where} cannot be converted to a numpy array: {type(error).__name__}: {reason}") from error
-    if spec is not None and isinstance(value, (list, tuple, bool, int, float)):
+    if spec is not None and isinstance(value, (list, tuple, int, float)) and not isinstance(value, np.generic):
         return _with_dtype(array, spec.dtype)
     return array
 
@@ -122,7 +124,7 @@ def stack(values: Sequence[Any], spec: TensorSpec, where: str) -> Array:
         if array.shape != arrays[0].shape:
             raise DataError(
                 f"{where}: the samples have different shapes, {list(arrays[0].shape)} and {list(array.shape)}: pad "
-                "them to one shape, or use batch_size=1"
+                "them to one shape, or use `batch_size=1`"
             )
     return np.stack(arrays)
 
@@ -132,18 +134,18 @@ def _is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def _from_tensor(tensor: Any) -> Array:
+def _from_tensor(tensor: Any, where: str) -> Array:
     if str(tensor.dtype) == "torch.bfloat16":
-        raise TypeError("numpy has no bfloat16: convert it with .float()")
+        raise DataError(f"{where} is bfloat16, which numpy does not have: convert it with .float() or .half()")
     return np.asarray(tensor.detach().cpu().numpy())
 
 
 def _with_dtype(array: Array, dtype: np.dtype[np.generic]) -> Array:
-    same_kind = "float" if np.issubdtype(array.dtype, np.floating) else array.dtype.kind
-    if same_kind == "float" and np.issubdtype(dtype, np.floating):
-        return array.astype(dtype)
-    converted = array.astype(dtype) if array.dtype.kind in "iu" and dtype.kind in "iu" else array
-    return converted if np.array_equal(converted, array) else array  # an integer may not fit
+    kinds = array.dtype.kind + dtype.kind
+    if kinds not in ("ff", "ii", "iu"):
+        return array
+    converted = array.astype(dtype)
+    return converted if kinds == "ff" or np.array_equal(converted, array) else array  # an integer may not fit
 
 
 def _kind(item: Any) -> str:

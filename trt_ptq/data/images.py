@@ -45,7 +45,7 @@ class ImageFolder:
             if sample.shape != samples[0].shape:
                 raise DataError(
                     f"{file}: preprocessed to shape {list(sample.shape)}, {self._name(files[0])} to "
-                    f"{list(samples[0].shape)}: all images of a batch need one shape; or use --batch-size 1"
+                    f"{list(samples[0].shape)}: all images of a batch need one shape; or use `batch_size=1`"
                 )
         return Batch({self.input.name: np.stack(samples)}, f"{files[0]} to {self._name(files[-1])}")
 

@@ -54,11 +54,11 @@ def open_data(
         MissingPackageError: images need Pillow.
     """
     if batch_size < 1:
-        raise UsageError(f"--batch-size must be 1 or more, not {batch_size}")
+        raise UsageError(f"`batch_size` must be 1 or more, not {batch_size}")
     if isinstance(data, (str, os.PathLike)):
         return _open_path(os.fspath(data), inputs, batch_size, preprocess)
     if preprocess is not None:
-        raise UsageError(f"--preprocess is for a folder of images, not for a {type(data).__name__}")
+        raise UsageError(f"`preprocess` is for a folder of images, not for {type(data).__name__} objects")
     return adapt(data, inputs, batch_size)
 
 
@@ -67,7 +67,7 @@ def _open_path(
 ) -> BatchSource:
     path = Path(name)
     if preprocess is not None and not path.is_dir():
-        raise UsageError(f"--preprocess is for a folder of images, which {name} is not")
+        raise UsageError(f"`preprocess` is for a folder of images, which {name} is not")
     if ".py:" in name:
         return FunctionSource(name, load_function(name), FeedsReader(inputs), batch_size)
     if path.is_dir():
@@ -89,13 +89,16 @@ def _open_folder(
     if arrays and any(image.parent == path for image in images):
         raise DataError(f"{path}: has both .npz files and images: keep one kind in a folder")
     if arrays and preprocess is not None:
-        raise UsageError(f"--preprocess is for images: {path} has .npz files")
+        raise UsageError(f"`preprocess` is for images: {path} has .npz files")
     if arrays:
         return NpzFolder(arrays)
     if not images:
         raise DataError(f"{path}: has no .npz files and no images")
     if preprocess is None:
-        raise UsageError(f"{path}: images need --preprocess file.py:function (from a PIL image to an input array)")
+        raise UsageError(
+            f"{path}: images need `preprocess`, a function (or file.py:function) from a PIL image to the array of one "
+            "sample"
+        )
     if len(inputs) != 1:
         raise DataError(f"{path}: images feed one input, the model has {len(inputs)}: use .npz files")
     require("PIL.Image", extra="images")

@@ -51,13 +51,13 @@ def check_profiles(profiles: Mapping[str, ShapeProfile], inputs: tuple[TensorSpe
     by_name = {spec.name: spec for spec in inputs}
     for name, profile in profiles.items():
         if name not in by_name:
-            raise UsageError(f"--shape names unknown input {name!r}: the model has {', '.join(by_name)}")
+            raise UsageError(f"`shapes` names unknown input {name!r}: the model has {', '.join(by_name)}")
         shape = by_name[name].shape
         if len(shape) != len(profile.minimum) or any(
             isinstance(axis, int) and not low == high == axis
             for axis, low, high in zip(shape, profile.minimum, profile.maximum, strict=True)
         ):
-            raise UsageError(f"--shape {name}={profile} does not fit the model's {by_name[name]}")
+            raise UsageError(f"`shapes`: {name}={profile} does not fit the model's {by_name[name]}")
     for spec in inputs:
         if profiles and spec.is_dynamic and spec.name not in profiles:
-            raise UsageError(f"--shape is missing for {spec}, which is dynamic too: give it for all dynamic inputs")
+            raise UsageError(f"`shapes` is missing for {spec}, which is dynamic too: give it for all dynamic inputs")

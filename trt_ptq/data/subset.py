@@ -89,8 +89,8 @@ def split_source(source: BatchSource, test: BatchSource | None) -> tuple[BatchSo
         return source, test
     if _batches_up_to_two(source) == 1:
         raise DataError(
-            "the data is a single batch, and one in five is held out for the comparison: give --test-data, or several "
-            "batches (of one .npz, .npy or images by a lower --batch-size; in a folder, each .npz is a batch)"
+            "the data is a single batch, and one in five is held out for the comparison: give `test_data`, or several "
+            "batches (a lower `batch_size` for one .npz, .npy or images; in a folder, each .npz is a batch)"
         )
     others = tuple(offset for offset in range(_PERIOD) if offset != _HELD_OUT)
     return Subset(source, _PERIOD, others), Subset(source, _PERIOD, (_HELD_OUT,))

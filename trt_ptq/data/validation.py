@@ -91,7 +91,7 @@ def _fits(array: Array, shape: tuple[int | str, ...]) -> bool:
 def _batch_size_remedy(array: Array, shape: tuple[int | str, ...]) -> str:
     """What to do if the array has another number of samples than a fixed batch, and fits otherwise."""
     if array.ndim and _fits(array[:0], (0, *shape[1:])):
-        return f": give whole batches of {shape[0]} (for data that is not in batches yet: --batch-size {shape[0]})"
+        return f": give whole batches of {shape[0]} (for data that is not in batches yet: `batch_size={shape[0]}`)"
     return ""
 
 
@@ -113,5 +113,5 @@ def _check_finite(batch: Batch) -> None:
             index = [int(axis) for axis in np.argwhere(~np.isfinite(array))[0]]
             raise DataError(
                 f"{batch.origin}: input {name!r} has {array[tuple(index)]} at {index}: "
-                "remove it (calibrate and quantize can count and skip it: --nonfinite skip)"
+                "remove it (calibrate and quantize can count and skip it: `nonfinite=skip`)"
             )
