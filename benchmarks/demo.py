@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.models import recogniser
 from benchmarks.models.recogniser import Feeds
 from trt_ptq.evaluation.metrics import evaluate_model
-from trt_ptq.report.schema import read_report
+from trt_ptq.report.schema import load_report
 
 OUT = Path("demo")
 LINES = 400
@@ -44,7 +44,7 @@ def main() -> int:
     status = subprocess.run(command, check=False).returncode
     if status in (0, 3):
         print(f"\nOn {LINES} other lines, which nothing was chosen by:")
-        for one in read_report(OUT / "report.json").models:
+        for one in load_report(OUT / "report.json").models:
             path = model if one.precision == "fp32" else OUT / one.file
             metrics = evaluate_model(path, partial(recogniser.evaluate, samples=LINES), "recogniser")
             print(f"character error rate {one.precision.upper()}: {1 - metrics['character_accuracy']:.4f}")

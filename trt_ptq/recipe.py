@@ -1,7 +1,8 @@
-"""A recipe: how a model is quantized, as YAML that a person can edit and run again."""
+"""A recipe: how one model is quantized, as YAML that you can edit and run again."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -24,11 +25,20 @@ _HEAD = """\
 # techniques: any of equalization, smoothquant, bias-correction
 # nodes_to_exclude: nodes that are not quantized, by the name of their first output
 """
-_TOLD = {"missing": "is missing", "extra_forbidden": "is no field of a recipe", "model_type": "it has no fields"}
+_REASONS = {"missing": "is missing", "extra_forbidden": "is no field of a recipe", "model_type": "it has no fields"}
 
 
 class Recipe(BaseModel):
-    """The range method by name (as in a table), what is repaired, the nodes that stay in float, and the rest's type."""
+    """How one model is quantized.
+
+    Attributes:
+        model: identity of the float model.
+        method: the range method, as tables name it: "minmax", "percentile 99.99", "entropy" or "mse".
+        techniques: accuracy-recovery techniques, in the order in which they are applied.
+        attention: whether the MatMuls of attention are quantized.
+        nodes_to_exclude: nodes that are not quantized, by the name of their first output.
+        high_precision: what runs around INT8.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,14 +56,18 @@ class Recipe(BaseModel):
         return _range_method(method).name
 
     def range_method(self) -> RangeMethod:
-        """The method by its name."""
+        """The range method itself."""
         return _range_method(self.method)
 
     def check_model(self, model: ModelIdentity, where: str) -> None:
-        """Make sure that the recipe was made for `model`.
+        """Make sure that the recipe was written for `model`.
+
+        Args:
+            model: identity of the model that is to be quantized.
+            where: names the recipe in the message.
 
         Raises:
-            UsageError: with what differs.
+            UsageError: says what differs.
         """
         difference = self.model.difference(model)
         if difference:
@@ -69,17 +83,22 @@ def _range_method(name: str) -> RangeMethod:
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write `recipe` as YAML."""
+    """Write `recipe` as YAML.
+
+    Raises:
+        OutputError: `path` cannot be written.
+    """
     body = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_atomic(path, _HEAD + body)
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: str | os.PathLike[str]) -> Recipe:
     """Read a recipe.
 
     Raises:
-        UsageError: missing, no YAML, or not a recipe of this version; names the field.
+        UsageError: the file is missing, not YAML, or not a recipe of this version; names the field.
     """
+    path = Path(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -93,5 +112,5 @@ def load_recipe(path: Path) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        told = _TOLD.get(first["type"], first["msg"].removeprefix("Value error, "))
-        raise UsageError(f"{path}: not a recipe: {f'{field}: ' if field else ''}{told}") from error
+        reason = _REASONS.get(first["type"], first["msg"].removeprefix("Value error, "))
+        raise UsageError(f"{path}: not a recipe: {f'{field}: ' if field else ''}{reason}") from error

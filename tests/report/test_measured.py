@@ -13,7 +13,7 @@ from trt_ptq.evaluation.fidelity import OutputFidelity
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.pipeline import quantize
 from trt_ptq.report.render import render_html
-from trt_ptq.report.schema import read_report, write_report
+from trt_ptq.report.schema import load_report, write_report
 
 MADE_UP = MeasuredEngine(
     benchmark=Benchmark("m.engine", "int8", "<GPU>", {"x": (8, 16, 8, 8)}, 1, 2_000_000, summarize([0.5, 0.5], 8)),
@@ -29,7 +29,7 @@ def test_what_was_measured_is_written_read_and_shown(cnn: Model, tmp_path: Path)
     report = quantize(cnn, source, output_dir=tmp_path / "out", config=config).report
     measured = report.model_copy(update={"engine_measurements": [MADE_UP]})
     write_report(measured, tmp_path / "report.json")
-    assert read_report(tmp_path / "report.json") == measured
+    assert load_report(tmp_path / "report.json") == measured
     page = render_html(measured)
     for shown in ("0.500 ms", "16000 / s at batch 8", "2.00 MB", "3 int8, 1 fp16", "34.5 dB", "&lt;GPU&gt;"):
         assert shown in page

@@ -17,7 +17,7 @@ from trt_ptq.errors import StatisticsError
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.pipeline import quantize
 from trt_ptq.report.render import render_html
-from trt_ptq.report.schema import Report, read_report
+from trt_ptq.report.schema import Report, load_report
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -32,13 +32,13 @@ def report(cnn: Model, tmp_path: Path) -> Report:
 
 
 def test_report_json_reads_back_as_it_was(report: Report, tmp_path: Path) -> None:
-    assert read_report(tmp_path / "out" / "report.json") == report
+    assert load_report(tmp_path / "out" / "report.json") == report
 
 
 def test_a_damaged_report_is_refused(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(StatisticsError, match=r"report\.json: not a report"):
-        read_report(tmp_path / "report.json")
+        load_report(tmp_path / "report.json")
 
 
 def test_the_page_needs_nothing_from_elsewhere(report: Report) -> None:

@@ -23,7 +23,7 @@ _LARGEST_IN_ONE_FILE = 1_900_000_000  # bytes; protobuf ends at 2 GiB
 
 
 @contextmanager
-def opened_model(model: ModelLike, example_inputs: Any = None) -> Iterator[Model]:
+def opened_model(model: ModelLike, example_inputs: Any = None, *, allow_quantized: bool = False) -> Iterator[Model]:
     """`model`, read and checked; what had to be written for that is there within the block only.
 
     Raises:
@@ -34,7 +34,7 @@ def opened_model(model: ModelLike, example_inputs: Any = None) -> Iterator[Model
         yield model
         return
     with model_file(model, example_inputs) as path:
-        yield load_model(path)
+        yield load_model(path, allow_quantized=allow_quantized)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -118,12 +119,18 @@ def write_report(report: Report, path: Path) -> None:
     write_atomic(path, report.model_dump_json(indent=1) + "\n")
 
 
-def read_report(path: Path) -> Report:
-    """Read report.json.
+def load_report(path: str | os.PathLike[str]) -> Report:
+    """Read the report of a run.
+
+    Args:
+        path: report.json, or the output directory that it is in.
 
     Raises:
         StatisticsError: the file is missing or damaged.
     """
+    path = Path(path)
+    if path.is_dir():
+        path /= "report.json"
     try:
         return Report.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:

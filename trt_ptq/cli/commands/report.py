@@ -10,7 +10,7 @@ import typer
 from trt_ptq._internal.files import write_atomic
 from trt_ptq.cli import console, options
 from trt_ptq.report.render import render_html
-from trt_ptq.report.schema import read_report
+from trt_ptq.report.schema import load_report
 
 
 def report(
@@ -22,7 +22,7 @@ def report(
     Example: trt-ptq report int8/
     """
     page = folder / "report.html"
-    found = read_report(folder / "report.json")
+    found = load_report(folder / "report.json")
     write_atomic(page, render_html(found))
     if json:
         console.print_json(found.model_dump(mode="json"))

@@ -1,0 +1,88 @@
+"""A torch module as the model: exported with a dynamic batch where that works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import trt_ptq
+from tests.networks import images
+from trt_ptq.api.model_input import opened_model
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+EXAMPLE = torch.zeros(2, 16, 8, 8)
+
+
+def network(*, fixed: bool = False) -> Any:
+    class Network(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = torch.nn.Conv2d(16, 32, 3, padding=1)
+            self.dropout = torch.nn.Dropout()
+            self.last = torch.nn.Linear(32, 16)
+
+        def forward(self, x: Any) -> Any:
+            features = torch.relu(self.first(x)).mean((2, 3))
+            if fixed:
+                features = features.reshape(2, 32)
+            return self.last(self.dropout(features))
+
+    torch.manual_seed(0)
+    return Network()
+
+
+@pytest.mark.parametrize("examples", [(EXAMPLE,), EXAMPLE, {"x": EXAMPLE}], ids=["tuple", "tensor", "dict"])
+def test_the_batch_is_dynamic(examples: Any) -> None:
+    with opened_model(network(), examples) as model:
+        assert [spec.name for spec in model.inputs] == ["x"]
+        assert isinstance(model.inputs[0].shape[0], str)
+        assert model.inputs[0].shape[1:] == (16, 8, 8)
+
+
+def test_a_module_that_needs_its_batch_size_keeps_it() -> None:
+    with opened_model(network(fixed=True), EXAMPLE) as model:
+        assert model.inputs[0].shape == (2, 16, 8, 8)
+
+
+def test_a_module_is_exported_for_inference_and_left_as_it_was() -> None:
+    module = network().train()
+    with opened_model(module, EXAMPLE) as model:
+        assert "Dropout" not in {node.op_type for node in model.proto.graph.node}
+    assert module.training
+    assert module.dropout.training
+
+
+def test_a_module_without_examples_is_refused() -> None:
+    with pytest.raises(trt_ptq.UsageError, match="`example_inputs` is missing"):
+        trt_ptq.calibrate(network(), [images(4)])
+
+
+def test_a_module_that_cannot_be_exported_is_refused_in_one_line() -> None:
+    with pytest.raises(trt_ptq.ModelError, match=r"cannot export Network.*torch\.onnx\.export") as refused:
+        trt_ptq.calibrate(network(), [images(4)], example_inputs=(torch.zeros(2, 3, 8, 8),))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_module_is_quantized(tmp_path: Path) -> None:
+    module = network().eval()
+    pictures = images(40)
+    result = trt_ptq.quantize(
+        module,
+        [pictures[index : index + 4] for index in range(0, 40, 4)],
+        output_dir=tmp_path / "out",
+        config=trt_ptq.QuantizeConfig(method="minmax", backend="none", max_drop=0.05),
+        example_inputs=(EXAMPLE,),
+    )
+    assert result.passed
+    assert result.report.model == "torch module Network"
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(result.model_path)
+    [output] = session.run(None, {session.get_inputs()[0].name: pictures[:4]})
+    expected = module(torch.from_numpy(pictures[:4])).detach().numpy()
+    np.testing.assert_allclose(output, expected, atol=0.1)

@@ -1,0 +1,116 @@
+"""`quantize_model` and `lint_model`: Q/DQ models."""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from trt_ptq.api.model_input import ModelLike, model_file, opened_model
+from trt_ptq.api.table_input import TableLike, matched_table
+from trt_ptq.calibration.measurements.magnitudes import measure_amax
+from trt_ptq.calibrators.statistics.statistics import Statistics
+from trt_ptq.calibrators.statistics.statistics_file import load_statistics
+from trt_ptq.config import QuantizeConfig
+from trt_ptq.data.open import open_data
+from trt_ptq.data.validation import ValidatedSource
+from trt_ptq.fp16.convert import HighPrecision, convert_to_float16
+from trt_ptq.lint.finding import Finding
+from trt_ptq.lint.linter import lint_model as _lint_model
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.qdq.insert import QdqModel, insert_qdq
+from trt_ptq.qdq.node_patterns import nodes_not_quantized
+
+_logger = logging.getLogger(__name__)
+
+
+def quantize_model(
+    model: ModelLike,
+    table: TableLike,
+    *,
+    nodes_to_exclude: str | Sequence[str] = (),
+    nodes_to_include: str | Sequence[str] = (),
+    attention: bool = False,
+    high_precision: HighPrecision = "fp32",
+    data: Any = None,
+    batch_size: int = 8,
+    preprocess: Any = None,
+    allow_other_model: bool = False,
+    example_inputs: Any = None,
+) -> QdqModel:
+    """Convert a float model to an explicit Q/DQ model by a calibration table: int8, symmetric, per-channel weights.
+
+    Args:
+        model: path of an ONNX model, an `onnx.ModelProto`, or a `torch.nn.Module` with `example_inputs`.
+        table: a `CalibrationTable`, or the path of one, such as a TensorRT calibration cache.
+        nodes_to_exclude: nodes that are not quantized; see `QuantizeConfig`.
+        nodes_to_include: if given, only these nodes are quantized.
+        attention: also quantize the MatMuls of attention, over sequences of up to 512.
+        high_precision: what runs around INT8: "fp32", or "fp16" (with FP32 where float16 overflows on `data`).
+        data: for "fp16": a few representative inputs in any form; see `open_data`. Without them, only constants are
+            checked against float16's range.
+        batch_size: for data that does not define its batches.
+        preprocess: for a folder of images: a function from a PIL image to the array of one sample.
+        allow_other_model: accept a table that was made for another model.
+        example_inputs: for a torch module: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
+
+    Returns:
+        The model; write it with `QdqModel.save`. `QdqModel.nodes` says what runs in INT8, and why not.
+
+    Raises:
+        ModelError: the model cannot be read, or has nothing to quantize.
+        TableError: the table cannot be read, was made for another model, or has no range that is needed.
+        UsageError: an argument is invalid; names it.
+    """
+    config = QuantizeConfig(
+        nodes_to_exclude=nodes_to_exclude,
+        nodes_to_include=nodes_to_include,
+        attention=attention,
+        high_precision=high_precision,
+        batch_size=batch_size,
+    )
+    with ExitStack() as stack:
+        loaded = stack.enter_context(opened_model(model, example_inputs))
+        ranges = matched_table(table, loaded, allow_other_model=allow_other_model).table
+        excluded = nodes_not_quantized(
+            loaded, tuple(config.nodes_to_exclude), tuple(config.nodes_to_include), attention
+        )
+        result = insert_qdq(loaded, ranges, excluded, attention)
+        if high_precision == "fp16":
+            if data is None:
+                _logger.warning(
+                    "activations may overflow in float16, as none was measured: pass `data`, or `high_precision=fp32`"
+                )
+            amax = None if data is None else _magnitudes(loaded, data, batch_size, preprocess)
+            result = QdqModel(convert_to_float16(result.model, amax).model, result.plan)
+        if loaded.external.files:  # the result reads its weights from there when it is saved
+            weakref.finalize(result.model, stack.pop_all().close)
+    return result
+
+
+def lint_model(model: ModelLike, statistics: Statistics | str | os.PathLike[str] | None = None) -> list[Finding]:
+    """Find what TensorRT refuses, gets wrong or runs slowly in a Q/DQ model of any tool.
+
+    Args:
+        model: path of the quantized ONNX model, or an `onnx.ModelProto`.
+        statistics: statistics of its float model, or the path of them: ranges are then compared with the data.
+
+    Returns:
+        The findings, rule by rule, each in graph order.
+
+    Raises:
+        ModelError: the model cannot be read, or nothing in it is quantized.
+        StatisticsError: the statistics have none of the tensors that the model quantizes.
+    """
+    if isinstance(statistics, (str, os.PathLike)):
+        statistics = load_statistics(statistics)
+    with model_file(model) as path:
+        return _lint_model(path, statistics)
+
+
+def _magnitudes(model: Model, data: Any, batch_size: int, preprocess: Any) -> dict[str, float]:
+    source = open_data(data, model.inputs, batch_size=batch_size, preprocess=preprocess)
+    return measure_amax(model, ValidatedSource(source, model.inputs))

@@ -1,0 +1,110 @@
+"""`build_engine`: an engine of any model."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from trt_ptq._internal.files import check_writable
+from trt_ptq.api.model_input import ModelLike, describe_model, opened_model
+from trt_ptq.api.table_input import TableLike, matched_table
+from trt_ptq.config import ShapeLike, parse_shapes
+from trt_ptq.data.shape_profiles import check_profiles
+from trt_ptq.engines.backends import build_engine as _build_engine
+from trt_ptq.engines.backends import check_backend
+from trt_ptq.engines.manifest import EngineManifest
+from trt_ptq.engines.spec import BuilderSettings, EngineSpec, Precision
+from trt_ptq.errors import EngineError, UsageError
+from trt_ptq.fp16.convert import to_float16
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.onnx_io.save import save_model
+from trt_ptq.qdq.insert import insert_qdq
+
+
+def build_engine(
+    model: ModelLike,
+    engine_path: str | os.PathLike[str],
+    *,
+    table: TableLike | None = None,
+    precision: Precision | None = None,
+    shapes: Mapping[str, ShapeLike] | None = None,
+    backend: str = "auto",
+    settings: BuilderSettings | None = None,
+    allow_other_model: bool = False,
+    example_inputs: Any = None,
+) -> EngineManifest:
+    """Build a TensorRT engine, with a manifest (.json) beside it.
+
+    A Q/DQ model of any tool is built as it stands. A float model is converted first: to Q/DQ by `table`, to float16, or
+    not at all.
+
+    Args:
+        model: path of an ONNX model (float or Q/DQ), an `onnx.ModelProto`, or a `torch.nn.Module` with
+            `example_inputs`.
+        engine_path: the file to write.
+        table: for "int8" and a float model: a `CalibrationTable`, or the path of one.
+        precision: "int8" (a Q/DQ model, or a float model with `table`), "fp16" or "fp32". Unless given, "int8" for
+            these and "fp16" for others.
+        shapes: optimization profiles by input name; see `QuantizeConfig`. Inputs with dynamic sizes need one.
+        backend: "trt" (TensorRT), "rtx" (TensorRT for RTX), or "auto" (the one that works here).
+        settings: more settings of the builder.
+        allow_other_model: accept a table that was made for another model.
+        example_inputs: for a torch module: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
+
+    Returns:
+        The manifest: what the engine was built from, with what, for which GPU and shapes.
+
+    Raises:
+        ModelError, TableError: the model or the table cannot be used.
+        UsageError: an argument is invalid; names it.
+        EngineError: the builder refuses the model.
+        MissingPackageError: no backend is installed.
+        OutputError: `engine_path` cannot be written.
+    """
+    check_backend(backend)
+    profiles = parse_shapes(shapes or {})
+    engine = Path(engine_path)
+    with opened_model(model, example_inputs, allow_quantized=True) as loaded:
+        chosen = _precision(loaded, precision, table is not None)
+        check_profiles(profiles, loaded.inputs)
+        check_writable(engine, loaded.path, *loaded.external.files)
+        # Beside the engine: there is room for another file of its size, and /tmp may be memory.
+        with tempfile.TemporaryDirectory(dir=engine.parent, prefix=".trt-ptq-") as folder:
+            onnx = loaded.path
+            if not loaded.is_quantized:
+                onnx = Path(folder) / f"{loaded.path.stem}.{chosen}.onnx"
+                _convert(loaded, chosen, table, allow_other_model, onnx)
+            spec = EngineSpec(onnx, engine, chosen, loaded.identity, profiles, settings or BuilderSettings())
+            try:
+                return _build_engine(spec, backend)
+            except EngineError as error:  # names a temporary file
+                raise EngineError(str(error).replace(str(onnx), describe_model(model))) from error
+
+
+def _precision(model: Model, precision: Precision | None, has_table: bool) -> Precision:
+    if precision is not None and precision not in get_args(Precision):
+        raise UsageError(f"`precision` must be one of {', '.join(get_args(Precision))}, not {precision!r}")
+    if model.is_quantized:
+        if has_table:
+            raise UsageError(
+                f"`table`: {model.path} is quantized already: leave the table out, or give the float model"
+            )
+        if precision not in (None, "int8"):
+            raise UsageError(f"`precision` must be int8 for {model.path}, which is quantized, not {precision}")
+        return "int8"
+    if precision == "int8" and not has_table:
+        raise UsageError(f"`precision=int8` needs `table`, or a Q/DQ model: {model.path} is a float model")
+    if has_table and precision not in (None, "int8"):
+        raise UsageError(f"`table` goes with `precision=int8`, not with {precision}")
+    return precision or ("int8" if has_table else "fp16")
+
+
+def _convert(model: Model, precision: Precision, table: TableLike | None, allow_other_model: bool, path: Path) -> None:
+    if table is not None:
+        ranges = matched_table(table, model, allow_other_model=allow_other_model).table
+        save_model(insert_qdq(model, ranges).model, path)
+    else:
+        save_model(to_float16(model) if precision == "fp16" else model.to_ir(), path)
