@@ -120,7 +120,7 @@ def test_an_operator_without_float16_stays(tmp_path: Path) -> None:
     constants = [scalar("start", 0), scalar("end", 4), scalar("step", 1)]
     proto, result = halved(write(tmp_path / "m.onnx", nodes, constants, [vector("x", length=4)], ["y"]))
     assert [(one.output, one.cause, one.reason) for one in result.fp32_nodes] == [
-        ("r", "operator", "Range takes no float16")
+        ("r", "operator", "Range does not support float16")
     ]
     assert run(proto, {"x": np.ones(4, np.float32)}).tolist() == [0, 1, 2, 3]
 

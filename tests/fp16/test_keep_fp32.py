@@ -34,7 +34,7 @@ def test_a_constant_beyond_float16_keeps_its_node_in_float32(tmp_path: Path) -> 
     ("amax", "reason"),
     [
         (20000.0, "'a' reaches 2e+04"),
-        (1e-5, "'a' is no larger than 1e-05"),
+        (1e-5, "the largest magnitude of 'a' is 1e-05"),
         (float("nan"), "'a' reaches nan"),
         (None, "'a' was not measured"),
     ],
@@ -85,7 +85,7 @@ def test_a_small_factor_stays(tmp_path: Path) -> None:
     path = write(
         tmp_path / "m.onnx", [helper.make_node("Mul", ["x", "k"], ["y"])], [scalar("k", 1e-6)], [image_input()], ["y"]
     )
-    assert [one.reason for one in halved(path)[1].fp32_nodes] == ["constant 'k' is no larger than 1e-06"]
+    assert [one.reason for one in halved(path)[1].fp32_nodes] == ["the largest magnitude of constant 'k' is 1e-06"]
 
 
 def test_an_open_bound_of_a_clip_fits_and_stays_finite(tmp_path: Path) -> None:

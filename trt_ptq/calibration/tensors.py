@@ -10,12 +10,13 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from trt_ptq.analysis.dataflow import activations
+from trt_ptq.analysis.op_types import RESHAPING_OPS
 from trt_ptq.errors import ModelError, UsageError
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.plan import QuantizationPlan, plan_quantization
 
 # The output holds the input's values in another arrangement, or (max-pool, concat) NVIDIA gives both one range.
-_SAME_RANGE = {"Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Concat"}
+_SAME_RANGE = RESHAPING_OPS | {"MaxPool", "Concat"}
 
 _MEASURABLE = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _OTHER_FLOATS = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}

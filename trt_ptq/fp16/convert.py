@@ -1,4 +1,4 @@
-"""From float32 to float16: a whole model, or what is not INT8 of a Q/DQ model."""
+"""Convert a float32 model, or the float32 part of a Q/DQ model, to float16."""
 
 from __future__ import annotations
 
@@ -10,46 +10,56 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from trt_ptq.fp16.keep_fp32 import Fp32Node, select_convertible_io
-from trt_ptq.fp16.retype import Retyping
+from trt_ptq.fp16.retype import Float16Rewriter
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.opset import raise_opset
 
-HighPrecision = Literal["fp16", "fp32"]  # of what is not INT8
+HighPrecision = Literal["fp16", "fp32"]  # the precision of everything that is not INT8
 
-_QDQ_OPSET = 19  # the first with float16 scales
+_QDQ_OPSET = 19  # the first that allows float16 scales
 
 
 @dataclass(frozen=True)
 class Float16Model:
-    """A strongly typed float16 model, and the nodes that stayed float32."""
+    """A strongly typed float16 model.
+
+    Attributes:
+        model: The model.
+        fp32_nodes: The nodes that stay float32, and why.
+    """
 
     model: ir.Model
     fp32_nodes: tuple[Fp32Node, ...]
 
 
 def to_float16(model: Model, amax: Mapping[str, float] | None = None) -> ir.Model:
-    """The model in float16; inputs and outputs keep their types. `amax`: see `convert_to_float16`."""
+    """A float16 copy of `model`; see `convert_to_float16`."""
     return convert_to_float16(model.to_ir(), amax).model
 
 
 def convert_to_float16(model: ir.Model, amax: Mapping[str, float] | None = None) -> Float16Model:
-    """Turn all float32 tensors of the main graph to float16, but for those of nodes that must stay float32.
+    """Convert the float32 tensors of the main graph to float16, except those of nodes that must stay float32.
 
-    `model` is used up. Inputs and outputs keep their types; casts stand only where float16 and float32 meet. Weights
-    are converted one by one when the model is saved. In a Q/DQ model scales become float16 too, which raises the
-    opset to 19 where it is older.
+    The inputs and outputs of the model keep their types; casts are inserted only between float16 and float32. Weights
+    are converted one at a time when the model is saved. The scales of a Q/DQ model become float16 too, which requires
+    opset 19.
 
-    `amax` gives the largest magnitude of every float32 tensor that is no constant, as `measure_amax` finds it.
-    Without it, nothing is known of overflow in activations: only constants are judged.
+    Args:
+        model: A float32 model, quantized or not; do not use it afterwards.
+        amax: The largest magnitude of every float32 activation, as measured by `measure_amax`. Without it, only
+            constants are checked for overflow.
+
+    Returns:
+        The float16 model, and the nodes that stay float32.
 
     Raises:
-        ModelError: the opset of a Q/DQ model cannot be raised.
+        ModelError: A Q/DQ model cannot be converted to opset 19.
     """
     if any(node.op_type == "QuantizeLinear" for node in model.graph):
         model = raise_opset(model, _QDQ_OPSET)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    turned, kept = select_convertible_io(model.graph, amax)
-    Retyping(model.graph, turned).run()
+    convertible, fp32_nodes = select_convertible_io(model.graph, amax)
+    Float16Rewriter(model.graph, convertible).run()
     passes.RemoveUnusedNodesPass()(model)
     model.graph.sort()
-    return Float16Model(model, tuple(kept.values()))
+    return Float16Model(model, tuple(fp32_nodes.values()))

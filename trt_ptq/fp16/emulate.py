@@ -1,9 +1,9 @@
-"""Making float16 visible to ONNX Runtime's CPU.
+"""Emulate float16 arithmetic on ONNX Runtime's CPU provider.
 
-It has hardly any float16 kernels: it computes such nodes in float32 and drops the casts between them, so that neither
-rounding nor overflow shows in its results (seen in 1.32). And in Q/DQ models its optimiser makes int32 biases by
-way of float16, which it overflows. Here each node computes in float32 and stores float16, which is what TensorRT's
-kernels do at the least: the rounding is written out as casts to float16 and back, which ONNX Runtime leaves alone.
+The provider has hardly any float16 kernels: it computes such nodes in float32 and removes the casts between them, so
+its results show neither rounding nor overflow (observed in 1.32). In Q/DQ models its optimizer also computes int32
+biases in float16, which overflows. Emulated models compute every node in float32 and round its outputs to float16, as
+TensorRT's kernels do at least: by a cast to float16 and back, which ONNX Runtime keeps.
 """
 
 from __future__ import annotations
@@ -13,51 +13,54 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from trt_ptq.onnx_io.lazy_tensor import lazy_cast
 
-_HALF, _FULL = ir.DataType.FLOAT16, ir.DataType.FLOAT
+_FLOAT16, _FLOAT32 = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
 
 def emulate_float16(model: ir.Model) -> bool:
-    """Rewrite `model` in place; returns whether there was anything to round.
+    """Rewrite `model` in place to compute in float32 and round to float16.
 
-    Inputs and outputs keep their types. What DequantizeLinear makes is not rounded, since it goes into INT8 kernels.
-    A model with float16 inside the bodies of If, Loop or Scan, or with tensors of unknown type, is left as it is.
+    Inputs and outputs keep their types. Outputs of DequantizeLinear are not rounded, since INT8 kernels read them.
+
+    Returns:
+        False, with `model` unchanged, if it has no float16 tensors, float16 inside the bodies of If, Loop or Scan, or
+        tensors of unknown type.
     """
     graph = model.graph
     if any(value.dtype is None for node in graph for value in node.outputs if value.name):
         ShapeInferencePass()(model)
     nodes = list(graph)
     inner = (value for node in graph.all_nodes() if node.graph is not graph for value in (*node.inputs, *node.outputs))
-    made = [value for node in nodes for value in node.outputs]
-    values = [*graph.inputs, *graph.initializers.values(), *made]
-    halves = {value for value in values if value.dtype == _HALF}
-    unknown = any(value.dtype is None for value in made if value.name)
-    if not halves or unknown or any(value is not None and value.dtype == _HALF for value in inner):
+    computed = [value for node in nodes for value in node.outputs]
+    values = [*graph.inputs, *graph.initializers.values(), *computed]
+    halves = {value for value in values if value.dtype == _FLOAT16}
+    has_unknown = any(value.dtype is None for value in computed if value.name)
+    if not halves or has_unknown or any(value is not None and value.dtype == _FLOAT16 for value in inner):
         return False
-    computing = {node for node in nodes if node.op_type != "Cast" and halves.intersection(node.inputs)}
+    float16_nodes = {node for node in nodes if node.op_type != "Cast" and halves.intersection(node.inputs)}
     for value in values:
         if value not in halves:
             continue
         if value.const_value is not None and value.is_initializer():
-            value.const_value = lazy_cast(value.const_value, _FULL, str(value.name))
-            value.dtype = _FULL
+            value.const_value = lazy_cast(value.const_value, _FLOAT32, str(value.name))
+            value.dtype = _FLOAT32
         else:
-            _round(graph, value, value.producer() in computing)
+            _round(graph, value, value.producer() in float16_nodes)
     graph.sort()
     return True
 
 
-def _round(graph: ir.Graph, value: ir.Value, computed: bool) -> None:
-    """Let the readers of `value` read it as float32, rounded where it is `computed`, and not float16 by nature."""
+def _round(graph: ir.Graph, value: ir.Value, is_computed: bool) -> None:
+    """Make the readers of `value` read it as float32; `is_computed`: it has to be rounded first."""
     uses, node, stored = value.uses(), value.producer(), value
-    full: ir.Value | None = None
-    if node is not None and computed:
-        value.dtype = _FULL
+    readable: ir.Value | None = None
+    if node is not None and is_computed:
+        value.dtype = _FLOAT32
         if node.op_type == "DequantizeLinear":
-            full = value
-        stored = _cast(graph, value, _HALF)
-    full = full or _cast(graph, stored, _FULL)
+            readable = value
+        stored = _cast(graph, value, _FLOAT16)
+    readable = readable or _cast(graph, stored, _FLOAT32)
     for reader, index in uses:
-        reader.replace_input_with(index, full)
+        reader.replace_input_with(index, readable)
     for index, output in enumerate(graph.outputs):
         if output is value and stored is not value:
             name, value.name = value.name, f"{value.name}.unrounded"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from trt_ptq.analysis.dataflow import name_of
+from trt_ptq.analysis.op_types import POSITIVELY_HOMOGENEOUS_OPS
 
 _AFFINE = {"LayerNormalization": (1, 2), "RMSNormalization": (1,)}  # inputs that scale and shift the channels
-_HOMOGENEOUS = {"Relu", "LeakyRelu"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def channel_constants(tensor: ir.Value | None) -> tuple[ChannelConstant, ...]:
     if node.op_type in _AFFINE:
         indices = [index for index in _AFFINE[node.op_type] if index < len(node.inputs) and node.inputs[index]]
         return tuple(ChannelConstant(node, index, -1) for index in indices)
-    if node.op_type in _HOMOGENEOUS:
+    if node.op_type in POSITIVELY_HOMOGENEOUS_OPS:
         return _of_own(node.inputs[0])
     if node.op_type in ("Mul", "Add"):
         return _of_product(node) if node.op_type == "Mul" else _of_sum(node)

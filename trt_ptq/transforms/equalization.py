@@ -21,6 +21,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from trt_ptq.analysis.dataflow import name_of
+from trt_ptq.analysis.op_types import POSITIVELY_HOMOGENEOUS_OPS
 from trt_ptq.onnx_io.external_data import read_once
 from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.onnx_io.load import Model
@@ -28,7 +29,7 @@ from trt_ptq.transforms.result import TransformResult, TransformSite
 from trt_ptq.transforms.scaling import divide, multiplied
 from trt_ptq.types import Array
 
-_HOMOGENEOUS = {"Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "Identity"}
+_HOMOGENEOUS_OPS = POSITIVELY_HOMOGENEOUS_OPS | {"PRelu", "MaxPool", "AveragePool", "Identity"}
 _SWEEPS = 100
 _SETTLED = 1e-3  # largest change of log2(s) in a sweep that counts as none
 _DEAD = 1e-6  # of the largest range: such a channel is as good as constant, and scaling it would blow up its bias
@@ -179,7 +180,7 @@ def _following(first: ir.Node) -> tuple[ir.Node, ir.Value] | None:
             return (use.node, tensor) if use.idx == 0 else None
         if use.idx != 0 or use.node.domain != "" or len(use.node.outputs) != 1:
             return None
-        if use.node.op_type not in _HOMOGENEOUS:
+        if use.node.op_type not in _HOMOGENEOUS_OPS:
             if any(_is_convolution(behind.node) for behind in use.node.outputs[0].uses()):
                 raise _UnfitError(f"{use.node.op_type} behind it does not scale with its input")
             return None
