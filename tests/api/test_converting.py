@@ -30,9 +30,7 @@ def run(path: Path) -> Any:
 
 
 def saved(model: trt_ptq.QdqModel, path: Path) -> Path:
-    from trt_ptq.onnx_io.save import save_model
-
-    save_model(model.model, path)
+    model.save(path)
     return path
 
 

@@ -73,12 +73,14 @@ def test_only_included_nodes_are_quantized(
     ids=["node name", "case", "output", "not quantizable"],
 )
 def test_an_unknown_name_is_refused_with_similar_ones(graph: ir.Graph, pattern: str, similar: str) -> None:
-    with pytest.raises(UsageError, match=rf"^nodes_to_exclude: no quantizable node matches '{pattern}' .*'{similar}'"):
+    with pytest.raises(
+        UsageError, match=rf"^`nodes_to_exclude`: no quantizable node matches '{pattern}' .*'{similar}'"
+    ):
         select_nodes(graph, exclude=[pattern])
 
 
 def test_a_pattern_without_a_match_is_refused(graph: ir.Graph) -> None:
-    with pytest.raises(UsageError, match=r"^nodes_to_include: no quantizable node matches '/decoder/\*'"):
+    with pytest.raises(UsageError, match=r"^`nodes_to_include`: no quantizable node matches '/decoder/\*'"):
         select_nodes(graph, include=["Conv", "/decoder/*"])
 
 

@@ -22,7 +22,7 @@ from trt_ptq.data.observation import observe
 from trt_ptq.data.open import open_data
 from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.qdq.node_patterns import nodes_not_quantized
+from trt_ptq.qdq.node_selection import select_nodes
 from trt_ptq.sensitivity.measure import LayerSensitivity
 from trt_ptq.sensitivity.measure import measure_sensitivity as _measure_sensitivity
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress
@@ -151,9 +151,7 @@ def measure_sensitivity(
         batch_size=batch_size,
     )
     with opened_model(model, example_inputs) as loaded:
-        excluded = nodes_not_quantized(
-            loaded, tuple(config.nodes_to_exclude), tuple(config.nodes_to_include), attention
-        )
+        excluded = select_nodes(loaded.to_ir().graph, config.nodes_to_include, config.nodes_to_exclude)
         source = _validated(loaded, data, config, preprocess)
         if table is None:
             ranges = calibrate(loaded, source, attention=attention, progress=progress).table()

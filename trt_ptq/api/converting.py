@@ -22,7 +22,7 @@ from trt_ptq.lint.finding import Finding
 from trt_ptq.lint.linter import lint_model as _lint_model
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.insert import QdqModel, insert_qdq
-from trt_ptq.qdq.node_patterns import nodes_not_quantized
+from trt_ptq.qdq.node_selection import select_nodes
 
 _logger = logging.getLogger(__name__)
 
@@ -75,9 +75,7 @@ def quantize_model(
     with ExitStack() as stack:
         loaded = stack.enter_context(opened_model(model, example_inputs))
         ranges = matched_table(table, loaded, allow_other_model=allow_other_model).table
-        excluded = nodes_not_quantized(
-            loaded, tuple(config.nodes_to_exclude), tuple(config.nodes_to_include), attention
-        )
+        excluded = select_nodes(loaded.to_ir().graph, config.nodes_to_include, config.nodes_to_exclude)
         result = insert_qdq(loaded, ranges, excluded, attention)
         if high_precision == "fp16":
             if data is None:

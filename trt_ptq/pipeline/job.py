@@ -20,7 +20,7 @@ from trt_ptq.errors import UsageError
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import check_folder
-from trt_ptq.qdq.node_patterns import nodes_not_quantized
+from trt_ptq.qdq.node_selection import select_nodes
 from trt_ptq.qdq.plan import plan_quantization
 from trt_ptq.recipe import Recipe, load_recipe
 from trt_ptq.tuning.objective import Objective
@@ -138,9 +138,7 @@ def _asked_recipe(model: Model, config: QuantizeConfig) -> Recipe:
         method=config.methods[0].name,
         techniques=tuple(technique for technique in TECHNIQUES if technique in config.techniques),
         attention=config.attention,
-        nodes_to_exclude=nodes_not_quantized(
-            model, tuple(config.nodes_to_exclude), tuple(config.nodes_to_include), config.attention
-        ),
+        nodes_to_exclude=select_nodes(model.to_ir().graph, config.nodes_to_include, config.nodes_to_exclude),
         high_precision=config.high_precision,
     )
 

@@ -68,6 +68,6 @@ def _match(candidates: list[_Candidate], patterns: Collection[str], parameter: s
             known = sorted({name for node in candidates for name in (*node.names, node.op_type)})
             similar = difflib.get_close_matches(pattern, known, 3)
             hint = f" (most similar: {', '.join(map(repr, similar))})" if similar else ""
-            raise UsageError(f"{parameter}: no quantizable node matches {pattern!r}{hint}")
+            raise UsageError(f"`{parameter}`: no quantizable node matches {pattern!r}{hint}")
         matched |= outputs
     return matched
