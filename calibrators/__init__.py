@@ -1,7 +1,7 @@
-"""From activations to a calibration table, and from batches to TensorRT.
+"""From activations to calibration tables, and from calibration data to TensorRT.
 
-The calibrator classes below are loaded when they are first used: importing this package imports next to nothing, and
-TensorRT is looked for only when a calibrator is made.
+The calibrator classes are loaded on first use: importing this package is cheap, and TensorRT is needed only when a
+calibrator is created.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Builds an engine with whichever backend is asked for."""
+"""Builds an engine with the chosen backend: TensorRT or TensorRT for RTX."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from trt_ptq.errors import EngineError, UsageError
 
 
 def build_trt(spec: EngineSpec) -> EngineManifest:
-    """Build with TensorRT: implicit with calibrated ranges, explicit without.
+    """Build with TensorRT: implicit quantization with calibrated ranges, explicit otherwise.
 
     Raises:
-        EngineError: there is no GPU, or the builder refuses.
+        EngineError: there is no GPU, or the builder fails.
         MissingPackageError: TensorRT is not installed.
         OutputError: the engine cannot be written.
     """
     library = tensorrt("trt10" if spec.implicit is not None else "trt11")
     if gpu_name() is None:
         raise EngineError(
-            "TensorRT builds only where an NVIDIA GPU is, and there is none here: --backend rtx needs none"
+            "TensorRT builds engines only on an NVIDIA GPU, and there is none here: use `backend=rtx`, which needs none"
         )
     if spec.implicit is not None:
         return build_implicit(library, spec, spec.implicit)
@@ -36,20 +36,20 @@ BACKENDS: dict[str, Callable[[EngineSpec], EngineManifest]] = {"trt": build_trt,
 
 
 def check_backend(name: str) -> None:
-    """Make sure that there is a backend called `name`.
+    """Check the name of a backend.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such backend.
     """
     if name != "auto" and name not in BACKENDS:
-        raise UsageError(f"unknown backend {name!r}: choose one of auto, {', '.join(BACKENDS)}")
+        raise UsageError(f"`backend` must be one of auto, {', '.join(BACKENDS)}, not {name!r}")
 
 
 def choose_backend(name: str) -> str:
-    """The backend that `name` means here: "auto" is TensorRT where it is installed and finds a GPU, else RTX.
+    """The backend for `name`: "auto" is TensorRT if it is installed and there is a GPU, otherwise RTX.
 
     Raises:
-        UsageError: unknown backend.
+        UsageError: there is no such backend.
     """
     check_backend(name)
     if name != "auto":
@@ -58,10 +58,19 @@ def choose_backend(name: str) -> str:
 
 
 def build_engine(spec: EngineSpec, backend: str = "auto") -> EngineManifest:
-    """Build the engine of `spec` and write it with its manifest; "auto" is the best backend there is here.
+    """Build an engine and write it with its manifest.
+
+    Args:
+        spec: the engine to build.
+        backend: "trt" (TensorRT), "rtx" (TensorRT for RTX, needs no GPU) or "auto" (see `choose_backend`).
+
+    Returns:
+        The manifest that was written beside the engine.
 
     Raises:
-        UsageError: unknown backend.
-        EngineError, MissingPackageError, OutputError: see the backend.
+        UsageError: there is no such backend.
+        EngineError: the backend needs a GPU, does not support an option, or fails to build.
+        MissingPackageError: the backend is not installed.
+        OutputError: the engine, its manifest or the timing cache cannot be written.
     """
     return BACKENDS[choose_backend(backend)](spec)

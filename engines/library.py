@@ -1,4 +1,4 @@
-"""The TensorRT that builds and runs engines: which one it is, what it says, and what it can do."""
+"""The TensorRT library that builds and runs engines: version, capabilities and log."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from trt_ptq.errors import EngineError
 
 @dataclass(frozen=True)
 class TensorRTLibrary:
-    """`name` is what manifests say, `title` what messages say, `module` the Python package.
+    """TensorRT or TensorRT for RTX.
 
-    `without_effect` names settings of `BuilderSettings` that the library takes and ignores.
+    `name` is for manifests, `title` for messages, `module` is the Python package. `without_effect` names the options
+    of `BuilderConfig` that the library accepts and ignores.
     """
 
     name: str
@@ -24,21 +25,21 @@ class TensorRTLibrary:
 
     @property
     def version(self) -> str:
-        """As the package gives it, such as 10.16.1.11."""
+        """Version of the package, such as 10.16.1.11."""
         return str(self.module.__version__)
 
-    def require(self, capable: bool, what: str) -> None:
-        """Make sure that this library can do `what`.
+    def require(self, supported: bool, feature: str) -> None:
+        """Check that this library supports a feature.
 
         Raises:
-            EngineError: it cannot.
+            EngineError: it does not.
         """
-        if not capable:
-            raise EngineError(f"{self.title} {self.version} has no {what}: leave that out, or use another backend")
+        if not supported:
+            raise EngineError(f"{self.title} {self.version} has no {feature}: omit it, or use another backend")
 
 
 def tensorrt(extra: str = "trt11") -> TensorRTLibrary:
-    """TensorRT; `extra` is what to install where it is missing: "trt10" for calibrators.
+    """TensorRT; `extra` is the extra to install if it is missing: "trt10" for calibrators.
 
     Raises:
         MissingPackageError: it is not installed.
@@ -59,12 +60,12 @@ def tensorrt_rtx() -> TensorRTLibrary:
 
 
 def has_tensorrt() -> bool:
-    """Whether TensorRT is installed; it is not imported for that."""
+    """Whether TensorRT is installed; does not import it."""
     return importlib.util.find_spec("tensorrt") is not None
 
 
 class BuilderLog:
-    """A TensorRT logger that keeps what it is told, for messages of ours; it prints nothing."""
+    """A TensorRT logger that collects errors and warnings for our messages, and prints nothing."""
 
     def __init__(self, library: TensorRTLibrary) -> None:
         self.errors: list[str] = []
@@ -72,7 +73,7 @@ class BuilderLog:
         self.logger = _logger(library.module, self.errors, self.warnings)
 
     def first(self) -> str:
-        """The first error: what follows is mostly its consequence."""
+        """The first error: later errors are mostly its consequences."""
         return self.errors[0] if self.errors else "no reason given"
 
 
@@ -82,7 +83,7 @@ def _logger(trt: Any, errors: list[str], warnings: list[str]) -> Any:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
-            # Without a driver the builder tries CUDA after each complaint and complains of that too.
+            # Without a driver the builder tries CUDA after each error, and logs that failure, too.
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR) and "CudaError" not in message:
                 errors.append(message.strip())
             elif severity == trt.ILogger.WARNING:

@@ -1,4 +1,4 @@
-"""What is written beside an engine, so that nobody has to guess what it is."""
+"""The manifest beside an engine file: what the engine was built from, how, and by which TensorRT."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from trt_ptq.provenance import ModelIdentity
 class EngineManifest(BaseModel):
     """Facts about one engine file.
 
-    `gpu` is None for an engine that was built without one; `flags` are the builder's flags; `tensors_without_range`
-    names tensors that have no INT8 range in an implicit build, so that what makes or reads them runs in FP16.
+    `gpu` is None for an engine that was built without a GPU; `flags` are the flags of the builder;
+    `tensors_without_range` names the tensors without an INT8 range in an implicit build: the layers that write or read
+    them run in FP16.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,22 +42,22 @@ def manifest_path(engine: Path) -> Path:
 
 
 def write_engine(engine: Path, content: memoryview, manifest: EngineManifest) -> None:
-    """Write the engine and the manifest beside it; never an engine beside the manifest of another, or beside none.
+    """Write an engine and its manifest; an engine never stays beside the manifest of another engine, or without one.
 
     Raises:
-        OutputError: one of them cannot be written; neither is there then, or both old ones still are.
+        OutputError: one of them cannot be written; then neither exists, or both old files are unchanged.
     """
-    beside = manifest_path(engine)
-    check_writable(beside)
+    manifest_file = manifest_path(engine)
+    check_writable(manifest_file)
     try:
         with atomic_replace(engine) as temporary:
             temporary.write_bytes(content)
-            engine.unlink(missing_ok=True)  # from here on there is no engine until its own manifest is there
-            write_atomic(beside, manifest.model_dump_json(indent=2) + "\n")
+            engine.unlink(missing_ok=True)  # from here on there is no engine until its manifest is written
+            write_atomic(manifest_file, manifest.model_dump_json(indent=2) + "\n")
     except BaseException:
         if not engine.exists():
             with suppress(OSError):
-                beside.unlink()
+                manifest_file.unlink()
         raise
 
 
@@ -64,7 +65,7 @@ def read_manifest(engine: Path) -> EngineManifest:
     """Read the manifest beside `engine`.
 
     Raises:
-        EngineError: there is none, or it is damaged.
+        EngineError: there is no manifest, or it is damaged.
     """
     path = manifest_path(engine)
     try:

@@ -1,4 +1,4 @@
-"""What an engine is built from."""
+"""The inputs of an engine build: model, precision, shape profiles, calibrated ranges and builder configuration."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _SHAPE = re.compile(r"[1-9]\d*(x[1-9]\d*)*")
 
 
 class Int8Calibrator(Protocol):
-    """One of TensorRT's IInt8 calibrators that keeps what goes wrong in a callback, instead of losing it.
+    """One of TensorRT's IInt8 calibrators that defers the exception of a callback until after the build.
 
-    TensorRT takes an exception in a callback for the end of the data, so the build asks afterwards.
+    TensorRT treats an exception in a callback as the end of the data, so the build has to ask afterwards.
     """
 
     def get_algorithm(self) -> Any:
-        """The `CalibrationAlgoType`; TensorRT's own base classes answer it."""
+        """The `CalibrationAlgoType`; implemented by TensorRT's own base classes."""
 
     def passes(self) -> Iterator[None]:
-        """One turn for each build that is needed; raises what a callback raised, after each."""
+        """Iterate once for each build that is needed; raises the exception of a callback after each build."""
 
 
-# Makes a calibrator for a network and its optimization profile (None where all shapes are fixed), e.g.
-# lambda network, profile: EntropyCalibrator(batches, "model.cache", network=network, profile=profile)
+# Creates a calibrator for a network and its optimization profile (None where all shapes are fixed), e.g.
+# lambda network, profile: EntropyCalibrator(data, "model.cache", network=network, profile=profile)
 MakeCalibrator = Callable[[Any, Any], AbstractContextManager[Int8Calibrator]]
 
 
 @dataclass(frozen=True)
 class DynamicRanges:
-    """A table whose ranges are set on the network's tensors, without any calibrator or cache."""
+    """A table whose ranges are set on the network's tensors, without a calibrator or cache."""
 
     table: CalibrationTable
 
@@ -49,12 +49,16 @@ ImplicitRanges = CalibrationTable | DynamicRanges | MakeCalibrator
 
 
 @dataclass(frozen=True)
-class BuilderSettings:
-    """What the builder is told beyond the model. What a backend does not know is refused, never dropped.
+class BuilderConfig:
+    """Options of the builder. An option that a backend does not support is an error, never ignored.
 
-    `timing_cache` is read if it exists and written after the build; `workspace_bytes` limits scratch memory;
-    `dla_core` puts what it can on that DLA core, the rest on the GPU; `hardware_compatibility` and
-    `version_compatible` let an engine run on other GPUs and TensorRT versions, at a cost in speed.
+    Args:
+        timing_cache: file with the timings of kernels: read if it exists, written after the build.
+        workspace_bytes: limit on scratch memory, in bytes.
+        dla_core: DLA core for the layers that it can run; the GPU runs the rest.
+        hardware_compatibility: other GPUs that have to run the engine: "none", "ampere+" or
+            "same-compute-capability". Costs speed.
+        version_compatible: whether later minor versions of TensorRT have to run the engine. Costs speed.
     """
 
     timing_cache: Path | None = None
@@ -66,10 +70,21 @@ class BuilderSettings:
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """One engine to build: `onnx` is the model as the engine shall run it (float, float16 or Q/DQ).
+    """One engine to build.
 
-    `precision` says what that is; `source` is the identity of the float model behind it. With `implicit`, `onnx` is
-    the float model and TensorRT 10 or older quantizes it by itself, with these ranges, in INT8 and FP16.
+    Args:
+        onnx: the model to build: float, float16 or Q/DQ.
+        engine: the engine file to write; its manifest goes beside it, as `<engine>.json`.
+        precision: precision of the model in `onnx`; "int8" for implicit quantization.
+        source: identity of the float model that `onnx` was converted from.
+        profiles: shapes by input name; required for every input with dynamic dimensions.
+        builder_config: options of the builder.
+        implicit: ranges for implicit quantization by TensorRT 10 or older: a table served as a calibration cache, a
+            table set as dynamic ranges, or a function that creates a calibrator. `onnx` is the float model then, and
+            the builder chooses INT8 or FP16 for each layer.
+
+    Raises:
+        UsageError: `implicit` is given for another precision than "int8".
     """
 
     onnx: Path
@@ -77,31 +92,34 @@ class EngineSpec:
     precision: Precision
     source: ModelIdentity
     profiles: Mapping[str, ShapeProfile] = field(default_factory=dict)
-    settings: BuilderSettings = BuilderSettings()
+    builder_config: BuilderConfig = BuilderConfig()
     implicit: ImplicitRanges | None = None
 
     def __post_init__(self) -> None:
         if self.implicit is not None and self.precision != "int8":
-            raise UsageError(f"calibrated ranges are for int8, not {self.precision}")
+            raise UsageError(f"implicit quantization needs `precision=int8`, not {self.precision!r}")
 
 
 def parse_hardware_compatibility(text: str) -> HardwareCompatibility:
-    """The level called `text`.
+    """The hardware compatibility level with the name `text`.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such level.
     """
     for level in HARDWARE_COMPATIBILITY:
         if text == level:
             return level
-    raise UsageError(f"--hardware-compatibility is {', '.join(HARDWARE_COMPATIBILITY)}, not {text!r}")
+    raise UsageError(f"`hardware_compatibility` must be one of {', '.join(HARDWARE_COMPATIBILITY)}, not {text!r}")
 
 
 def parse_profiles(options: Sequence[str]) -> dict[str, ShapeProfile]:
-    """Profiles by input name from "name=MIN:OPT:MAX", or "name=SHAPE" for one shape; a shape is 8x3x224x224.
+    """Shape profiles by input name.
+
+    Args:
+        options: "name=MIN:OPT:MAX" each, or "name=SHAPE" for a fixed shape; a shape is written 8x3x224x224.
 
     Raises:
-        UsageError: another form, or MIN <= OPT <= MAX does not hold.
+        UsageError: an option has another form, or MIN <= OPT <= MAX does not hold.
     """
     profiles: dict[str, ShapeProfile] = {}
     for option in options:
@@ -109,10 +127,10 @@ def parse_profiles(options: Sequence[str]) -> dict[str, ShapeProfile]:
         shapes = text.split(":")
         if not name or len(shapes) not in (1, 3) or not all(_SHAPE.fullmatch(shape) for shape in shapes):
             raise UsageError(
-                f"--shape {option!r}: write name=MIN:OPT:MAX, such as x=1x3x224x224:8x3x224x224:16x3x224x224"
+                f"`shapes`: write name=MIN:OPT:MAX, such as x=1x3x224x224:8x3x224x224:16x3x224x224, not {option!r}"
             )
         if name in profiles:
-            raise UsageError(f"--shape names input {name!r} twice")
-        parsed = [tuple(int(axis) for axis in shape.split("x")) for shape in shapes]
+            raise UsageError(f"`shapes` names input {name!r} twice")
+        parsed = [tuple(int(size) for size in shape.split("x")) for shape in shapes]
         profiles[name] = ShapeProfile(parsed[0], parsed[len(parsed) // 2], parsed[-1])
     return profiles

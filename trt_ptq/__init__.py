@@ -7,10 +7,13 @@ The public names below are imported when they are first used: importing trt_ptq 
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from trt_ptq.version import __version__
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless the application configures logging
 
 if TYPE_CHECKING:
     from trt_ptq.api.calibrating import calibrate as calibrate

@@ -1,4 +1,4 @@
-"""The calibrators that TensorRT 10 drives: batches or tables in, INT8 ranges in its own builder.
+"""Calibrators for TensorRT 10 and older: TensorRT's builder calls them for batches or for a calibration cache.
 
-Read calibrator.py first: the contract with TensorRT is there.
+Read base.py first: it defines the contract with TensorRT.
 """

@@ -1,4 +1,4 @@
-"""A calibration cache on disk, and the `.json` beside it that says what it is a cache of."""
+"""A calibration cache on disk, and the `.json` beside it that records its origin."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from trt_ptq.provenance import DataFingerprint, ModelIdentity
 
 
 class CacheRecord(BaseModel):
-    """Facts about one cache file. `ranges` says how its scales came about; `sha256` is of the file.
+    """The origin of one cache file.
 
-    `model` is None where the calibrator was not told. `repeated_samples` filled up the last batch.
+    `ranges` names the range method; `model` is None if the calibrator did not get one; `repeated_samples` filled up
+    the last batch; `sha256` is the hash of the cache file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +44,7 @@ def sha256(content: bytes) -> str:
 
 
 def write_cache(path: Path, content: bytes, record: CacheRecord) -> None:
-    """Write the cache and its record, each in one step; a record that is left without its cache is noticed by its hash.
+    """Write the cache and its record, each atomically; the hash reveals a record whose cache was not written.
 
     Raises:
         OutputError: one of them cannot be written.
@@ -58,8 +59,8 @@ def read_cache(
     """The cache at `path`, or None when there is none.
 
     Raises:
-        TableError: the file is damaged (with the line), or of another model, TensorRT, algorithm or kind of ranges
-            than these. TensorRT would ignore some of those silently, and use others.
+        TableError: the file is damaged (names the line), or belongs to another model, TensorRT version, algorithm or
+            range method. TensorRT would silently ignore some of those files, and use others.
     """
     if not path.exists():
         return None
@@ -68,32 +69,32 @@ def read_cache(
     record = _read_record(path)
     if record is None:
         if ranges not in _TENSORRT_RANGES:
-            raise TableError(f"{path}: has no {record_path(path).name} that says it holds {ranges} ranges; {_REMEDY}")
+            raise TableError(f"{path}: no {record_path(path).name} confirms that it holds {ranges} ranges; {_REMEDY}")
         if model is not None:
-            notify(f"{path}: has no {record_path(path).name}, so nothing says that it is of this model: used unchecked")
+            notify(f"{path}: used without a check that it belongs to this model: there is no {record_path(path).name}")
         return cache
     if model is not None and record.model is None:
-        notify(f"{path}: {record_path(path).name} names no model, so it may be of another one: used unchecked")
+        notify(f"{path}: used without a check that it belongs to this model: {record_path(path).name} names none")
     if record.sha256 != sha256(path.read_bytes()):
         raise TableError(f"{path}: is not the file that {record_path(path).name} describes; {_REMEDY}")
     if record.ranges != ranges:
         raise TableError(f"{path}: holds {record.ranges} ranges, not {ranges}; {_REMEDY}")
     difference = model and record.model and record.model.difference(model)
     if difference:
-        raise TableError(f"{path}: made for another model: {difference}; {_REMEDY}")
+        raise TableError(f"{path}: belongs to another model: {difference}; {_REMEDY}")
     return cache
 
 
 _TENSORRT_RANGES = ("entropy", "minmax")
-_REMEDY = "delete both to calibrate again, or name another cache"
+_REMEDY = "delete both files to calibrate again, or choose another cache file"
 
 
 def _check_header(path: Path, cache: TensorRTCache, version: TensorRTVersion, algorithm: str) -> None:
     if cache.version.major == version.major and cache.algorithm == algorithm:
         return
     raise TableError(
-        f"{path}: is {cache.header}, which TensorRT {version} with {algorithm} would ignore: convert it "
-        f"(trt-ptq cache retarget), name another cache, or delete it to calibrate again"
+        f"{path}: TensorRT {version} with {algorithm} would ignore {cache.header}: convert the file "
+        "(trt-ptq cache retarget), choose another file, or delete it to calibrate again"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a user should know although nothing failed."""
+"""Warnings about calibration, for what does not stop it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import warnings
 
 
 class CalibrationWarning(UserWarning):
-    """Calibration goes on, but not quite as one may think."""
+    """Calibration continues, but the user should know something about its data or its result."""
+
+
+class CalibrationFailedWarning(CalibrationWarning):
+    """A callback failed, but TensorRT finishes the build: its engine must not be used."""
 
 
 def notify(message: str) -> None:
-    """Warn of `message`, one line."""
+    """Warn with a one-line message."""
     warnings.warn(message, CalibrationWarning, stacklevel=2)

@@ -1,4 +1,4 @@
-"""What TensorRT reads at the pointers that it is given: data type and shape of each input."""
+"""What TensorRT reads at the device pointers: data type and shape of each network input."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy.typing as npt
 from trt_ptq.errors import UsageError
 from trt_ptq.types import Feeds
 
-# TensorRT reads every floating-point input as float32 while it calibrates, whatever type the engine will take.
-_CALIBRATED_AS = {
+# During calibration TensorRT reads every floating-point input as float32, whatever type the engine will take.
+_CALIBRATION_DTYPES = {
     "FLOAT": "float32",
     "HALF": "float32",
     "BF16": "float32",
@@ -27,7 +27,7 @@ _CALIBRATED_AS = {
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One input as a full calibration batch has it."""
+    """Data type and shape of one input in a full calibration batch."""
 
     dtype: npt.DTypeLike
     shape: tuple[int, ...]
@@ -37,34 +37,34 @@ class InputSpec:
 
 
 def network_inputs(network: Any, profile: Any = None) -> dict[str, InputSpec]:
-    """Inputs of a `trt.INetworkDefinition` by name, at the shape that calibration runs at.
+    """Inputs of a `trt.INetworkDefinition` by name, in the shape of calibration.
 
-    That is the input's own shape, or where it is open, OPT of `profile`, the calibration profile.
+    This is the input's own shape, or if it is dynamic, OPT of `profile`, the calibration profile.
 
     Raises:
-        UsageError: an open input without a profile, or of a type that cannot be fed.
+        UsageError: a dynamic input without a profile, or an input of a type that cannot be calibrated.
     """
     tensors = [network.get_input(index) for index in range(network.num_inputs)]
     return {tensor.name: InputSpec(_dtype(tensor), _shape(tensor, profile)) for tensor in tensors}
 
 
 def tensor_names(network: Any) -> set[str]:
-    """Names of the inputs of a `trt.INetworkDefinition` and of all that its layers make."""
+    """Names of the inputs and of all layer outputs of a `trt.INetworkDefinition`."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     tensors = [network.get_input(index) for index in range(network.num_inputs)]
-    tensors += [layer.get_output(number) for layer in layers for number in range(layer.num_outputs)]
+    tensors += [layer.get_output(index) for layer in layers for index in range(layer.num_outputs)]
     return {tensor.name for tensor in tensors if tensor is not None}
 
 
 def specs_of(feeds: Feeds) -> Mapping[str, InputSpec]:
-    """The inputs as `feeds` has them."""
+    """Data types and shapes of `feeds`."""
     return {name: InputSpec(array.dtype, array.shape) for name, array in feeds.items()}
 
 
 def _dtype(tensor: Any) -> npt.DTypeLike:
-    if tensor.dtype.name not in _CALIBRATED_AS:
+    if tensor.dtype.name not in _CALIBRATION_DTYPES:
         raise UsageError(f"input {tensor.name!r} is {tensor.dtype.name}: TensorRT cannot calibrate with that type")
-    return _CALIBRATED_AS[tensor.dtype.name]
+    return _CALIBRATION_DTYPES[tensor.dtype.name]
 
 
 def _shape(tensor: Any, profile: Any) -> tuple[int, ...]:
@@ -74,7 +74,7 @@ def _shape(tensor: Any, profile: Any) -> tuple[int, ...]:
     shapes = profile.get_shape(tensor.name) if profile is not None else []
     if not shapes:
         raise UsageError(
-            f"input {tensor.name!r} has open dimensions {list(shape)}: pass the profile that "
+            f"input {tensor.name!r} has dynamic dimensions {list(shape)}: pass as `profile` the profile that "
             "config.set_calibration_profile got, with shapes for this input"
         )
     return tuple(int(size) for size in shapes[1])

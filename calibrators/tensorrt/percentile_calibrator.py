@@ -1,7 +1,8 @@
-"""Percentile ranges in TensorRT's own builder, which has no percentile calibration."""
+"""Percentile ranges in TensorRT's builder, which has no percentile calibration of its own."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from os import PathLike
@@ -13,31 +14,39 @@ from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import derive_table
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
 from trt_ptq.calibrators.tensorrt.batch import BatchCalibrator
-from trt_ptq.calibrators.tensorrt.buffers import open_buffers
-from trt_ptq.calibrators.tensorrt.prefetch import OpenBuffers
+from trt_ptq.calibrators.tensorrt.buffers import OpenBuffers, open_buffers
+from trt_ptq.calibrators.tensorrt.calibration_warning import CalibrationFailedWarning
 from trt_ptq.errors import EngineError, TableError
 from trt_ptq.provenance import ModelIdentity
 from trt_ptq.types import ProgressCallback, no_progress
 
+_SECOND_BUILD_MISSING = (
+    "the engine was built with min-max ranges: build once more with the same calibrator for the percentile ranges "
+    "(for _ in calibrator.passes(): ...)"
+)
+
 
 class PercentileCalibrator(BatchCalibrator):
-    """Percentile ranges of our `statistics`; min-max of TensorRT's for the tensors that only TensorRT knows.
+    """Percentile ranges from `statistics`, and min-max ranges for the tensors that only TensorRT knows.
 
-    That takes two builds, which `passes` counts. In the first one TensorRT measures min-max over `batches`, as a
-    `trt.IInt8MinMaxCalibrator`; its engine has min-max ranges and is to be thrown away. In the second one it is
-    served its own table, in which the percentile ranges have replaced the min-max ones; nothing is measured. A
-    timing cache in the config makes the second build short. With a `cache` that is complete, one build is enough.
+    This takes two builds, which `passes` counts. In the first build TensorRT measures min-max ranges over `data`, as a
+    `trt.IInt8MinMaxCalibrator`; discard its engine. In the second build it is served its own cache, in which the
+    percentile ranges have replaced min-max ranges; nothing is measured. A timing cache in the config makes the second
+    build fast. With a complete `cache` file, one build is enough.
 
-    DLA takes no min-max calibrator: there, serve `cache` by a TableCalibrator.
+    DLA does not accept a min-max calibrator: serve the percentile table by a TableCalibrator there.
 
     Args:
-        statistics: of the same model; from trt-ptq calibrate.
-        percentile: above 0 and up to 100.
-        For the others see BatchCalibrator. `model` is that of the statistics unless given.
+        data: see BatchCalibrator, also for the other arguments.
+        cache: file for the result.
+        statistics: of the same model, from `trt_ptq.calibrate`.
+        percentile: of |x|, above 0 and up to 100.
+        model: identity of the ONNX model; the statistics must belong to it.
 
     Raises:
-        TableError: the statistics are of another `model`, or name no tensor of the network (raised by the build).
-        UsageError: no such percentile.
+        TableError: the statistics belong to another `model`, or name no tensor of the network (raised by the build).
+        UsageError: `percentile` is out of range.
+        Exception: see BatchCalibrator.
     """
 
     interface = "IInt8MinMaxCalibrator"
@@ -45,7 +54,7 @@ class PercentileCalibrator(BatchCalibrator):
 
     def __init__(
         self,
-        batches: Iterable[Any],
+        data: Iterable[Any],
         cache: str | PathLike[str] | None = None,
         *,
         statistics: Statistics,
@@ -58,11 +67,11 @@ class PercentileCalibrator(BatchCalibrator):
     ) -> None:
         self._table = derive_table(statistics, Percentile(percentile))
         self._table.check_model(model or statistics.model, "the statistics")
-        # Percentiles of other data are other ranges, although nothing else in the cache would say so.
+        # Percentiles of other data are other ranges, and nothing else in the cache would show it.
         self.ranges = f"{Percentile(percentile).name} of data {statistics.data.digest}"
-        self._measured = self._used = False
+        self._measured = self._served = False
         super().__init__(
-            batches,
+            data,
             cache,
             network=network,
             profile=profile,
@@ -72,19 +81,19 @@ class PercentileCalibrator(BatchCalibrator):
         )
 
     def passes(self) -> Iterator[None]:
-        """One turn, or where TensorRT had to measure, two."""
+        """Iterate once, or twice if TensorRT has to measure; raises the exception of a callback after each build."""
         yield from super().passes()
-        if not self._used:
+        if not self._served:
             yield from super().passes()
 
     def cache_to_serve(self) -> bytes | None:
-        served = super().cache_to_serve()
-        self._used = served is not None
-        return served
+        content = super().cache_to_serve()
+        self._served = content is not None
+        return content
 
-    def finished(self, content: bytes) -> bytes:
-        """TensorRT's min-max cache with our ranges in place of its own."""
-        measured = TensorRTCache.parse(content, "the cache that TensorRT made")
+    def finish_cache(self, content: bytes) -> bytes:
+        """TensorRT's min-max cache with our percentile ranges in place of its own."""
+        measured = TensorRTCache.parse(content, "the cache from TensorRT")
         ours = dict(TensorRTCache.from_table(self._table, measured.version, self.algorithm).entries)
         if not any(name in ours for name, _ in measured.entries):
             raise TableError(
@@ -96,12 +105,25 @@ class PercentileCalibrator(BatchCalibrator):
             measured, entries=tuple((name, ours.get(name, digits)) for name, digits in measured.entries)
         ).to_bytes()
 
+    def close(self) -> None:
+        """Free the device buffers; warn if the second build is missing, or if an exception was never raised."""
+        super().close()
+        self._warn_of_missing_build()
+
+    def __del__(self) -> None:
+        super().__del__()
+        if hasattr(self, "_measured"):  # missing if __init__ failed
+            self._warn_of_missing_build()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        missing, self._measured = self._measured and not self._served, False
         super().__exit__(kind, error, traceback)
-        if kind is None and self._measured and not self._used:
-            raise EngineError(
-                "the engine that was built has min-max ranges: build once more with the same calibrator for the "
-                "percentile ranges (for _ in calibrator.passes(): ...)"
-            )
+        if kind is None and missing:
+            raise EngineError(_SECOND_BUILD_MISSING)
+
+    def _warn_of_missing_build(self) -> None:
+        if self._measured and not self._served:
+            self._measured = False  # once
+            warnings.warn(_SECOND_BUILD_MISSING, CalibrationFailedWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""Device buffers by pycuda."""
+"""Device buffers by pycuda, which existing calibrator code often uses already."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for TensorRT's work o
 
 
 class PycudaBuffers:
-    """In pycuda's current context (that of `pycuda.autoinit`, say), else in the current device's primary one."""
+    """Buffers in pycuda's current context (from `pycuda.autoinit`, say), otherwise in the primary context.
+
+    Raises:
+        MissingPackageError: pycuda cannot be imported.
+        EngineError: there is no CUDA device, or it has no memory left.
+    """
 
     def __init__(self) -> None:
         self._driver = require("pycuda.driver", extra="pycuda")
@@ -53,9 +58,9 @@ class PycudaBuffers:
         self._pinned.append(array.base)
         return array
 
-    def copy(self, source: Bytes, pointer: int) -> None:
+    def upload(self, array: Bytes, pointer: int) -> None:
         with self._current():
-            self._driver.memcpy_htod_async(pointer, source, self._stream)
+            self._driver.memcpy_htod_async(pointer, array, self._stream)
 
     def synchronize(self) -> None:
         with self._current():
@@ -88,7 +93,7 @@ class PycudaBuffers:
 
     @contextmanager
     def _current(self) -> Iterator[None]:
-        """Our context for this thread, and afterwards the one that it had; errors as in the protocol."""
+        """Our context for the calling thread, and afterwards the context that it had; errors as in `DeviceBuffers`."""
         self._context.push()
         try:
             yield

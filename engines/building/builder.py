@@ -1,4 +1,4 @@
-"""What every backend does: parse, set up, build, and write the plan with its manifest."""
+"""The steps that all backends share: parse, configure, build, and write the plan with its manifest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from trt_ptq._internal.cuda import gpu_name
 from trt_ptq._internal.signals import deferred_interrupts_unless_handled
-from trt_ptq.engines.building.builder_config import apply_settings, load_timing_cache, save_timing_cache
+from trt_ptq.engines.building.builder_config import apply_builder_config, load_timing_cache, save_timing_cache
 from trt_ptq.engines.building.network_profiles import apply_profiles
 from trt_ptq.engines.library import BuilderLog, TensorRTLibrary
 from trt_ptq.engines.manifest import EngineManifest, write_engine
@@ -17,67 +17,72 @@ from trt_ptq.errors import EngineError
 
 
 class EngineBuilder:
-    """One build in progress: a backend makes it, says in `config` and `network` what is special, and finishes it.
+    """One build in progress. A backend creates it, adjusts `config` and `network`, and finishes it.
 
-    `profile` is the optimization profile, None where all shapes are fixed.
+    `profile` is the optimization profile, None if all shapes are fixed.
     """
 
     def __init__(self, library: TensorRTLibrary, spec: EngineSpec, strongly_typed: bool) -> None:
-        """Parse the model and apply profiles and settings.
+        """Parse the model, and apply the profiles and the builder configuration.
 
         Raises:
-            EngineError: the model cannot be parsed, its open dimensions have no profile, or a setting is unknown
-                here; with the library's own first complaint.
+            EngineError: the model cannot be parsed, a dynamic dimension has no profile, or an option is not supported
+                here; with the library's own first error.
         """
         trt = library.module
         self.library, self._spec = library, spec
         self._started = time.perf_counter()
-        self._complaints = BuilderLog(library)
+        self._builder_log = BuilderLog(library)
         with deferred_interrupts_unless_handled():
-            self._builder = trt.Builder(self._complaints.logger)
+            self._builder = trt.Builder(self._builder_log.logger)
         if self._builder is None:
-            raise EngineError(f"{library.title} {library.version} cannot start: {self._complaints.first()}")
+            raise EngineError(f"{library.title} {library.version} cannot start: {self._builder_log.first()}")
         self.network = self._builder.create_network(_network_flags(library, strongly_typed))
-        self._parser = trt.OnnxParser(self.network, self._complaints.logger)  # owns the weights until the build ends
+        self._parser = trt.OnnxParser(self.network, self._builder_log.logger)  # owns the weights until the build ends
         with deferred_interrupts_unless_handled():
             parsed = self._parser.parse_from_file(str(spec.onnx))
         if not parsed:
-            told = "; ".join(_describe(self._parser.get_error(index)) for index in range(self._parser.num_errors))
-            raise EngineError(f"{spec.onnx}: {library.title} cannot parse it: {told}")
+            errors = "; ".join(_describe(self._parser.get_error(index)) for index in range(self._parser.num_errors))
+            raise EngineError(f"{spec.onnx}: {library.title} cannot parse it: {errors}")
         self.config = self._builder.create_builder_config()
-        # Without this the inspector can only name the layers, not say what they run in.
+        # Otherwise the inspector reports only the names of layers, not their precisions.
         self.config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         self.profile = apply_profiles(self._builder, self.network, self.config, spec)
-        self._flags = apply_settings(library, self._builder, self.config, spec.settings)
-        if spec.settings.timing_cache is not None:
-            load_timing_cache(library, self.config, spec.settings.timing_cache, self._complaints)
+        self._flags = apply_builder_config(library, self._builder, self.config, spec.builder_config)
+        if spec.builder_config.timing_cache is not None:
+            load_timing_cache(library, self.config, spec.builder_config.timing_cache, self._builder_log)
 
     def plan(self) -> Any:
-        """Build; the result is a buffer of TensorRT's.
+        """Build the plan, a buffer of TensorRT's.
 
         Raises:
-            EngineError: the builder refuses; with its own first complaint.
+            EngineError: the builder fails; with its own first error.
         """
         try:
             with deferred_interrupts_unless_handled():
                 plan = self._builder.build_serialized_network(self.network, self.config)
         except RuntimeError as error:
             plan = None
-            self._complaints.errors.append(str(error))
+            self._builder_log.errors.append(str(error))
         if plan is None:
-            raise EngineError(f"{self._spec.onnx}: {self.library.title} cannot build it: {self._complaints.first()}")
+            raise EngineError(f"{self._spec.onnx}: {self.library.title} cannot build it: {self._builder_log.first()}")
         return plan
 
     def write(self, plan: Any, flags: tuple[str, ...], tensors_without_range: tuple[str, ...] = ()) -> EngineManifest:
-        """Write the engine, its manifest and the timing cache; `flags` say what the backend set.
+        """Write the engine, its manifest and the timing cache.
+
+        Args:
+            plan: from `plan`.
+            flags: what the backend set, for the manifest.
+            tensors_without_range: for the manifest.
 
         Raises:
             OutputError: a file cannot be written.
         """
         spec = self._spec
         content = memoryview(plan)
-        if spec.settings.timing_cache is not None:
-            save_timing_cache(self.config, spec.settings.timing_cache)
+        if spec.builder_config.timing_cache is not None:
+            save_timing_cache(self.config, spec.builder_config.timing_cache)
         manifest = EngineManifest(
             backend=self.library.name,
             backend_version=self.library.version,
@@ -97,7 +102,7 @@ class EngineBuilder:
 
 def _network_flags(library: TensorRTLibrary, strongly_typed: bool) -> int:
     known = library.module.NetworkDefinitionCreationFlag
-    # EXPLICIT_BATCH: TensorRT 8 and 9 want to be told, 10 knows no other way, later ones know no such flag.
+    # EXPLICIT_BATCH: TensorRT 8 and 9 need the flag, 10 always acts so, later versions do not know the flag.
     wanted = ["EXPLICIT_BATCH"] if hasattr(known, "EXPLICIT_BATCH") else []
     if strongly_typed:
         library.require(hasattr(known, "STRONGLY_TYPED"), "strongly typed networks")

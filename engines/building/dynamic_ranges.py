@@ -1,4 +1,4 @@
-"""A calibration table beside a TensorRT network: which tensors it names, and its ranges set on them."""
+"""Matches a calibration table with a TensorRT network, and sets its ranges on the tensors."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ _SHOWN = 3
 
 
 def tensors_without_range(trt: Any, network: Any, table: CalibrationTable) -> tuple[str, ...]:
-    """Names of the network's float tensors that `table` has no range for; constants need none.
+    """Names of the network's float tensors without a range in `table`; constants need none.
 
     Raises:
-        EngineError: the table has a range for none of them.
+        EngineError: the table has no range for any of them.
     """
     names = [tensor.name for tensor in _activations(trt, network)]
     missing = tuple(name for name in names if name not in table.amax)
     if names and len(missing) == len(names):
         raise EngineError(
-            f"the table has none of the model's tensors: it names {_some(list(table.amax))}, the model {_some(names)}"
+            f"the table has no range for any tensor of the model: the table names {_some(list(table.amax))}, "
+            f"the model {_some(names)}"
         )
     return missing
 
 
 def set_dynamic_ranges(network: Any, table: CalibrationTable) -> None:
-    """Set -amax to amax on every tensor of the network that the table names."""
+    """Set the range [-amax, amax] on every tensor of the network that is in the table."""
     for tensor in _tensors(network):
         if tensor.name in table.amax:
             tensor.set_dynamic_range(-table.amax[tensor.name], table.amax[tensor.name])

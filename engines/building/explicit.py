@@ -1,4 +1,4 @@
-"""TensorRT 10 and later, explicit: every tensor has the type that the ONNX model says (Q/DQ, float16 or float)."""
+"""Explicit builds with TensorRT 10 and later: every tensor has its type in the ONNX model (Q/DQ, float16 or float)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from trt_ptq.engines.spec import EngineSpec
 
 
 def build_explicit(library: TensorRTLibrary, spec: EngineSpec) -> EngineManifest:
-    """Build a strongly typed engine of `spec.onnx` and write it with its manifest.
+    """Build a strongly typed engine and write it with its manifest.
 
     Raises:
-        EngineError: the model cannot be parsed, its open dimensions have no profile, a setting is unknown here,
-            no layer can run on the DLA that is asked for, or the builder refuses; with its own first complaint.
+        EngineError: the model cannot be parsed, a dynamic dimension has no profile, an option is not supported here,
+            no layer can run on the requested DLA core, or the builder fails; with its own first error.
         OutputError: the engine cannot be written.
     """
     build = EngineBuilder(library, spec, strongly_typed=True)
-    if spec.settings.dla_core is not None:
-        require_used_dla(build.network, build.config, spec.settings.dla_core)
+    if spec.builder_config.dla_core is not None:
+        require_used_dla(build.network, build.config, spec.builder_config.dla_core)
     return build.write(build.plan(), ("strongly_typed",))

@@ -1,4 +1,4 @@
-"""TensorRT 10 and older, implicit: the float model and a calibrator; TensorRT decides which layers run in INT8."""
+"""Implicit builds with TensorRT 10 and older: float model and ranges; TensorRT decides which layers run in INT8."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.calibrators.tensorrt.calibration_warning import CalibrationFailedWarning
 from trt_ptq.calibrators.tensorrt.table_calibrator import TableCalibrator
 from trt_ptq.engines.building.builder import EngineBuilder
 from trt_ptq.engines.building.dynamic_ranges import set_dynamic_ranges, tensors_without_range
@@ -17,23 +18,24 @@ from trt_ptq.errors import EngineError
 
 
 def build_implicit(library: TensorRTLibrary, spec: EngineSpec, ranges: ImplicitRanges) -> EngineManifest:
-    """Build an INT8 engine, FP16 where a layer does not run in INT8, and write it with its manifest.
+    """Build an INT8 engine, with FP16 for the layers that do not run in INT8, and write it with its manifest.
 
     Raises:
-        EngineError: this TensorRT has no calibrators; DLA with another algorithm than Entropy2; a table that names
-            no tensor of the model; or the builder refuses; with its own first complaint.
+        EngineError: this TensorRT has no calibrators; DLA with another algorithm than Entropy2; a table without a
+            range for any tensor of the model; or the builder fails, with its own first error.
         OutputError: the engine cannot be written.
-        Exception: what a calibrator's callback raised, KeyboardInterrupt included; nothing is written then.
+        BaseException: the exception of a calibrator's callback, KeyboardInterrupt included; nothing is written then.
     """
     trt = library.module
     if not hasattr(trt, "IInt8EntropyCalibrator2"):
         raise EngineError(
-            f"{library.title} {library.version} has no calibrators (removed in TensorRT 11): make a Q/DQ model with "
+            f"{library.title} {library.version} has no calibrators (removed in TensorRT 11): create a Q/DQ model with "
             "`trt-ptq qdq MODEL --table TABLE` and build that, or install TensorRT 10: pip install 'trt-ptq[trt10]'"
         )
     with warnings.catch_warnings():
-        # TensorRT 10 calls all of this deprecated; who asks for it knows.
+        # TensorRT 10 deprecates implicit quantization; the user has asked for it.
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", CalibrationFailedWarning)  # the exception itself is raised below
         build = EngineBuilder(library, spec, strongly_typed=False)
         build.config.set_flag(trt.BuilderFlag.INT8)
         build.config.set_flag(trt.BuilderFlag.FP16)
@@ -44,27 +46,27 @@ def build_implicit(library: TensorRTLibrary, spec: EngineSpec, ranges: ImplicitR
         missing = ()
         if isinstance(ranges, CalibrationTable):
             missing = tensors_without_range(trt, build.network, ranges)
-            make: MakeCalibrator = partial(_served, ranges)
+            make: MakeCalibrator = partial(_table_calibrator, ranges)
         else:
             make = ranges
-        if spec.settings.timing_cache is None:
-            # So that the second pass of a calibrator that needs two is short.
+        if spec.builder_config.timing_cache is None:
+            # Makes the second build fast for a calibrator that needs two.
             build.config.set_timing_cache(build.config.create_timing_cache(b""), ignore_mismatch=False)
         with make(build.network, build.profile) as calibrator:
             algorithm = calibrator.get_algorithm()
-            if spec.settings.dla_core is not None and algorithm != trt.CalibrationAlgoType.ENTROPY_CALIBRATION_2:
+            if spec.builder_config.dla_core is not None and algorithm != trt.CalibrationAlgoType.ENTROPY_CALIBRATION_2:
                 raise EngineError(
                     f"DLA needs the algorithm EntropyCalibration2 (EntropyCalibrator), not {algorithm.name}"
                 )
-            # The config keeps only a raw pointer: `calibrator` has to live until the build is over.
+            # The config holds only a raw pointer: `calibrator` has to live until the build ends.
             build.config.int8_calibrator = calibrator
             if build.profile is not None and not build.config.set_calibration_profile(build.profile):
-                raise EngineError(f"{spec.onnx}: {library.title} refuses the calibration profile of these shapes")
+                raise EngineError(f"{spec.onnx}: {library.title} refuses the calibration profile for these shapes")
             plan = None
             for _ in calibrator.passes():
                 plan = build.plan()
         return build.write(plan, ("int8", "fp16", f"calibrator={algorithm.name}"), missing)
 
 
-def _served(table: CalibrationTable, network: Any, _profile: Any) -> Any:
+def _table_calibrator(table: CalibrationTable, network: Any, _profile: Any) -> Any:
     return TableCalibrator(table, network=network)

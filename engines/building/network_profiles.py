@@ -1,4 +1,4 @@
-"""Gives a network its optimization profile, and says which dimensions still need one."""
+"""Adds the optimization profile to a network, and names the dynamic dimensions that still need one."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from trt_ptq.types import ShapeProfile
 
 
 def apply_profiles(builder: Any, network: Any, config: Any, spec: EngineSpec) -> Any | None:
-    """Fix the inputs' shapes and add the profile of `spec`; returns it, or None if every shape is fixed already.
+    """Set the shapes of the inputs and add the profile of `spec`.
+
+    Returns:
+        The optimization profile, None if every shape is fixed.
 
     Raises:
-        EngineError: an unknown input, a profile that does not fit, or open dimensions without one.
+        EngineError: an unknown input, a profile that does not fit, or dynamic dimensions without a profile.
     """
     inputs = {network.get_input(index).name: network.get_input(index) for index in range(network.num_inputs)}
     unknown = sorted(spec.profiles.keys() - inputs.keys())
     if unknown:
-        raise EngineError(f"--shape names unknown inputs {', '.join(unknown)}: the model has {', '.join(inputs)}")
+        raise EngineError(f"`shapes`: unknown inputs {', '.join(unknown)}; the model has {', '.join(inputs)}")
     _check_dimensions_known(spec.onnx, [tensor for name, tensor in inputs.items() if name not in spec.profiles])
     if not spec.profiles:
         return None
@@ -27,20 +30,20 @@ def apply_profiles(builder: Any, network: Any, config: Any, spec: EngineSpec) ->
     for name, shapes in spec.profiles.items():
         tensor = inputs[name]
         _check_profile(tensor, shapes)
-        tensor.shape = shapes.fixed  # an axis that is equal in all three is no longer open
+        tensor.shape = shapes.fixed  # an axis that is equal in all three is not dynamic
         profile.set_shape(name, shapes.minimum, shapes.optimum, shapes.maximum)
     config.add_optimization_profile(profile)
     return profile
 
 
 def _check_dimensions_known(onnx: Path, inputs: list[Any]) -> None:
-    told = [_open_dimensions(tensor) for tensor in inputs if -1 in tuple(tensor.shape)]
-    if told:
-        raise EngineError(f"{onnx}: " + "; ".join(told))
+    problems = [_describe_dynamic(tensor) for tensor in inputs if -1 in tuple(tensor.shape)]
+    if problems:
+        raise EngineError(f"{onnx}: " + "; ".join(problems))
 
 
-def _open_dimensions(tensor: Any) -> str:
-    """What is open in an input, and how to close it."""
+def _describe_dynamic(tensor: Any) -> str:
+    """Names the dynamic dimensions of an input, with an example of a profile."""
     shape = tuple(tensor.shape)
     axes = ", ".join(
         f"axis {axis} ({tensor.get_dimension_name(axis) or 'unnamed'})" for axis, size in enumerate(shape) if size == -1
@@ -50,17 +53,17 @@ def _open_dimensions(tensor: Any) -> str:
         return "x".join(str(size if axis == -1 else axis) for axis in shape)
 
     return (
-        f"input {tensor.name!r} has open dimensions {axes}: give their range with "
-        f"--shape {tensor.name}=MIN:OPT:MAX, in the form {tensor.name}={example(1)}:{example(8)}:{example(16)} "
-        "(an axis that must be fixed has the same number in all three)"
+        f"input {tensor.name!r} has dynamic dimensions {axes}: give their range with "
+        f"`shapes={tensor.name}=MIN:OPT:MAX`, for example {tensor.name}={example(1)}:{example(8)}:{example(16)} "
+        "(use the same size three times for a fixed axis)"
     )
 
 
-def _check_profile(tensor: Any, shapes: ShapeProfile) -> None:
-    have = tuple(tensor.shape)
-    if len(have) != len(shapes.minimum) or any(
+def _check_profile(tensor: Any, profile: ShapeProfile) -> None:
+    shape = tuple(tensor.shape)
+    if len(shape) != len(profile.minimum) or any(
         size not in (-1, low) or (size != -1 and low != high)
-        for size, low, high in zip(have, shapes.minimum, shapes.maximum, strict=True)
+        for size, low, high in zip(shape, profile.minimum, profile.maximum, strict=True)
     ):
-        told = "x".join("?" if size == -1 else str(size) for size in have)
-        raise EngineError(f"--shape {tensor.name}={shapes}: does not fit the model's {told}")
+        model_shape = "x".join("?" if size == -1 else str(size) for size in shape)
+        raise EngineError(f"`shapes={tensor.name}={profile}` does not fit the shape {model_shape} in the model")

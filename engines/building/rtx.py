@@ -1,4 +1,4 @@
-"""TensorRT for RTX: builds strongly typed engines ahead of time, without a GPU."""
+"""Ahead-of-time builds with TensorRT for RTX: strongly typed engines, without a GPU."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from trt_ptq.errors import EngineError
 
 
 def build_rtx(spec: EngineSpec) -> EngineManifest:
-    """Build the engine of `spec` and write it with its manifest.
+    """Build a strongly typed engine and write it with its manifest.
 
     Raises:
-        EngineError: the model cannot be parsed, its open dimensions have no profile, or the builder refuses; with
-            the builder's own first complaint.
+        EngineError: `spec` asks for implicit quantization, the model cannot be parsed, a dynamic dimension has no
+            profile, or the builder fails; with its own first error.
         MissingPackageError: tensorrt-rtx is not installed.
         OutputError: the engine cannot be written.
     """
     if spec.implicit is not None:
         raise EngineError(
-            "TensorRT-RTX takes no calibrator and no calibrated ranges beside the model: build the Q/DQ model that "
-            "`trt-ptq qdq MODEL --table TABLE` makes, or use --backend trt with TensorRT 10"
+            "TensorRT-RTX has no implicit quantization: build the Q/DQ model from "
+            "`trt-ptq qdq MODEL --table TABLE`, or use `backend=trt` with TensorRT 10"
         )
     build = EngineBuilder(tensorrt_rtx(), spec, strongly_typed=True)
     return build.write(build.plan(), ("strongly_typed",))

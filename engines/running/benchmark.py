@@ -1,4 +1,4 @@
-"""How fast an engine runs: latency and throughput by CUDA events, beside its size and device memory."""
+"""Benchmarks of engines: latency and throughput by CUDA events, file size and device memory."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from trt_ptq.types import Feeds, sample_count
 
 @dataclass(frozen=True)
 class Latency:
-    """Of `runs` runs on the device, one after the other, without the copies to and from the host.
+    """Latency of `runs` consecutive runs on the device, without the copies from and to the host.
 
-    `throughput` is in samples per second, `batch` the samples of one run.
+    `batch` is the number of samples in a run, `throughput` is in samples per second.
     """
 
     runs: int
@@ -28,7 +28,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One engine, measured on `gpu`; `device_memory_bytes` is TensorRT's own figure for activations and scratch."""
+    """Measurements of one engine on `gpu`; `device_memory_bytes` is what TensorRT needs for activations and scratch."""
 
     engine: str
     precision: str
@@ -40,27 +40,38 @@ class Benchmark:
 
 
 def summarize(times_ms: Sequence[float], batch: int) -> Latency:
-    """Median and 99th percentile (linear interpolation) of `times_ms`; throughput over their sum.
+    """Median and 99th percentile (linear interpolation) of the times, and throughput over their sum.
+
+    Args:
+        times_ms: time of each run in milliseconds.
+        batch: samples in a run.
 
     Raises:
-        UsageError: no times, or one that no clock gives.
+        UsageError: there are no times, or they are not finite or not positive.
     """
     times = np.asarray(times_ms, dtype=np.float64)
     if times.size == 0 or not np.isfinite(times).all() or times.sum() <= 0:
-        raise UsageError(f"a latency needs measured times: got {times.size} of them, {times.sum():g} ms in all")
+        raise UsageError(f"`times_ms` has no valid measurements: {times.size} times, {times.sum():g} ms in total")
     median, p99 = np.percentile(times, [50, 99])
     return Latency(times.size, batch, float(median), float(p99), float(batch * times.size / (times.sum() / 1000)))
 
 
 def benchmark(session: EngineSession, feeds: Feeds, runs: int = 200, warm_up: int = 20) -> Benchmark:
-    """Measure `session` on one batch.
+    """Measure an engine on one batch.
+
+    Args:
+        session: the loaded engine.
+        feeds: input arrays by name.
+        runs: number of measured runs.
+        warm_up: number of runs before them.
 
     Raises:
-        EngineError: the engine does not take the batch, or fails on it.
+        DataError: the batch does not fit the engine.
+        EngineError: the engine fails on the batch.
         UsageError: `runs` is below 1.
     """
     if runs < 1:
-        raise UsageError(f"a latency needs at least one run, not {runs}")
+        raise UsageError(f"`runs` must be at least 1, not {runs}")
     times = session.time(feeds, runs, warm_up)
     return Benchmark(
         engine=str(session.path),

@@ -1,4 +1,4 @@
-"""What an engine is made of, by TensorRT's engine inspector: which layers run in INT8, and where reformats sit."""
+"""Layers of an engine by TensorRT's engine inspector: their precisions, and the reformats between them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from trt_ptq.errors import EngineError
 
-# How the inspector writes types, in sentences ("Row major linear FP32") and in short ("Float", "Int8").
+# The inspector writes types as sentences ("Row major linear FP32") or as words ("Float", "Int8").
 _TYPES = (
     (re.compile(r"\bint8\b", re.IGNORECASE), "int8"),
     (re.compile(r"\b(bf16|bfloat16)\b", re.IGNORECASE), "bf16"),
@@ -20,8 +20,8 @@ _TYPES = (
 )
 _INT8_TACTIC = re.compile(r"i8i8|i8i32|i8f32|i8f16|imma|int8", re.IGNORECASE)
 _REFORMATS = {"reformat", "move"}
-_NO_WORK = {"noop", "constant", "signal", "wait"}  # an alias, data, and streams that wait for each other
-_OPAQUE = "ForeignNode["  # a part of the network that the compiler took over and says nothing about
+_NO_WORK = {"noop", "constant", "signal", "wait"}  # aliases, constants, and synchronization of streams
+_OPAQUE = "ForeignNode["  # a subgraph compiled by a Myelin kernel, without details
 _FLOATS = {"fp32", "fp16", "bf16"}
 
 
@@ -29,8 +29,8 @@ _FLOATS = {"fp32", "fp16", "bf16"}
 class LayerInfo:
     """One layer of the engine, after fusion.
 
-    `kind` is TensorRT's layer type; `inputs` and `outputs` are the types of its tensors; `precision` is what it
-    computes in: "int8", "fp16", ..., "unknown" where the engine does not say; None for a layer that computes nothing.
+    `kind` is TensorRT's layer type; `inputs` and `outputs` are the types of its tensors; `precision` is the type in
+    which it computes: "int8", "fp16", ..., "unknown" if the engine does not say, None if it computes nothing.
     """
 
     name: str
@@ -48,17 +48,17 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class Inspection:
-    """All layers of an engine in the order in which they run."""
+    """All layers of an engine, in execution order."""
 
     layers: tuple[LayerInfo, ...]
 
     def precisions(self) -> dict[str, int]:
-        """How many layers compute in which precision, most frequent first; reformats are not counted."""
+        """Number of layers by precision, most frequent first, without reformats."""
         return dict(Counter(layer.precision for layer in self.layers if layer.precision is not None).most_common())
 
     @property
     def int8(self) -> tuple[LayerInfo, ...]:
-        """The layers that run in INT8."""
+        """The layers that compute in INT8."""
         return tuple(layer for layer in self.layers if layer.precision == "int8")
 
     @property
@@ -68,24 +68,28 @@ class Inspection:
 
 
 def parse_inspection(text: str, where: str) -> Inspection:
-    """Read what `EngineInspector.get_engine_information` gives as JSON; `where` names the engine in messages.
+    """Parse the JSON of `EngineInspector.get_engine_information`.
 
-    A layer counts as INT8 if it reads INT8 and also writes it, has INT8 weights, or runs an INT8 kernel (by its
-    tactic's name): a layer that reads INT8 only to dequantize it computes in its output's type.
+    A layer counts as INT8 if it reads INT8 and also writes INT8, has INT8 weights, or runs an INT8 kernel (by the name
+    of its tactic). A layer that reads INT8 only to dequantize it computes in the type of its output.
+
+    Args:
+        text: the JSON.
+        where: name of the engine, for messages.
 
     Raises:
-        EngineError: not the inspector's JSON, or an engine that was built to tell only the names of its layers.
+        EngineError: not the inspector's JSON, or an engine that was built with only the names of its layers.
     """
     try:
         layers = json.loads(text)["Layers"]
         if layers and all(isinstance(layer, str) for layer in layers):
             raise EngineError(
-                f"{where}: this engine tells only the names of its {len(layers)} layers; build it with trt-ptq, or "
+                f"{where}: this engine contains only the names of its {len(layers)} layers; build it with trt-ptq, or "
                 "with profiling verbosity DETAILED"
             )
         return Inspection(tuple(_layer(layer) for layer in layers))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise EngineError(f"{where}: the engine inspector answered something unknown: {error!r}") from error
+        raise EngineError(f"{where}: unexpected output of the engine inspector: {error!r}") from error
 
 
 def _layer(layer: dict[str, Any]) -> LayerInfo:
@@ -105,13 +109,13 @@ def _layer(layer: dict[str, Any]) -> LayerInfo:
 def _precision(inputs: tuple[str, ...], outputs: tuple[str, ...], int8_kernel: bool) -> str:
     if "int8" in inputs and (int8_kernel or "int8" in outputs):
         return "int8"
-    seen = [one for one in (*outputs, *inputs) if one in _FLOATS]
-    return seen[0] if seen else next(iter((*outputs, *inputs)), "unknown")
+    dtypes = (*outputs, *inputs)
+    return next((dtype for dtype in dtypes if dtype in _FLOATS), dtypes[0] if dtypes else "unknown")
 
 
 def _type(text: str) -> str:
     for pattern, name in _TYPES:
-        found = pattern.search(text)
-        if found:
-            return name or found[0].lower()
+        match = pattern.search(text)
+        if match:
+            return name or match[0].lower()
     return text.strip().lower() or "unknown"

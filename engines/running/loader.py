@@ -1,4 +1,4 @@
-"""From an engine file to TensorRT's engine, with the plain reason where that cannot be."""
+"""Loads an engine file with the TensorRT that built it, or says plainly why it cannot be loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trt_ptq.errors import EngineError
 
 @dataclass(frozen=True)
 class LoadedEngine:
-    """TensorRT's `engine`, and what must outlive it; `manifest` is None for an engine that was not built by us."""
+    """TensorRT's `engine` and the objects that must outlive it; `manifest` is None for engines of other tools."""
 
     path: Path
     library: TensorRTLibrary
@@ -27,12 +27,12 @@ class LoadedEngine:
 
 
 def load_engine(path: Path) -> LoadedEngine:
-    """Load an engine with the TensorRT that its manifest names; without a manifest, with TensorRT.
+    """Load an engine with the library that its manifest names; without a manifest, with TensorRT.
 
     Raises:
-        EngineError: no such file, not the file of its manifest, no GPU, of another TensorRT, or refused by TensorRT;
-            with its own first complaint.
-        MissingPackageError: the TensorRT that it needs is not installed.
+        EngineError: no such file, a file that differs from its manifest, no GPU, an engine of another TensorRT
+            version, or TensorRT refuses it, with its own first error.
+        MissingPackageError: the required TensorRT is not installed.
     """
     try:
         plan = path.read_bytes()
@@ -40,7 +40,7 @@ def load_engine(path: Path) -> LoadedEngine:
         raise EngineError(f"cannot read engine {path}: {error.strerror}") from error
     manifest = read_manifest(path) if manifest_path(path).exists() else None
     if manifest is not None and manifest.sha256 != hashlib.sha256(plan).hexdigest():
-        raise EngineError(f"{path}: not the file that {manifest_path(path).name} describes: damaged, or replaced")
+        raise EngineError(f"{path}: differs from the engine in {manifest_path(path).name}: damaged, or replaced")
     gpu = gpu_name()
     if gpu is None:
         raise EngineError(f"{path}: an engine runs only on an NVIDIA GPU, and there is none here")
@@ -50,25 +50,21 @@ def load_engine(path: Path) -> LoadedEngine:
     builder_log = BuilderLog(library)
     runtime = library.module.Runtime(builder_log.logger)
     if manifest is not None and "version_compatible" in manifest.flags:
-        runtime.engine_host_code_allowed = True  # such a plan carries its own small runtime
+        runtime.engine_host_code_allowed = True  # such a plan contains its own small runtime
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(
-            f"{path}: {library.title} {library.version} cannot load it: {builder_log.first()}; an engine is for the "
-            "TensorRT and the kind of GPU that it was built with: build it here again"
+            f"{path}: {library.title} {library.version} cannot load it: {builder_log.first()}; an engine runs only on "
+            "the TensorRT version and the kind of GPU that it was built for: build it again on this machine"
         )
     return LoadedEngine(path, library, manifest, gpu, engine, builder_log, runtime)
 
 
 def _check_version(path: Path, manifest: EngineManifest, library: TensorRTLibrary) -> None:
-    built, here = (_numbers(version) for version in (manifest.backend_version, library.version))
+    built, installed = (version.split(".") for version in (manifest.backend_version, library.version))
     numbers = 1 if "version_compatible" in manifest.flags else 3
-    if built[:numbers] != here[:numbers]:
+    if built[:numbers] != installed[:numbers]:
         raise EngineError(
-            f"{path}: built by {library.title} {manifest.backend_version}, and this is {library.version}: build it "
-            "here again, or install that version"
+            f"{path}: built by {library.title} {manifest.backend_version}, but {library.version} is installed: build "
+            "it again, or install that version"
         )
-
-
-def _numbers(version: str) -> list[str]:
-    return version.split(".")

@@ -1,4 +1,8 @@
-"""An engine that runs: feeds in, outputs out, with buffers on the device."""
+"""Runs engines of TensorRT and of TensorRT for RTX, for benchmarks and inspection.
+
+Polygraphy compares INT8 engines with FP16 engines (evaluation/compare_engines.py), but its runner gives no device times
+and does not know TensorRT for RTX. Both load engines with loader.py.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from trt_ptq.engines.running.device_memory import Device
+from trt_ptq._internal.cuda import Device
 from trt_ptq.engines.running.inspector import Inspection, parse_inspection
 from trt_ptq.engines.running.loader import load_engine
 from trt_ptq.errors import DataError, EngineError
@@ -18,17 +22,19 @@ from trt_ptq.types import Array, Feeds
 
 
 class EngineSession:
-    """A loaded engine as a context manager; leaving it frees engine and buffers.
+    """A loaded engine, as a context manager that frees the engine and its buffers at the end.
 
-    `precision` is the manifest's ("unknown" without one), `gpu` the device it runs on; `dtypes` are numpy's by tensor.
+    `precision` comes from the manifest ("unknown" without one), `gpu` is the name of the device; `dtypes` are numpy
+    types by tensor name.
+
+    Args:
+        path: the engine file.
+
+    Raises:
+        EngineError, MissingPackageError: see `load_engine`.
     """
 
     def __init__(self, path: Path) -> None:
-        """Load the engine.
-
-        Raises:
-            EngineError, MissingPackageError: see `load_engine`.
-        """
         self.path = path
         self._loaded = load_engine(path)
         self.engine, self.gpu = self._loaded.engine, self._loaded.gpu
@@ -45,7 +51,7 @@ class EngineSession:
             self._device = stack.enter_context(Device())
             self._context: Any = self.engine.create_execution_context()
             if self._context is None:
-                raise EngineError(f"{self.path}: cannot be run: {self._loaded.builder_log.first()}")
+                raise EngineError(f"{self.path}: cannot run: {self._loaded.builder_log.first()}")
             self._buffers: dict[str, tuple[int, int]] = {}  # address and size by tensor
             self._stack = stack.pop_all()
         return self
@@ -53,19 +59,19 @@ class EngineSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._context = None  # before its device memory's context goes
-        self.engine = None  # a session that is kept must not keep the engine on the device
+        self._context = None  # before the CUDA context of its memory is released
+        self.engine = None  # a reference to the session must not keep the engine on the device
         del self._loaded
         self._stack.__exit__(kind, error, traceback)
 
     @property
     def device_memory_bytes(self) -> int:
-        """What TensorRT needs on the device to run, beside weights and our buffers."""
+        """Device memory in bytes that TensorRT needs to run, without weights and the buffers of inputs and outputs."""
         # The older property is 32 bits wide.
         return int(getattr(self.engine, "device_memory_size_v2", None) or self.engine.device_memory_size)
 
     def example_feeds(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-        """Seeded normal numbers, zeros for integers; in `shapes`, or else in the shape that the engine is tuned for."""
+        """Random normal inputs (seeded), zeros for integers; in the given shapes, or in those of the profile's OPT."""
         random = np.random.default_rng(0)
         feeds = {}
         for name in self.inputs:
@@ -80,20 +86,20 @@ class EngineSession:
         return feeds
 
     def inspect(self) -> Inspection:
-        """What the engine is made of.
+        """The layers of the engine.
 
         Raises:
-            EngineError: the engine tells only the names of its layers.
+            EngineError: the engine contains only the names of its layers.
         """
         information = self._loaded.library.module.LayerInformationFormat.JSON
         text = self.engine.create_engine_inspector().get_engine_information(information)
         return parse_inspection(text, str(self.path))
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
-        """Outputs by name for one batch.
+        """Run the engine on one batch. Returns outputs by name.
 
         Raises:
-            DataError: other inputs, types or shapes than the engine has.
+            DataError: names, types or shapes do not fit the engine.
             EngineError: the engine fails, or there is not enough device memory.
         """
         arrays = self._upload(feeds)
@@ -102,14 +108,22 @@ class EngineSession:
         for name, array in results.items():
             self._device.download(array, self._buffers[name][0])
         self._device.synchronize()
-        del arrays  # the copies read from them until here
+        del arrays  # the copies read them until here
         return results
 
     def time(self, feeds: Feeds, runs: int, warm_up: int) -> list[float]:
-        """Milliseconds of each of `runs` runs on the device, without copies, after `warm_up` runs that do not count.
+        """Time the engine on one batch.
+
+        Args:
+            feeds: input arrays by name.
+            runs: number of measured runs.
+            warm_up: number of runs before them.
+
+        Returns:
+            Milliseconds of each run on the device, without the copies from and to the host.
 
         Raises:
-            DataError, EngineError: as `run`.
+            DataError, EngineError: see `run`.
         """
         arrays = self._upload(feeds)
         self._bind_outputs()
@@ -117,35 +131,37 @@ class EngineSession:
             self._execute()
         self._device.synchronize()
         del arrays
-        watch = self._device.stopwatch()
+        stopwatch = self._device.stopwatch()
         try:
             times = []
             for _ in range(runs):
-                watch.start()
+                stopwatch.start()
                 self._execute()
-                times.append(watch.stop())
+                times.append(stopwatch.stop())
             return times
         finally:
-            watch.close()
+            stopwatch.close()
 
     def _upload(self, feeds: Feeds) -> dict[str, Array]:
-        """Copy the inputs; returns what is copied from, to be kept until the device has read it."""
+        """Start copying the inputs. Returns the arrays that have to stay alive until the device has read them."""
         if feeds.keys() != set(self.inputs):
-            raise DataError(f"{self.path} has inputs {', '.join(self.inputs)}, and was fed {', '.join(feeds)}")
+            raise DataError(
+                f"{self.path}: the engine has inputs {', '.join(self.inputs)}, the batch {', '.join(feeds)}"
+            )
         arrays = {name: np.ascontiguousarray(feeds[name]) for name in self.inputs}
         for name, array in arrays.items():
             if array.dtype != self.dtypes[name]:
-                raise DataError(f"{self.path}: input {name!r} is {self.dtypes[name]}, and was fed {array.dtype}")
+                raise DataError(f"{self.path}: input {name!r} is {self.dtypes[name]}, the batch has {array.dtype}")
             if not self._context.set_input_shape(name, array.shape):
-                least, _, most = self.engine.get_tensor_profile_shape(name, 0)
+                minimum, _, maximum = self.engine.get_tensor_profile_shape(name, 0)
                 raise DataError(
-                    f"{self.path}: input {name!r} takes shapes from {list(least)} to {list(most)}, and was fed "
+                    f"{self.path}: input {name!r} takes shapes from {list(minimum)} to {list(maximum)}, the batch has "
                     f"{list(array.shape)}"
                 )
-            if self.engine.is_shape_inference_io(name):  # TensorRT reads shapes on the host
+            if self.engine.is_shape_inference_io(name):  # TensorRT reads shape inputs on the host
                 self._context.set_tensor_address(name, array.ctypes.data)
                 continue
-            self._device.upload(self._bind(name, array.nbytes), array)
+            self._device.upload(array, self._bind(name, array.nbytes))
         return arrays
 
     def _bind_outputs(self) -> dict[str, Array]:
@@ -153,23 +169,35 @@ class EngineSession:
         for name in self.outputs:
             shape = tuple(self._context.get_tensor_shape(name))
             if any(size < 0 for size in shape):
-                raise EngineError(f"{self.path}: the shape of output {name!r} depends on the data: not supported here")
+                raise EngineError(
+                    f"{self.path}: the shape of output {name!r} depends on the data, which is not supported"
+                )
             results[name] = np.empty(shape, self.dtypes[name])
             self._bind(name, results[name].nbytes)
         return results
 
     def _bind(self, name: str, size_bytes: int) -> int:
-        """The tensor's buffer, made larger where needed."""
-        pointer, room = self._buffers.get(name, (0, -1))
-        if room < size_bytes:
-            if room >= 0:
+        """Give TensorRT a buffer for the tensor, a larger one if needed. Returns its address."""
+        pointer, capacity_bytes = self._buffers.get(name, (0, -1))
+        if capacity_bytes < size_bytes:
+            if capacity_bytes >= 0:
                 self._device.free(pointer)
                 del self._buffers[name]
-            pointer = self._device.allocate(size_bytes)
+            pointer = self._allocate(name, size_bytes)
             self._buffers[name] = pointer, size_bytes
         self._context.set_tensor_address(name, pointer)
         return pointer
 
+    def _allocate(self, name: str, size_bytes: int) -> int:
+        try:
+            return self._device.allocate(size_bytes)
+        except MemoryError as error:
+            free, total = self._device.memory()
+            raise EngineError(
+                f"{self.path}: no device memory for {size_bytes:,} bytes of {name!r} ({free:,} of {total:,} bytes are "
+                f"free): {error}; use a smaller batch, or free the GPU"
+            ) from error
+
     def _execute(self) -> None:
         if not self._context.execute_async_v3(self._device.stream):
-            raise EngineError(f"{self.path}: fails on this batch: {self._loaded.builder_log.first()}")
+            raise EngineError(f"{self.path}: failed on this batch: {self._loaded.builder_log.first()}")

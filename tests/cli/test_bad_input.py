@@ -217,7 +217,7 @@ def test_a_candidate_with_another_input_shape_is_one_line(cnn_path: Path, data: 
 
 def test_an_engine_that_cannot_be_built_is_named_by_its_model(cnn_path: Path, tmp_path: Path) -> None:
     told = refused("build", cnn_path, "--backend", "rtx", "--out", tmp_path / "e.engine")
-    assert told.startswith(f"{cnn_path}: input 'x' has open dimensions")
+    assert told.startswith(f"{cnn_path}: input 'x' has dynamic dimensions")
 
 
 @pytest.mark.parametrize(

@@ -81,12 +81,12 @@ def test_implicit_without_tensorrt_says_how_to_get_the_last_line_with_calibrator
 
 
 def test_an_unknown_backend_is_refused_with_those_there_are(cnn_path: Path) -> None:
-    assert "unknown backend 'openvino': choose one of auto, trt, rtx" in build(cnn_path, "--backend", "openvino")
+    assert "--backend must be one of auto, trt, rtx, not 'openvino'" in build(cnn_path, "--backend", "openvino")
 
 
 def test_an_unknown_level_is_refused_with_those_there_are(cnn_path: Path) -> None:
     text = build(cnn_path, "--hardware-compatibility", "hopper")
-    assert "is none, ampere+, same-compute-capability, not 'hopper'" in text
+    assert "--hardware-compatibility must be one of none, ampere+, same-compute-capability, not 'hopper'" in text
 
 
 def test_implicit_needs_a_table_and_dynamic_ranges_need_implicit(cnn_path: Path, table: Path) -> None:

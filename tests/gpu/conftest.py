@@ -1,4 +1,4 @@
-"""Models, batches and engines for the tests that run on a card."""
+"""Models, batches and engines for the tests that need a GPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EngineBuilder = Callable[..., Path]
 
 
 class Pictures:
-    """A BatchSource of full batches, from `seed` on; counts how often it was read."""
+    """A BatchSource of full batches of random images; counts the batches that were read."""
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
@@ -52,13 +52,13 @@ def pictures() -> Pictures:
 
 @pytest.fixture
 def others() -> Pictures:
-    """Batches that were not calibrated with."""
+    """Batches that calibration does not use."""
     return Pictures(seed=100)
 
 
 @pytest.fixture
 def statistics(cnn: Model) -> Statistics:
-    """Of every float activation, by ONNX Runtime."""
+    """Statistics of every float activation, by ONNX Runtime."""
     return collect_statistics(cnn, Pictures(), select_calibration_tensors(cnn, ("all",)), "refuse")
 
 
@@ -69,9 +69,9 @@ def table(statistics: Statistics) -> CalibrationTable:
 
 @pytest.fixture
 def build(cnn: Model, table: CalibrationTable, tmp_path: Path) -> EngineBuilder:
-    """Builds an engine of the CNN: "fp32", "fp16", "int8" (explicit Q/DQ), or int8 with `implicit` ranges."""
+    """Builds an engine of the CNN: "fp32", "fp16", "int8" (Q/DQ), or "int8" with `implicit` ranges."""
 
-    def make(precision: Any, implicit: ImplicitRanges | None = None, name: str = "", **more: Any) -> Path:
+    def make(precision: Any, implicit: ImplicitRanges | None = None, name: str = "", **options: Any) -> Path:
         onnx = tmp_path / f"{precision}.onnx"
         if precision == "fp32" or implicit is not None:
             onnx = cnn.path
@@ -80,7 +80,7 @@ def build(cnn: Model, table: CalibrationTable, tmp_path: Path) -> EngineBuilder:
         else:
             save_model(insert_qdq(cnn, table).model, onnx)
         engine = tmp_path / f"{name or precision}.engine"
-        build_engine(EngineSpec(onnx, engine, precision, cnn.identity, PROFILES, implicit=implicit, **more), "trt")
+        build_engine(EngineSpec(onnx, engine, precision, cnn.identity, PROFILES, implicit=implicit, **options), "trt")
         return engine
 
     return make

@@ -1,4 +1,4 @@
-"""What the tests of this folder need of the machine: an NVIDIA GPU, TensorRT, and the CUDA runtime for Polygraphy."""
+"""Markers for what the tests of this folder need: an NVIDIA GPU, TensorRT, and the CUDA runtime for Polygraphy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorRT 10's own builder calibrates with our classes (proof: GPU)."""
+"""TensorRT 10's builder calibrates with our calibrators on a real GPU."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from trt_ptq.onnx_io.load import Model
 from trt_ptq.types import Batch
 
 pytestmark = ON_GPU
-LEAST_SQNR_DB = 20
+MIN_SQNR_DB = 20
 
 calibrators: Any = importlib.import_module("trt_ptq.calibrators")
 
 
 def maker(kind: str, source: Any, cache: Path | None, statistics: Statistics, model: Model) -> MakeCalibrator:
-    more = {"statistics": statistics} if kind == "PercentileCalibrator" else {}
+    options = {"statistics": statistics} if kind == "PercentileCalibrator" else {}
 
     def make(network: Any, profile: Any) -> Any:
         cls = getattr(calibrators, kind)
-        return cls(source, cache, network=network, profile=profile, model=model.identity, **more)
+        return cls(source, cache, network=network, profile=profile, model=model.identity, **options)
 
     return make
 
 
-FED = ("EntropyCalibrator", "MinMaxCalibrator", "PercentileCalibrator")
+BATCH_CALIBRATORS = ("EntropyCalibrator", "MinMaxCalibrator", "PercentileCalibrator")
 
 
 @IMPLICIT
-@pytest.mark.parametrize("kind", FED)
-def test_each_class_gives_an_int8_engine_close_to_fp16_and_a_cache(
+@pytest.mark.parametrize("kind", BATCH_CALIBRATORS)
+def test_each_class_builds_an_int8_engine_close_to_fp16_and_saves_a_cache(
     kind: str,
     build: EngineBuilder,
     pictures: Pictures,
@@ -59,11 +59,11 @@ def test_each_class_gives_an_int8_engine_close_to_fp16_and_a_cache(
     assert {"x", "r1"} <= TensorRTCache.read(cache).scales().keys()
     assert cache.with_name(cache.name + ".json").exists()
     fidelity = compare_engines(build("fp16"), int8, others).outputs["y"]
-    assert fidelity.sqnr_db > LEAST_SQNR_DB
+    assert fidelity.sqnr_db > MIN_SQNR_DB
 
 
 @IMPLICIT
-@pytest.mark.parametrize("kind", FED)
+@pytest.mark.parametrize("kind", BATCH_CALIBRATORS)
 def test_a_cache_is_used_again_and_no_batch_is_read(
     kind: str, build: EngineBuilder, pictures: Pictures, statistics: Statistics, cnn: Model, tmp_path: Path
 ) -> None:
@@ -90,7 +90,7 @@ def test_minmax_of_the_input_is_what_numpy_sees(
 def test_a_table_needs_no_data(ranges: str, build: EngineBuilder, table: CalibrationTable, others: Pictures) -> None:
     int8 = build("int8", DynamicRanges(table) if ranges == "dynamic ranges" else table)
     assert read_manifest(int8).flags[:2] == ("int8", "fp16")
-    assert compare_engines(build("fp16"), int8, others).outputs["y"].sqnr_db > LEAST_SQNR_DB
+    assert compare_engines(build("fp16"), int8, others).outputs["y"].sqnr_db > MIN_SQNR_DB
 
 
 @IMPLICIT
@@ -98,7 +98,7 @@ def test_table_calibrator_serves_the_same_table(
     build: EngineBuilder, table: CalibrationTable, others: Pictures
 ) -> None:
     int8 = build("int8", lambda network, _profile: calibrators.TableCalibrator(table, network=network))
-    assert compare_engines(build("fp16"), int8, others).outputs["y"].sqnr_db > LEAST_SQNR_DB
+    assert compare_engines(build("fp16"), int8, others).outputs["y"].sqnr_db > MIN_SQNR_DB
 
 
 @IMPLICIT
@@ -119,9 +119,9 @@ def test_an_exception_in_the_data_ends_the_build_and_leaves_no_file(
 
 @IMPLICIT
 def test_a_nan_in_the_data_is_named(build: EngineBuilder, statistics: Statistics, cnn: Model, tmp_path: Path) -> None:
-    spoiled = images(4)
-    spoiled[1, 2, 3, 4] = np.nan
-    source = [Batch({"x": images(4)}, "good.npz"), Batch({"x": spoiled}, "bad.npz")]
+    with_nan = images(4)
+    with_nan[1, 2, 3, 4] = np.nan
+    source = [Batch({"x": images(4)}, "good.npz"), Batch({"x": with_nan}, "bad.npz")]
     with pytest.raises(DataError, match=r"bad\.npz"):
         build("int8", maker("EntropyCalibrator", source, None, statistics, cnn))
 

@@ -1,4 +1,4 @@
-"""Engines built, run, inspected and measured on a card (proof: GPU)."""
+"""Engines that TensorRT builds, runs, inspects and measures on a real GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trt_ptq.config import QuantizeConfig
 from trt_ptq.engines.manifest import manifest_path, read_manifest
 from trt_ptq.engines.running.benchmark import benchmark
 from trt_ptq.engines.running.runtime import EngineSession
-from trt_ptq.engines.spec import BuilderSettings
+from trt_ptq.engines.spec import BuilderConfig
 from trt_ptq.errors import DataError, EngineError
 from trt_ptq.evaluation.compare_engines import compare_engines
 from trt_ptq.onnx_io.load import Model
@@ -33,8 +33,8 @@ def test_a_float_engine_answers_as_onnx_runtime_does(build: EngineBuilder, cnn: 
     with EngineSession(build("fp32")) as session:
         for samples in (1, 8, 3):
             x = images(samples, seed=samples)
-            wanted = reference.run(None, {"x": x})[0]
-            np.testing.assert_allclose(session.run({"x": x})["y"], wanted, rtol=2e-2, atol=2e-2)  # TF32
+            expected = reference.run(None, {"x": x})[0]
+            np.testing.assert_allclose(session.run({"x": x})["y"], expected, rtol=2e-2, atol=2e-2)  # TF32
 
 
 def test_a_qdq_engine_is_close_to_the_fp16_engine_by_polygraphy(build: EngineBuilder, others: Pictures) -> None:
@@ -50,9 +50,9 @@ def test_a_qdq_engine_answers_as_the_qdq_model_does_on_onnx_runtime(
     reference = ort.InferenceSession(tmp_path / "int8.onnx", providers=["CPUExecutionProvider"])
     with EngineSession(engine) as session:
         for batch in others:
-            wanted = reference.run(None, dict(batch.feeds))[0]
-            error = session.run(batch.feeds)["y"] - wanted
-            assert float((error**2).sum()) < 1e-2 * float((wanted**2).sum())  # 20 dB: rounding differs
+            expected = reference.run(None, dict(batch.feeds))[0]
+            error = session.run(batch.feeds)["y"] - expected
+            assert float((error**2).sum()) < 1e-2 * float((expected**2).sum())  # 20 dB: rounding differs
 
 
 def test_the_inspector_finds_int8_layers_in_the_int8_engine_only(build: EngineBuilder) -> None:
@@ -90,33 +90,33 @@ def test_a_corrupt_plan_is_refused(build: EngineBuilder) -> None:
         EngineSession(path)
 
 
-# ---- settings
+# ---- builder configuration
 
 
-def test_a_timing_cache_is_written_and_taken_again(build: EngineBuilder, tmp_path: Path) -> None:
-    settings = BuilderSettings(timing_cache=tmp_path / "timing.cache", workspace_bytes=2**28)
-    build("fp16", name="first", settings=settings)
+def test_a_timing_cache_is_written_and_used_again(build: EngineBuilder, tmp_path: Path) -> None:
+    options = BuilderConfig(timing_cache=tmp_path / "timing.cache", workspace_bytes=2**28)
+    build("fp16", name="first", builder_config=options)
     assert (tmp_path / "timing.cache").stat().st_size > 0
-    build("fp16", name="second", settings=settings)
+    build("fp16", name="second", builder_config=options)
 
 
 def test_a_damaged_timing_cache_is_refused(build: EngineBuilder, tmp_path: Path) -> None:
     cache = tmp_path / "timing.cache"
     cache.write_bytes(b"these are no timings")
     with pytest.raises(EngineError, match=r"timing\.cache: .* refuses this timing cache"):
-        build("fp16", settings=BuilderSettings(timing_cache=cache))
+        build("fp16", builder_config=BuilderConfig(timing_cache=cache))
     assert cache.read_bytes() == b"these are no timings"
 
 
 def test_a_hardware_compatible_engine_runs(build: EngineBuilder) -> None:
-    path = build("fp16", settings=BuilderSettings(hardware_compatibility="ampere+"))
+    path = build("fp16", builder_config=BuilderConfig(hardware_compatibility="ampere+"))
     with EngineSession(path) as session:
         assert session.run({"x": images(2)})["y"].shape == (2, 32)
 
 
 def test_a_version_compatible_engine_runs(build: EngineBuilder) -> None:
     try:
-        path = build("fp16", settings=BuilderSettings(version_compatible=True))
+        path = build("fp16", builder_config=BuilderConfig(version_compatible=True))
     except EngineError as error:
         if "libnvinfer_lean" in str(error):
             pytest.skip("TensorRT's lean runtime is not installed")
@@ -129,10 +129,10 @@ def test_dla_is_refused_where_there_is_none(build: EngineBuilder) -> None:
     if TENSORRT.Builder(TENSORRT.Logger()).num_DLA_cores:
         pytest.skip("this machine has a DLA")
     with pytest.raises(EngineError, match="there is no DLA core 0"):
-        build("fp16", settings=BuilderSettings(dla_core=0))
+        build("fp16", builder_config=BuilderConfig(dla_core=0))
 
 
-# ---- the whole job
+# ---- the whole pipeline
 
 
 def test_quantize_builds_compares_and_measures_on_the_gpu(cnn: Model, tmp_path: Path) -> None:
@@ -156,6 +156,6 @@ def test_the_commands_inspect_bench_and_compare_give_json(build: EngineBuilder, 
     assert compared["comparison"]["samples"] == 8
     inspected = json.loads(CliRunner().invoke(app, ["inspect", str(int8), "--json"]).stdout)
     assert inspected["precisions"].get("int8", 0) > 0
-    benched = json.loads(CliRunner().invoke(app, ["bench", str(fp16), str(int8), "--runs", "20", "--json"]).stdout)
-    assert [one["precision"] for one in benched] == ["fp16", "int8"]
-    assert all(one["latency"]["median_ms"] > 0 for one in benched)
+    results = json.loads(CliRunner().invoke(app, ["bench", str(fp16), str(int8), "--runs", "20", "--json"]).stdout)
+    assert [result["precision"] for result in results] == ["fp16", "int8"]
+    assert all(result["latency"]["median_ms"] > 0 for result in results)

@@ -1,4 +1,4 @@
-"""TensorRT's own calibration, for `trt-ptq build --implicit --data`."""
+"""Calibration by TensorRT itself, for `trt-ptq build --implicit --data`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ CALIBRATORS: dict[str, Callable[..., BatchCalibrator]] = {"entropy": EntropyCali
 
 
 def calibrator_factory(name: str, model: Model, batches: BatchSource, cache: Path | None) -> MakeCalibrator:
-    """Makes the calibrator called `name` once the network is there; it shows progress and keeps `cache`.
+    """A function that creates the calibrator `name` for a network; it shows progress and uses `cache`.
 
     Raises:
-        UsageError: there is no calibrator of that name.
+        UsageError: there is no calibrator with that name.
     """
     if name not in CALIBRATORS:
         raise UsageError(
-            f"--calibrator is {' or '.join(CALIBRATORS)}, not {name!r}; for percentile or mse ranges give --table"
+            f"--calibrator must be {' or '.join(CALIBRATORS)}, not {name!r}; for percentile or mse ranges use --table"
         )
 
-    def make(network: Any, profile: Any) -> Any:  # TensorRT's base class, which is unknown here, completes it
+    def create(network: Any, profile: Any) -> Any:  # TensorRT's base class, unknown to mypy, completes the protocol
         return CALIBRATORS[name](
             batches, cache, network=network, profile=profile, model=model.identity, progress=console.progress
         )
 
-    return make
+    return create

@@ -19,6 +19,8 @@ _SAME = (
     "batch_size",
     "data",
     "device",
+    "dla_core",
+    "hardware_compatibility",
     "high_precision",
     "lower_is_better",
     "max_drop",

@@ -1,4 +1,4 @@
-"""Runs scripts on the stand-ins, under genuine packages of NVIDIA's."""
+"""Runs scripts on the stand-ins, with NVIDIA's genuine TensorRT bindings."""
 
 from __future__ import annotations
 
@@ -27,9 +27,14 @@ from trt_ptq.calibrators import *
 
 
 class Play(Protocol):
-    """Runs a script in the test's folder; its outcome, with all that was logged as "log"."""
+    """Runs a script in the test's folder. Returns its outcome, with everything logged as "log".
 
-    def __call__(self, script: str, version: str = LATEST, memory: str = "cuda", **switches: Any) -> dict[str, Any]: ...
+    `memory` is "driver" (our ctypes driver alone), or a genuine package beside it: "pycuda" or "cuda-bindings".
+    """
+
+    def __call__(
+        self, script: str, version: str = LATEST, memory: str = "driver", **switches: Any
+    ) -> dict[str, Any]: ...
 
 
 @pytest.fixture(scope="session")
@@ -40,12 +45,17 @@ def standins() -> Standins:
         pytest.skip(str(error))
 
 
+def memory_packages(memory: str, standins: Standins) -> list[Path]:
+    if memory == "pycuda":
+        return [packages.pycuda(standins)]
+    return [packages.cuda_bindings()] if memory == "cuda-bindings" else []
+
+
 @pytest.fixture
 def play(standins: Standins, tmp_path: Path) -> Play:
-    def run(script: str, version: str = LATEST, memory: str = "cuda", **switches: Any) -> dict[str, Any]:
+    def run(script: str, version: str = LATEST, memory: str = "driver", **switches: Any) -> dict[str, Any]:
         try:
-            folders = [packages.tensorrt_bindings(version)]
-            folders.append(packages.cuda_bindings() if memory == "cuda" else packages.pycuda(standins))
+            folders = [packages.tensorrt_bindings(version), *memory_packages(memory, standins)]
         except StandinUnavailableError as error:
             pytest.skip(str(error))
         environment = standins.environment(folders, **switches)

@@ -1,4 +1,4 @@
-"""Which batches are let through to TensorRT, and what is said of the others."""
+"""Which batches reach TensorRT, and how the others are refused."""
 
 from __future__ import annotations
 
@@ -22,47 +22,49 @@ NAMES = ("image", "mask")
 
 
 def validate(feeds: Iterable[Feeds], inputs: dict[str, InputSpec] | None = INPUTS) -> list[Feeds]:
-    admission = BatchValidator(inputs)
-    return [admission.validate(one, NAMES) for one in as_batches(feeds)]
+    validator = BatchValidator(inputs)
+    return [validator.validate(batch, NAMES) for batch in as_batches(feeds)]
 
 
 def test_full_batches_pass_unchanged() -> None:
-    for given_, admitted in zip(batches(3), validate(batches(3)), strict=True):
-        assert {name: array.tobytes() for name, array in admitted.items()} == {
-            name: array.tobytes() for name, array in given_.items()
+    for original, validated in zip(batches(3), validate(batches(3)), strict=True):
+        assert {name: array.tobytes() for name, array in validated.items()} == {
+            name: array.tobytes() for name, array in original.items()
         }
 
 
 def test_arrays_are_made_contiguous() -> None:
     feeds = batch(0)
     feeds["mask"] = np.asfortranarray(feeds["mask"])
-    [admitted] = validate([feeds])
-    assert admitted["mask"].flags.c_contiguous
-    assert np.array_equal(admitted["mask"], feeds["mask"])
+    [validated] = validate([feeds])
+    assert validated["mask"].flags.c_contiguous
+    assert np.array_equal(validated["mask"], feeds["mask"])
 
 
-@given(have=st.integers(1, 7))
-def test_short_last_batch_is_filled_up_with_its_own_samples_in_turn(have: int) -> None:
-    array = np.arange(have, dtype=np.float32)[:, None]
-    admission = BatchValidator({"x": InputSpec("float32", (8, 1))})
-    with pytest.warns(CalibrationWarning, match=f"batch 0: the last batch has {have} samples of 8"):
-        admitted = admission.validate(Batch({"x": array}, "batch 0"), ["x"])["x"]
-    assert admitted[:, 0].tolist() == [index % have for index in range(8)]
-    assert admission.repeated_samples == 8 - have
+@given(samples=st.integers(1, 7))
+def test_short_last_batch_is_filled_up_with_its_own_samples_in_turn(samples: int) -> None:
+    array = np.arange(samples, dtype=np.float32)[:, None]
+    validator = BatchValidator({"x": InputSpec("float32", (8, 1))})
+    with pytest.warns(CalibrationWarning, match=f"batch 0: the last batch has {samples} samples of 8"):
+        validated = validator.validate(Batch({"x": array}, "batch 0"), ["x"])["x"]
+    assert validated[:, 0].tolist() == [index % samples for index in range(8)]
+    assert validator.repeated_samples == 8 - samples
 
 
 def test_input_without_the_batch_axis_passes_whole_beside_a_short_one() -> None:
-    admission = BatchValidator({"x": InputSpec("float32", (8, 1)), "grid": InputSpec("float32", (3, 2))})
+    validator = BatchValidator({"x": InputSpec("float32", (8, 1)), "grid": InputSpec("float32", (3, 2))})
     feeds = {"x": np.ones((5, 1), np.float32), "grid": np.ones((3, 2), np.float32)}
     with pytest.warns(CalibrationWarning):
-        admitted = admission.validate(Batch(feeds, "batch 0"), ["x", "grid"])
-    assert admitted["x"].shape == (8, 1)
-    assert admitted["grid"] is feeds["grid"]
+        validated = validator.validate(Batch(feeds, "batch 0"), ["x", "grid"])
+    assert validated["x"].shape == (8, 1)
+    assert validated["grid"] is feeds["grid"]
 
 
 @pytest.mark.filterwarnings("ignore::trt_ptq.calibrators.tensorrt.calibration_warning.CalibrationWarning")
 def test_only_the_last_batch_may_be_short() -> None:
-    with pytest.raises(DataError, match="batch 1: has fewer samples than the others, and batch 2 comes after it"):
+    with pytest.raises(
+        DataError, match="batch 1: has 3 samples of 4, and batch 2 follows: only the last batch may be smaller"
+    ):
         validate([batch(0), batch(1, size=3), batch(2)])
 
 
@@ -76,7 +78,7 @@ def changed(**arrays: Any) -> Feeds:
 
 
 @pytest.mark.parametrize(
-    ("feeds", "told"),
+    ("feeds", "message"),
     [
         ({"image": batch(0)["image"]}, r"batch 0: wrong input names \(mask missing\): the network takes image, mask"),
         (changed(extra=np.ones(1)), r"wrong input names \('extra' unknown\)"),
@@ -89,12 +91,12 @@ def changed(**arrays: Any) -> Feeds:
         (changed(mask=np.ones(5, np.float32)), r"shape \[5\]"),
         (changed(mask=np.ones((3, 5), np.float32)), "ragged batch: mask has 3 samples of 4, image has 4 of 4"),
         (changed(mask=np.full((4, 5), np.nan, np.float32)), r"input 'mask' has nan at \[0, 0\]"),
-        (changed(mask=[1.0]), "input 'mask' is a list: give a numpy array"),
+        (changed(mask=[1.0]), "input 'mask' is a list: pass a numpy array"),
         (["image"], "batch 0: expected a dict of numpy arrays by input name, got list"),
     ],
 )
-def test_batch_that_does_not_fit_is_named_with_what_was_expected(feeds: Any, told: str) -> None:
-    with pytest.raises(DataError, match=told):
+def test_batch_that_does_not_fit_is_named_with_what_was_expected(feeds: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         validate([feeds])
 
 

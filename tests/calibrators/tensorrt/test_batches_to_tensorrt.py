@@ -1,4 +1,4 @@
-"""Stand-in: batches that do not fit never reach TensorRT, and a short last one reaches it whole."""
+"""Stand-in: batches that do not fit never reach TensorRT, and a small last batch is filled up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.calibrators.tensorrt.tables import cache_text, header
 
 
 @pytest.mark.parametrize(
-    ("feeds", "told"),
+    ("feeds", "message"),
     [
         ("{'image': batch(0)['image']}", "batch 0: wrong input names (mask missing)"),
         ("{**batch(0), 'other': batch(0)['mask']}", "batch 0: wrong input names ('other' unknown)"),
@@ -26,7 +26,7 @@ from tests.calibrators.tensorrt.tables import cache_text, header
     ids=["missing", "unknown", "dtype", "shape", "too-many", "type"],
 )
 def test_batch_that_does_not_fit_the_network_is_refused_before_any_copy(
-    play: Play, tmp_path: Path, feeds: str, told: str
+    play: Play, tmp_path: Path, feeds: str, message: str
 ) -> None:
     outcome = play(
         f"""
@@ -34,7 +34,7 @@ def test_batch_that_does_not_fit_the_network_is_refused_before_any_copy(
         tell(**build_with(EntropyCalibrator([{feeds}], "model.cache", **build.known), build))
         """
     )
-    assert told in outcome["raised"]
+    assert message in outcome["raised"]
     assert outcome["counters"]["copies_to_device"] == 0
     assert list(tmp_path.iterdir()) == []
     assert_nothing_leaked(outcome)
@@ -57,7 +57,7 @@ def test_float16_input_is_fed_as_float32(play: Play, version: str) -> None:
     assert outcome["plans"][0]["table"].splitlines()[1] == cache_text(header(version), batches(2)).splitlines()[1]
 
 
-def test_short_last_batch_reaches_tensorrt_whole_and_is_told(play: Play, tmp_path: Path) -> None:
+def test_small_last_batch_is_filled_up_with_a_warning(play: Play, tmp_path: Path) -> None:
     outcome = play(
         """
         build = Build()
@@ -66,19 +66,21 @@ def test_short_last_batch_reaches_tensorrt_whole_and_is_told(play: Play, tmp_pat
         """
     )
     assert outcome["plans"][0]["table"] == cache_text(header(LATEST), [*batches(2), batch(2, size=3)])
-    assert "batch 2: the last batch has 3 samples of 4: filled up by repeating 1 from its beginning" in outcome["log"]
+    assert "batch 2: the last batch has 3 samples of 4: filled up by repeating 1 of them" in outcome["log"]
     record = json.loads((tmp_path / "model.cache.json").read_text())
     assert (record["data"]["samples"], record["repeated_samples"]) == (11, 1)
 
 
-def test_network_with_open_dimensions_needs_its_profile(play: Play) -> None:
+def test_network_with_dynamic_dimensions_needs_its_profile(play: Play) -> None:
     outcome = play("build = Build(); tell(raised=raised_by(lambda: EntropyCalibrator([], network=build.network)))")
-    assert outcome["raised"].startswith("UsageError: input 'image' has open dimensions [-1, 3, 2, 2]: pass the profile")
+    assert outcome["raised"].startswith(
+        "UsageError: input 'image' has dynamic dimensions [-1, 3, 2, 2]: pass as `profile`"
+    )
 
 
 def test_calibrator_without_a_network_says_what_it_cannot_check(play: Play) -> None:
     outcome = play("build = Build(); tell(**build_with(EntropyCalibrator(batches(2)), build))")
-    assert "no network was given" in outcome["log"]
+    assert "without `network`, batches are only checked against the first batch" in outcome["log"]
     assert outcome["plans"][0]["table"] == cache_text(header(LATEST), batches(2))
 
 
@@ -113,5 +115,5 @@ def test_second_attempt_after_an_unfinished_one_needs_a_new_calibrator(play: Pla
         tell(**build_with(calibrator, build))
         """
     )
-    assert "an earlier build stopped in the middle of the data: make a new calibrator" in outcome["raised"]
+    assert "an earlier build stopped before the end of the data: create a new calibrator" in outcome["raised"]
     assert_nothing_leaked(outcome)

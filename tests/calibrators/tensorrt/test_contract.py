@@ -1,4 +1,4 @@
-"""Stand-in: our calibrators driven through the genuine bindings: what goes well."""
+"""Stand-in: our calibrators, called by the genuine TensorRT bindings, when nothing fails."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_integer_inputs_are_fed_as_they_are(play: Play, version: str) -> None:
         """
         import ctypes
         build = Build(types={"mask": "int32"})
-        fed = [{**one, "mask": np.arange(20, dtype=np.int32).reshape(4, 5)} for one in batches(2)]
+        fed = [{**feeds, "mask": np.arange(20, dtype=np.int32).reshape(4, 5)} for feeds in batches(2)]
         read = []
 
         class Watched(EntropyCalibrator):
@@ -127,16 +127,16 @@ def test_next_batch_is_loaded_before_tensorrt_asks_for_it(play: Play) -> None:
     assert outcome["ahead"] == [True] * 4
 
 
-def test_progress_is_shown_by_the_track_that_is_passed(play: Play) -> None:
+def test_progress_is_shown_by_the_callback(play: Play) -> None:
     outcome = play(
         """
         shown = []
 
         def progress(batches, description, total):
             shown.append([description, total])
-            for one in batches:
-                shown.append(one.origin)
-                yield one
+            for item in batches:
+                shown.append(item.origin)
+                yield item
 
         build = Build()
         result = build_with(EntropyCalibrator(batches(2), progress=progress, **build.known), build)

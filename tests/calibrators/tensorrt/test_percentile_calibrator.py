@@ -1,4 +1,4 @@
-"""Stand-in: percentile ranges of our statistics, min-max for the tensors that only TensorRT knows."""
+"""Stand-in: percentile ranges from our statistics, min-max ranges for the tensors that only TensorRT knows."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
 
 def statistics_of(name, digest="d"):
     accumulator = TensorAccumulator()
-    for one in batches(5):
-        accumulator.update(one["image"])
+    for feeds in batches(5):
+        accumulator.update(feeds["image"])
     return Statistics(ModelIdentity("g", "w"), DataFingerprint(20, digest), (), {name: accumulator.statistics()})
 """
 TWO_PASSES = """
@@ -35,8 +35,8 @@ tell(**build_with(calibrator, build))
 
 def expected(version: str) -> str:
     accumulator = TensorAccumulator()
-    for one in batches(5):
-        accumulator.update(one["image"])
+    for feeds in batches(5):
+        accumulator.update(feeds["image"])
     clipped = scale_hex(Percentile(90).amax(accumulator.statistics()))
     lines = cache_text(header(version, "MinMaxCalibration"), batches(5)).splitlines()
     assert lines[1].startswith("image: ")
@@ -71,7 +71,7 @@ def test_record_says_which_percentile_of_which_data(play: Play, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "told"),
+    ("first", "second", "message"),
     [
         (
             "MinMaxCalibrator(batches(2), 'model.cache')",
@@ -91,7 +91,7 @@ def test_record_says_which_percentile_of_which_data(play: Play, tmp_path: Path) 
     ],
     ids=["min-max", "percentile", "data"],
 )
-def test_cache_with_other_ranges_is_refused(play: Play, first: str, second: str, told: str) -> None:
+def test_cache_with_other_ranges_is_refused(play: Play, first: str, second: str, message: str) -> None:
     outcome = play(
         f"""{STATISTICS}
 build = Build()
@@ -99,7 +99,7 @@ build_with({first}, build)
 tell(raised=raised_by(lambda: PercentileCalibrator([], "model.cache", statistics={second})))
 """
     )
-    assert told in outcome["raised"]
+    assert message in outcome["raised"]
 
 
 def test_cache_without_a_record_is_refused(play: Play, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_cache_without_a_record_is_refused(play: Play, tmp_path: Path) -> None:
         "again = lambda: PercentileCalibrator([], 'model.cache', statistics=statistics_of('image'))\n"
         "tell(raised=raised_by(again))"
     )
-    assert "model.cache: has no model.cache.json that says it holds percentile 99.99" in outcome["raised"]
+    assert "model.cache: no model.cache.json confirms that it holds percentile 99.99" in outcome["raised"]
 
 
 def test_leaving_after_one_build_says_that_its_engine_has_other_ranges(play: Play) -> None:
@@ -122,7 +122,7 @@ def block():
 tell(raised=raised_by(block))
 """
     )
-    assert "the engine that was built has min-max ranges: build once more" in outcome["raised"]
+    assert "the engine was built with min-max ranges: build once more" in outcome["raised"]
 
 
 def test_statistics_of_other_tensors_are_refused(play: Play, tmp_path: Path) -> None:
@@ -147,3 +147,17 @@ def test_exception_in_the_measuring_build_stops_before_the_second_one(play: Play
     assert outcome["raised"] == "ValueError: broken"
     assert len(outcome["plans"]) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_code_without_a_block_is_warned_that_the_second_build_is_missing(play: Play) -> None:
+    outcome = play(
+        f"""{STATISTICS}
+build = Build()
+calibrator = PercentileCalibrator(batches(2), statistics=statistics_of("image"), **build.known)
+build.run(calibrator)
+build.config.int8_calibrator = None
+del calibrator
+tell()
+"""
+    )
+    assert outcome["log"].count("CalibrationFailedWarning: the engine was built with min-max ranges") == 1

@@ -28,7 +28,7 @@ tell(real=real, **build_with(calibrator, build))
     assert outcome["counters"]["peak_device_bytes"] == 0
 
 
-def test_tensor_that_the_table_lacks_is_left_to_tensorrts_warning(play: Play) -> None:
+def test_tensor_without_a_range_in_the_table_gets_tensorrts_warning(play: Play) -> None:
     outcome = play(
         f"{TABLE}\n"
         "calibrator = TableCalibrator(CalibrationTable({'image': 1.0}), network=build.network)\n"
@@ -44,7 +44,7 @@ def test_table_that_names_no_tensor_of_the_network_is_refused(play: Play) -> Non
         "make = lambda: TableCalibrator(CalibrationTable({'pixels': 1.0}), network=build.network)\n"
         "tell(raised=raised_by(make))"
     )
-    assert outcome["raised"].startswith("TableError: the calibration table names no tensor of this network")
+    assert outcome["raised"].startswith("TableError: the calibration table has no range for any tensor of this network")
 
 
 def test_table_of_another_model_is_refused_with_what_differs(play: Play) -> None:
@@ -58,7 +58,7 @@ tell(raised=raised_by(lambda: TableCalibrator(table, model=ModelIdentity("g", "o
     assert "made for another model: the graph is the same but the weights differ" in outcome["raised"]
 
 
-def test_table_that_tensorrt_does_not_take_fails_the_build(play: Play) -> None:
+def test_table_that_tensorrt_does_not_accept_fails_the_build(play: Play) -> None:
     outcome = play(
         f"""{TABLE}
 class Old(TableCalibrator):
@@ -68,4 +68,4 @@ class Old(TableCalibrator):
 tell(**build_with(Old(CalibrationTable({{"image": 1.0}})), build))
 """
     )
-    assert "TensorRT did not take the calibration table" in outcome["raised"]
+    assert "TensorRT did not accept the calibration table" in outcome["raised"]

@@ -17,8 +17,8 @@ from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.engines import manifest
 from trt_ptq.engines.backends import build_engine
 from trt_ptq.engines.building import builder as building
-from trt_ptq.engines.building import builder_config as backend_settings
-from trt_ptq.engines.spec import BuilderSettings, DynamicRanges, EngineSpec, ImplicitRanges, parse_profiles
+from trt_ptq.engines.building import builder_config
+from trt_ptq.engines.spec import BuilderConfig, DynamicRanges, EngineSpec, ImplicitRanges, parse_profiles
 from trt_ptq.errors import OutputError, TrtPtqError
 from trt_ptq.provenance import ModelIdentity
 
@@ -29,7 +29,7 @@ class Options:
     engine: str
     precision: str = "int8"
     shapes: list[str] = dataclasses.field(default_factory=list)
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    builder_config: dict[str, Any] = dataclasses.field(default_factory=dict)
     implicit: str | None = None  # table, ranges, or the name of a TensorRT calibrator class
     amax: dict[str, float] = dataclasses.field(default_factory=dict)
     failure: str | None = None  # the calibrator's get_batch raises this
@@ -41,7 +41,7 @@ class Options:
 
 @dataclasses.dataclass
 class Seen:
-    """What the calibrator and the build did to each other."""
+    """What the calibrator and the build saw of each other."""
 
     calls: list[str] = dataclasses.field(default_factory=list)
     profile: list[int] | None = None
@@ -49,11 +49,11 @@ class Seen:
 
 
 class Ending:
-    """Ends the data at once, after a failure that it keeps, as trt_ptq's own calibrators do."""
+    """Ends the data at once, after a failure that it defers, as trt_ptq's own calibrators do."""
 
     def __init__(self, trt: Any, options: Options, seen: Seen, cache: bytes) -> None:
         base: Any = getattr(trt, options.implicit or "")
-        kept: list[BaseException] = []
+        deferred: list[BaseException] = []
 
         class Calibrator(base):  # type: ignore[misc]
             def __init__(self) -> None:
@@ -63,7 +63,9 @@ class Ending:
                 return 1
 
             def get_batch(self, names: list[str]) -> None:
-                kept.append(KeyboardInterrupt() if options.failure == "KeyboardInterrupt" else OSError("disk on fire"))
+                deferred.append(
+                    KeyboardInterrupt() if options.failure == "KeyboardInterrupt" else OSError("disk on fire")
+                )
 
             def read_calibration_cache(self) -> bytes | None:
                 return None if options.failure else cache
@@ -75,10 +77,10 @@ class Ending:
                 for _ in range(options.passes):
                     seen.calls.append("pass")
                     yield
-                    if kept:
-                        raise kept[0]
+                    if deferred:
+                        raise deferred[0]
 
-        self._make, self._seen, self._kept = Calibrator, seen, kept
+        self._make, self._seen, self._deferred = Calibrator, seen, deferred
 
     def __enter__(self) -> Any:
         self._seen.calls.append("enter")
@@ -86,8 +88,8 @@ class Ending:
 
     def __exit__(self, *_: object) -> None:
         self._seen.calls.append("exit")
-        if self._kept:
-            raise self._kept[0]
+        if self._deferred:
+            raise self._deferred[0]
 
 
 def ranges(options: Options, seen: Seen) -> ImplicitRanges | None:
@@ -114,16 +116,16 @@ def ranges(options: Options, seen: Seen) -> ImplicitRanges | None:
 def read_back(trt: Any, configured: dict[str, Any]) -> None:
     """Put what the genuine configuration says into `configured`, once trt_ptq is done with it."""
     module: Any = building
-    apply = module.apply_settings
+    apply = module.apply_builder_config
 
-    def applied(library: Any, builder: Any, config: Any, settings: BuilderSettings) -> tuple[str, ...]:
-        told: tuple[str, ...] = apply(library, builder, config, settings)
+    def applied(library: Any, builder: Any, config: Any, options: BuilderConfig) -> tuple[str, ...]:
+        flags: tuple[str, ...] = apply(library, builder, config, options)
         configured["version_compatible"] = config.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
         configured["workspace_bytes"] = config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE)
         configured["hardware_compatibility"] = config.hardware_compatibility_level.name
-        return told
+        return flags
 
-    module.apply_settings = applied
+    module.apply_builder_config = applied
 
 
 def cannot_write(path: Path, _content: object) -> None:
@@ -139,13 +141,13 @@ def run(options: Options) -> dict[str, Any]:
     if options.manifest_cannot_be_written:
         module: Any = manifest
         module.write_atomic = cannot_write
-    if options.as_if_there_were_a_dla:  # the stand-in has none, as most machines
-        backend_settings._use_dla = lambda *_: None
+    if options.as_if_there_were_a_dla:  # the stand-in has none, like most machines
+        vars(builder_config)["_use_dla"] = lambda *_: None
     if options.calibration_profile_refused:
         trt.IBuilderConfig.set_calibration_profile = lambda *_: False
-    settings = {**options.settings}
-    if "timing_cache" in settings:
-        settings["timing_cache"] = Path(settings["timing_cache"])
+    given = {**options.builder_config}
+    if "timing_cache" in given:
+        given["timing_cache"] = Path(given["timing_cache"])
     outcome: dict[str, Any] = {"error": None, "manifest": None, "plan": None, "configured": configured}
     try:
         spec = EngineSpec(
@@ -154,7 +156,7 @@ def run(options: Options) -> dict[str, Any]:
             options.precision,  # type: ignore[arg-type]
             ModelIdentity("graph", "weights"),
             parse_profiles(options.shapes),
-            BuilderSettings(**settings),
+            BuilderConfig(**given),
             ranges(options, seen),
         )
         outcome["manifest"] = build_engine(spec).model_dump(mode="json")

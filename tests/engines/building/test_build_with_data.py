@@ -1,4 +1,4 @@
-"""`trt-ptq build --implicit --data`: TensorRT 10 calibrates by itself (proof: stand-in)."""
+"""Stand-in: `trt-ptq build --implicit --data`, where TensorRT 10 calibrates by itself."""
 
 from __future__ import annotations
 
@@ -60,8 +60,10 @@ def test_a_failure_in_the_data_leaves_no_engine_and_no_cache(
         (["--calibrator", "minmax"], "--calibrator and --preprocess go with --data"),
         (["--implicit", "--data", "DATA", "--dynamic-ranges"], "--dynamic-ranges is a way of --implicit --table"),
         (["--implicit", "--data", "DATA", "--cache", "model.engine"], "it is what is read here"),
-        (["--implicit", "--data", "DATA", "--calibrator", "mse"], "--calibrator is entropy or minmax"),
+        (["--implicit", "--data", "DATA", "--calibrator", "mse"], "--calibrator must be entropy or minmax"),
     ],
 )
 def test_options_that_do_not_go_together(cnn_path: Path, npz_folder: Path, options: list[str], message: str) -> None:
-    assert message in refused("build", cnn_path, *(str(npz_folder) if one == "DATA" else one for one in options))
+    assert message in refused(
+        "build", cnn_path, *(str(npz_folder) if option == "DATA" else option for option in options)
+    )

@@ -1,4 +1,4 @@
-"""Builder settings, read back from a real builder configuration (proof: run, TensorRT-RTX's)."""
+"""BuilderConfig, read back from a real builder configuration of TensorRT-RTX."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ from typing import Any
 
 import pytest
 
-from trt_ptq.engines.building.builder_config import apply_settings
+from trt_ptq.engines.building.builder_config import apply_builder_config
 from trt_ptq.engines.library import BuilderLog, TensorRTLibrary
-from trt_ptq.engines.spec import BuilderSettings
+from trt_ptq.engines.spec import BuilderConfig
 
 trt = pytest.importorskip("tensorrt_rtx", reason='needs tensorrt-rtx: pip install "trt-ptq[rtx]"')
 
 
 @pytest.fixture
 def library() -> TensorRTLibrary:
-    """TensorRT-RTX, without its list of settings that it takes and ignores: they can still be read back."""
+    """TensorRT-RTX, without its list of options that it accepts and ignores: they can still be read back."""
     return TensorRTLibrary("tensorrt-rtx", "TensorRT-RTX", trt)
 
 
-def configured(library: TensorRTLibrary, settings: BuilderSettings) -> tuple[Any, tuple[str, ...]]:
+def configured(library: TensorRTLibrary, options: BuilderConfig) -> tuple[Any, tuple[str, ...]]:
     builder = trt.Builder(BuilderLog(library).logger)
     config = builder.create_builder_config()
-    return config, apply_settings(library, builder, config, settings)
+    return config, apply_builder_config(library, builder, config, options)
 
 
 def test_nothing_is_set_unless_asked_for(library: TensorRTLibrary) -> None:
-    config, told = configured(library, BuilderSettings())
-    assert told == ()
+    config, flags = configured(library, BuilderConfig())
+    assert flags == ()
     assert not config.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
 
 
 def test_the_workspace_limit_reaches_the_builder(library: TensorRTLibrary) -> None:
-    config, told = configured(library, BuilderSettings(workspace_bytes=3 * 2**20))
+    config, flags = configured(library, BuilderConfig(workspace_bytes=3 * 2**20))
     assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 3 * 2**20
-    assert told == ("workspace_bytes=3145728",)
+    assert flags == ("workspace_bytes=3145728",)
 
 
 def test_version_compatibility_reaches_the_builder(library: TensorRTLibrary) -> None:
-    config, told = configured(library, BuilderSettings(version_compatible=True))
+    config, flags = configured(library, BuilderConfig(version_compatible=True))
     assert config.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-    assert told == ("version_compatible",)
+    assert flags == ("version_compatible",)

@@ -1,4 +1,4 @@
-"""Engines that TensorRT-RTX really builds, here, without a GPU (proof: run; they are not executed)."""
+"""Engines that TensorRT-RTX builds without a GPU (built for real, but not executed)."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_ctrl_c_while_the_builder_logs_is_not_lost(
 
     logger = Logger()
     monkeypatch.setattr(EngineBuilder, during, armed)
-    monkeypatch.setattr("trt_ptq.engines.building.builder.Complaints", lambda _library: SimpleNamespace(logger=logger))
+    monkeypatch.setattr("trt_ptq.engines.building.builder.BuilderLog", lambda _library: SimpleNamespace(logger=logger))
     save_model(cnn.to_ir(), tmp_path / "m.onnx")
     with pytest.raises(KeyboardInterrupt):
         build_engine(spec_of(cnn, tmp_path / "m.onnx"))
@@ -79,21 +79,21 @@ def test_ctrl_c_while_the_builder_logs_is_not_lost(
     assert not (tmp_path / "m.engine").exists()
 
 
-def test_open_dimensions_without_a_profile_are_named_with_an_example(cnn: Model) -> None:
+def test_dynamic_dimensions_without_a_profile_are_named_with_an_example(cnn: Model) -> None:
     spec = EngineSpec(cnn.path, cnn.path.with_suffix(".engine"), "fp32", cnn.identity)
-    with pytest.raises(EngineError, match=r"'x' has open dimensions axis 0 \(n\).* x=1x16x8x8:8x16x8x8:16x"):
+    with pytest.raises(EngineError, match=r"'x' has dynamic dimensions axis 0 \(n\).* x=1x16x8x8:8x16x8x8:16x"):
         build_engine(spec)
     assert not spec.engine.exists()
 
 
 def test_a_profile_that_does_not_fit_the_model_is_refused(cnn: Model) -> None:
     wrong = ShapeProfile((1, 3, 8, 8), (4, 3, 8, 8), (8, 3, 8, 8))
-    with pytest.raises(EngineError, match=r"does not fit the model's \?x16x8x8"):
+    with pytest.raises(EngineError, match=r"does not fit the shape \?x16x8x8 in the model"):
         build_engine(spec_of(cnn, cnn.path, x=wrong))
 
 
 def test_an_unknown_input_is_refused(cnn: Model) -> None:
-    with pytest.raises(EngineError, match="unknown inputs images: the model has x"):
+    with pytest.raises(EngineError, match="unknown inputs images; the model has x"):
         build_engine(spec_of(cnn, cnn.path, images=PROFILE["x"]))
 
 
@@ -105,7 +105,7 @@ def test_a_file_that_cannot_be_parsed_gives_the_builders_reason(cnn: Model, tmp_
 
 
 def test_an_unknown_backend_is_refused(cnn: Model) -> None:
-    with pytest.raises(UsageError, match="unknown backend 'openvino'"):
+    with pytest.raises(UsageError, match="`backend` must be one of auto, trt, rtx, not 'openvino'"):
         build_engine(spec_of(cnn, cnn.path), "openvino")
 
 

@@ -1,4 +1,4 @@
-"""TensorRT's builders as trt_ptq drives them (proof: stand-in; the bindings are genuine, libnvinfer is ours)."""
+"""Stand-in: builds with TensorRT's genuine bindings over a libnvinfer of ours."""
 
 from __future__ import annotations
 
@@ -116,7 +116,8 @@ def test_tensors_without_a_range_are_named_in_the_manifest(
 def test_a_table_of_another_model_is_refused(standins: Standins, cnn_path: Path, out: Path) -> None:
     built = build_on(standins, cnn_path, out, implicit="table", amax={"images": 1.0})
     assert built["error"] == (
-        "EngineError: the table has none of the model's tensors: it names images, the model x, c1, r1, ..."
+        "EngineError: the table has no range for any tensor of the model: "
+        "the table names images, the model x, c1, r1, ..."
     )
     assert built["files"] == []
 
@@ -151,14 +152,14 @@ def test_a_library_without_calibrators_says_what_to_do_instead(cnn: Model, tmp_p
         build_implicit(tensorrt_rtx(), spec, lambda _network, _profile: pytest.fail("it must not get that far"))
 
 
-# ---- settings
+# ---- builder configuration
 
 
-def test_settings_reach_the_builder_and_the_manifest(
+def test_builder_config_reaches_the_builder_and_the_manifest(
     standins: Standins, version: str, cnn_path: Path, out: Path
 ) -> None:
-    settings = {"workspace_bytes": 2**30, "hardware_compatibility": "ampere+", "version_compatible": True}
-    built = build_on(standins, cnn_path, out, version, precision="fp32", settings=settings)
+    builder_config = {"workspace_bytes": 2**30, "hardware_compatibility": "ampere+", "version_compatible": True}
+    built = build_on(standins, cnn_path, out, version, precision="fp32", builder_config=builder_config)
     assert built["configured"] == {
         "workspace_bytes": 2**30,
         "hardware_compatibility": "AMPERE_PLUS",
@@ -173,26 +174,36 @@ def test_settings_reach_the_builder_and_the_manifest(
 
 
 def test_a_level_that_this_version_does_not_know_is_refused(standins: Standins, cnn_path: Path, out: Path) -> None:
-    settings = {"hardware_compatibility": "same-compute-capability"}
-    built = build_on(standins, cnn_path, out, "10.0.1", precision="fp32", settings=settings)
+    builder_config = {"hardware_compatibility": "same-compute-capability"}
+    built = build_on(standins, cnn_path, out, "10.0.1", precision="fp32", builder_config=builder_config)
     assert built["error"].startswith("EngineError: TensorRT 10.0.1 has no hardware compatibility level same-compute")
 
 
-def test_a_machine_without_that_dla_core_is_told_so(standins: Standins, cnn_path: Path, out: Path) -> None:
-    built = build_on(standins, cnn_path, out, implicit="table", amax=AMAX, settings={"dla_core": 0})
-    assert built["error"].startswith("EngineError: there is no DLA core 0: this machine has no DLA")
+def test_a_dla_core_that_the_machine_does_not_have_is_refused(standins: Standins, cnn_path: Path, out: Path) -> None:
+    built = build_on(standins, cnn_path, out, implicit="table", amax=AMAX, builder_config={"dla_core": 0})
+    assert built["error"].startswith("EngineError: there is no DLA core 0 (`dla_core`): this machine has no DLA")
 
 
 def test_dla_takes_no_other_algorithm_than_entropy_2(standins: Standins, cnn_path: Path, out: Path) -> None:
-    settings = {"dla_core": 0}
+    builder_config = {"dla_core": 0}
     built = build_on(
-        standins, cnn_path, out, implicit="IInt8MinMaxCalibrator", settings=settings, as_if_there_were_a_dla=True
+        standins,
+        cnn_path,
+        out,
+        implicit="IInt8MinMaxCalibrator",
+        builder_config=builder_config,
+        as_if_there_were_a_dla=True,
     )
     assert built["error"] == (
         "EngineError: DLA needs the algorithm EntropyCalibration2 (EntropyCalibrator), not MINMAX_CALIBRATION"
     )
     entropy = build_on(
-        standins, cnn_path, out, implicit="IInt8EntropyCalibrator2", settings=settings, as_if_there_were_a_dla=True
+        standins,
+        cnn_path,
+        out,
+        implicit="IInt8EntropyCalibrator2",
+        builder_config=builder_config,
+        as_if_there_were_a_dla=True,
     )
     assert entropy["error"] is None
     assert entropy["manifest"]["flags"][-1] == "dla_core=0"
@@ -201,7 +212,7 @@ def test_dla_takes_no_other_algorithm_than_entropy_2(standins: Standins, cnn_pat
 def test_a_dla_on_which_no_layer_of_an_explicit_build_can_run_is_refused(
     standins: Standins, version: str, cnn_path: Path, out: Path
 ) -> None:
-    dla: dict[str, Any] = {"settings": {"dla_core": 0}, "as_if_there_were_a_dla": True}
+    dla: dict[str, Any] = {"builder_config": {"dla_core": 0}, "as_if_there_were_a_dla": True}
     refused = build_on(standins, cnn_path, out, version, precision="fp32", **dla)
     assert refused["error"].startswith("EngineError: no layer of this model can run on DLA core 0")
     assert refused["files"] == []
@@ -212,7 +223,7 @@ def test_a_dla_on_which_no_layer_of_an_explicit_build_can_run_is_refused(
     assert built["manifest"]["flags"] == ["strongly_typed", "dla_core=0"]
 
 
-def test_an_engine_whose_manifest_cannot_be_written_is_not_kept_nor_is_the_old_manifest(
+def test_an_engine_whose_manifest_cannot_be_written_is_removed_with_the_old_manifest(
     standins: Standins, cnn_path: Path, out: Path
 ) -> None:
     assert build_on(standins, cnn_path, out, precision="fp32")["files"] == ["model.engine", "model.engine.json"]
@@ -236,16 +247,18 @@ def test_timings_are_written_after_a_build_and_read_before_the_next(
 ) -> None:
     cache = tmp_path / "timing.cache"
     for _ in range(2):
-        built = build_on(standins, cnn_path, out, version, precision="fp32", settings={"timing_cache": str(cache)})
+        built = build_on(
+            standins, cnn_path, out, version, precision="fp32", builder_config={"timing_cache": str(cache)}
+        )
         assert built["error"] is None
         assert cache.read_bytes() == b"stand-in timing cache"
 
 
-def test_a_timing_cache_that_cannot_be_written_is_told_before_the_build(
+def test_a_timing_cache_that_cannot_be_written_is_refused_before_the_build(
     standins: Standins, cnn_path: Path, out: Path
 ) -> None:
-    settings = {"timing_cache": str(cnn_path / "timing.cache")}  # below a file
-    built = build_on(standins, cnn_path, out, precision="fp32", settings=settings)
+    builder_config = {"timing_cache": str(cnn_path / "timing.cache")}  # below a file
+    built = build_on(standins, cnn_path, out, precision="fp32", builder_config=builder_config)
     assert built["error"].startswith(f"OutputError: cannot write {cnn_path / 'timing.cache'}")
     assert built["files"] == []
 

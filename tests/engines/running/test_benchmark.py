@@ -21,13 +21,13 @@ def test_median_and_p99_are_of_the_runs_and_throughput_of_their_sum() -> None:
 
 @given(st.lists(st.floats(0.001, 1e4), min_size=1, max_size=50))
 def test_the_order_of_the_runs_does_not_matter(times: list[float]) -> None:
-    one, other = summarize(times, 1), summarize(sorted(times), 1)
-    assert (one.median_ms, one.p99_ms) == (other.median_ms, other.p99_ms)
-    assert one.throughput == pytest.approx(other.throughput)
-    assert min(times) <= one.median_ms <= one.p99_ms <= max(times)
+    latency, of_sorted = summarize(times, 1), summarize(sorted(times), 1)
+    assert (latency.median_ms, latency.p99_ms) == (of_sorted.median_ms, of_sorted.p99_ms)
+    assert latency.throughput == pytest.approx(of_sorted.throughput)
+    assert min(times) <= latency.median_ms <= latency.p99_ms <= max(times)
 
 
 @pytest.mark.parametrize("times", [[], [0.0, 0.0], [1.0, math.nan]])
 def test_times_that_no_clock_gives_are_refused(times: list[float]) -> None:
-    with pytest.raises(UsageError, match="a latency needs measured times"):
+    with pytest.raises(UsageError, match="`times_ms` has no valid measurements"):
         summarize(times, 1)

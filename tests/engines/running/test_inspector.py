@@ -1,5 +1,5 @@
-"""Reading the engine inspector's JSON. files/inspector.json was written by hand, in the layout that NVIDIA documents
-and its users publish: no engine of ours gave it. What real engines give is tested on a GPU (tests/gpu)."""
+"""Parsing the engine inspector's JSON. files/inspector.json was written by hand, in the layout that NVIDIA documents
+and its users publish. The output of real engines is tested on a GPU (tests/gpu)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def names(layers: object) -> list[str]:
     return [layer.name for layer in layers]
 
 
-def test_layers_in_int8_are_those_that_compute_in_it(sample: Inspection) -> None:
+def test_int8_layers_are_those_that_compute_in_int8(sample: Inspection) -> None:
     assert names(sample.int8) == ["conv1 + relu1", "pool", "fc"]
 
 
@@ -43,7 +43,7 @@ def test_an_alias_neither_computes_nor_reformats(sample: Inspection) -> None:
     assert (reshape.precision, reshape.reformat) == (None, False)
 
 
-def test_a_part_that_tensorrt_says_nothing_about_is_unknown_not_guessed(sample: Inspection) -> None:
+def test_a_subgraph_without_details_has_precision_unknown(sample: Inspection) -> None:
     assert sample.layers[7].precision == "unknown"
 
 
@@ -71,12 +71,14 @@ def test_types_are_read_in_long_and_in_short_form(written: str, read: str) -> No
     assert parse_inspection(text, "m.engine").layers[0].inputs == (read,)
 
 
-def test_an_engine_that_tells_only_names_is_refused_with_what_to_do() -> None:
-    with pytest.raises(EngineError, match=r"m\.engine: .* only the names of its 2 layers; build it with trt-ptq"):
+def test_an_engine_with_only_the_names_of_its_layers_is_refused_with_what_to_do() -> None:
+    with pytest.raises(
+        EngineError, match=r"m\.engine: .* contains only the names of its 2 layers; build it with trt-ptq"
+    ):
         parse_inspection('{"Layers": ["conv1", "conv2"], "Bindings": ["x"]}', "m.engine")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"Layers": [{"Name": "conv"}]}', '{"Layers": 3}'])
 def test_another_answer_is_refused(text: str) -> None:
-    with pytest.raises(EngineError, match="something unknown"):
+    with pytest.raises(EngineError, match="unexpected output of the engine inspector"):
         parse_inspection(text, "m.engine")

@@ -21,7 +21,7 @@ from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.engines.backends import build_engine, check_backend
 from trt_ptq.engines.manifest import manifest_path
 from trt_ptq.engines.spec import (
-    BuilderSettings,
+    BuilderConfig,
     DynamicRanges,
     EngineSpec,
     ImplicitRanges,
@@ -120,7 +120,7 @@ def build(
         raise UsageError("--dynamic-ranges is a way of --implicit --table: give all three")
     if data is None and (calibrator is not None or preprocess is not None):
         raise UsageError("--calibrator and --preprocess go with --data")
-    settings = BuilderSettings(
+    settings = BuilderConfig(
         timing_cache=timing_cache,
         workspace_bytes=workspace_mib and workspace_mib * 2**20,
         dla_core=dla_core,
