@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from trt_ptq.config import QuantizeConfig as QuantizeConfig
     from trt_ptq.data.open import open_data as open_data
     from trt_ptq.engines.manifest import EngineManifest as EngineManifest
-    from trt_ptq.engines.spec import BuilderSettings as BuilderSettings
+    from trt_ptq.engines.spec import BuilderConfig as BuilderConfig
     from trt_ptq.errors import ClusterError as ClusterError
     from trt_ptq.errors import DataError as DataError
     from trt_ptq.errors import EngineError as EngineError
@@ -75,7 +75,7 @@ _NAMES = {
     "config": ("QuantizeConfig",),
     "data.open": ("open_data",),
     "engines.manifest": ("EngineManifest",),
-    "engines.spec": ("BuilderSettings",),
+    "engines.spec": ("BuilderConfig",),
     "errors": (
         "ClusterError",
         "DataError",

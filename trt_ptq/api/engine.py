@@ -16,7 +16,7 @@ from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.engines.backends import build_engine as _build_engine
 from trt_ptq.engines.backends import check_backend
 from trt_ptq.engines.manifest import EngineManifest
-from trt_ptq.engines.spec import BuilderSettings, EngineSpec, Precision
+from trt_ptq.engines.spec import BuilderConfig, EngineSpec, Precision
 from trt_ptq.errors import EngineError, UsageError
 from trt_ptq.fp16.convert import to_float16
 from trt_ptq.onnx_io.load import Model
@@ -32,7 +32,7 @@ def build_engine(
     precision: Precision | None = None,
     shapes: Mapping[str, ShapeLike] | None = None,
     backend: str = "auto",
-    settings: BuilderSettings | None = None,
+    builder_config: BuilderConfig | None = None,
     allow_other_model: bool = False,
     example_inputs: Any = None,
 ) -> EngineManifest:
@@ -50,7 +50,7 @@ def build_engine(
             these and "fp16" for others.
         shapes: optimization profiles by input name; see `QuantizeConfig`. Inputs with dynamic sizes need one.
         backend: "trt" (TensorRT), "rtx" (TensorRT for RTX), or "auto" (the one that works here).
-        settings: more settings of the builder.
+        builder_config: options of the builder: timing cache, workspace, DLA, compatibility.
         allow_other_model: accept a table that was made for another model.
         example_inputs: for a torch module: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
 
@@ -77,7 +77,7 @@ def build_engine(
             if not loaded.is_quantized:
                 onnx = Path(folder) / f"{loaded.path.stem}.{chosen}.onnx"
                 _convert(loaded, chosen, table, allow_other_model, onnx)
-            spec = EngineSpec(onnx, engine, chosen, loaded.identity, profiles, settings or BuilderSettings())
+            spec = EngineSpec(onnx, engine, chosen, loaded.identity, profiles, builder_config or BuilderConfig())
             try:
                 return _build_engine(spec, backend)
             except EngineError as error:  # names a temporary file
