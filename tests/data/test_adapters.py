@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.data.opened import Indexed, X, Y, numbers, origins, rows, shapes
+from tests.data.opened import Indexed, X, Y, numbers, one_line, origins, rows, shapes
 from trt_ptq.data.adapters import in_memory
 from trt_ptq.data.open import open_data
 from trt_ptq.errors import DataError, UsageError
@@ -176,6 +176,16 @@ class TestHuggingFace:
         with pytest.raises(DataError, match=told):
             list(open_data(Dataset(ids=[[1, 2, 3], [1, 2]]), (IDS,)))
 
+    def test_an_error_of_the_dataset_names_the_rows(self) -> None:
+        class Broken(Dataset):
+            select_columns = None  # type: ignore[assignment]
+
+            def __getitem__(self, rows: slice) -> dict[str, Any]:
+                raise OSError("no such file")
+
+        with pytest.raises(DataError, match=r"^Broken, rows 0 to 1: OSError: no such file$"):
+            list(open_data(Broken(ids=[[1, 2, 3]] * 2), (IDS,)))
+
     def test_a_set_of_datasets_is_refused_with_what_to_choose(self) -> None:
         class DatasetDict(dict[str, Any]):
             column_names = {"train": ["ids"]}  # noqa: RUF012
@@ -271,6 +281,13 @@ class TestTorchDataLoader:
         source = open_data(self.loader(Endless(), batch_size=2), (X,))
         assert source.total is None
         assert len(list(source)) == 2
+
+    def test_an_error_of_the_loader_names_the_batch(self) -> None:
+        torch = pytest.importorskip("torch", reason="needs torch")
+        samples = [torch.zeros(4), torch.zeros(4), torch.zeros(3)]
+        with pytest.raises(DataError, match=r"^DataLoader fails at batch 1: RuntimeError: stack expects") as caught:
+            list(open_data(self.loader([*samples, torch.zeros(4)], batch_size=2), (X,)))
+        one_line(caught.value)
 
     def test_a_function_may_return_a_loader(self) -> None:
         source = open_data(lambda: self.loader(self.samples(), batch_size=8, shuffle=True), (X,))

@@ -59,9 +59,14 @@ class TestImports:
         ("name", "code"),
         [
             ("in_a_call", "def batches():\n  import {0}\n  return [{{'x': np.zeros(({0}.ROWS, 4), np.float32)}}]"),
+            (
+                "in_an_object",
+                "class Lazy:\n  def __getitem__(self, index):\n    import {0}\n    if index: raise IndexError\n"
+                "    return {{'x': np.zeros(({0}.ROWS, 4), np.float32)}}\ndef batches(): return Lazy()",
+            ),
             ("in_a_step", "def batches():\n  import {0}\n  yield {{'x': np.zeros(({0}.ROWS, 4), np.float32)}}"),
         ],
-        ids=["function", "generator"],
+        ids=["function", "object", "generator"],
     )
     def test_a_function_may_import_neighbours_when_it_runs(self, tmp_path: Path, name: str, code: str) -> None:
         (tmp_path / f"neighbour_{name}.py").write_text("ROWS = 3")

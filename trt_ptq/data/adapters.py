@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
 
 from trt_ptq.data.feeds import FeedsReader, as_array, is_array, stack
 from trt_ptq.data.sources import InMemorySource, open_arrays
+from trt_ptq.data.user_function import UserFunction
 from trt_ptq.errors import DataError, UsageError
 from trt_ptq.types import Batch, BatchSource, TensorSpec
 
@@ -30,18 +32,16 @@ class FunctionSource:
         return None
 
     def __iter__(self) -> Iterator[Batch]:
-        index = 0
-        try:
-            returned = self.function()
-            source = _open_dataset(self.name, returned, self.reader, self.batch_size)
-            for item in returned if source is None else source:
-                yield self.reader.batch(item, f"{self.name}, batch {index}")
-                index += 1
-        except DataError:
-            raise
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f"{self.name} fails at batch {index}: {type(error).__name__}: {reason}") from error
+        items = self._items()
+        if isinstance(self.function, UserFunction):
+            items = self.function.steps(items)
+        for origin, item in _numbered(self.name, items):
+            yield self.reader.batch(item, origin)
+
+    def _items(self) -> Iterator[Any]:
+        returned = self.function()
+        source = _open_dataset(self.name, returned, self.reader, self.batch_size)
+        yield from returned if source is None else source
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class DataLoaderSource:
             return None
 
     def __iter__(self) -> Iterator[Batch]:
-        for index, item in enumerate(_repeatable(self.loader)):
-            yield self.reader.batch(item, f"{self.name}, batch {index}", ignore_extra=True)
+        for origin, item in _numbered(self.name, _repeatable(self.loader)):
+            yield self.reader.batch(item, origin, ignore_extra=True)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,9 @@ class DatasetSource:
         """The rows from `index * batch_size` on."""
         start = index * self.batch_size
         stop = min(start + self.batch_size, len(self.dataset))
-        return _batch_of_columns(self.dataset[start:stop], self.inputs, f"{self.name}, rows {start} to {stop - 1}")
+        origin = f"{self.name}, rows {start} to {stop - 1}"
+        with _errors_at(origin):
+            return _batch_of_columns(self.dataset[start:stop], self.inputs, origin)
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self.batch, range(self.total))
@@ -101,7 +103,7 @@ class StreamSource:
         return None
 
     def __iter__(self) -> Iterator[Batch]:
-        rows = iter(self.dataset)
+        rows = (row for _, row in _numbered(self.name, self.dataset, "row"))
         start = 0
         while chunk := list(islice(rows, self.batch_size)):
             stop = start + len(chunk)
@@ -162,7 +164,7 @@ def _open_dataset(name: str, data: Any, reader: FeedsReader, batch_size: int) ->
         raise UsageError(f"{name}: is a set of datasets: choose one, e.g. data[{next(iter(columns), 'train')!r}]")
     if columns is not None:  # a stream may not know its columns in advance
         _check_columns(columns, inputs, name)
-        if hasattr(data, "select_columns"):
+        if callable(getattr(data, "select_columns", None)):
             data = data.select_columns([spec.name for spec in inputs])  # decodes no others
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         return DatasetSource(name, data, inputs, batch_size)
@@ -185,6 +187,34 @@ def _check_columns(columns: Iterable[str], inputs: tuple[TensorSpec, ...], where
             f"{where}: has no column {', '.join(missing)}, an input of the model; it has {', '.join(columns)}: rename "
             "the columns by input"
         )
+
+
+def _numbered(name: str, items: Iterable[Any], unit: str = "batch") -> Iterator[tuple[str, Any]]:
+    """Yield the items of a user's iterable with their origin.
+
+    Raises:
+        DataError: the user's code fails; names the item.
+    """
+    steps = None
+    for index in count():
+        with _errors_at(f"{name} fails at {unit} {index}"):
+            steps = iter(items) if steps is None else steps
+            try:
+                item = next(steps)
+            except StopIteration:
+                return
+        yield f"{name}, {unit} {index}", item
+
+
+@contextmanager
+def _errors_at(where: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # whatever a user's code raises
+        reason = " ".join(str(error).split())
+        raise DataError(f"{where}: {type(error).__name__}: {reason}") from error
 
 
 def _repeatable(loader: Any) -> Iterator[Any]:

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from trt_ptq.errors import UsageError
 
 @dataclass(frozen=True)
 class UserFunction:
-    """The function `name` of `file`. It and the generator that it may return run in `_user_code`.
+    """The function `name` of `file`. It runs in `_user_code`.
 
     Pickling stores only the file and the name; another process loads the function from there.
     """
@@ -29,8 +29,19 @@ class UserFunction:
 
     def __call__(self, *arguments: Any) -> Any:
         with _user_code(self.file):
-            returned = self.function(*arguments)
-        return _steps(returned, self.file) if isinstance(returned, Iterator) else returned
+            return self.function(*arguments)
+
+    def steps(self, iterable: Iterable[Any]) -> Iterator[Any]:
+        """Iterate over what the function returned, which runs its code too."""
+        with _user_code(self.file):
+            steps = iter(iterable)
+        while True:
+            with _user_code(self.file):
+                try:
+                    step = next(steps)
+                except StopIteration:
+                    return
+            yield step
 
     def __reduce__(self) -> tuple[Callable[[str], UserFunction], tuple[str]]:
         return load_function, (f"{self.file}:{self.name}",)
@@ -66,16 +77,6 @@ def load_function(spec: str) -> UserFunction:
         offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise UsageError(f"{path} has no function {name!r}; it has: {', '.join(offered) or 'none'}")
     return UserFunction(path.absolute(), name, function)
-
-
-def _steps(steps: Iterator[Any], file: Path) -> Iterator[Any]:
-    while True:
-        with _user_code(file):
-            try:
-                step = next(steps)
-            except StopIteration:
-                return
-        yield step
 
 
 @contextmanager
