@@ -28,5 +28,5 @@ def test_shards_of_other_data_are_told_apart_by_its_size() -> None:
 
 
 def test_a_shard_is_not_taken_twice() -> None:
-    with pytest.raises(StatisticsError, match="shard 0/2 is there twice"):
+    with pytest.raises(StatisticsError, match="shard 0/2 occurs twice"):
         join_shards([Shard(0, 2, 10)], [Shard(1, 2, 11), Shard(0, 2, 10)])

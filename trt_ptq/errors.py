@@ -1,28 +1,28 @@
-"""Every error that trt_ptq raises on purpose.
+"""The errors that trt_ptq raises.
 
-TrtPtqError                what was wrong, where, and what to do: printed as one line, exit status 2
+TrtPtqError                says what is wrong, where, and what to do: printed as one line, exit status 2
 ├── ModelError             the model file or its graph
 ├── DataError              calibration or test data
-├── StatisticsError        a statistics file, or statistics that do not fit together
+├── StatisticsError        a statistics file, or statistics that do not belong together
 ├── TableError             a calibration table or TensorRT cache
-├── EngineError            an engine could not be built or run
-├── OutputError            a result could not be written
-├── ClusterError           a Ray cluster, or a node of it
-├── UsageError             an argument that makes no sense
-└── MissingPackageError    an optional package is not installed
+├── EngineError            an engine that could not be built or run
+├── OutputError            a file that could not be written
+├── ClusterError           a Ray cluster, or one of its nodes
+├── UsageError             an invalid argument or option
+└── MissingPackageError    an optional package that is not installed
 """
 
 
 class TrtPtqError(Exception):
-    """Base of all errors whose message is meant for the user as it is."""
+    """Base class. The message is written for users; parameters in it stand in backticks."""
 
 
 class ModelError(TrtPtqError):
-    """The model cannot be read, or cannot be used for what was asked."""
+    """The model cannot be read, or does not support the operation."""
 
 
 class DataError(TrtPtqError):
-    """A batch, a file of batches or a whole data set is unusable."""
+    """A batch, a data file or a whole data set cannot be used."""
 
 
 class StatisticsError(TrtPtqError):
@@ -34,20 +34,20 @@ class TableError(TrtPtqError):
 
 
 class EngineError(TrtPtqError):
-    """A backend refused to build or to run an engine."""
+    """An engine cannot be built or run."""
 
 
 class OutputError(TrtPtqError):
-    """A file could not be written; whatever was there before is untouched."""
+    """A file could not be written; the previous file, if any, is untouched."""
 
 
 class ClusterError(TrtPtqError):
-    """There is no cluster, a node is not set up for the work, or workers are lost again and again."""
+    """The cluster cannot be reached, a node is set up differently, or workers die repeatedly."""
 
 
 class UsageError(TrtPtqError):
-    """An option or argument has no meaning here."""
+    """An argument or option is invalid, alone or together with others."""
 
 
 class MissingPackageError(TrtPtqError):
-    """An optional package is missing; the message is the command that installs it."""
+    """An optional package is missing; the message contains the command that installs it."""

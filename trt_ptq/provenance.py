@@ -1,4 +1,4 @@
-"""What statistics and tables were made from, so that they are never used for something else."""
+"""The model and data that statistics and tables were made from, so that they are never used for others."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _MODULUS = 2**128
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Hashes of a model: `graph` of nodes, attributes and names, `weights` of the initializers."""
+    """Hashes of a model: `graph` covers nodes, attributes and names, `weights` the initializers."""
 
     graph: str
     weights: str
 
     def difference(self, other: ModelIdentity) -> str | None:
-        """What differs from `other`, in words; None when both are the same model."""
+        """Say what differs from `other`; None if both are the same model."""
         if self == other:
             return None
         if self.graph == other.graph:
             return (
-                "the graph is the same but the weights differ (retrained, fine-tuned, or as equalisation and "
-                "SmoothQuant change them: then give model.transformed.onnx)"
+                "the graph is the same but the weights differ (retrained or fine-tuned? For a model changed by "
+                "equalization or SmoothQuant, use model.transformed.onnx)"
             )
         if self.weights == other.weights:
-            return "the weights are the same but the graph differs (exported or edited anew?)"
+            return "the weights are the same but the graph differs (exported again or edited?)"
         return "both graph and weights differ"
 
 
 @dataclass(frozen=True, order=True)
 class Shard:
-    """Part number `index` (from 0) of data of `batches` batches that were shared among `count` runs."""
+    """Part `index` (from 0) of data with `batches` batches that is split over `count` runs."""
 
     index: int
     count: int
@@ -49,30 +49,30 @@ class Shard:
 
 
 def join_shards(some: Iterable[Shard], others: Iterable[Shard]) -> tuple[Shard, ...]:
-    """Both in order, without those that together are all of their data.
+    """Return the shards of both in order, without those that together cover all of their data.
 
     Raises:
-        StatisticsError: one of them is there twice.
+        StatisticsError: A shard occurs twice.
     """
     joined = sorted([*some, *others])
-    twice = [str(one) for one, following in pairwise(joined) if one == following]
-    if twice:
+    duplicates = [str(shard) for shard, following in pairwise(joined) if shard == following]
+    if duplicates:
         raise StatisticsError(
-            f"shard {twice[0]} is there twice, and would count twice: give each one once; of several data sets, merge "
-            "the shards of each by itself first"
+            f"shard {duplicates[0]} occurs twice, and would count twice: give each shard once; to merge several data "
+            "sets, first merge the shards of each data set"
         )
-    lacking = {(one.count, one.batches) for one in missing_shards(joined)}
-    return tuple(one for one in joined if (one.count, one.batches) in lacking)
+    incomplete = {(shard.count, shard.batches) for shard in missing_shards(joined)}
+    return tuple(shard for shard in joined if (shard.count, shard.batches) in incomplete)
 
 
 def missing_shards(shards: Collection[Shard]) -> list[Shard]:
-    """What `shards` lack to be all of their data, in order."""
-    there = set(shards)
+    """Return the shards that are missing to cover all of the data, in order."""
+    present = set(shards)
     return sorted(
-        needed
-        for count, batches in {(one.count, one.batches) for one in shards}
-        for needed in (Shard(index, count, batches) for index in range(min(count, batches)))  # the last have no batch
-        if needed not in there
+        shard
+        for count, batches in {(shard.count, shard.batches) for shard in shards}
+        for shard in (Shard(index, count, batches) for index in range(min(count, batches)))  # further ones are empty
+        if shard not in present
     )
 
 
@@ -80,8 +80,9 @@ def missing_shards(shards: Collection[Shard]) -> list[Shard]:
 class DataFingerprint:
     """A multiset of samples: how many, and the sum of their hashes modulo 2**128.
 
-    A sum does not depend on order, on batch size, or on how the samples were split over machines
-    (Bellare and Micciancio, "A New Paradigm for Collision-Free Hashing", 1997, AdHash).
+    The sum does not depend on the order, on the batch size, or on how the samples were split over machines.
+
+    Source: Bellare and Micciancio, "A New Paradigm for Collision-Free Hashing", 1997 (AdHash).
     """
 
     samples: int = 0
@@ -93,18 +94,18 @@ class DataFingerprint:
 
     @classmethod
     def from_feeds(cls, feeds: Feeds) -> DataFingerprint:
-        """Fingerprint of one batch; an input without axes counts as part of every sample."""
+        """Return the fingerprint of one batch. Scalar inputs count as part of every sample."""
         samples = sample_count(feeds)
         names = sorted(feeds)
         arrays = {name: np.asarray(feeds[name]) for name in names}
         total = 0
         for index in range(samples):
-            hasher = hashlib.sha256()  # in hardware on most processors, so twice as fast as BLAKE2b
+            hasher = hashlib.sha256()  # most processors have instructions for it, so it is twice as fast as BLAKE2b
             for name in names:
                 array = arrays[name]
                 value = np.asarray(array[index] if array.ndim and len(array) == samples else array)
                 if value.dtype.hasobject:
-                    value = value.astype(str)  # the bytes of objects are their addresses
+                    value = value.astype(str)  # the bytes of an object array are addresses
                 hasher.update(f"{name}|{value.dtype.str}|{value.shape}|".encode())
                 hasher.update(value.tobytes() if value.dtype.kind == "U" else np.ascontiguousarray(value).data)
             total += int.from_bytes(hasher.digest()[:16], "big")

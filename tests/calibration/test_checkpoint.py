@@ -59,8 +59,8 @@ def test_wherever_it_was_cut_off_the_statistics_end_the_same(cnn: Model, tmp_pat
     cut_off(cnn, tmp_path / "c", batches)
     checkpoint = Checkpoint(tmp_path / "c")
     resumed = collect_statistics(cnn, Given(BATCHES), calibration_tensors, checkpoint=checkpoint)
-    assert checkpoint.found is not None
-    assert checkpoint.found.batches == batches
+    assert checkpoint.resumed is not None
+    assert checkpoint.resumed.batches == batches
     whole = collect_statistics(cnn, Given(BATCHES), calibration_tensors)
     assert resumed == whole
     assert list(resumed.tensors) == list(whole.tensors)
@@ -98,8 +98,8 @@ def test_a_run_in_passes_goes_on_in_the_pass_it_was_in(cnn: Model, tmp_path: Pat
         passes=[[name] for name in calibration_tensors.tensors],
         checkpoint=checkpoint,
     )
-    assert checkpoint.found is not None
-    assert checkpoint.found.current == current
+    assert checkpoint.resumed is not None
+    assert checkpoint.resumed.pass_index == current
     assert resumed == collect_statistics(cnn, Given(BATCHES), calibration_tensors, passes=groups)
 
 
@@ -115,9 +115,9 @@ def test_with_less_memory_what_is_left_is_grouped_anew(cnn: Model, tmp_path: Pat
         passes=[[name] for name in calibration_tensors.tensors],
         checkpoint=checkpoint,
     )
-    assert checkpoint.found is not None
+    assert checkpoint.resumed is not None
     finished = (calibration_tensors.tensors[:2],) if kept else ()
-    assert checkpoint.found.passes == (*finished, *((name,) for name in calibration_tensors.tensors[kept:]))
+    assert checkpoint.resumed.passes == (*finished, *((name,) for name in calibration_tensors.tensors[kept:]))
     assert resumed == collect_statistics(cnn, Given(BATCHES), calibration_tensors)
 
 
@@ -127,8 +127,8 @@ def test_with_more_memory_the_old_groups_are_kept_to(cnn: Model, tmp_path: Path)
     cut_off(cnn, tmp_path / "c", 7, groups)
     checkpoint = Checkpoint(tmp_path / "c", memory_limit=10**12)
     resumed = collect_statistics(cnn, Given(BATCHES), calibration_tensors, checkpoint=checkpoint)
-    assert checkpoint.found is not None
-    assert (checkpoint.found.passes, checkpoint.found.batches) == (groups, 1)
+    assert checkpoint.resumed is not None
+    assert (checkpoint.resumed.passes, checkpoint.resumed.batches) == (groups, 1)
     assert resumed == collect_statistics(cnn, Given(BATCHES), calibration_tensors)
 
 
@@ -151,7 +151,7 @@ def test_other_data_in_a_later_pass_are_refused_after_a_resume_too(cnn: Model, t
 )
 def test_other_data_are_refused(cnn: Model, tmp_path: Path, changed: list[Array]) -> None:
     cut_off(cnn, tmp_path / "c", 4)
-    with pytest.raises(DataError, match="c: the data changed since this checkpoint: its first 4 batches were other"):
+    with pytest.raises(DataError, match="c: the data has changed since this checkpoint: its first 4 batches"):
         collect_statistics(cnn, Given(changed), select_calibration_tensors(cnn), checkpoint=Checkpoint(tmp_path / "c"))
 
 
@@ -181,8 +181,8 @@ def test_an_interrupt_while_a_batch_is_measured_waits_for_it_and_saves(
     monkeypatch.undo()
     checkpoint = Checkpoint(tmp_path / "c")
     resumed = collect_statistics(cnn, Given(BATCHES), select_calibration_tensors(cnn), checkpoint=checkpoint)
-    assert checkpoint.found is not None
-    assert checkpoint.found.batches == batches
+    assert checkpoint.resumed is not None
+    assert checkpoint.resumed.batches == batches
     assert resumed == collect_statistics(cnn, Given(BATCHES), select_calibration_tensors(cnn))
 
 

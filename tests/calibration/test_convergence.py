@@ -60,7 +60,7 @@ def test_stable_when_no_range_moved_since_half_as_many_samples() -> None:
     told = after(convergence, {50: {"x": 1.0, "y": 5.0}, 100: {"x": 1.0, "y": 6.0}, 200: {"x": 1.005, "y": 6.0}})
     assert told == [False, False, True]
     assert str(convergence.stability()) == (
-        "stable after 200 samples: since half of them, no range by minmax moved by more than 1%"
+        "stable after 200 samples: since half of them, no range of method minmax has changed by more than 1%"
     )
 
 
@@ -82,14 +82,14 @@ def test_fewer_than_a_hundred_samples_are_never_stable() -> None:
     convergence = Convergence([MINMAX], tolerance=0.5)
     assert after(convergence, {count: {"x": 1.0} for count in (32, 64, 99)}) == [False] * 3
     assert str(convergence.stability()) == (
-        "after 99 samples it cannot be told whether the ranges are stable: give 100 or more, in several batches"
+        "cannot judge after 99 samples whether the ranges are stable: use 100 or more, in several batches"
     )
 
 
 def test_one_look_is_not_enough_to_be_stable() -> None:
     convergence = Convergence([MINMAX], tolerance=0.5)
     assert after(convergence, {1000: {"x": 1.0}}) == [False]
-    assert str(convergence.stability()).startswith("after 1000 samples it cannot be told")
+    assert str(convergence.stability()).startswith("cannot judge after 1000 samples")
 
 
 def test_what_still_moved_at_the_end_is_named_the_fastest_first() -> None:
@@ -97,7 +97,7 @@ def test_what_still_moved_at_the_end_is_named_the_fastest_first() -> None:
     first = {f"t{index}": 1.0 for index in range(8)}
     after(convergence, {8: first, 16: {name: 1.0 + index / 10 for index, name in enumerate(first)}})
     warning = str(convergence.stability())
-    assert "7 of the ranges by minmax moved by more than 1%: 't7' by 41.2%, 't6' by 37.5%" in warning
+    assert "7 ranges of method minmax have changed by more than 1%: 't7' by 41.2%, 't6' by 37.5%" in warning
     assert "and 2 more" in warning
 
 
@@ -131,7 +131,7 @@ def test_tensors_of_several_passes_come_together(cnn: Model) -> None:
 
 def test_several_passes_cannot_stop_early(cnn: Model) -> None:
     calibration_tensors = select_calibration_tensors(cnn)
-    with pytest.raises(UsageError, match=r"--until-stable needs all tensors in one pass .* not in 3: raise"):
+    with pytest.raises(UsageError, match=r"`until_stable` needs all tensors in one pass .* not in 3: raise"):
         collect_statistics(
             cnn,
             Given([images(4)]),

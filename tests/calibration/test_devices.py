@@ -39,13 +39,13 @@ def test_shapes_that_the_graph_does_not_tell_are_measured_on_a_device_too(tmp_pa
 
 
 def test_an_unknown_device_is_refused() -> None:
-    with pytest.raises(UsageError, match="--device is cpu or cuda, not 'tpu'"):
+    with pytest.raises(UsageError, match="`device` is cpu or cuda, not 'tpu'"):
         open_device("tpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_cuda_without_a_gpu_is_refused() -> None:
-    with pytest.raises((UsageError, MissingPackageError), match="--device cuda"):
+    with pytest.raises((UsageError, MissingPackageError), match="`device=cuda`"):
         open_device("cuda")
 
 

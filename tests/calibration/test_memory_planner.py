@@ -33,7 +33,7 @@ def test_a_roomy_limit_needs_one_pass(cnn: Model) -> None:
 
 
 def test_a_limit_that_no_pass_can_keep_is_refused(cnn: Model) -> None:
-    with pytest.raises(UsageError, match=r"--memory-limit 10MB is too low: with batch 0 the model alone takes \d+ MB"):
+    with pytest.raises(UsageError, match=r"`memory_limit=10MB` is too low: with batch 0 the model alone takes \d+ MB"):
         plan_passes(cnn, select_calibration_tensors(cnn), Given([images(4)]), 10_000_000)
 
 
@@ -92,7 +92,7 @@ def test_the_process_stays_below_the_limit(cnn_path: Path) -> None:
         command = [sys.executable, "-c", _PEAK, str(cnn_path), str(limit)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    advised = re.search(r"allow (\d+)MB", peak(10_000_000).stderr)
+    advised = re.search(r"raise it to (\d+)MB", peak(10_000_000).stderr)
     assert advised
     limit = (int(advised[1]) + 90) * 1_000_000  # room for a second of the five tensors of 82 MB
     done = peak(limit)

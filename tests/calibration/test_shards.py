@@ -60,7 +60,7 @@ def test_a_shard_that_is_given_twice_is_refused_and_one_that_is_missing_is_named
     for index, file in enumerate(files):
         trt_ptq("calibrate", cnn_path, "--data", npz_folder, "-o", file, "--shard", f"{index}/4")
     told = refused("merge", *files, tmp_path / "1.st", "-o", tmp_path / "merged.st")
-    assert told.startswith("shard 1/4 is there twice")
+    assert told.startswith("shard 1/4 occurs twice")
     done = trt_ptq("merge", files[2], files[0], "-o", tmp_path / "part.st")
     assert "warning: part of the data is missing: shards 1/4, 3/4 are not merged\n" in done.stderr
     done = trt_ptq("merge", tmp_path / "part.st", files[1], "-o", tmp_path / "merged.st")

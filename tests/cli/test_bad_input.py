@@ -98,7 +98,7 @@ def test_options_that_make_no_sense(
 def test_an_unwritable_output(cnn_path: Path, data: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    why = "there is a file where a folder must be"
+    why = "a folder in its path is a file"
     assert why in refused("quantize", cnn_path, "--data", data, "--out", file)
     assert why in refused("quantize", cnn_path, "--data", data, "--out", file / "out")
     assert why in refused("calibrate", cnn_path, "--data", data, "-o", file / "stats")
@@ -169,7 +169,7 @@ def test_the_model_that_is_read_is_never_overwritten(
     given = data if source == "--data" else tmp_path / "c.cache"
     (tmp_path / "c.cache").write_text("TRT-101601-EntropyCalibration2\nx: 3c010a14\nr1: 3c010a14\n")
     told = refused(command, cnn_path, source, given, "--out", out)
-    assert "it is what is read here" in told or "would replace the model" in told
+    assert "it is an input of this command" in told or "would replace the model" in told
     assert cnn_path.read_bytes() == before
 
 
@@ -253,7 +253,7 @@ def test_a_tolerance_that_every_range_keeps_is_refused(cnn_path: Path, npz_folde
 
 def test_a_method_to_watch_without_until_stable_is_refused(cnn_path: Path, npz_folder: Path) -> None:
     told = refused("calibrate", cnn_path, "--data", npz_folder, "--method", "mse")
-    assert told.startswith("--method says whose ranges --until-stable watches")
+    assert told.startswith("--method selects the ranges that --until-stable monitors")
 
 
 def test_a_checkpoint_that_would_replace_the_result_is_refused(
@@ -261,12 +261,12 @@ def test_a_checkpoint_that_would_replace_the_result_is_refused(
 ) -> None:
     out = tmp_path / "stats.safetensors"
     told = refused("calibrate", cnn_path, "--data", npz_folder, "-o", out, "--checkpoint", out)
-    assert told.startswith(f"--checkpoint and --out are one file, {out}")
+    assert told.startswith(f"--checkpoint and --out are the same file, {out}")
 
 
 def test_a_shard_is_never_stopped_early(cnn_path: Path, npz_folder: Path) -> None:
     told = refused("calibrate", cnn_path, "--data", npz_folder, "--shard", "0/2", "--until-stable", "1%")
-    assert told.startswith("--until-stable is for all samples, and a shard is a part of them")
+    assert told.startswith("--until-stable needs all samples, and a shard has only some")
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_what_is_read_is_not_written_over_be_it_code_or_a_file_of_a_folder(
     batch = next(npz_folder.iterdir())
     before = batch.read_bytes()
     for data, out in ((npz_folder, batch), (f"{loader}:batches", loader)):
-        assert "it is what is read here" in refused("calibrate", cnn_path, "--data", data, "-o", out)
+        assert "it is an input of this command" in refused("calibrate", cnn_path, "--data", data, "-o", out)
     assert batch.read_bytes() == before
     assert trt_ptq("calibrate", cnn_path, "--data", npz_folder, "-o", npz_folder / "new.safetensors").returncode == 0
 

@@ -22,7 +22,8 @@ BATCHES = 40
 # `trt-ptq` as it is, but for how often a checkpoint is saved.
 EVERY_BATCH = """
 import functools
-from trt_ptq.cli import calibrate, main
+from trt_ptq.cli import main
+from trt_ptq.cli.commands import calibrate
 calibrate.Checkpoint = functools.partial(calibrate.Checkpoint, every=0)
 main.main()
 """
@@ -100,9 +101,7 @@ def test_ctrl_c_saves_what_was_measured_first_and_says_so_in_one_line(
             break
     process.send_signal(signal.SIGINT)
     told = process.communicate()[1]
-    assert told == (
-        f"error: interrupted: what was measured is in {checkpoint}, and the same command goes on from there\n"
-    )
+    assert told == f"error: interrupted: progress is saved in {checkpoint}; run the same command again to resume\n"
     assert process.returncode == 130
     assert load_unfinished(checkpoint)[1]["batches"] >= 9
     assert trt_ptq(*command, "-o", resumed, "--checkpoint", checkpoint).returncode == 0
@@ -199,7 +198,7 @@ def test_a_checkpoint_of_something_else_is_refused(cnn_path: Path, slow_loader: 
     assert "of other --tensors (" in refused("calibrate", cnn_path, *command, "--tensors", "all")
     assert "with --nonfinite refuse, not skip" in refused("calibrate", cnn_path, *command, "--nonfinite", "skip")
     assert "with --until-stable none, not " in refused("calibrate", cnn_path, *command, "--until-stable", "1%")
-    assert "a checkpoint of a calibration that was cut off" in refused("table", checkpoint)
+    assert "a checkpoint of an interrupted calibration" in refused("table", checkpoint)
     damaged = bytearray(checkpoint.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     checkpoint.write_bytes(damaged)
@@ -210,4 +209,4 @@ def test_complete_statistics_are_not_taken_for_a_checkpoint(cnn_path: Path, npz_
     command = ["calibrate", cnn_path, "--data", npz_folder]
     assert trt_ptq(*command, "-o", tmp_path / "a.st").returncode == 0
     told = refused(*command, "-o", tmp_path / "b.st", "--checkpoint", tmp_path / "a.st")
-    assert told.endswith("not a checkpoint, but complete statistics: name another file")
+    assert told.endswith("not a checkpoint but complete statistics: choose another path")

@@ -32,7 +32,7 @@ def test_a_missing_package_is_told_with_the_pip_command(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingPackageError) as caught:
         require(module, extra)
-    assert str(caught.value).startswith(f"{module} is needed here")
+    assert str(caught.value).startswith(f"{module} is required")
     assert str(caught.value).endswith(f': pip install "trt-ptq[{extra}]"')
 
 

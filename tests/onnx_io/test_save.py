@@ -200,7 +200,7 @@ def test_a_disk_that_takes_no_more_is_one_line_and_leaves_nothing(
 
 def test_results_never_replace_the_models_weights(tmp_path: Path, out: Path) -> None:
     model = load_model(split(tmp_path / "m", "model.int8.onnx.data"))
-    with pytest.raises(OutputError, match="it is what is read here"):
+    with pytest.raises(OutputError, match="it is an input of this command"):
         check_saveable(tmp_path / "m" / "model.int8.onnx.data", model)
     with pytest.raises(UsageError, match="would replace the model"):
         check_folder(tmp_path / "m", model.path, model.external.files)

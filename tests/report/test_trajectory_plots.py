@@ -51,7 +51,7 @@ def test_quantize_stops_when_its_own_method_is_stable(cnn: Model, tmp_path: Path
 def test_what_never_settled_is_a_warning_that_names_tensors(cnn: Model, tmp_path: Path) -> None:
     warnings = run(cnn, tmp_path, until_stable=1e-6).warnings
     told = next(warning for warning in warnings if warning.startswith("not stable after all 256 samples"))
-    assert "of the ranges by mse moved by more than 0.0001%: '" in told
+    assert "ranges of method mse have changed by more than 0.0001%: '" in told
 
 
 def test_a_plot_marks_samples_and_scales_relative_to_the_final_one() -> None:

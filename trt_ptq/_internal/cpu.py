@@ -1,4 +1,4 @@
-"""How many processor cores this process may use."""
+"""The number of processor cores that this process may use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def usable_cores() -> int:
-    """The cores that the process is allowed on: under SLURM or in a container, often fewer than the machine has."""
+    """The number of cores that the process may run on. Under SLURM and in containers, often fewer than exist."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS and Windows tell no more
+    return os.cpu_count() or 1  # macOS and Windows have no affinity mask

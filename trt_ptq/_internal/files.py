@@ -1,4 +1,4 @@
-"""Writing files so that a reader finds the old one or the new one, never a part."""
+"""Atomic writes: a reader sees the old file or the new one, never a part of it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from trt_ptq.errors import OutputError
 
 @contextmanager
 def atomic_replace(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block ends well, flush it to disk and rename it.
+    """Yield a temporary path beside `path`; when the block succeeds, flush that file to disk and rename it to `path`.
 
     Raises:
-        OutputError: the folder or the file cannot be written. The old file is untouched then.
+        OutputError: The folder or the file cannot be written. The old file is untouched.
     """
     temporary = path.parent / f".trt-ptq-{secrets.token_hex(4)}.tmp"
     require_regular_file(path)
@@ -33,27 +33,33 @@ def atomic_replace(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        with suppress(OSError):  # below a file, or after the rename, there is nothing to remove
+        with suppress(OSError):  # after the rename, or if the folder is a file, there is nothing to remove
             temporary.unlink()
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write `content` (text as UTF-8, newlines as they are) to `path` in one step."""
+    """Write `content` to `path`, atomically; text as UTF-8 with unchanged line endings."""
     with atomic_replace(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def check_writable(path: Path, *inputs: Path, is_folder: bool = False) -> None:
-    """Find out before the work that `path` cannot be written, or is one of the `inputs` or of the files in them.
+    """Check, before any work, that `path` can be written.
+
+    Args:
+        path: The file to write, or the folder if `is_folder`. Missing folders are created.
+        inputs: Files and folders that the command reads. `path` must not be one of them, nor an existing file directly
+            in one of the folders.
+        is_folder: Whether `path` is a folder.
 
     Raises:
-        OutputError: with the reason.
+        OutputError: It cannot; says why.
     """
     if not is_folder:
         require_regular_file(path)
-        read = {path.resolve(), path.resolve().parent} if path.exists() else {path.resolve()}
-        if not read.isdisjoint(one.resolve() for one in inputs):
-            raise OutputError(f"cannot write {path}: it is what is read here; name another file")
+        replaced = {path.resolve(), path.resolve().parent} if path.exists() else {path.resolve()}
+        if not replaced.isdisjoint(source.resolve() for source in inputs):
+            raise OutputError(f"cannot write {path}: it is an input of this command; choose another path")
     probe = (path if is_folder else path.parent) / f".trt-ptq-{secrets.token_hex(4)}.tmp"
     _try(path, lambda: probe.parent.mkdir(parents=True, exist_ok=True))
     _try(path, lambda: probe.write_bytes(b""))
@@ -61,10 +67,10 @@ def check_writable(path: Path, *inputs: Path, is_folder: bool = False) -> None:
 
 
 def require_regular_file(path: Path) -> None:
-    """Only a file may be replaced: renaming over /dev/null would destroy the device.
+    """Check that `path`, if it exists, is a regular file: renaming a file to /dev/null would destroy the device.
 
     Raises:
-        OutputError: `path` is a folder, a device or a pipe.
+        OutputError: It is a folder, a device or a pipe.
     """
     _try(path, lambda: _require_regular_file(path))
 
@@ -73,17 +79,17 @@ def _require_regular_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return  # nothing there yet; a missing or impossible folder is told when it is made
+        return  # it does not exist; creating its folder reports what is wrong with that
     if stat.S_ISDIR(mode):
-        raise OutputError(f"cannot write {path}: it is a folder; name a file")
+        raise OutputError(f"cannot write {path}: it is a folder; choose the path of a file")
     if not stat.S_ISREG(mode):
-        raise OutputError(f"cannot write {path}: it is a device or pipe; name a file")
+        raise OutputError(f"cannot write {path}: it is a device or pipe; choose the path of a file")
 
 
 def _try(path: Path, action: Callable[[], object]) -> None:
     try:
         action()
     except (FileExistsError, NotADirectoryError) as error:
-        raise OutputError(f"cannot write {path}: there is a file where a folder must be; name another") from error
+        raise OutputError(f"cannot write {path}: a folder in its path is a file; choose another path") from error
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""The only gate to optional packages."""
+"""The import of optional packages."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from trt_ptq.errors import MissingPackageError
 
 
 def require(module: str, extra: str) -> Any:
-    """Import `module`, or say which extra of trt-ptq brings it.
+    """Import `module`.
+
+    Args:
+        module: Name of a module of an optional package.
+        extra: The extra of trt-ptq that installs the package.
 
     Raises:
-        MissingPackageError: the module, or a library it loads, is not there.
+        MissingPackageError: The module, or a library that it loads, is missing; says how to install it.
     """
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:  # OSError: a shared library that does not load
         reason = " ".join(str(error).split())
         raise MissingPackageError(
-            f'{module} is needed here and could not be imported ({reason}): pip install "trt-ptq[{extra}]"'
+            f'{module} is required and could not be imported ({reason}): pip install "trt-ptq[{extra}]"'
         ) from error

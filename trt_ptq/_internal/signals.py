@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, which must not leave a batch half counted, nor be lost in TensorRT."""
+"""Ctrl-C and SIGTERM, which must not interrupt the counting of a batch, nor get lost in TensorRT."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupts() -> Iterator[None]:
-    """Ctrl-C, or what does as it, takes effect as the block ends.
+    """Defer Ctrl-C until the block ends.
 
-    Only the main thread can tell Python so; others are never interrupted.
+    Python interrupts the main thread only, so in other threads there is nothing to do.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        for number in came:  # also where the block fails: it may be caught as a failure of a batch
+        for number in received:  # also if the block fails: the error may be handled as the failure of a batch
             signal.raise_signal(number)
 
 
 def deferred_interrupts_unless_handled() -> AbstractContextManager[None]:
-    """`deferred_interrupts`, but where somebody else handles Ctrl-C: a calibrator that keeps it, say.
+    """Defer Ctrl-C, unless there is a handler for it, such as that of a calibrator.
 
-    For calls into TensorRT: a KeyboardInterrupt that is raised in one of its callbacks, the logger's, is lost, and the
-    process may crash as it ends.
+    For calls into TensorRT: a KeyboardInterrupt raised in one of its callbacks (the logger) is lost, and the process
+    may crash at its end.
     """
-    unclaimed = signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_IGN)
-    return deferred_interrupts() if unclaimed else nullcontext()
+    has_handler = signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, signal.SIG_IGN)
+    return nullcontext() if has_handler else deferred_interrupts()
 
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM, by which batch schedulers and containers end a process, does as Ctrl-C: nothing stays behind.
+    """Handle SIGTERM, which batch schedulers and containers send to end a process, like Ctrl-C, to clean up.
 
-    Also where Ctrl-C is ignored, as by what a script starts in the background. Forked children end as they would.
+    This works even if Ctrl-C is ignored, as in the background jobs of a script. Forked children end as usual.
     """
     if (
         threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # by who started this process
+        or signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # ignored by the parent process
     ):
         yield
         return

@@ -1,4 +1,4 @@
-"""One time through the data."""
+"""One pass over the calibration data."""
 
 from __future__ import annotations
 
@@ -22,28 +22,36 @@ Nonfinite = Literal["refuse", "skip"]
 
 
 class CalibrationPass:
-    """Measures the tensors of one pass in batch after batch.
+    """Collects the statistics of the tensors of one pass, batch by batch.
 
-    The first batches are only looked at, where an earlier run measured them: then `before` is what it left.
+    When an interrupted calibration resumes, the batches that it had measured are only compared by their fingerprint.
+
+    Args:
+        model: The float model.
+        before: The state to continue from; its current pass names the tensors.
+        nonfinite: Whether NaN and infinity are refused, or skipped and counted.
+        device: Where the model runs and values are counted.
+        threads: Number of threads, one per core by default.
     """
 
     def __init__(
         self, model: Model, before: CalibrationState, nonfinite: Nonfinite, device: Device, threads: int | None
     ) -> None:
-        names = before.passes[before.current]
+        names = before.passes[before.pass_index]
         self.data = DataFingerprint()
         self._batches = 0
         self._before = before
         self._nonfinite = nonfinite
         self._threads = threads
-        self._tapped = ObservedModel(model, names, device, threads)
+        self._model = ObservedModel(model, names, device, threads)
         self._accumulators = {name: device.accumulator() for name in names}
 
     def steps(self, batches: Iterable[Batch]) -> Iterator[None]:
-        """Go through `batches`; a pause after each one that was measured.
+        """Measure `batches`, yielding after each batch that was measured.
 
         Raises:
-            DataError: a batch on which the model fails; a NaN or infinity that is refused; other data than `before`.
+            DataError: The model fails on a batch, a tensor has NaN or infinite values that are refused, or the data
+                differs from that of the interrupted run.
         """
         with ThreadPoolExecutor(self._threads or usable_cores()) as pool:
             for batch in batches:
@@ -63,35 +71,37 @@ class CalibrationPass:
             raise DataError("the data has no batches")
 
     def _measure(self, batch: Batch, pool: ThreadPoolExecutor) -> DataFingerprint:
-        arrays = self._tapped.run(batch)
+        arrays = self._model.run(batch)
         fingerprint = pool.submit(DataFingerprint.from_feeds, batch.feeds)
-        counts = {name: pool.submit(one.update, arrays[name]) for name, one in self._accumulators.items()}
-        found = {name: count.result() for name, count in counts.items()}
+        updates = {
+            name: pool.submit(accumulator.update, arrays[name]) for name, accumulator in self._accumulators.items()
+        }
+        nonfinite_counts = {name: update.result() for name, update in updates.items()}
         if self._nonfinite == "refuse":
-            _check_finite_values(found, arrays, batch)
+            _check_finite_values(nonfinite_counts, arrays, batch)
         return fingerprint.result()
 
     @property
     def has_new_batches(self) -> bool:
-        """Whether there is more than an earlier run left."""
+        """Whether more batches were measured than in the state that the pass continued from."""
         return self._batches > self._before.batches
 
     def tensors(self) -> dict[str, TensorStatistics]:
-        """The statistics so far of the tensors of this pass."""
+        """The statistics of the tensors of this pass so far."""
         before = self._before.statistics.tensors
         now = {name: accumulator.statistics() for name, accumulator in self._accumulators.items()}
-        return {name: before[name].merge(one) if name in before else one for name, one in now.items()}
+        return {name: before[name].merge(tensor) if name in before else tensor for name, tensor in now.items()}
 
     def state(self) -> CalibrationState:
-        """How far the calibration has come."""
+        """The state of the calibration so far."""
         return self._before.after(self.tensors(), self.data, self._batches)
 
 
-def _check_finite_values(found: Mapping[str, int], arrays: Mapping[str, Any], batch: Batch) -> None:
-    for name, count in found.items():  # in graph order: the first one is where it began
+def _check_finite_values(nonfinite_counts: Mapping[str, int], arrays: Mapping[str, Any], batch: Batch) -> None:
+    for name, count in nonfinite_counts.items():  # in graph order: the first tensor is where they arise
         if count:
             size = math.prod(arrays[name].shape)
             raise DataError(
                 f"{batch.origin}: tensor {name!r} has {count} NaN or infinite values of {size}: "
-                "leave the batch out, or count and skip them with --nonfinite skip"
+                "remove the batch, or skip and count such values with `nonfinite=skip`"
             )

@@ -1,4 +1,4 @@
-"""A file from which a calibration that was cut off goes on."""
+"""A file from which an interrupted calibration resumes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,21 @@ SAVE_EVERY = 120.0  # seconds
 
 
 class Checkpoint:
-    """Keeps the progress of a calibration in the file `path`, written in one step `every` so many seconds."""
+    """Saves the state of a calibration to a file from time to time.
+
+    Args:
+        path: The file. It is replaced atomically.
+        every: Seconds between two saves.
+        memory_limit: The limit in bytes that passes were planned with; another limit may require more passes.
+
+    Attributes:
+        resumed: The state that `resume` found; None if there was none.
+    """
 
     def __init__(self, path: Path, every: float = SAVE_EVERY, memory_limit: int | None = None) -> None:
         self.path = path
-        self._memory_limit = memory_limit  # what passes are planned by; another one may need more of them
-        self.found: CalibrationState | None = None  # by `resume`
+        self.resumed: CalibrationState | None = None
+        self._memory_limit = memory_limit
         self._every = every
         self._saved = monotonic()
 
@@ -30,61 +39,61 @@ class Checkpoint:
         return monotonic() - self._saved >= self._every
 
     def save(self, state: CalibrationState) -> None:
-        """Replace what was saved before.
+        """Replace the saved state.
 
         Raises:
-            OutputError: the file cannot be written; what was saved before is untouched.
+            OutputError: The file cannot be written; the state saved before is untouched.
         """
-        note = {
+        content = {
             "passes": state.passes,
             "settings": dict(state.settings),
             "whole": asdict(state.full_data),
-            "current": state.current,
+            "current": state.pass_index,
             "batches": state.batches,
             "ranges": state.ranges,
             "memory_limit": self._memory_limit,
         }
-        save_statistics(state.statistics, self.path, unfinished=note)
+        save_statistics(state.statistics, self.path, unfinished=content)
         self._saved = monotonic()
 
     def resume(self, start: CalibrationState) -> CalibrationState:
-        """What an earlier run left of the calibration that begins with `start`; `start` itself if there is nothing.
+        """Return the saved state of the calibration that begins with `start`, or `start` if none was saved.
 
         Raises:
-            StatisticsError: it is of another model, other tensors, versions or settings; or damaged.
+            StatisticsError: The saved state is of another model, other tensors, versions or settings, or damaged.
         """
         if not self.path.exists():
             return start
-        found, limit = self._load()
-        difference = found.difference(start)
+        state, limit = self._load()
+        difference = state.difference(start)
         if difference:
             raise StatisticsError(
-                f"{self.path}: a checkpoint {difference}: repeat the command that was cut off, name another file, or "
-                "remove this one to start anew"
+                f"{self.path}: a checkpoint {difference}: repeat the command that was interrupted, choose another "
+                "path, or delete the checkpoint to start again"
             )
         if limit != self._memory_limit:
-            found = found.regrouped(start.passes)
-        self.found = found
-        return found
+            state = state.regrouped(start.passes)
+        self.resumed = state
+        return state
 
     def _load(self) -> tuple[CalibrationState, int | None]:
-        """What was saved, and the memory limit of that run."""
-        statistics, note = load_unfinished(self.path)
+        """The saved state, and the memory limit of its run."""
+        statistics, content = load_unfinished(self.path)
         try:
             state = CalibrationState(
                 statistics,
-                passes=tuple(map(tuple, note["passes"])),
-                settings=note["settings"],
-                full_data=DataFingerprint(**note["whole"]),
-                current=note["current"],
-                batches=note["batches"],
-                ranges=note["ranges"],
+                passes=tuple(map(tuple, content["passes"])),
+                settings=content["settings"],
+                full_data=DataFingerprint(**content["whole"]),
+                pass_index=content["current"],
+                batches=content["batches"],
+                ranges=content["ranges"],
                 where=str(self.path),
             )
-            return state, note["memory_limit"]
+            return state, content["memory_limit"]
         except (KeyError, TypeError) as error:
-            raise StatisticsError(f"{self.path}: not a checkpoint of this version; remove it to start anew") from error
+            raise StatisticsError(f"{self.path}: not a checkpoint of this version; delete it to start again") from error
 
     def remove(self) -> None:
-        """To be called when the statistics of the whole calibration are saved."""
+        """Delete the file. Call it once the statistics of the complete calibration are saved."""
         self.path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Runs the float model over calibration batches and fills Statistics. Keeps no activations."""
+"""Runs the float model over the calibration data and collects statistics of its activations, which are not stored."""
 
 from __future__ import annotations
 
@@ -31,18 +31,32 @@ def collect_statistics(
     checkpoint: Checkpoint | None = None,
     convergence: Convergence | None = None,
 ) -> Statistics:
-    """Statistics of the `calibration_tensors` of `model` over all batches of `source`.
+    """Collect the statistics of tensors of a model over all batches of a data source.
 
-    With `passes` (see `plan_passes`), the data is gone through once for each group of tensors. Inference and counting
-    take turns on `threads` threads, by default one for each core: side by side, they were slower on two cores.
-    `device` is the CPU unless given. What an earlier run left in `checkpoint` is not measured again; `convergence`
-    looks on, and may end it early. Ctrl-C waits for the batch that is being measured, and for the checkpoint.
+    Inference and counting alternate instead of running side by side, which was slower on two cores. Ctrl-C takes
+    effect after the current batch, and saves the checkpoint.
+
+    Args:
+        model: The float model.
+        source: The calibration data.
+        calibration_tensors: The tensors to measure; see `select_calibration_tensors`.
+        nonfinite: "refuse" NaN and infinite values, or "skip" and count them.
+        progress: Wraps the batches of each pass.
+        passes: Groups of tensors, each measured in a pass of its own over the data, to limit memory; see
+            `plan_passes`. Default: a single pass.
+        threads: Number of threads. Default: one per core.
+        device: Where the model runs and values are counted. Default: the CPU.
+        checkpoint: File to save progress to, and to resume from.
+        convergence: Records how the ranges converge. With a tolerance, it ends the calibration once they are stable.
+
+    Returns:
+        The statistics.
 
     Raises:
-        DataError: a batch on which the model fails, or (unless `nonfinite` is "skip") a NaN or infinity in a
-            tensor; names tensor and batch. Or a source that gives other data in a later pass, or than an earlier run.
-        StatisticsError: the checkpoint is of something else.
-        UsageError: it is to end early, with several passes.
+        DataError: The model fails on a batch, a tensor has NaN or infinite values that are refused, or the data
+            differs between passes or from that of the interrupted run.
+        StatisticsError: The checkpoint belongs to another calibration.
+        UsageError: `convergence` has a tolerance, and there are several passes.
     """
     device = device or HostDevice()
     start = CalibrationState(
@@ -55,49 +69,50 @@ def collect_statistics(
         ),
         passes=tuple(map(tuple, passes)) or (calibration_tensors.tensors,),
         settings={
-            "--nonfinite": nonfinite,
-            "--device": device.name,
-            "--until-stable": convergence.settings if convergence else "none",
+            "nonfinite": nonfinite,
+            "device": device.name,
+            "until_stable": convergence.settings if convergence else "none",
         },
     )
-    done = checkpoint.resume(start) if checkpoint else start
+    state = checkpoint.resume(start) if checkpoint else start
     if convergence:
-        convergence.restore(done.ranges)
-    if convergence and convergence.tolerance is not None and len(done.passes) > 1:
+        convergence.restore(state.ranges)
+    pass_count = len(state.passes)
+    if convergence and convergence.tolerance is not None and pass_count > 1:
         raise UsageError(
-            f"--until-stable needs all tensors in one pass over the data, not in {len(done.passes)}: "
-            "raise --memory-limit, or give smaller batches"
+            f"`until_stable` needs all tensors in one pass over the data, not in {pass_count}: "
+            "raise `memory_limit`, or use smaller batches"
         )
-    while done.current < len(done.passes):
-        which = f", pass {done.current + 1} of {len(done.passes)}" if len(done.passes) > 1 else ""
-        calibration_pass = CalibrationPass(model, done, nonfinite, device, threads)
+    while state.pass_index < pass_count:
+        pass_name = f", pass {state.pass_index + 1} of {pass_count}" if pass_count > 1 else ""
+        calibration_pass = CalibrationPass(model, state, nonfinite, device, threads)
         try:
-            for _ in calibration_pass.steps(progress(source, f"Calibrating{which}", source.total)):
+            for _ in calibration_pass.steps(progress(source, f"Calibrating{pass_name}", source.total)):
                 if convergence and convergence.update(calibration_pass.data.samples, calibration_pass.tensors):
                     break
                 if checkpoint and checkpoint.due:
-                    checkpoint.save(_so_far(calibration_pass, convergence))
+                    checkpoint.save(_current_state(calibration_pass, convergence))
         except KeyboardInterrupt:
             if checkpoint and calibration_pass.has_new_batches:
-                checkpoint.save(_so_far(calibration_pass, convergence))
+                checkpoint.save(_current_state(calibration_pass, convergence))
             raise
         if convergence:
             convergence.record(calibration_pass.data.samples, calibration_pass.tensors())
-        done = calibration_pass.state().next_pass()
-        del calibration_pass  # with its session, before the next pass makes another
-    tensors = {name: done.statistics.tensors[name] for name in calibration_tensors.tensors}
-    return replace(done.statistics, data=done.full_data, tensors=tensors)
+        state = calibration_pass.state().next_pass()
+        del calibration_pass  # frees its session before the next pass creates one
+    tensors = {name: state.statistics.tensors[name] for name in calibration_tensors.tensors}
+    return replace(state.statistics, data=state.full_data, tensors=tensors)
 
 
-def _so_far(calibration_pass: CalibrationPass, convergence: Convergence | None) -> CalibrationState:
+def _current_state(calibration_pass: CalibrationPass, convergence: Convergence | None) -> CalibrationState:
     return replace(calibration_pass.state(), ranges=convergence.ranges if convergence else {})
 
 
 def check_statistics(statistics: Statistics, model: Model, where: str) -> None:
-    """Make sure that `statistics` are of `model`.
+    """Check that `statistics` belong to `model`; `where` names them in the message.
 
     Raises:
-        StatisticsError: with what differs.
+        StatisticsError: They belong to another model; says what differs.
     """
     difference = statistics.model.difference(model.identity)
     if difference:

@@ -1,4 +1,4 @@
-"""Where a model runs while it is measured: what ONNX Runtime, the buffers and the counting need to know of it."""
+"""The devices that calibration runs on: execution providers, output buffers and accumulators."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CUDA = "CUDAExecutionProvider"
 
 
 class Accumulator(Protocol):
-    """Takes the arrays of a device; see TensorAccumulator."""
+    """Accumulates the statistics of a tensor from arrays of a device; see `TensorAccumulator`."""
 
     def update(self, values: Any) -> int: ...
 
@@ -31,47 +31,49 @@ class Accumulator(Protocol):
 
 
 class Device(Protocol):
-    """Memory for one session's outputs, and how it is counted. An array is the device's own kind of tensor."""
+    """Buffers for the outputs of one session, and their accumulators. Arrays are tensors of the device's own type."""
 
     @property
     def name(self) -> str:
-        """As ONNX Runtime calls it."""
+        """Name of the device in ONNX Runtime."""
         ...
 
     @property
     def providers(self) -> list[Any]:
-        """Execution providers of ONNX Runtime, the first one wanted."""
+        """Execution providers of ONNX Runtime, the preferred one first."""
         ...
 
-    def accumulator(self) -> Accumulator: ...
+    def accumulator(self) -> Accumulator:
+        """Create an empty accumulator."""
+        ...
 
     def allocate(self, name: str, element_type: int, shape: Shape) -> Any:
-        """An array of `shape` and ONNX `element_type`, its values undefined; valid until `name` is allocated again."""
+        """Return an uninitialized array of `shape` and ONNX `element_type`, valid until `name` is allocated again."""
         ...
 
     def data_pointer(self, array: Any) -> int:
-        """Address of the first byte."""
+        """Return the address of the first byte."""
         ...
 
     def copy_from(self, array: Any, pointer: int) -> None:
-        """Copy what lies at `pointer` on the device into `array`, as many bytes as it has."""
+        """Fill `array` from memory of the device at address `pointer`."""
         ...
 
     def upload(self, array: Array) -> Any:
-        """A NumPy array as one of the device."""
+        """Return a NumPy array as an array of the device."""
         ...
 
     def release(self) -> None:
-        """Give all buffers back."""
+        """Free all buffers."""
         ...
 
     def synchronize(self) -> None:
-        """Until all that reads the buffers is done."""
+        """Wait until all reads of the buffers have finished."""
         ...
 
 
 class HostDevice:
-    """The CPU, with NumPy arrays counted by numba. One growing buffer a name."""
+    """The CPU: NumPy arrays, counted by numba. Each name has one buffer, which grows as needed."""
 
     name = "cpu"
 
@@ -102,11 +104,16 @@ class HostDevice:
         self._bytes.clear()
 
     def synchronize(self) -> None:
-        """Counting has ended by the time its `update` returns."""
+        """Nothing to do: `TensorAccumulator.update` is synchronous."""
 
 
 class TorchDevice:
-    """A device of torch, by default the first NVIDIA GPU: activations stay there, and are counted there."""
+    """A device of torch, by default the first NVIDIA GPU. Activations stay and are counted on it.
+
+    Raises:
+        UsageError: torch finds no GPU.
+        MissingPackageError: torch, or ONNX Runtime with CUDA, is not installed.
+    """
 
     def __init__(self, name: str = "cuda") -> None:
         self.name = name
@@ -114,13 +121,13 @@ class TorchDevice:
         self.providers: list[Any] = [CPU]
         if name == "cuda":
             if not self._torch.cuda.is_available():
-                raise UsageError("--device cuda: torch finds no NVIDIA GPU here (torch.cuda.is_available() is false)")
+                raise UsageError("`device=cuda`: torch finds no NVIDIA GPU (torch.cuda.is_available() is false)")
             if CUDA not in ort.get_available_providers():
                 raise MissingPackageError(
-                    "--device cuda: this ONNX Runtime has no CUDA: pip uninstall onnxruntime, then "
+                    "`device=cuda`: this ONNX Runtime was built without CUDA: pip uninstall onnxruntime, then "
                     "pip install onnxruntime-gpu"
                 )
-            self.providers = [(CUDA, {"use_tf32": "0"}), CPU]  # TF32 would round what is measured to 10 bits
+            self.providers = [(CUDA, {"use_tf32": "0"}), CPU]  # TF32 would round to 10 bits
         self._types = {
             TensorProto.FLOAT: self._torch.float32,
             TensorProto.FLOAT16: self._torch.float16,
@@ -146,7 +153,7 @@ class TorchDevice:
         if not size:
             return
         if self.name == "cuda":
-            source = self._torch.as_tensor(_OnDevice(pointer, size), device=self.name)
+            source = self._torch.as_tensor(_CudaBytes(pointer, size), device=self.name)
         else:
             source = self._torch.frombuffer((ctypes.c_uint8 * size).from_address(pointer), dtype=self._torch.uint8)
         array.reshape(-1).view(self._torch.uint8).copy_(source)
@@ -163,8 +170,8 @@ class TorchDevice:
             self._torch.cuda.synchronize()
 
 
-class _OnDevice:
-    """Bytes at an address of the GPU, as other libraries take them (CUDA array interface 3)."""
+class _CudaBytes:
+    """Bytes at an address of GPU memory (CUDA array interface, version 3)."""
 
     def __init__(self, pointer: int, size: int) -> None:
         self.__cuda_array_interface__ = {
@@ -176,14 +183,14 @@ class _OnDevice:
 
 
 def open_device(name: str) -> Device:
-    """The device called "cpu" or "cuda".
+    """Return the device named "cpu" or "cuda".
 
     Raises:
-        UsageError: another name, or there is no GPU.
+        UsageError: Unknown name, or there is no GPU.
         MissingPackageError: torch, or ONNX Runtime with CUDA, is not installed.
     """
     if name == "cpu":
         return HostDevice()
     if name == "cuda":
         return TorchDevice()
-    raise UsageError(f"--device is cpu or cuda, not {name!r}")
+    raise UsageError(f"`device` is cpu or cuda, not {name!r}")

@@ -1,4 +1,4 @@
-"""A model whose tapped tensors are written into memory that is allocated once and used again for every batch."""
+"""A model with observed tensors as outputs, written to buffers that are reused for every batch."""
 
 from __future__ import annotations
 
@@ -19,22 +19,26 @@ from trt_ptq.types import Batch, Feeds
 
 Shapes = tuple[Shape, ...]
 
-_TEXT = "OSU"  # kinds of NumPy's types that hold strings
+_STRING_KINDS = "OSU"  # NumPy dtype kinds
 
 
 class ObservedModel:
-    """Gives the tensors named in `tensors`, inputs of the model among them, for one batch after the other.
+    """Computes the observed tensors of a model for one batch after the other.
 
-    What `run` gives is valid until the next `run`; the values of a tensor may be in any order.
+    The results of `run` are valid until the next `run`. The values of a tensor may be in any order.
+
+    Args:
+        model: The float model.
+        tensors: Names of the tensors, which may be inputs of the model.
+        device: Where the model runs and the buffers are.
+        threads: Number of threads of ONNX Runtime, one per core by default.
     """
 
     def __init__(self, model: Model, tensors: Sequence[str], device: Device, threads: int | None = None) -> None:
-        inputs = {one.name for one in model.inputs}
+        inputs = {spec.name for spec in model.inputs}
         self._inputs = [name for name in tensors if name in inputs]
         computed = [name for name in tensors if name not in inputs]
-        part = model_with_outputs(
-            model, computed or model.outputs
-        )  # the model runs even where only inputs are measured
+        part = model_with_outputs(model, computed or model.outputs)  # runs the model even if only inputs are observed
         with externalized(model, part) as (proto, folder):
             declared = {value.name: value for value in proto.graph.output}
             self._session, self._output_of = create_observed_session(
@@ -43,39 +47,39 @@ class ObservedModel:
         self._names = [output.name for output in self._session.get_outputs()]
         self._specs = model.inputs
         if not computed:
-            self._output_of = {}  # strings and sequences among them
+            self._output_of = {}  # the outputs of the model may be strings or sequences
         self._outputs = {output: declared[name] for name, output in self._output_of.items()}
-        self._learned: dict[Shapes, Shapes] = {}  # shapes of the outputs by those of the inputs
+        self._output_shapes: dict[Shapes, Shapes] = {}  # by the shapes of the inputs
         self._device = device
-        device.release()  # what an earlier pass left
+        device.release()  # the buffers of an earlier pass
 
     def run(self, batch: Batch) -> dict[str, Any]:
-        """The tensors by name, as arrays of the device.
+        """Return the observed tensors by name, as arrays of the device.
 
         Raises:
-            DataError: the model fails on the batch; names it.
+            DataError: The model fails on the batch.
         """
         feeds = {name: np.ascontiguousarray(array) for name, array in batch.feeds.items()}
         self._device.synchronize()
-        if not self._outputs or any(array.dtype.kind in _TEXT for array in feeds.values()):
-            return self._run_copying(batch) | self._fed(feeds)
-        fed = tuple(feeds[name].shape for name in sorted(feeds))
-        shapes = self._learned.get(fed) or self._known_shapes(feeds)
+        if not self._outputs or any(array.dtype.kind in _STRING_KINDS for array in feeds.values()):
+            return self._run_copying(batch) | self._observed_inputs(feeds)
+        input_shapes = tuple(feeds[name].shape for name in sorted(feeds))
+        shapes = self._output_shapes.get(input_shapes) or self._known_shapes(feeds)
         try:
             outputs = self._run_bound(feeds, shapes) if shapes else None
-        except Exception:  # a shape depends on values, or was declared wrongly; a failing model fails below again
+        except Exception:  # a shape depends on values or is declared wrongly; if the model fails, it fails again below
             outputs = None
         if outputs is None:
             outputs = self._run_unbound(feeds, batch)
-            self._learned[fed] = tuple(array.shape for array in outputs.values())
-        measured = {name: outputs[output] for name, output in self._output_of.items()}
-        return measured | self._fed(feeds)
+            self._output_shapes[input_shapes] = tuple(array.shape for array in outputs.values())
+        observed = {name: outputs[output] for name, output in self._output_of.items()}
+        return observed | self._observed_inputs(feeds)
 
-    def _fed(self, feeds: Feeds) -> dict[str, Any]:
+    def _observed_inputs(self, feeds: Feeds) -> dict[str, Any]:
         return {name: self._device.upload(feeds[name]) for name in self._inputs}
 
     def _run_copying(self, batch: Batch) -> dict[str, Any]:
-        """The computed tensors, by a plain run: where there are none, or strings, which cannot be bound, are fed."""
+        """Run without binding: if no tensor is computed, or for string inputs, which cannot be bound."""
         outputs = dict(zip(self._names, run_session(self._session, batch), strict=True))
         return {name: self._device.upload(outputs[output]) for name, output in self._output_of.items()}
 
@@ -85,19 +89,19 @@ class ObservedModel:
         return None if None in shapes else tuple(shape for shape in shapes if shape is not None)
 
     def _run_bound(self, feeds: Feeds, shapes: Shapes) -> dict[str, Any]:
-        """Outputs of known `shapes`, written straight into the buffers."""
+        """Run with outputs of known `shapes`, which are written directly to the buffers."""
         binding = self._bind_inputs(feeds)
         outputs = {}
         for (name, value), shape in zip(self._outputs.items(), shapes, strict=True):
-            kind = value.type.tensor_type.elem_type
-            outputs[name] = self._device.allocate(name, kind, shape)
+            element_type = value.type.tensor_type.elem_type
+            outputs[name] = self._device.allocate(name, element_type, shape)
             pointer = self._device.data_pointer(outputs[name])
-            binding.bind_output(name, self._device.name, 0, kind, shape, pointer)
+            binding.bind_output(name, self._device.name, 0, element_type, shape, pointer)
         self._session.run_with_iobinding(binding)
         return outputs
 
     def _run_unbound(self, feeds: Feeds, batch: Batch) -> dict[str, Any]:
-        """Outputs of any shapes, copied from memory that ONNX Runtime allocates and frees."""
+        """Run with outputs of unknown shapes, which are copied from memory that ONNX Runtime allocates."""
         binding = self._bind_inputs(feeds)
         for name in self._outputs:
             binding.bind_output(name, self._device.name)

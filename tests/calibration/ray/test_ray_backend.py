@@ -280,7 +280,7 @@ class TestOnACluster:
 @pytest.mark.parametrize("address", ["", "nonsense", ":6379", "ray://head:10001", "head:port"])
 def test_what_is_no_address_is_refused(address: str, cnn: Model, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs ray")
-    with pytest.raises(UsageError, match="is no address of a Ray cluster: write local, auto or HOST:PORT"):
+    with pytest.raises(UsageError, match="is not the address of a Ray cluster: use local, auto or HOST:PORT"):
         collect_on_ray(cnn, Made(tmp_path), select_calibration_tensors(cnn), address=address)
 
 

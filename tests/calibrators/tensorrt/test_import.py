@@ -49,7 +49,7 @@ def test_classes_are_found_in_the_package_without_tensorrt(name: str) -> None:
 
 def test_calibrator_without_tensorrt_says_what_to_install() -> None:
     printed = error_of("from trt_ptq.calibrators import EntropyCalibrator; EntropyCalibrator([])")
-    assert printed.startswith("MissingPackageError tensorrt is needed here")
+    assert printed.startswith("MissingPackageError tensorrt is required")
     assert 'pip install "trt-ptq[trt10]"' in printed
 
 

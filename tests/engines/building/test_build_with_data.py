@@ -59,7 +59,7 @@ def test_a_failure_in_the_data_leaves_no_engine_and_no_cache(
         (["--data", "d"], "--data goes with --implicit"),
         (["--calibrator", "minmax"], "--calibrator and --preprocess go with --data"),
         (["--implicit", "--data", "DATA", "--dynamic-ranges"], "--dynamic-ranges is a way of --implicit --table"),
-        (["--implicit", "--data", "DATA", "--cache", "model.engine"], "it is what is read here"),
+        (["--implicit", "--data", "DATA", "--cache", "model.engine"], "it is an input of this command"),
         (["--implicit", "--data", "DATA", "--calibrator", "mse"], "--calibrator must be entropy or minmax"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -21,7 +21,6 @@ from trt_ptq.calibration.ray.ray_backend import collect_on_ray
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.statistics.statistics import Statistics
-from trt_ptq.calibrators.statistics.statistics_file import save_statistics
 from trt_ptq.cli import console, options
 from trt_ptq.cli.parse import parse_memory_limit, parse_nonfinite, parse_tolerance
 from trt_ptq.data.audit import Audit
@@ -49,22 +48,22 @@ def calibrate(
     checkpoint: Annotated[
         Optional[Path],
         typer.Option(
-            help="Keep what was measured in this file, every two minutes: the same command goes on from there when it "
-            "was cut off, with the same result to the byte. Removed at the end.",
+            help="Save progress to this file every two minutes. The same command resumes from it after an "
+            "interruption, with a byte-identical result. Removed at the end.",
             show_default=False,
         ),
     ] = None,
     until_stable: options.UntilStable = None,
     method: Annotated[
         Optional[str],
-        typer.Option(help="Whose ranges --until-stable watches: percentile unless given.", show_default=False),
+        typer.Option(help="Range method that --until-stable monitors. Default: percentile.", show_default=False),
     ] = None,
     percentile: options.PercentileValue = None,
     shard: Annotated[
         Optional[str],
         typer.Option(
-            help="INDEX/COUNT, counted from 0 (0/8 to 7/8): take every COUNT-th batch only, so that COUNT machines "
-            "share the work; `trt-ptq merge` puts their statistics together.",
+            help="INDEX/COUNT, from 0/8 to 7/8: use every COUNT-th batch only, to split the work over COUNT machines. "
+            "`trt-ptq merge` merges their statistics.",
             show_default=False,
         ),
     ] = None,
@@ -72,76 +71,75 @@ def calibrate(
         Optional[str],
         typer.Option(
             metavar="local|auto|ADDRESS",
-            help="Share the work among the CPUs of a Ray cluster: one started on this machine (local), the one that "
-            'this machine belongs to (auto), or HOST:PORT. Needs pip install "trt-ptq\\[ray]".',
+            help="Split the work over the CPUs of a Ray cluster: started on this machine (local), the one that this "
+            'machine belongs to (auto), or HOST:PORT. Needs pip install "trt-ptq\\[ray]".',
             show_default=False,
         ),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Run the model over the data once and keep the statistics of its tensors.
+    """Run the model over the data and collect the statistics of its activations.
 
-    Every range method works from the statistics alone; statistics of several shards of data merge exactly.
+    All range methods work from the statistics alone. Statistics of several shards of the data merge exactly.
     How many samples are enough: docs/how-many-samples.md.
 
     Example: trt-ptq calibrate model.onnx --data calibration/ -o stats.safetensors
     """
-    policy = parse_nonfinite(nonfinite)
+    nonfinite_policy = parse_nonfinite(nonfinite)
     if ray is not None:
         _check_with_ray(
             shard=shard, memory_limit=memory_limit, device=device, checkpoint=checkpoint, until_stable=until_stable
         )
     if shard is not None and until_stable is not None:
-        raise UsageError("--until-stable is for all samples, and a shard is a part of them: leave it out, or --shard")
+        raise UsageError("--until-stable needs all samples, and a shard has only some: omit --until-stable or --shard")
     convergence = _convergence(until_stable, method, percentile)
-    place = open_device(device)
-    limit = parse_memory_limit(memory_limit, device)
+    calibration_device = open_device(device)
+    limit_bytes = parse_memory_limit(memory_limit, device)
     loaded = load_model(model)
     inputs = (model, *loaded.external.files, *read_from(data, preprocess))
     check_writable(out, *inputs)
     if checkpoint is not None:
-        if checkpoint.resolve() == out.resolve():
-            raise UsageError(f"--checkpoint and --out are one file, {out}: name two")
-        check_writable(checkpoint, *inputs)
-    kept = None if checkpoint is None else Checkpoint(checkpoint, memory_limit=limit)
+        _check_checkpoint(checkpoint, out, inputs)
+    checkpoint_file = None if checkpoint is None else Checkpoint(checkpoint, memory_limit=limit_bytes)
     calibration_tensors = select_calibration_tensors(loaded, tensors, attention)
     passes: tuple[tuple[str, ...], ...] = (calibration_tensors.tensors,)
     source = open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess)
     if ray is not None:
         result = collect_on_ray(
-            loaded, source, calibration_tensors, policy, ray, partial(console.progress, unit="shards")
+            loaded, source, calibration_tensors, nonfinite_policy, ray, partial(console.progress, unit="shards")
         )
         statistics, findings = result.statistics, result.audit.findings() + result.incidents
     else:
         sharded = None if shard is None else ShardedSource(source, *parse_shard(shard))
         audit = Audit()
-        valid = ValidatedSource(sharded or source, loaded.inputs, allow_nonfinite=policy == "skip")
+        valid = ValidatedSource(sharded or source, loaded.inputs, allow_nonfinite=nonfinite_policy == "skip")
         audited = observe(valid, audit)
-        if limit is not None:
-            passes = plan_passes(loaded, calibration_tensors, audited, limit)
-        with _keeping(kept):
+        if limit_bytes is not None:
+            passes = plan_passes(loaded, calibration_tensors, audited, limit_bytes)
+        with _reporting_checkpoint(checkpoint_file):
             statistics = collect_statistics(
                 loaded,
                 audited,
                 calibration_tensors,
-                policy,
+                nonfinite_policy,
                 console.progress,
                 passes,
-                device=place,
-                checkpoint=kept,
+                device=calibration_device,
+                checkpoint=checkpoint_file,
                 convergence=convergence,
             )
         if sharded is not None:
             statistics = replace(statistics, shards=join_shards((), [sharded.shard]))
         findings = audit.findings(is_shard=shard is not None)
-    save_statistics(statistics, out)
-    if kept is not None:
-        kept.remove()
-    resumed = 0
-    if kept is not None and kept.found is not None:
-        passes, resumed = kept.found.passes, kept.found.statistics.data.samples
+    statistics.save(out)
+    resumed_samples = 0
+    if checkpoint_file is not None:
+        checkpoint_file.remove()
+        if checkpoint_file.resumed is not None:
+            passes = checkpoint_file.resumed.passes
+            resumed_samples = checkpoint_file.resumed.statistics.data.samples
     stability = convergence.stability() if convergence else None
-    findings += _skipped(statistics) + ([str(stability)] if stability and not stability.stable else [])
+    findings += _skipped_values(statistics) + ([str(stability)] if stability and not stability.stable else [])
     for finding in findings:
         console.warn(finding)
     if json:
@@ -151,44 +149,52 @@ def calibrate(
                 "tensors": len(statistics.tensors),
                 "data": asdict(statistics.data),
                 "passes": len(passes),
-                "resumed_samples": resumed,
+                "resumed_samples": resumed_samples,
                 "stability": asdict(stability) if stability else None,
                 "warnings": findings,
             }
         )
-    else:
-        console.say(
-            f"{out}: {len(statistics.tensors)} tensors over {statistics.data.samples} samples"
-            + (f", in {len(passes)} passes" if len(passes) > 1 else "")
-            + (f", {resumed} of them from {checkpoint}" if resumed else "")
-        )
-        if stability and stability.stable:
-            console.say(str(stability))
+        return
+    console.say(
+        f"{out}: {len(statistics.tensors)} tensors over {statistics.data.samples} samples"
+        + (f", in {len(passes)} passes" if len(passes) > 1 else "")
+        + (f", {resumed_samples} of them from {checkpoint}" if resumed_samples else "")
+    )
+    if stability and stability.stable:
+        console.say(str(stability))
+
+
+def _check_checkpoint(checkpoint: Path, out: Path, inputs: Sequence[Path]) -> None:
+    if checkpoint.resolve() == out.resolve():
+        raise UsageError(f"--checkpoint and --out are the same file, {out}: choose two paths")
+    check_writable(checkpoint, *inputs)
 
 
 @contextmanager
-def _keeping(checkpoint: Checkpoint | None) -> Iterator[None]:
-    """Say, when the block is interrupted, that `checkpoint` has what was measured."""
+def _reporting_checkpoint(checkpoint: Checkpoint | None) -> Iterator[None]:
+    """If the block is interrupted, report that `checkpoint` has the progress so far."""
     try:
         yield
     except KeyboardInterrupt:
         if checkpoint is None or not checkpoint.path.exists():
             raise
         raise console.Interrupted(
-            f"interrupted: what was measured is in {checkpoint.path}, and the same command goes on from there"
+            f"interrupted: progress is saved in {checkpoint.path}; run the same command again to resume"
         ) from None
 
 
-def _skipped(statistics: Statistics) -> list[str]:
-    skipped = {name: tensor.nonfinite for name, tensor in statistics.tensors.items() if tensor.nonfinite}
-    return [f"tensor {name!r}: {count} NaN or infinite values skipped" for name, count in skipped.items()]
+def _skipped_values(statistics: Statistics) -> list[str]:
+    return [
+        f"tensor {name!r}: {tensor.nonfinite} NaN or infinite values skipped"
+        for name, tensor in statistics.tensors.items()
+        if tensor.nonfinite
+    ]
 
 
-def _check_with_ray(**others: object) -> None:
-    given = [name for name, value in others.items() if value not in (None, "cpu")]
-    if given:
-        option = given[0].replace("_", "-")
-        raise UsageError(f"--{option} is for a calibration by one process: leave it out, or --ray")
+def _check_with_ray(**options_by_name: object) -> None:
+    used = [name for name, value in options_by_name.items() if value not in (None, "cpu")]
+    if used:
+        raise UsageError(f"--{used[0].replace('_', '-')} does not work with --ray: omit one of the two")
 
 
 def _convergence(until_stable: str | None, method: str | None, percentile: float | None) -> Convergence | None:
@@ -196,7 +202,7 @@ def _convergence(until_stable: str | None, method: str | None, percentile: float
         return Convergence([range_method(method or "percentile", percentile)], parse_tolerance(until_stable))
     if method is not None or percentile is not None:
         raise UsageError(
-            "--method says whose ranges --until-stable watches; without that, leave it out: every method works from "
-            "the same statistics (trt-ptq table --method)"
+            "--method selects the ranges that --until-stable monitors: omit it, or add --until-stable; statistics do "
+            "not depend on the method (choose it later, with trt-ptq table --method)"
         )
     return None

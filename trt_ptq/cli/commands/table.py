@@ -18,7 +18,7 @@ from trt_ptq.report.warnings import range_warnings
 
 
 def table(
-    stats: Annotated[Path, typer.Argument(help="Statistics, as `calibrate` writes them.", show_default=False)],
+    stats: Annotated[Path, typer.Argument(help="Statistics file of `calibrate`.", show_default=False)],
     out: Annotated[
         Optional[Path],
         typer.Option("--out", "-o", help="TensorRT cache, or .json, to write.", show_default=False),
@@ -28,26 +28,26 @@ def table(
     trt_version: options.TrtVersion = str(LAST_WITH_CALIBRATORS),
     json: options.Json = False,
 ) -> None:
-    """Derive a calibration table from statistics, by any method: no data and no model needed.
+    """Derive a calibration table from statistics by any range method, without data or model.
 
-    The asymmetric scale and zero point are shown for analysis; TensorRT wants symmetric int8.
+    The asymmetric scale and zero point are for analysis only: TensorRT uses symmetric INT8.
 
     Example: trt-ptq table stats.safetensors --method percentile --percentile 99.9 -o calibration.cache
     """
     version = TensorRTVersion.parse(trt_version)
-    chosen = range_method(method, percentile)
+    chosen_method = range_method(method, percentile)
     statistics = load_statistics(stats)
-    derived = derive_table(statistics, chosen)
+    derived = derive_table(statistics, chosen_method)
     if out is not None:
         check_writable(out, stats)
         derived.save(out, tensorrt_version=version)
     rows = tensor_rows(statistics, derived)
-    warnings = range_warnings(statistics, derived, chosen.name)
+    warnings = range_warnings(statistics, derived, chosen_method.name)
     for warning in warnings:
         console.warn(warning)
     if json:
         tensors = [row.model_dump(mode="json", exclude={"bars", "bars_end"}) for row in rows]
-        console.print_json({"method": chosen.name, "tensors": tensors, "warnings": warnings})
+        console.print_json({"method": chosen_method.name, "tensors": tensors, "warnings": warnings})
         return
     console.print_table(
         ["tensor", "min", "max", "amax", "scale", "clipped", "asym. scale", "zero point"],
@@ -64,7 +64,7 @@ def table(
             ]
             for row in rows
         ),
-        f"{stats}, method {chosen.name}, {statistics.data.samples} samples",
+        f"{stats}, method {chosen_method.name}, {statistics.data.samples} samples",
     )
     if out is not None:
         console.say(f"{out}: {len(derived.amax)} ranges")
