@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.models import recogniser
 from benchmarks.models.recogniser import Feeds
-from trt_ptq.evaluation.metrics import evaluate_model
+from trt_ptq.evaluation.metrics import UserMetric
 from trt_ptq.report.schema import load_report
 
 OUT = Path("demo")
@@ -46,7 +46,8 @@ def main() -> int:
         print(f"\nOn {LINES} other lines, which nothing was chosen by:")
         for one in load_report(OUT / "report.json").models:
             path = model if one.precision == "fp32" else OUT / one.file
-            metrics = evaluate_model(path, partial(recogniser.evaluate, samples=LINES), "recogniser")
+            evaluate = partial(recogniser.evaluate, samples=LINES)
+            metrics = UserMetric(evaluate, "recogniser").evaluate(path)
             print(f"character error rate {one.precision.upper()}: {1 - metrics['character_accuracy']:.4f}")
         for path in sorted(OUT.iterdir()):
             print(f"{path.stat().st_size / 1e6:9.2f} MB  {path}")

@@ -28,7 +28,7 @@ from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
 from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.engines.backends import build_engine
 from trt_ptq.engines.spec import EngineSpec, Precision
-from trt_ptq.evaluation.metrics import evaluate_model
+from trt_ptq.evaluation.metrics import UserMetric
 from trt_ptq.fp16.convert import convert_to_float16, to_float16
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.save import save_model
@@ -57,7 +57,7 @@ def measure(name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
         files[method] = folder / f"{method}.onnx"
         converted = insert_qdq(model, derive_table(statistics, chosen))
         save_model(convert_to_float16(converted.model, amax).model, files[method])
-    metrics = {label: evaluate_model(path, module.evaluate, name) for label, path in files.items()}
+    metrics = {label: UserMetric(module.evaluate, name).evaluate(path) for label, path in files.items()}
     profiles = profiles_from_shapes(shapes.seen, model.inputs)
     macs = count_macs(model, {label: profile.optimum for label, profile in profiles.items()})
     engines = {}

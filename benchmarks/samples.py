@@ -27,7 +27,7 @@ from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics, merge_statistics
 from trt_ptq.calibrators.table.calibration_table import derive_table
-from trt_ptq.evaluation.metrics import evaluate_model
+from trt_ptq.evaluation.metrics import UserMetric
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import insert_qdq
@@ -81,7 +81,7 @@ def measure(name: str, orders: int) -> dict[str, Any]:
     result["slowest"] = {label: list(one.slowest) for label, one in zip(METHODS, trajectory.methods, strict=True)}
     _print_ranges(name, result)
     evaluate = partial(module.evaluate, samples=TESTED[name])
-    result["fp32"] = evaluate_model(model.path, evaluate, name)
+    result["fp32"] = UserMetric(evaluate, name).evaluate(model.path)
     result["metrics"] = {
         count: {label: _metric(name, evaluate, model, statistics, method) for label, method in METHODS.items()}
         for count, statistics in judged.items()
@@ -130,7 +130,7 @@ def _metric(name: str, evaluate: Any, model: Model, statistics: Statistics, meth
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
         save_model(insert_qdq(model, derive_table(statistics, method)).model, path)
-        return evaluate_model(path, evaluate, name)
+        return UserMetric(evaluate, name).evaluate(path)
 
 
 def main() -> None:

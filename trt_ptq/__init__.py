@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from trt_ptq.errors import TableError as TableError
     from trt_ptq.errors import TrtPtqError as TrtPtqError
     from trt_ptq.errors import UsageError as UsageError
+    from trt_ptq.evaluation.comparison import Comparison as Comparison
+    from trt_ptq.evaluation.metric_direction import Lower as Lower
     from trt_ptq.evaluation.verdict import Verdict as Verdict
     from trt_ptq.lint.finding import Finding as Finding
     from trt_ptq.onnx_io.load import Model as Model
@@ -88,6 +90,8 @@ _NAMES = {
         "TrtPtqError",
         "UsageError",
     ),
+    "evaluation.comparison": ("Comparison",),
+    "evaluation.metric_direction": ("Lower",),
     "evaluation.verdict": ("Verdict",),
     "lint.finding": ("Finding",),
     "onnx_io.load": ("Model", "load_model"),

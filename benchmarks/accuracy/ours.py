@@ -22,7 +22,7 @@ def plain(name: str, batches: list[Feeds], result: Path) -> None:
 def within(max_drop: float, name: str, batches: list[Feeds], result: Path) -> str:
     """`quantize` told to lose at most `max_drop` of the metric on the validation data, which is not the test data."""
     report = _quantize(name, batches, result, evaluate=CASES[name].validation, max_drop=max_drop)
-    kept = [one.name for one in report.trials[3:] if one.decision == "kept"]
+    kept = [one.name for one in report.trials[3:] if one.decision == "accepted"]
     return f"{', '.join(kept) or 'nothing changed'}; {report.verdict.loss:+.2%} on the validation data"
 
 

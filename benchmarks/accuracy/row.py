@@ -11,8 +11,8 @@ from benchmarks.accuracy.cases import CASES, Metrics
 from benchmarks.accuracy.make import make_apart
 from benchmarks.accuracy.share import share_of_macs_in_int8
 from trt_ptq.errors import TrtPtqError
-from trt_ptq.evaluation.metrics import evaluate_model, metric_losses
-from trt_ptq.evaluation.verdict import judge
+from trt_ptq.evaluation.metrics import UserMetric, metric_losses
+from trt_ptq.evaluation.verdict import grade
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def measure(name: str, row: str, reference: Row, limit: float) -> Row:
             return Row(failed=told["failed"])
         try:
             metrics = _judged(name, path)
-            loss = judge(metric_losses(reference.metrics or {}, metrics)).loss
+            loss = grade(metric_losses(reference.metrics or {}, metrics)).loss
         except TrtPtqError as error:
             return Row(failed=f"its model does not run: {error}")
         share, told["note"] = _share(name, path, told["note"])
@@ -53,7 +53,7 @@ def measure(name: str, row: str, reference: Row, limit: float) -> Row:
 
 
 def _judged(name: str, path: Path) -> Metrics:
-    return evaluate_model(path, CASES[name].evaluate, name)
+    return UserMetric(CASES[name].evaluate, name).evaluate(path)
 
 
 def _share(name: str, path: Path, note: str) -> tuple[float | None, str]:

@@ -7,11 +7,11 @@ import math
 import pytest
 
 from trt_ptq.errors import DataError
-from trt_ptq.evaluation.verdict import judge, relative_loss
+from trt_ptq.evaluation.verdict import grade, relative_loss
 
 
 @pytest.mark.parametrize(
-    ("loss", "grade"),
+    ("loss", "expected"),
     [
         (-0.5, "excellent"),
         (0.0, "excellent"),
@@ -22,35 +22,32 @@ from trt_ptq.evaluation.verdict import judge, relative_loss
         (1.0, "needs work"),
     ],
 )
-def test_grades_follow_the_loss(loss: float, grade: str) -> None:
-    assert judge({"accuracy": loss}).grade == grade
+def test_grades_follow_the_loss(loss: float, expected: str) -> None:
+    assert grade({"accuracy": loss}).grade == expected
 
 
 def test_the_worst_metric_decides() -> None:
-    verdict = judge({"top1": 0.002, "recall": 0.02}, max_drop=0.05)
+    verdict = grade({"top1": 0.002, "recall": 0.02}, max_drop=0.05)
     assert (verdict.metric, verdict.loss, verdict.passed) == ("recall", 0.02, True)
 
 
-def test_the_gate_is_the_users_own() -> None:
-    assert not judge({"top1": 0.02}, max_drop=0.01).passed
-    assert judge({"top1": 0.02}, max_drop=0.02).passed
+def test_the_threshold_is_the_users_own() -> None:
+    assert not grade({"top1": 0.02}, max_drop=0.01).passed
+    assert grade({"top1": 0.02}, max_drop=0.02).passed
 
 
 @pytest.mark.parametrize(
-    ("metric", "reference", "candidate", "loss"),
-    [
-        ("accuracy", 0.8, 0.76, 0.05),
-        ("perplexity_lower", 20.0, 21.0, 0.05),
-        ("score", 0.0, -0.1, 0.1),
-        ("log_likelihood", -2.0, -2.2, 0.1),
-    ],
+    ("reference", "candidate", "lower_is_better", "loss"),
+    [(0.8, 0.76, False, 0.05), (20.0, 21.0, True, 0.05), (0.0, -0.1, False, 0.1), (-2.0, -2.2, False, 0.1)],
 )
-def test_loss_is_relative_to_the_reference(metric: str, reference: float, candidate: float, loss: float) -> None:
-    assert relative_loss(metric, reference, candidate) == pytest.approx(loss)
+def test_loss_is_relative_to_the_reference(
+    reference: float, candidate: float, lower_is_better: bool, loss: float
+) -> None:
+    assert relative_loss(reference, candidate, lower_is_better) == pytest.approx(loss)
 
 
 def test_no_metric_and_nan_are_refused() -> None:
     with pytest.raises(DataError, match="no metric"):
-        judge({})
-    with pytest.raises(DataError, match="'top1' is not a number"):
-        judge({"top1": math.nan})
+        grade({})
+    with pytest.raises(DataError, match="'top1' is NaN"):
+        grade({"top1": math.nan})

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from tests.networks import images
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
-from trt_ptq.evaluation.onnx_runner import infer, onnx_runner
+from trt_ptq.evaluation.onnx_runner import onnx_runner
 from trt_ptq.fp16.convert import convert_to_float16, to_float16
 from trt_ptq.fp16.emulate import emulate_float16
 from trt_ptq.onnx_io.load import Model
@@ -25,7 +25,7 @@ from trt_ptq.types import Array
 
 def judged(path: Path, feeds: dict[str, Array]) -> Array:
     with onnx_runner(path) as runner:
-        return next(iter(infer(runner, feeds, "here").values()))
+        return next(iter(runner.infer(feeds, "here").values()))
 
 
 @pytest.fixture

@@ -6,12 +6,10 @@ import os
 import signal
 import threading
 
-import numpy as np
 import pytest
 
 from trt_ptq._internal.signals import deferred_interrupts, deferred_interrupts_unless_handled, sigterm_as_interrupt
 from trt_ptq.calibrators.tensorrt.deferred_error import DeferredError, Interrupts
-from trt_ptq.evaluation.onnx_runner import infer
 
 
 @pytest.mark.parametrize("waiting", [deferred_interrupts, deferred_interrupts_unless_handled])
@@ -116,19 +114,3 @@ def test_in_other_threads_nothing_is_done() -> None:
     thread.start()
     thread.join()
     assert found == [signal.default_int_handler]
-
-
-def test_an_inference_of_polygraphy_is_finished_first() -> None:
-    class Runner:
-        name = "model.onnx"
-        finished = False
-
-        def infer(self, feeds: dict[str, object]) -> dict[str, object]:
-            signal.raise_signal(signal.SIGINT)
-            self.finished = True
-            return feeds
-
-    runner = Runner()
-    with pytest.raises(KeyboardInterrupt):
-        infer(runner, {"x": np.zeros(1, np.float32)}, "batch 0")
-    assert runner.finished

@@ -18,6 +18,7 @@ from trt_ptq.calibrators.methods import METHODS, Percentile
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
 from trt_ptq.errors import DataError
 from trt_ptq.evaluation.compare_models import compare_models
+from trt_ptq.evaluation.metrics import UserMetric
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import insert_qdq
@@ -111,7 +112,7 @@ def sabotaged(tmp_path: Path) -> Model:
 
 def test_the_sabotaged_layer_ranks_first(sabotaged: Model) -> None:
     ranking = rank_layers(sabotaged, table_of(sabotaged, IMAGES), IMAGES)
-    assert (next(iter(ranking.costs)), ranking.agreement) == ("c3", 1)
+    assert (next(iter(ranking.errors)), ranking.agreement) == ("c3", 1)
 
 
 def test_batches_that_rank_layers_otherwise_do_not_agree(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_batches_that_rank_layers_otherwise_do_not_agree(tmp_path: Path) -> None
     positive, negative = np.abs(images(4)), -np.abs(images(4))
     table = table_of(model, Given([positive, negative]))
     assert rank_layers(model, table, Given([positive, negative])).agreement == 0
-    assert list(rank_layers(model, table, Given([negative, negative])).costs) == ["negative", "positive"]
+    assert list(rank_layers(model, table, Given([negative, negative])).errors) == ["negative", "positive"]
 
 
 def test_only_without_the_sabotaged_layer_the_rest_is_good(sabotaged: Model) -> None:
@@ -140,7 +141,7 @@ def test_clipping_is_told_from_rounding(cnn: Model) -> None:
     shares = {}
     for percentile in (100.0, 90.0):
         table = derive_table(statistics, Percentile(percentile))
-        shares[percentile] = by_node(measure_sensitivity(cnn, table, IMAGES, all_but_one=False))["c2"].clipping_share
+        shares[percentile] = by_node(measure_sensitivity(cnn, table, IMAGES, all_but_one=False))["c2"].clipping_fraction
     assert shares[100.0] == 0
     assert shares[90.0] is not None and shares[90.0] > 0.9
 
@@ -153,7 +154,7 @@ def test_a_users_metric_is_of_the_model_with_that_layer_in_int8(sabotaged: Model
         return {"quality": 1 - float(np.square(run(feeds)["y"] - wanted).sum() / np.square(wanted).sum())}
 
     found = measure_sensitivity(
-        sabotaged, table_of(sabotaged, IMAGES), IMAGES, all_but_one=False, evaluate=quality, eval_name="quality"
+        sabotaged, table_of(sabotaged, IMAGES), IMAGES, all_but_one=False, metric=UserMetric(quality, "quality")
     )
     metrics = {one.node: one.metrics["quality"] for one in found}
     assert metrics.pop("c3") < 0.5

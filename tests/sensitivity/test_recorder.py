@@ -143,7 +143,7 @@ def test_what_is_no_tensor_cannot_be_recorded(tmp_path: Path) -> None:
     model = load_model(write(tmp_path / "m.onnx", nodes, [], [image_input()], ["y"]))
     with (
         recording(model.to_ir(), "m.onnx") as recorder,
-        pytest.raises(ModelError, match=r"m\.onnx: 'pair' is no tensor"),
+        pytest.raises(ModelError, match=r"m\.onnx: 'pair' is not a tensor"),
     ):
         recorder.record(["pair"], Given([images(2)]))
 
@@ -155,5 +155,5 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
     model = load_model(residual_cnn(tmp_path / "m.onnx"))
     with recording(model.to_ir(), "m") as recorder:
         monkeypatch.setattr(np, "save", full)
-        with pytest.raises(OutputError, match=r"No space left on device: free some space, or let TMPDIR"):
+        with pytest.raises(OutputError, match=r"No space left on device: free some space, or set TMPDIR"):
             recorder.record(["c1"], Given([images(2)]))

@@ -1,7 +1,8 @@
-"""What is kept on the way to a better INT8 model, by given distances and losses: no model is made here."""
+"""What tuning accepts, by given output errors and losses: no model is built here."""
 
 from __future__ import annotations
 
+import logging
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -10,131 +11,141 @@ import pytest
 
 from trt_ptq.calibrators.methods import AUTO_CANDIDATES, RangeMethod
 from trt_ptq.provenance import ModelIdentity
-from trt_ptq.recipe import Recipe
+from trt_ptq.recipe import Recipe, Technique
 from trt_ptq.tuning.objective import Score
-from trt_ptq.tuning.tuner import TuningResult, tune
+from trt_ptq.tuning.tuner import Decision, TuningResult, tune
 
 
 class Bench:
-    """A workshop whose models are their recipes, with the distance and loss that each is given."""
+    """Builder and objective in one: its models are their recipes, with the output error and loss that each is given."""
 
-    def __init__(self, distances: dict[str, float], losses: dict[str, float]) -> None:
-        self._distances, self._losses = distances, losses
+    metric: object = None
+
+    def __init__(self, output_errors: dict[str, float], losses: dict[str, float]) -> None:
+        self._output_errors, self._losses = output_errors, losses
         self.ranked_for: list[tuple[str, ...]] = []
 
-    def make(self, recipe: Recipe, _parts: object = None) -> SimpleNamespace:
+    def build(self, recipe: Recipe, _kinds: object = None) -> SimpleNamespace:
         key, by_method = _key(recipe), f"{_key(recipe)} by {recipe.method}"
         return SimpleNamespace(qdq=SimpleNamespace(model=by_method if by_method in self._losses else key))
 
-    def distance(self, recipe: Recipe) -> float:
-        return self._distances.get(_key(recipe), 0.1)
+    def output_error(self, recipe: Recipe) -> float:
+        return self._output_errors.get(_key(recipe), 0.1)
 
-    def ranked_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
+    def rank_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
         self.ranked_for.append(recipe.techniques)
-        closest = methods[-1] if recipe.techniques or recipe.nodes_to_exclude else methods[0]
-        return {closest.name: 0.1, **{one.name: 0.2 for one in methods if one != closest}}
+        best = methods[-1] if recipe.techniques or recipe.nodes_to_exclude else methods[0]
+        return {best.name: 0.1, **{method.name: 0.2 for method in methods if method != best}}
 
-    def ranked_layers(self, _recipe: Recipe) -> list[str]:
+    def rank_layers(self, _recipe: Recipe) -> list[str]:
         return ["worst", *map(str, range(9))]
 
     def macs(self, _recipe: Recipe) -> dict[str, int]:
         return {}
 
-    def fit(self, _recipe: Recipe, _step: object) -> SimpleNamespace:
-        return SimpleNamespace(places=1, note="")
+    def summarize(self, _recipe: Recipe, _technique: object) -> SimpleNamespace:
+        return SimpleNamespace(num_sites=1, note="")
 
-    def judge(self, model: str) -> Score:
+    def evaluate(self, model: str) -> Score:
         return Score({"loss": self._losses.get(model, 0.5)}, {})
-
-    evaluate: object = None
 
 
 def _key(recipe: Recipe) -> str:
     return "+".join((*recipe.techniques, *recipe.nodes_to_exclude)) or "plain"
 
 
-def improved(bench: Bench, **options: Any) -> TuningResult:
-    plain = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32")
-    return tune(plain, bench, bench, 0.01, search=False, **options)  # type: ignore[arg-type]
+def tuned(bench: Bench, techniques: tuple[Technique, ...] = (), **options: Any) -> TuningResult:
+    recipe = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32", techniques=techniques)
+    return tune(recipe, bench, bench, 0.01, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("distance", "loss", "decision"),
+    ("output_error", "loss", "decision"),
     [
-        (0.09, 0.4, "kept"),
-        (0.1, 0.4, "kept"),
-        (0.11, 0.4, "dropped: further away"),
-        (0.09, 0.46, "dropped: little or no gain"),
-        (0.09, 0.6, "dropped: little or no gain"),
-        (math.inf, 0.4, "dropped: further away"),
+        (0.09, 0.4, "accepted"),
+        (0.1, 0.4, "accepted"),
+        (0.11, 0.4, "rejected: larger output error"),
+        (0.09, 0.46, "rejected: no gain"),
+        (0.09, 0.6, "rejected: no gain"),
+        (math.inf, 0.4, "rejected: larger output error"),
     ],
 )
-def test_a_repair_is_kept_for_a_gain_worth_it_that_takes_outputs_no_further(
-    distance: float, loss: float, decision: str
+def test_a_technique_is_accepted_for_a_real_gain_without_a_larger_output_error(
+    output_error: float, loss: float, decision: Decision
 ) -> None:
-    bench = Bench({"plain": 0.1, "equalization": distance}, {"plain": 0.5, "equalization": loss})
-    found = improved(bench)
-    assert {one.name: one.decision for one in found.trials}["cross-layer equalisation"] == decision
-    assert ("equalization" in found.recipe.techniques) == (decision == "kept")
+    bench = Bench({"plain": 0.1, "equalization": output_error}, {"plain": 0.5, "equalization": loss})
+    result = tuned(bench, search=False)
+    assert {trial.name: trial.decision for trial in result.trials}["cross-layer equalization"] == decision
+    assert ("equalization" in result.recipe.techniques) == (decision == "accepted")
 
 
-def test_a_small_gain_that_reaches_the_gate_is_kept() -> None:
+def test_a_small_gain_that_meets_the_threshold_is_accepted() -> None:
     bench = Bench({}, {"plain": 0.0105, "equalization": 0.0099})
-    assert improved(bench).recipe.techniques == ("equalization",)
+    assert tuned(bench, search=False).recipe.techniques == ("equalization",)
 
 
-def test_a_repaired_model_gets_the_method_that_is_closest_for_it() -> None:
+def test_after_a_technique_the_best_method_is_selected_again() -> None:
     bench = Bench({}, {"plain": 0.5, "equalization": 0.005})
-    found = improved(bench, methods=AUTO_CANDIDATES)
-    assert found.recipe.method == AUTO_CANDIDATES[-1].name
+    result = tuned(bench, methods=AUTO_CANDIDATES, search=False)
+    assert result.recipe.method == AUTO_CANDIDATES[-1].name
     assert bench.ranked_for.count(("equalization",)) == 1
 
 
-def test_the_layers_left_in_float_do_not_decide_on_the_method_of_others() -> None:
-    plain = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32")
+def test_excluded_layers_do_not_decide_on_the_method_of_others() -> None:
     bench = Bench({}, {"worst": 0.005})
-    found = tune(plain, bench, bench, 0.01, methods=AUTO_CANDIDATES, repair=False)  # type: ignore[arg-type]
-    assert [one.name for one in found.trials][-1] == "mixed precision: 1 of 10 layers in float"
-    assert (found.recipe.nodes_to_exclude, found.recipe.method) == (("worst",), AUTO_CANDIDATES[-1].name)
-    assert found.trials[-1].note.startswith(f"method {AUTO_CANDIDATES[-1].name}; ")
+    result = tuned(bench, methods=AUTO_CANDIDATES, try_techniques=False)
+    assert [trial.name for trial in result.trials][-1] == "mixed precision: 1 of 10 layers excluded"
+    assert (result.recipe.nodes_to_exclude, result.recipe.method) == (("worst",), AUTO_CANDIDATES[-1].name)
+    assert result.trials[-1].note.startswith(f"method {AUTO_CANDIDATES[-1].name}; ")
 
 
-def test_a_metric_of_few_samples_is_aimed_at_half_the_gate() -> None:
-    plain = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32")
+def test_with_a_metric_the_search_aims_at_half_the_threshold() -> None:
     bench = Bench({"plain": 1.0, "worst": 0.001, "worst+0": 0.001}, {"worst": 0.009, "worst+0": 0.004})
-    for evaluate, kept in (("a metric", ("worst", "0")), (None, ("worst",))):
-        bench.evaluate = evaluate
-        assert tune(plain, bench, bench, 0.01, repair=False).recipe.nodes_to_exclude == kept  # type: ignore[arg-type]
+    for metric, excluded in (("a metric", ("worst", "0")), (None, ("worst",))):
+        bench.metric = metric
+        assert tuned(bench, try_techniques=False).recipe.nodes_to_exclude == excluded
 
 
-def test_a_set_that_a_metric_allows_by_luck_is_not_taken() -> None:
-    plain = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32")
+def test_layers_that_a_metric_accepts_by_luck_are_not_enough() -> None:
     losses = {"plain": 0.5, "worst": 0.001, "worst+0": 0.002}
-    for distance, kept in ((0.009, ("worst",)), (0.011, ("worst", "0"))):  # of 1.0: 0.45 % and 0.55 % are expected
-        bench = Bench({"plain": 1.0, "worst": distance, "worst+0": 0.001}, losses)
-        bench.evaluate = "a metric"
-        assert tune(plain, bench, bench, 0.01, repair=False).recipe.nodes_to_exclude == kept  # type: ignore[arg-type]
+    for error, excluded in ((0.009, ("worst",)), (0.011, ("worst", "0"))):  # of 1.0: 0.45 % and 0.55 % are expected
+        bench = Bench({"plain": 1.0, "worst": error, "worst+0": 0.001}, losses)
+        bench.metric = "a metric"
+        assert tuned(bench, try_techniques=False).recipe.nodes_to_exclude == excluded
 
 
-def test_the_metric_alone_decides_where_the_outputs_get_no_closer() -> None:
-    plain = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32")
+def test_the_metric_alone_decides_where_the_output_error_does_not_shrink() -> None:
     bench = Bench({}, {"plain": 0.5, "worst": 0.009})
-    bench.evaluate = "a metric"
-    assert tune(plain, bench, bench, 0.01, repair=False).recipe.nodes_to_exclude == ("worst",)  # type: ignore[arg-type]
+    bench.metric = "a metric"
+    assert tuned(bench, try_techniques=False).recipe.nodes_to_exclude == ("worst",)
 
 
-def test_a_method_that_the_metric_chose_stays_where_layers_are_in_float() -> None:
-    plain = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32")
-    chosen = AUTO_CANDIDATES[1].name
-    bench = Bench({"plain": 1.0, "worst": 0.001}, {f"plain by {chosen}": 0.4, "worst": 0.004})
-    bench.evaluate = "a metric"
-    found = tune(plain, bench, bench, 0.01, methods=AUTO_CANDIDATES, repair=False)  # type: ignore[arg-type]
-    assert (found.recipe.nodes_to_exclude, found.recipe.method) == (("worst",), chosen)
+def test_a_method_that_the_metric_selected_stays_for_mixed_precision() -> None:
+    method = AUTO_CANDIDATES[1].name
+    bench = Bench({"plain": 1.0, "worst": 0.001}, {f"plain by {method}": 0.4, "worst": 0.004})
+    bench.metric = "a metric"
+    result = tuned(bench, methods=AUTO_CANDIDATES, try_techniques=False)
+    assert (result.recipe.nodes_to_exclude, result.recipe.method) == (("worst",), method)
 
 
-def test_what_was_asked_for_is_kept_although_further_away_and_is_no_search() -> None:
-    plain = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32", techniques=("bias-correction",))
+def test_a_requested_technique_stays_despite_a_larger_output_error_and_is_no_search() -> None:
     bench = Bench({"bias-correction": 0.9}, {"bias-correction": 0.9})
-    found = tune(plain, bench, bench, 0.01, search=False, repair=False)  # type: ignore[arg-type]
-    assert found.recipe.techniques == ("bias-correction",)
-    assert not found.searched
+    result = tuned(bench, ("bias-correction",), search=False, try_techniques=False)
+    assert result.recipe.techniques == ("bias-correction",)
+    assert not result.searched
+
+
+@pytest.mark.parametrize(("best", "advice"), [(0.0142, "`max_drop=1.5%`"), (0.5, "`max_drop=50%`")])
+def test_a_search_that_fails_says_which_threshold_would_allow_the_best_candidate(best: float, advice: str) -> None:
+    result = tuned(Bench({}, {"worst": best, "plain": 0.5}), try_techniques=False)
+    assert result.warnings == (
+        f"INT8 loses 50.00%. No mixed-precision configuration within 1% was found in 5 evaluations; "
+        f"the best lost {best:.4%} (accept it with {advice})",
+    )
+
+
+def test_progress_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "trt_ptq.tuning"):
+        tuned(Bench({}, {"worst": 0.005}), try_techniques=False)
+    assert "weights only: 50.00% loss" in caplog.messages
+    assert "evaluation 1 of at most 15: excluding 1 of 10 layers, 0.50% loss" in caplog.messages

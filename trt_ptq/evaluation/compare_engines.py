@@ -1,4 +1,4 @@
-"""Engines judged on the GPU that runs them: against each other by Polygraphy's comparator, latency, layers."""
+"""TensorRT engines on the GPU: fidelity to each other by Polygraphy's comparator, latency, layers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ from trt_ptq.engines.running.loader import load_engine
 from trt_ptq.engines.running.runtime import EngineSession
 from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import DataError, EngineError
-from trt_ptq.evaluation.compare_models import Comparison
+from trt_ptq.evaluation.compare_models import ModelFidelity
 from trt_ptq.evaluation.fidelity import FidelityMeter, OutputFidelity
 from trt_ptq.types import BatchSource, ProgressCallback, TensorSpec, no_progress, sample_count
 
 
 @dataclass(frozen=True)
 class MeasuredEngine:
-    """One engine that was run: `layers` counts those that compute, by precision; `reformats` those that only convert.
+    """One engine that ran on a GPU.
 
-    `fidelity` is to the FP16 engine, by output; empty for that one, or where there is none.
+    Attributes:
+        benchmark: its latency.
+        layers: number of layers that compute, by precision.
+        reformats: number of layers that only convert between formats.
+        fidelity: fidelity to the FP16 engine by output; empty for that engine, or where there is none.
     """
 
     benchmark: Benchmark
@@ -39,11 +43,16 @@ class MeasuredEngine:
 def measure_engines(
     engines: Mapping[Precision, Path], source: BatchSource, progress: ProgressCallback = no_progress
 ) -> list[MeasuredEngine]:
-    """Run TensorRT engines of one model: latency on the first batch, fidelity over all.
+    """Run TensorRT engines of one model: latency on the first batch, fidelity on all batches.
+
+    Args:
+        engines: engine files by precision.
+        source: the batches.
+        progress: shows progress over the batches.
 
     Raises:
         EngineError: an engine cannot be loaded or run.
-        DataError: no batches, or an engine fails on one.
+        DataError: there are no batches, or an engine fails on one.
     """
     first = next(iter(source), None)
     if first is None:
@@ -51,15 +60,15 @@ def measure_engines(
     measured = []
     for precision, path in engines.items():
         with EngineSession(path) as session:
-            timed, inspection = benchmark(session, first.feeds), session.inspect()
-        against = engines.get("fp16") if precision != "fp16" else None
-        fidelity = compare_engines(against, path, source, progress).outputs if against else {}
-        measured.append(MeasuredEngine(timed, inspection.precisions(), len(inspection.reformats), fidelity))
+            latency, inspection = benchmark(session, first.feeds), session.inspect()
+        reference = engines.get("fp16") if precision != "fp16" else None
+        fidelity = compare_engines(reference, path, source, progress).outputs if reference else {}
+        measured.append(MeasuredEngine(latency, inspection.precisions(), len(inspection.reformats), fidelity))
     return measured
 
 
 def engine_inputs(path: Path) -> tuple[TensorSpec, ...]:
-    """The inputs of an engine.
+    """Read the inputs of an engine.
 
     Raises:
         EngineError, MissingPackageError: see `load_engine`.
@@ -74,33 +83,41 @@ def engine_inputs(path: Path) -> tuple[TensorSpec, ...]:
 
 def compare_engines(
     reference: Path, candidate: Path, source: BatchSource, progress: ProgressCallback = no_progress
-) -> Comparison:
-    """Fidelity of engine `candidate` to engine `reference` (both of TensorRT) on the GPU, a batch at a time.
+) -> ModelFidelity:
+    """Measure the fidelity of a TensorRT engine to another one, on the GPU, a batch at a time.
+
+    Args:
+        reference: the engine file to compare with.
+        candidate: the engine file to compare.
+        source: the batches.
+        progress: shows progress over the batches.
 
     Raises:
         EngineError: an engine cannot be loaded (see `load_engine`), is one of TensorRT-RTX, or their outputs differ.
-        DataError: no batches, or an engine fails on one.
+        DataError: there are no batches, or an engine fails on one.
     """
     from polygraphy.backend.trt import TrtRunner
 
-    loaded = [load_engine(path) for path in (reference, candidate)]
-    for one in loaded:
-        if one.library.name != "tensorrt":
-            raise EngineError(f"{one.path}: engines of {one.library.title} are not compared: build with --backend trt")
-    runners = [TrtRunner(one.engine, name=str(one.path)) for one in loaded]
+    engines = [load_engine(path) for path in (reference, candidate)]
+    for engine in engines:
+        if engine.library.name != "tensorrt":
+            raise EngineError(
+                f"{engine.path}: engines of {engine.library.title} cannot be compared: build with `backend=trt`"
+            )
+    runners = [TrtRunner(engine.engine, name=str(engine.path)) for engine in engines]
     return compare_runners(runners, source, progress)
 
 
 def compare_runners(
     runners: Sequence[Any], source: BatchSource, progress: ProgressCallback = no_progress
-) -> Comparison:
-    """Fidelity of the second of two Polygraphy runners to the first.
+) -> ModelFidelity:
+    """Measure the fidelity of the second of two Polygraphy runners to the first.
 
-    The comparator keeps all outputs of what it is given, so it is given one batch at a time.
+    Polygraphy's comparator keeps all outputs in memory, so it gets one batch at a time.
 
     Raises:
-        EngineError: the runners differ in their outputs or their shapes.
-        DataError: no batches, or a runner fails on one; names it.
+        EngineError: the runners differ in their outputs or the shapes of these.
+        DataError: there are no batches, or a runner fails on one; names it.
     """
     G_LOGGER.module_severity = G_LOGGER.ERROR
     candidate = Path(runners[1].name)
@@ -114,18 +131,18 @@ def compare_runners(
         except Exception as error:  # TensorRT and Polygraphy have no common base for their errors
             reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise DataError(f"{batch.origin}: cannot be compared on: {reason}") from error
-        wanted, got = (iterations[0] for _, iterations in results.items())
-        if wanted.keys() != got.keys():
+        expected_outputs, actual_outputs = (iterations[0] for _, iterations in results.items())
+        if expected_outputs.keys() != actual_outputs.keys():
             raise EngineError(f"{candidate}: other outputs than {runners[0].name}: build both from the same model")
-        for name in wanted:
-            expected, found = np.asarray(wanted[name]), np.asarray(got[name])
-            if expected.shape != found.shape:
+        for name in expected_outputs:
+            expected, actual = np.asarray(expected_outputs[name]), np.asarray(actual_outputs[name])
+            if expected.shape != actual.shape:
                 raise EngineError(
-                    f"{candidate}: output {name!r} has shape {list(found.shape)}, that of {runners[0].name} "
+                    f"{candidate}: output {name!r} has shape {list(actual.shape)}, that of {runners[0].name} "
                     f"{list(expected.shape)}"
                 )
-            meters.setdefault(name, FidelityMeter()).update(expected, found)
+            meters.setdefault(name, FidelityMeter()).update(expected, actual)
         samples += sample_count(feeds)
     if not samples:
         raise DataError("there are no batches to compare on")
-    return Comparison(candidate.name, samples, {name: meter.result() for name, meter in meters.items()})
+    return ModelFidelity(candidate.name, samples, {name: meter.result() for name, meter in meters.items()})

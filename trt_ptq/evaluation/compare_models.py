@@ -1,4 +1,4 @@
-"""Comparing models with their reference on the same batches, through Polygraphy."""
+"""Fidelity of ONNX models to a reference, on the same batches."""
 
 from __future__ import annotations
 
@@ -8,39 +8,81 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from polygraphy.backend.onnxrt import OnnxrtRunner
-
 from trt_ptq.errors import DataError, ModelError
 from trt_ptq.evaluation.fidelity import COMPARABLE, FidelityMeter, OutputFidelity
-from trt_ptq.evaluation.onnx_runner import infer, onnx_runner
+from trt_ptq.evaluation.onnx_runner import onnx_runner
 from trt_ptq.onnx_io.load import model_size_bytes
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress, sample_count
 
-_MOST_TOGETHER_BYTES = 2**30
+_MAX_BYTES_TOGETHER = 2**30
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Fidelity of one candidate to the reference, by output name."""
+class ModelFidelity:
+    """How close the outputs of one model are to those of the reference.
+
+    Attributes:
+        candidate: file name of the model.
+        samples: number of samples that both ran on.
+        outputs: fidelity by output name.
+    """
 
     candidate: str
     samples: int
     outputs: dict[str, OutputFidelity]
 
+    def losses(self) -> dict[str, float]:
+        """Loss by output, for a verdict without a user's metric; see `OutputFidelity.loss`.
+
+        Raises:
+            DataError: no output has a value to compare.
+        """
+        losses = {f"fidelity of {name}": output.loss for name, output in self.outputs.items() if output.compared}
+        if not losses:
+            raise DataError(
+                f"no output of the reference has a finite value to compare {self.candidate} with "
+                f"({', '.join(map(repr, self.outputs))}): all are empty, NaN or infinite"
+            )
+        return losses
+
+    def warnings(self) -> list[str]:
+        """Warn of values that the figures do not cover."""
+        warnings = []
+        for name, output in self.outputs.items():
+            if output.left_out:
+                warnings.append(
+                    f"output {name!r}: {output.left_out} values are NaN or infinite in the reference, "
+                    f"so {self.candidate} was compared on the other {output.compared}"
+                )
+            elif not output.compared:
+                warnings.append(f"output {name!r} was empty on every batch, so it was not compared")
+            if output.compared and math.isnan(output.cosine):
+                warnings.append(f"output {name!r} of {self.candidate} is NaN or infinite where the reference is not")
+        return warnings
+
 
 def compare_models(
     reference: Path, candidates: Sequence[Path], source: BatchSource, progress: ProgressCallback = no_progress
-) -> list[Comparison]:
-    """Run `reference` and all `candidates` (ONNX files) over `source`, a batch at a time, on ONNX Runtime's CPU.
+) -> list[ModelFidelity]:
+    """Run ONNX models and a reference on the same batches, on ONNX Runtime's CPU.
 
-    Large models are compared two at a time, so that no third one is in memory; the reference then runs more than once.
+    Large models are compared two at a time to save memory; the reference then runs more than once.
+
+    Args:
+        reference: the ONNX file to compare with.
+        candidates: ONNX files, quantized by any tool or not, with the inputs and outputs of the reference.
+        source: the batches.
+        progress: shows progress over the batches.
+
+    Returns:
+        The fidelity of each candidate.
 
     Raises:
         ModelError: a model cannot be loaded, or its outputs are not those of the reference.
-        DataError: no batches, or a model fails on one.
+        DataError: there are no batches, or a model fails on one.
     """
-    if len(candidates) > 1 and sum(map(model_size_bytes, (reference, *candidates))) > _MOST_TOGETHER_BYTES:
-        return [compare_models(reference, [one], source, progress)[0] for one in candidates]
+    if len(candidates) > 1 and sum(map(model_size_bytes, (reference, *candidates))) > _MAX_BYTES_TOGETHER:
+        return [compare_models(reference, [candidate], source, progress)[0] for candidate in candidates]
     meters: list[dict[str, FidelityMeter]] = [{} for _ in candidates]
     samples = 0
     with ExitStack() as stack:
@@ -48,62 +90,31 @@ def compare_models(
         runners = [stack.enter_context(onnx_runner(path)) for path in candidates]
         for batch in progress(source, "Comparing", source.total):
             samples += sample_count(batch.feeds)
-            wanted = infer(baseline, batch.feeds, batch.origin)
-            for runner, metered in zip(runners, meters, strict=True):
-                got = infer(runner, batch.feeds, batch.origin)
-                _same_outputs(runner, wanted.keys() ^ got.keys(), reference)
-                for name, array in wanted.items():
-                    if got[name].shape != array.shape:
+            expected = baseline.infer(batch.feeds, batch.origin)
+            for runner, output_meters in zip(runners, meters, strict=True):
+                actual = runner.infer(batch.feeds, batch.origin)
+                _check_same_outputs(runner.name, expected.keys() ^ actual.keys(), reference)
+                for name, array in expected.items():
+                    if actual[name].shape != array.shape:
                         raise ModelError(
-                            f"{runner.name}: output {name!r} has shape {list(got[name].shape)}, that of {reference} "
+                            f"{runner.name}: output {name!r} has shape {list(actual[name].shape)}, that of {reference} "
                             f"{list(array.shape)}: an output whose size depends on the data, as after a non-maximum "
                             "suppression, cannot be compared; end the model before it"
                         )
                     if array.dtype.kind not in COMPARABLE:
                         raise ModelError(f"{reference}: output {name!r} holds no numbers, so it cannot be compared")
-                    metered.setdefault(name, FidelityMeter()).update(array, got[name])
+                    output_meters.setdefault(name, FidelityMeter()).update(array, actual[name])
     if not samples:
         raise DataError("there are no batches to compare on")
     return [
-        Comparison(path.name, samples, {name: meter.result() for name, meter in metered.items()})
-        for path, metered in zip(candidates, meters, strict=True)
+        ModelFidelity(path.name, samples, {name: meter.result() for name, meter in output_meters.items()})
+        for path, output_meters in zip(candidates, meters, strict=True)
     ]
 
 
-def _same_outputs(runner: OnnxrtRunner, differing: set[str], reference: Path) -> None:
+def _check_same_outputs(candidate: str, differing: set[str], reference: Path) -> None:
     if differing:
         raise ModelError(
-            f"{runner.name} and {reference} differ in their outputs ({', '.join(sorted(differing))}): "
-            "compare a model with the one it was made from"
+            f"{candidate} and {reference} differ in their outputs ({', '.join(sorted(differing))}): "
+            "compare a model with the one that it was made from"
         )
-
-
-def fidelity_losses(comparison: Comparison) -> dict[str, float]:
-    """Loss by output where there is no task metric, see `OutputFidelity.loss`. Outputs without a value are none.
-
-    Raises:
-        DataError: there is no value to compare in any output.
-    """
-    losses = {f"fidelity of {name}": one.loss for name, one in comparison.outputs.items() if one.compared}
-    if not losses:
-        raise DataError(
-            f"no output of the reference has a finite value to compare {comparison.candidate} with "
-            f"({', '.join(map(repr, comparison.outputs))}): all are empty, NaN or infinite"
-        )
-    return losses
-
-
-def fidelity_warnings(comparison: Comparison) -> list[str]:
-    """What the figures of a comparison do not cover, a sentence each."""
-    warnings = []
-    for name, one in comparison.outputs.items():
-        if one.left_out:
-            warnings.append(
-                f"output {name!r}: {one.left_out} values are NaN or infinite in the reference, "
-                f"so {comparison.candidate} was compared on the other {one.compared}"
-            )
-        elif not one.compared:
-            warnings.append(f"output {name!r} was empty on every batch: it was not compared")
-        if one.compared and math.isnan(one.cosine):
-            warnings.append(f"output {name!r} of {comparison.candidate} is NaN or infinite where the reference is not")
-    return warnings

@@ -1,4 +1,4 @@
-"""What INT8 does to values, and how much of the signal it costs."""
+"""The error that INT8 adds to tensors, and its energy relative to the signal."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ _SLAB_VALUES = 2**17  # few enough to stay in the processor's cache
 
 
 def fake_quantize(values: Array, scale: np.float32) -> Array:
-    """float32 as QuantizeLinear and DequantizeLinear leave it: int8, zero point 0, half to even, saturated."""
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, and saturates
+    """Quantize float32 values to INT8 and back, as QuantizeLinear and DequantizeLinear do.
+
+    Symmetric (zero point 0), rounded half to even, saturated to -128..127.
+    """
+    with np.errstate(over="ignore"):  # a quotient beyond float32 is infinite, and saturates
         steps: Array = values / scale
     np.rint(steps, out=steps)
     np.clip(steps, _LOWEST, _HIGHEST, out=steps)
@@ -28,14 +31,19 @@ def fake_quantize(values: Array, scale: np.float32) -> Array:
 
 @dataclass
 class ErrorSplit:
-    """Energy of what INT8 makes wrong in a tensor: by `clipping` the values beyond its range, by `rounding` others."""
+    """Energy of the error that INT8 adds to a tensor, by cause.
+
+    Attributes:
+        clipping: energy of the error in values beyond the range.
+        rounding: energy of the error in all others.
+    """
 
     clipping: float = 0.0
     rounding: float = 0.0
 
     def add(self, values: Array, scale: np.float32) -> None:
         """Add one batch of a tensor that is quantized with `scale`."""
-        with np.errstate(over="ignore", invalid="ignore"):  # of infinite values the error is infinite
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite values have an infinite error
             error = np.square(fake_quantize(values, scale) - values)
         clipped = (values > (_HIGHEST + 0.5) * scale) | (values < (_LOWEST - 0.5) * scale)
         beyond = float(error[clipped].sum(dtype=np.float64))
@@ -43,30 +51,33 @@ class ErrorSplit:
         self.rounding += float(error.sum(dtype=np.float64)) - beyond
 
     @property
-    def clipping_share(self) -> float | None:
-        """Of the whole error; None if there is none."""
-        total = self.clipping + self.rounding
-        return self.clipping / total if total else None
+    def clipping_fraction(self) -> float | None:
+        """Fraction of the error energy that comes from clipping; None if there is no error."""
+        energy = self.clipping + self.rounding
+        return self.clipping / energy if energy else None
 
 
 class ErrorEnergy:
-    """Energy of error and of signal, by tensor, added up over batches in float64."""
+    """Energy of the error and of the signal by tensor, summed over batches in float64."""
 
     def __init__(self) -> None:
-        self._noise: dict[str, float] = {}
+        self._error: dict[str, float] = {}
         self._signal: dict[str, float] = {}
 
     def add(self, name: str, reference: Array, candidate: Array) -> None:
-        """Add one batch. Values that are NaN or infinite in the reference do not count; elsewhere they are NaN.
+        """Add one batch of a tensor.
+
+        Values that are NaN or infinite in the reference are skipped; where only the candidate has such, the error is
+        NaN. For integers and booleans the error is the number of values that differ, and the signal their count.
 
         Raises:
-            ModelError: the two cannot be compared.
+            ModelError: the shapes differ, or the tensor holds no numbers.
         """
         if reference.shape != candidate.shape:
             raise ModelError(
-                f"output {name!r} has shape {list(candidate.shape)} in INT8 and {list(reference.shape)} in float: one "
-                "whose size depends on the data, as after a non-maximum suppression, cannot be compared; end the "
-                "model before it"
+                f"output {name!r} has shape {list(candidate.shape)} in INT8 and {list(reference.shape)} in FP32: an "
+                "output whose size depends on the data, as after a non-maximum suppression, cannot be compared; end "
+                "the model before it"
             )
         if reference.dtype.kind not in COMPARABLE:
             raise ModelError(f"output {name!r} holds no numbers, so it cannot be compared")
@@ -74,63 +85,61 @@ class ErrorEnergy:
         for start in range(0, max(flat.size, 1), _SLAB_VALUES):
             slab = slice(start, start + _SLAB_VALUES)
             if reference.dtype.kind == "f":
-                self._add(name, flat[slab].astype(np.float64), other[slab].astype(np.float64))
-            else:  # classes and masks have no size: how many differ, of how many
+                self._add_floats(name, flat[slab].astype(np.float64), other[slab].astype(np.float64))
+            else:  # classes and masks have no magnitude
                 self._add_energies(name, float((flat[slab] != other[slab]).sum()), float(flat[slab].size))
 
-    def _add(self, name: str, wanted: Array, got: Array) -> None:
-        scored = np.isfinite(wanted)
-        if not scored.all():
-            wanted, got = wanted[scored], got[scored]
+    def _add_floats(self, name: str, expected: Array, actual: Array) -> None:
+        finite = np.isfinite(expected)
+        if not finite.all():
+            expected, actual = expected[finite], actual[finite]
         with np.errstate(over="ignore", invalid="ignore"):
-            error = got - wanted
-            error_energy = float(np.square(error).sum())
-        self._add_energies(
-            name, error_energy if math.isfinite(error_energy) else math.nan, float(np.square(wanted).sum())
-        )
+            difference = actual - expected
+            error = float(np.square(difference).sum())
+        self._add_energies(name, error if math.isfinite(error) else math.nan, float(np.square(expected).sum()))
 
-    def _add_energies(self, name: str, error_energy: float, signal: float) -> None:
-        self._noise[name] = self._noise.get(name, 0.0) + error_energy
+    def _add_energies(self, name: str, error: float, signal: float) -> None:
+        self._error[name] = self._error.get(name, 0.0) + error
         self._signal[name] = self._signal.get(name, 0.0) + signal
 
     def merge(self, other: ErrorEnergy) -> None:
-        """Add what `other` has added."""
-        for name, error_energy in other._noise.items():
-            self._add_energies(name, error_energy, other._signal[name])
+        """Add the energies of `other`."""
+        for name, error in other._error.items():
+            self._add_energies(name, error, other._signal[name])
 
     def ratios(self) -> Mapping[str, float]:
-        """noise / signal by tensor: 0 without noise, infinite where there is no signal but noise."""
-        return {name: _ratio(error_energy, self._signal[name]) for name, error_energy in self._noise.items()}
+        """Error / signal by tensor: 0 without an error, infinite where there is an error but no signal."""
+        return {name: _ratio(error, self._signal[name]) for name, error in self._error.items()}
 
     def worst(self) -> float:
-        """The largest ratio, NaN being larger than any; 0 if nothing was added.
+        """The largest ratio, where NaN counts as largest; 0 if nothing was added.
 
-        Tensors without any signal count only where there are no others: they would outweigh all.
+        Tensors without any signal count only where there are no others: their infinite ratio would hide the rest.
         """
         ratios = self.ratios()
-        telling = [ratio for name, ratio in ratios.items() if self._signal[name]] or list(ratios.values())
-        return max(telling, key=cost, default=0.0)
+        relevant = [ratio for name, ratio in ratios.items() if self._signal[name]] or list(ratios.values())
+        return max(relevant, key=sort_key, default=0.0)
 
 
-def total(noises: Iterable[ErrorEnergy]) -> ErrorEnergy:
-    """What all of these have added."""
+def total(energies: Iterable[ErrorEnergy]) -> ErrorEnergy:
+    """Sum the energies of several batches."""
     whole = ErrorEnergy()
-    for one in noises:
-        whole.merge(one)
+    for energy in energies:
+        whole.merge(energy)
     return whole
 
 
-def _ratio(error_energy: float, signal: float) -> float:
-    if error_energy == 0:
+def _ratio(error: float, signal: float) -> float:
+    if error == 0:
         return 0.0
-    return error_energy / signal if signal else (math.nan if math.isnan(error_energy) else math.inf)
+    return error / signal if signal else (math.nan if math.isnan(error) else math.inf)
 
 
-def cost(ratio: float) -> float:
-    """To sort by: NaN and infinity cost most."""
+def sort_key(ratio: float) -> float:
+    """Key to sort error ratios by: NaN and infinity are the worst."""
     return math.inf if math.isnan(ratio) else ratio
 
 
 def decibels(ratio: float) -> float:
-    """SQNR of noise / signal: infinite without noise."""
+    """Convert a ratio of error to signal to SQNR in dB; infinite without an error."""
     return math.inf if ratio == 0 else -10 * math.log10(ratio)

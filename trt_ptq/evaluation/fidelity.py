@@ -1,4 +1,4 @@
-"""How close the outputs of a model are to those of its reference, accumulated batch by batch."""
+"""Fidelity: how close the outputs of a model are to those of its reference, accumulated batch by batch."""
 
 from __future__ import annotations
 
@@ -15,14 +15,21 @@ COMPARABLE = "biuf"  # NumPy's kinds of booleans, integers and floats
 
 @dataclass(frozen=True)
 class OutputFidelity:
-    """Of one output, over all batches.
+    """Fidelity of one output over all batches.
 
-    `sqnr_db`: 10 log10 of the reference's energy over the error's; `cosine`: between all reference and all
-    candidate values; `top1`: share of positions whose largest entry along the last axis is the same (None for
-    outputs with fewer than two entries there); `changed`: share of values that differ, of integers and booleans, which
-    are classes and have no direction (None for floats); `max_abs` and `mean_abs` error in the output's unit. All are
-    NaN where the candidate is NaN or infinite and the reference is not, and where no value could be `compared`. Values
-    that are NaN or infinite in the reference are `left_out`.
+    The figures are NaN where the candidate is NaN or infinite and the reference is not, and where no value could be
+    compared.
+
+    Attributes:
+        sqnr_db: signal-to-quantization-noise ratio: 10 log10(energy of the reference / energy of the error).
+        cosine: cosine similarity of all reference values and all candidate values.
+        top1: fraction of positions whose largest entry along the last axis is the same; None for outputs with fewer
+            than two entries there.
+        max_abs: largest absolute error, in the unit of the output.
+        mean_abs: mean absolute error, in the unit of the output.
+        compared: number of values that were compared.
+        left_out: number of values that are NaN or infinite in the reference.
+        changed: fraction of the values that differ, for integers and booleans; None for floats.
     """
 
     sqnr_db: float
@@ -36,23 +43,23 @@ class OutputFidelity:
 
     @property
     def loss(self) -> float:
-        """1 - cosine, or what is `changed`."""
+        """1 - cosine similarity; for integers and booleans the fraction that `changed`."""
         return 1 - self.cosine if self.changed is None else self.changed
 
     @property
     def similarity_text(self) -> str:
-        """For tables, under the heading "cosine"."""
+        """The similarity as text, for tables."""
         return f"{self.cosine:.6f}" if self.changed is None else f"{self.changed:.2%} changed"
 
 
 def worst_output(outputs: Mapping[str, OutputFidelity]) -> OutputFidelity | None:
-    """The one of largest loss, NaN being larger than any number; None where no output could be compared."""
-    compared = [one for one in outputs.values() if one.compared]
-    return max(compared, key=lambda one: math.inf if math.isnan(one.loss) else one.loss, default=None)
+    """The output with the largest loss, where NaN counts as largest; None where no output could be compared."""
+    compared = [output for output in outputs.values() if output.compared]
+    return max(compared, key=lambda output: math.inf if math.isnan(output.loss) else output.loss, default=None)
 
 
 class FidelityMeter:
-    """Adds up what `OutputFidelity` needs, in float64."""
+    """Sums what `OutputFidelity` needs, in float64."""
 
     def __init__(self) -> None:
         self._signal = self._candidate = self._product = self._noise = 0.0
@@ -62,19 +69,19 @@ class FidelityMeter:
 
     def update(self, reference: Array, candidate: Array) -> None:
         """Add one batch; both arrays have the same shape."""
-        scored = np.isfinite(reference)
-        wanted = reference[scored].astype(np.float64)
-        got = candidate[scored].astype(np.float64)
-        self._values += wanted.size
-        self._left_out += reference.size - wanted.size
-        if not np.isfinite(got).all():
-            got = np.full_like(got, np.nan)
-        error = got - wanted
+        finite = np.isfinite(reference)
+        expected = reference[finite].astype(np.float64)
+        actual = candidate[finite].astype(np.float64)
+        self._values += expected.size
+        self._left_out += reference.size - expected.size
+        if not np.isfinite(actual).all():
+            actual = np.full_like(actual, np.nan)
+        error = actual - expected
         if reference.dtype.kind != "f":
             self._changed = (self._changed or 0) + int(np.count_nonzero(error))
-        self._signal += float(wanted @ wanted)
-        self._candidate += float(got @ got)
-        self._product += float(wanted @ got)
+        self._signal += float(expected @ expected)
+        self._candidate += float(actual @ actual)
+        self._product += float(expected @ actual)
         self._noise += float(error @ error)
         self._absolute += float(np.abs(error).sum())
         self._largest = float(np.maximum(self._largest, np.abs(error).max(initial=0)))  # NaN stays NaN
@@ -84,7 +91,7 @@ class FidelityMeter:
             self._agreeing += int(same.sum())
 
     def result(self) -> OutputFidelity:
-        """Fidelity over all batches so far; equal outputs have infinite SQNR and cosine 1."""
+        """The fidelity over all batches so far; equal outputs have an infinite SQNR and cosine 1."""
         norm = math.sqrt(self._signal * self._candidate)
         if not self._values:
             sqnr = cosine = math.nan

@@ -1,88 +1,159 @@
-"""The user's own metric, on any number of models."""
+"""The user's own metrics, computed for any number of models."""
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from trt_ptq.errors import DataError, TrtPtqError
-from trt_ptq.evaluation.onnx_runner import infer, onnx_runner
-from trt_ptq.evaluation.verdict import LOWER_IS_BETTER, relative_loss
+from trt_ptq.data.user_function import UserFunction
+from trt_ptq.errors import DataError, TrtPtqError, UsageError
+from trt_ptq.evaluation.metric_direction import Lower, is_lower_better, known_direction
+from trt_ptq.evaluation.onnx_runner import onnx_runner
+from trt_ptq.evaluation.verdict import relative_loss
 from trt_ptq.types import Array, Feeds
 
 Metrics = dict[str, float]
 Evaluate = Callable[..., Any]
+Split = Literal["select", "test"]
+
+_SUSPICIOUS_GAIN = 0.05  # quantization adds noise: a larger gain usually means a wrong direction or too few samples
+_HOW_TO_SAY_LOWER = "return trt_ptq.Lower(value) for it, or name it in `lower_is_better`"
 
 
-def evaluate_model(path: Path, function: Evaluate, label: str, finite: bool = True) -> Metrics:
-    """Metrics that `function(run)` returns for the ONNX file `path`; `label` names the function in messages.
+@dataclass(frozen=True)
+class UserMetric:
+    """An evaluation function of the user's, which runs a model on data of its own.
 
-    Raises:
-        DataError: the function fails, never runs the model, or returns something else than numbers by name, which are
-            finite if so asked.
+    Attributes:
+        function: called as `function(run)` or, if it takes two arguments, as `function(run, split)`; returns a dict of
+            metrics, name to number. `run(feeds)` returns the outputs of the model by name. `split` is "select" where
+            candidates are selected by the metrics, and "test" for the verdict.
+        name: what messages call the function.
+        lower_is_better: names of metrics whose lower values are better; see `known_direction` for others.
     """
-    ran = False
-    with onnx_runner(path) as runner:
 
-        def run(feeds: Feeds) -> dict[str, Array]:
-            nonlocal ran
-            ran = True
-            return infer(runner, feeds, label)
+    function: Evaluate
+    name: str = "evaluate"
+    lower_is_better: Collection[str] = ()
 
+    @property
+    def takes_split(self) -> bool:
+        """Whether the function takes the split as its second argument."""
+        function = self.function.function if isinstance(self.function, UserFunction) else self.function
         try:
-            returned = function(run)
-        except TrtPtqError:
-            raise
-        except Exception as error:
-            raise DataError(f"{label} fails on {path.name}: {type(error).__name__}: {error}") from error
-    if not isinstance(returned, dict) or not returned:
-        raise DataError(f"{label} returned {returned!r:.60}: it must return a dict of metrics, name to number")
-    try:
-        metrics = {str(name): float(value) for name, value in returned.items()}
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{label} returned a metric that is not a number: {error}") from error
-    if finite:
-        require_finite(metrics, label, path)
-    if not ran:
-        raise DataError(f"{label} does not run the model: it must call run(feeds), and judge what that returns")
-    return metrics
+            parameters = list(inspect.signature(function).parameters.values())
+        except (TypeError, ValueError):  # a built-in without a signature
+            return False
+        positional = [item for item in parameters if item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD)]
+        return any(item.default is item.empty or item.name == "split" for item in positional[1:2])
+
+    def evaluate(self, path: Path, split: Split = "test", *, finite: bool = True) -> Metrics:
+        """Compute the metrics of the ONNX model at `path`.
+
+        Args:
+            path: the ONNX file.
+            split: which part of its data the function is to use, if it takes that.
+            finite: refuse metrics that are NaN or infinite.
+
+        Raises:
+            DataError: the function fails, never runs the model, or returns something else than numbers by name.
+            ModelError: ONNX Runtime cannot load the model.
+        """
+        ran = False
+        with onnx_runner(path) as runner:
+
+            def run(feeds: Feeds) -> dict[str, Array]:
+                nonlocal ran
+                ran = True
+                return runner.infer(feeds, self.name)
+
+            try:
+                returned = self.function(run, split) if self.takes_split else self.function(run)
+            except TrtPtqError:
+                raise
+            except Exception as error:
+                raise DataError(f"{self.name} fails on {path.name}: {type(error).__name__}: {error}") from error
+        metrics = self._checked(returned)
+        if finite:
+            self.require_finite(metrics, path)
+        if not ran:
+            raise DataError(f"{self.name} does not run the model: it must call run(feeds) and score what that returns")
+        return metrics
+
+    def evaluate_reference(self, path: Path, split: Split = "test") -> Metrics:
+        """Compute the metrics of the model that others are compared with.
+
+        Raises:
+            DataError, ModelError: see `evaluate`; or no metric leaves anything to lose, since all are 0 already.
+            UsageError: `lower_is_better` names a metric that the function does not return.
+        """
+        metrics = self.evaluate(path, split)
+        unknown = [name for name in self.lower_is_better if name not in metrics]
+        if unknown:
+            raise UsageError(
+                f"`lower_is_better` names {unknown[0]!r}, which {self.name} does not return: "
+                f"it returns {', '.join(map(repr, metrics))}"
+            )
+        if not any(value or is_lower_better(name, value, self.lower_is_better) for name, value in metrics.items()):
+            raise DataError(
+                f"{self.name}: metric {next(iter(metrics))!r} of {path.name} is 0, so nothing could be lost: is the "
+                f"metric right, and its data? (If lower is better, {_HOW_TO_SAY_LOWER}.)"
+            )
+        return metrics
+
+    def require_finite(self, metrics: Metrics, path: Path) -> None:
+        """Make sure that all `metrics` of the model at `path` are finite.
+
+        Raises:
+            DataError: names the first metric that is not.
+        """
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise DataError(f"{self.name}: metric {name!r} of {path.name} is {value}")
+
+    def losses(self, reference: Metrics, candidate: Metrics) -> dict[str, float]:
+        """Relative loss of the candidate by metric; see `metric_losses`."""
+        return metric_losses(reference, candidate, self.lower_is_better)
+
+    def warnings(self, reference: Metrics, candidate: Metrics, candidate_name: str) -> list[str]:
+        """Warn of metrics of unknown direction, and of gains that are too large to be true."""
+        warnings = [
+            f"metric {name!r}: higher values are assumed to be better; if lower is better, {_HOW_TO_SAY_LOWER}"
+            for name, value in reference.items()
+            if known_direction(name, value, self.lower_is_better) is None
+        ]
+        for name, loss in self.losses(reference, candidate).items():
+            if loss < -_SUSPICIOUS_GAIN:
+                warnings.append(
+                    f"metric {name!r} of {candidate_name} is {-loss:.1%} better than that of the reference, which "
+                    f"quantization does not explain: check its direction (if lower is better, {_HOW_TO_SAY_LOWER}), "
+                    "and that it is computed on enough samples"
+                )
+        return warnings
+
+    def _checked(self, returned: Any) -> Metrics:
+        if not isinstance(returned, dict) or not returned:
+            raise DataError(f"{self.name} returned {returned!r:.60}: it must return a dict of metrics, name to number")
+        try:
+            return {str(name): value if isinstance(value, Lower) else float(value) for name, value in returned.items()}
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"{self.name} returned a metric that is not a number: {error}") from error
 
 
-def evaluate_reference(path: Path, function: Evaluate, label: str) -> Metrics:
-    """Metrics of the model that others are judged against.
+def metric_losses(reference: Metrics, candidate: Metrics, lower_is_better: Collection[str] = ()) -> dict[str, float]:
+    """Compute the relative loss of each metric; a gain is below 0.
 
     Raises:
-        DataError: see `evaluate_model`; or all metrics are 0, and higher were better: all is lost already.
-    """
-    metrics = evaluate_model(path, function, label)
-    if not any(value or name.endswith(LOWER_IS_BETTER) for name, value in metrics.items()):
-        raise DataError(
-            f"{label}: metric {next(iter(metrics))!r} of {path.name} is 0, so nothing could be lost: is the metric "
-            f"right, and its data? (where lower is better, the name must end in {LOWER_IS_BETTER})"
-        )
-    return metrics
-
-
-def require_finite(metrics: Metrics, label: str, path: Path) -> None:
-    """Make sure that all metrics of the model at `path` are finite.
-
-    Raises:
-        DataError: with the first that is not.
-    """
-    for name, value in metrics.items():
-        if not math.isfinite(value):
-            raise DataError(f"{label}: metric {name!r} of {path.name} is {value}")
-
-
-def metric_losses(reference: Metrics, candidate: Metrics) -> dict[str, float]:
-    """Relative loss by metric.
-
-    Raises:
-        DataError: the two were not judged by the same metrics.
+        DataError: the two do not have the same metrics.
     """
     if reference.keys() != candidate.keys():
-        told = ", ".join(sorted(reference.keys() ^ candidate.keys()))
-        raise DataError(f"the evaluation does not return the same metrics for both models: {told} is of one only")
-    return {name: relative_loss(name, reference[name], candidate[name]) for name in reference}
+        differing = ", ".join(sorted(reference.keys() ^ candidate.keys()))
+        raise DataError(f"the evaluation returns {differing} for one model only: it must return the same for both")
+    return {
+        name: relative_loss(value, candidate[name], is_lower_better(name, value, lower_is_better))
+        for name, value in reference.items()
+    }

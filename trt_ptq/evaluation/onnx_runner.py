@@ -1,47 +1,56 @@
-"""Running ONNX models for judgement, through Polygraphy and ONNX Runtime."""
+"""Running ONNX models for evaluation, on ONNX Runtime's CPU."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
-from polygraphy.backend.onnxrt import OnnxrtRunner
-from polygraphy.logger import G_LOGGER
 
-from trt_ptq._internal.signals import deferred_interrupts
 from trt_ptq.errors import DataError, ModelError
 from trt_ptq.fp16.emulate import emulate_float16
+from trt_ptq.onnx_io.ort_session import load_session
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.types import Array, Feeds
 
 Run = Callable[[Feeds], dict[str, Array]]
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Polygraphy logs errors to stdout or, since 0.50, to stderr, and raises them too: once is enough."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
+@dataclass(frozen=True)
+class OnnxRunner:
+    """A loaded ONNX model; `name` is what messages call it."""
 
+    name: str
+    session: ort.InferenceSession
 
-def _session(path: Path) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    # With it ONNX Runtime holds all weights that it dequantizes at once: four times the size of an INT8 model.
-    options.enable_mem_pattern = False
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    def infer(self, feeds: Feeds, origin: str) -> dict[str, Array]:
+        """Compute the outputs for one batch, by name.
+
+        Args:
+            feeds: input arrays by name.
+            origin: where the batch comes from, for messages.
+
+        Raises:
+            DataError: the model fails on the batch.
+        """
+        arrays = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+        try:
+            outputs = self.session.run(None, arrays)
+        except Exception as error:  # ONNX Runtime has no common base for its errors
+            reason = str(error).strip().splitlines()[0]
+            raise DataError(f"{origin}: {self.name} fails on this batch: {reason}") from error
+        names = [output.name for output in self.session.get_outputs()]
+        return {name: np.asarray(array) for name, array in zip(names, outputs, strict=True)}
 
 
 @contextmanager
 def temporary_model_file(model: ir.Model, name: str) -> Iterator[Path]:
-    """`model` as a file called `name`, which is there for as long as it is needed."""
+    """Write `model` to a temporary file called `name`, which is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
         path = Path(folder) / name
         save_model(model, path)
@@ -49,41 +58,24 @@ def temporary_model_file(model: ir.Model, name: str) -> Iterator[Path]:
 
 
 @contextmanager
-def onnx_runner(path: Path) -> Iterator[OnnxrtRunner]:
-    """An active Polygraphy runner for the ONNX file `path`; float16 tensors are rounded as `emulate_float16` tells.
+def onnx_runner(path: Path) -> Iterator[OnnxRunner]:
+    """Load the ONNX file `path`; float16 tensors are rounded to float16, see `emulate_float16`.
 
     Raises:
-        ModelError: ONNX Runtime refuses the model.
+        ModelError: ONNX Runtime cannot load the model.
     """
-    G_LOGGER.module_severity = G_LOGGER.ERROR
     with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
-        try:
-            model = ir.load(path)
-            rounded = Path(folder) / path.name
-            if emulate_float16(model):
-                save_model(model, rounded)
-            runner = OnnxrtRunner(partial(_session, rounded if rounded.exists() else path), name=path.name)
-            with _silence():
-                runner.activate()
-        except Exception as error:  # onnx_ir, ONNX Runtime and Polygraphy have no common base for their errors
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
-        try:
-            yield runner
-        finally:
-            runner.deactivate()
+        yield OnnxRunner(path.name, load_session(_with_rounding(path, Path(folder)), str(path)))
 
 
-def infer(runner: OnnxrtRunner, feeds: Feeds, origin: str) -> dict[str, Array]:
-    """Outputs by name for one batch.
-
-    Raises:
-        DataError: the model fails on the batch; names it.
-    """
+def _with_rounding(path: Path, folder: Path) -> Path:
+    """The file to run instead of `path`: a copy in `folder` that rounds to float16, or the same where nothing does."""
     try:
-        with _silence(), deferred_interrupts():  # Polygraphy may import torch here, and would lose a Ctrl-C in that
-            outputs = runner.infer({name: np.ascontiguousarray(array) for name, array in feeds.items()})
-    except Exception as error:
+        model = ir.load(path)
+        if not emulate_float16(model):
+            return path
+        save_model(model, folder / path.name)
+    except Exception as error:  # onnx_ir has no common base for its errors
         reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{origin}: {runner.name} fails on this batch: {reason}") from error
-    return {name: np.asarray(array) for name, array in outputs.items()}
+        raise ModelError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
+    return folder / path.name

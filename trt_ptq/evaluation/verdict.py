@@ -1,4 +1,4 @@
-"""Excellent, acceptable, or needs work."""
+"""The verdict on a quantized model: excellent, acceptable, or needs work."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from trt_ptq.errors import DataError
 
 EXCELLENT_BELOW = 0.01
 ACCEPTABLE_UP_TO = 0.03
-LOWER_IS_BETTER = "_lower"
 
 Grade = Literal["excellent", "acceptable", "needs work"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`loss` is the relative loss of the worst metric, `metric`, against FP32; `passed` says it is at most
-    `max_drop`."""
+    """The grade of a model by its worst metric.
+
+    Attributes:
+        grade: "excellent", "acceptable" or "needs work".
+        metric: name of the metric with the largest loss.
+        loss: relative loss of that metric against the reference, as a fraction.
+        max_drop: accuracy threshold, as a fraction.
+    """
 
     grade: Grade
     metric: str
@@ -28,38 +33,45 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
+        """Whether the loss is within the threshold."""
         return self.loss <= self.max_drop
 
 
-def format_percent(max_drop: float) -> str:
-    """In percent, however small."""
-    return f"{100 * max_drop:.6g}%"
+def format_percent(fraction: float) -> str:
+    """Format a fraction in percent, however small it is."""
+    return f"{100 * fraction:.6g}%"
 
 
-def relative_loss(metric: str, reference: float, candidate: float) -> float:
-    """What was lost, as a share of the reference (of 1 where that is 0); below 0 is a gain."""
-    difference = candidate - reference if metric.endswith(LOWER_IS_BETTER) else reference - candidate
+def relative_loss(reference: float, candidate: float, lower_is_better: bool = False) -> float:
+    """Compute the loss as a fraction of the reference (of 1 where that is 0); a gain is below 0."""
+    difference = candidate - reference if lower_is_better else reference - candidate
     return difference / (abs(reference) or 1.0)
 
 
-def judge(losses: Mapping[str, float], max_drop: float = EXCELLENT_BELOW) -> Verdict:
-    """The verdict on the worst of `losses` (relative loss by metric): under 1 % is excellent, up to 3 % acceptable.
+def grade(losses: Mapping[str, float], max_drop: float = EXCELLENT_BELOW) -> Verdict:
+    """Grade a model by the worst of its losses: below 1 % is excellent, up to 3 % acceptable.
+
+    Args:
+        losses: relative loss by metric, as fractions.
+        max_drop: accuracy threshold, as a fraction.
 
     Raises:
-        DataError: no metric, or one that is NaN.
+        DataError: there is no metric, or one is NaN.
     """
     if not losses:
-        raise DataError("there is no metric to judge by: the evaluation returned none")
+        raise DataError("the evaluation returned no metric, so there is no verdict")
     for metric, loss in losses.items():
         if math.isnan(loss):
             raise DataError(
-                f"metric {metric!r} is not a number, so the verdict would mean nothing: an output is NaN or infinite "
-                "in INT8 and not in FP32 (by a logarithm or a division?): end the model before that, or give --eval"
+                f"metric {metric!r} is NaN, so there is no verdict: an output is NaN or infinite in the candidate but "
+                "not in the reference (because of a logarithm or a division?): end the model before that, or pass "
+                "`evaluate`"
             )
     metric, loss = max(losses.items(), key=lambda item: item[1])
-    grade: Grade = "needs work"
+    return Verdict(_grade_of(loss), metric, loss, max_drop)
+
+
+def _grade_of(loss: float) -> Grade:
     if loss < EXCELLENT_BELOW:
-        grade = "excellent"
-    elif loss <= ACCEPTABLE_UP_TO:
-        grade = "acceptable"
-    return Verdict(grade, metric, loss, max_drop)
+        return "excellent"
+    return "acceptable" if loss <= ACCEPTABLE_UP_TO else "needs work"

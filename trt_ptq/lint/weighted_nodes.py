@@ -1,4 +1,4 @@
-"""The operators with INT8 kernels, and which of their inputs is the weight."""
+"""The operators that INT8 is for, and which of their inputs is the weight."""
 
 from __future__ import annotations
 
@@ -7,25 +7,20 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from trt_ptq.analysis.op_types import CONVOLUTIONS, WEIGHTED_OPS
 from trt_ptq.lint.quantized_graph import QuantizedGraph, Quantizer, rank_of
+
+CONVOLUTIONS = {"Conv", "ConvTranspose"}
+WEIGHTED = {*CONVOLUTIONS, "Gemm", "MatMul"}
 
 
 @dataclass(frozen=True, eq=False)
 class Operand:
-    """Input 0 or 1 of a weighted operator.
-
-    Attributes:
-        index: The index of the input.
-        value: The tensor.
-        dequantizer: The DequantizeLinear that it comes from, if any.
-        is_activation: Whether it depends on an input of the model.
-    """
+    """Input 0 or 1 of a weighted operator, and the DequantizeLinear behind it, if any."""
 
     index: int
     value: ir.Value
     dequantizer: Quantizer | None
-    is_activation: bool
+    carries_data: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +32,12 @@ class WeightedNode:
 
     @property
     def weight(self) -> Operand | None:
-        """The constant operand; None if both operands are activations, or both are constant."""
-        constants = [operand for operand in self.operands if not operand.is_activation]
-        return constants[0] if len(constants) == 1 else None
+        """The operand that is the same in every inference; None if both are activations, or neither."""
+        constant = [one for one in self.operands if not one.carries_data]
+        return constant[0] if len(constant) == 1 else None
 
     def output_axis(self, operand: Operand) -> int | None:
-        """The output-channel axis of `operand`; None if unknown."""
+        """The axis of `operand` that runs over output channels; None where the model does not tell."""
         if self.node.op_type in CONVOLUTIONS:
             return 0 if self.node.op_type == "Conv" else 1
         if self.node.op_type == "Gemm":
@@ -53,26 +48,26 @@ class WeightedNode:
 
 
 def weighted_nodes(graph: QuantizedGraph) -> Iterator[WeightedNode]:
-    """All weighted operators in graph order."""
+    """Every weighted operator, in graph order."""
     for node in graph.nodes:
-        if node.op_type not in WEIGHTED_OPS or node.domain != "":
+        if node.op_type not in WEIGHTED or node.domain != "":
             continue
         first, second = (
-            Operand(index, value, graph.dequantizer(value), graph.is_activation(value))
+            Operand(index, value, graph.dequantizer(value), graph.carries_data(value))
             for index, value in enumerate(node.inputs[:2])
             if value is not None
         )
         yield WeightedNode(node, (first, second))
 
 
-def source_weighted_node(graph: QuantizedGraph, value: ir.Value | None) -> ir.Node | None:
-    """The weighted operator that computes `value`, possibly followed by BatchNormalization or the Add of a bias."""
+def weighted_behind(graph: QuantizedGraph, value: ir.Value | None) -> ir.Node | None:
+    """The weighted operator whose result `value` is, after at most BatchNormalization and the addition of a bias."""
     node = value.producer() if value is not None else None
-    if node is None or node.op_type in WEIGHTED_OPS:
+    if node is None or node.op_type in WEIGHTED:
         return node
     if node.op_type == "BatchNormalization":
-        return source_weighted_node(graph, node.inputs[0])
+        return weighted_behind(graph, node.inputs[0])
     if node.op_type == "Add":
-        summands = [operand for operand in node.inputs if graph.is_activation(operand)]
-        return source_weighted_node(graph, summands[0]) if len(summands) == 1 else None
+        summands = [one for one in node.inputs if graph.carries_data(one)]
+        return weighted_behind(graph, summands[0]) if len(summands) == 1 else None
     return None

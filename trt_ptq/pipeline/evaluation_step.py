@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from trt_ptq.data.audit import HeldOutAudit
 from trt_ptq.data.observation import observe
-from trt_ptq.evaluation.verdict import Verdict, judge
+from trt_ptq.evaluation.precisions import PrecisionComparison, evaluate_precisions
+from trt_ptq.evaluation.verdict import Verdict, grade
 from trt_ptq.pipeline.calibration_step import Calibrated
 from trt_ptq.pipeline.export_step import Exported
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.pipeline.tuning_step import Tuned
 from trt_ptq.report.warnings import OPTIMISTIC_VERDICT, TUNING_SKIPPED
-from trt_ptq.tuning.precisions import PrecisionComparison, evaluate_precisions
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ def evaluate_models(job: QuantizationJob, calibrated: Calibrated, tuned: Tuned, 
     searched = tuned.result.searched
     audit = HeldOutAudit(calibrated.audit)
     source = observe(job.test if searched else job.held_out, audit)
-    comparison = evaluate_precisions(exported.files, source, job.objective, tuned.result.metrics, job.progress)
-    verdict = judge(comparison.losses, job.max_drop)
+    known = job.objective.metrics_for_verdict(tuned.result.metrics)
+    comparison = evaluate_precisions(exported.files, source, job.objective.metric, known, job.progress)
+    verdict = grade(comparison.losses, job.max_drop)
     warnings = [*audit.findings(), *comparison.warnings]
     if searched and job.selects_on_test:
         warnings.append(OPTIMISTIC_VERDICT)

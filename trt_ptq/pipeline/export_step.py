@@ -9,7 +9,6 @@ from pathlib import Path
 from trt_ptq.calibrators.statistics.statistics_file import save_statistics
 from trt_ptq.calibrators.table.table_file import save_table
 from trt_ptq.engines.spec import Precision
-from trt_ptq.evaluation.metrics import require_finite
 from trt_ptq.fp16.convert import to_float16
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.output import FP16_MODEL, INT8_MODEL, RECIPE, STATISTICS, TABLES, TRANSFORMED
@@ -43,8 +42,9 @@ def export(job: QuantizationJob, tuned: Tuned) -> Exported:
         save_statistics(calibrated_model.statistics, out / STATISTICS)
     for name in TABLES:
         save_table(tuned.table, out / name)
-    require_finite(tuned.result.metrics, job.objective.eval_name, out / INT8_MODEL)
-    candidate = tuned.candidates.make(tuned.recipe)
+    if job.objective.metric is not None:
+        job.objective.metric.require_finite(tuned.result.metrics, out / INT8_MODEL)
+    candidate = tuned.candidates.build(tuned.recipe)
     save_model(candidate.qdq.model, out / INT8_MODEL)
     plain = job.recipe.model_copy(update={"techniques": ()})
     save_model(to_float16(job.model, tuned.candidates.amax(plain)), out / FP16_MODEL)

@@ -17,7 +17,7 @@ from trt_ptq.data.subset import split_source, two_halves
 from trt_ptq.data.user_function import load_function
 from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.errors import UsageError
-from trt_ptq.evaluation.metrics import Evaluate
+from trt_ptq.evaluation.metrics import Evaluate, UserMetric
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import check_folder
 from trt_ptq.qdq.node_selection import select_nodes
@@ -73,8 +73,9 @@ class QuantizationJob:
 
     @property
     def selects_on_test(self) -> bool:
-        """Whether candidates are judged on the very data that the verdict is computed on."""
-        return self.objective.source is self.test
+        """Whether candidates are scored on the very data that the verdict is computed on."""
+        metric = self.objective.metric
+        return self.objective.source is self.test if metric is None else not metric.takes_split
 
 
 def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> QuantizationJob:
@@ -92,13 +93,13 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
     test_data = None
     if arguments.test_data is not None:
         test_data = _open(arguments.test_data, model, config, arguments.preprocess)
-    evaluate, eval_name = _metric(arguments.evaluate)
+    metric = _metric(arguments.evaluate, config)
     check_folder(arguments.output_dir, model.path, model.external.files)
     calibration, held_out = (
         ValidatedSource(part, model.inputs, allow_nonfinite=config.nonfinite == "skip")
         for part in split_source(data, test_data)
     )
-    selection, test = (held_out, held_out) if evaluate else two_halves(held_out)
+    selection, test = (held_out, held_out) if metric else two_halves(held_out)
     return QuantizationJob(
         model=model,
         model_name=arguments.model_name,
@@ -111,7 +112,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         calibration=calibration,
         held_out=held_out,
         test=test,
-        objective=Objective(model.path, selection, evaluate, eval_name),
+        objective=Objective(model.path, selection, metric),
         tensors=tuple(config.tensors),
         nonfinite=config.nonfinite,
         device=device,
@@ -147,13 +148,15 @@ def _open(data: Any, model: Model, config: QuantizeConfig, preprocess: Any) -> B
     return open_data(data, model.inputs, batch_size=config.batch_size, preprocess=preprocess)
 
 
-def _metric(evaluate: Evaluate | str | None) -> tuple[Evaluate | None, str]:
-    """The user's metric, and what messages call it."""
+def _metric(evaluate: Evaluate | str | None, config: QuantizeConfig) -> UserMetric | None:
+    """The user's metrics, with the name that messages call the function."""
+    if evaluate is None:
+        return None
     if isinstance(evaluate, str):
-        return load_function(evaluate), evaluate
-    if evaluate is not None and not callable(evaluate):
+        return UserMetric(load_function(evaluate), evaluate, config.lower_is_better)
+    if not callable(evaluate):
         raise UsageError(f'`evaluate` must be a function or "file.py:function", not {type(evaluate).__name__}')
-    return evaluate, getattr(evaluate, "__name__", "evaluate") if evaluate else ""
+    return UserMetric(evaluate, getattr(evaluate, "__name__", "evaluate"), config.lower_is_better)
 
 
 def _describe(data: Any) -> str:

@@ -44,7 +44,7 @@ def report(
         passes=calibrated.passes,
         trajectory=calibrated.trajectory,
         stability=calibrated.stability,
-        held_out_samples=evaluated.comparison.comparisons["int8"].samples,
+        held_out_samples=evaluated.comparison.fidelity["int8"].samples,
         method=tuned.recipe.method,
         tensors=tensor_rows(statistics, tuned.table),
         nodes=list(candidate.qdq.nodes),

@@ -52,7 +52,7 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, scratch: Path) -> 
         job.objective,
         job.max_drop,
         methods=job.methods if len(job.methods) > 1 else (),
-        repair=job.try_techniques,
+        try_techniques=job.try_techniques,
         search=job.search,
     )
     table, calibrated_model = candidates.table(result.recipe), candidates.calibrated_model(result.recipe)

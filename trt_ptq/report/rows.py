@@ -11,9 +11,9 @@ from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.engines.spec import Precision
+from trt_ptq.evaluation.precisions import PrecisionComparison
 from trt_ptq.onnx_io.load import model_size_bytes
 from trt_ptq.report.schema import BARS, ModelResult, TensorRow
-from trt_ptq.tuning.precisions import PrecisionComparison
 
 
 def tensor_rows(statistics: Statistics, table: CalibrationTable) -> list[TensorRow]:
@@ -48,7 +48,7 @@ def model_rows(files: Mapping[Precision, Path], comparison: PrecisionComparison)
             precision=precision,
             file=files[precision].name,
             size_bytes=model_size_bytes(files[precision]),
-            fidelity=comparison.comparisons[precision].outputs if precision in comparison.comparisons else {},
+            fidelity=comparison.fidelity[precision].outputs if precision in comparison.fidelity else {},
             metrics=comparison.metrics.get(precision, {}),
         )
         for precision in sorted(files, key=("fp32", "fp16", "int8").index)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trt_ptq.evaluation.error_energy import cost
+from trt_ptq.evaluation.error_energy import sort_key
 from trt_ptq.report.render import Bar, render_page
 from trt_ptq.sensitivity.measure import LayerSensitivity
 
@@ -34,7 +34,7 @@ class _LayerPlot:
 
 def most_sensitive_first(layers: Sequence[LayerSensitivity]) -> list[LayerSensitivity]:
     """Sort layers by the error that each causes alone, largest first, NaN before all."""
-    return sorted(layers, key=lambda layer: cost(layer.alone), reverse=True)
+    return sorted(layers, key=lambda layer: sort_key(layer.alone), reverse=True)
 
 
 def sensitivity_cells(layers: Sequence[LayerSensitivity]) -> tuple[list[str], list[list[str]]]:
@@ -54,7 +54,7 @@ def sensitivity_cells(layers: Sequence[LayerSensitivity]) -> tuple[list[str], li
             _decibels(layer.weights_db),
             _decibels(layer.activations_db),
             _decibels(layer.both_db),
-            "" if layer.clipping_share is None else f"{layer.clipping_share:.0%}",
+            "" if layer.clipping_fraction is None else f"{layer.clipping_fraction:.0%}",
             *(f"{layer.metrics[name]:.4f}" if name in layer.metrics else "" for name in metrics),
         ]
         for layer in layers

@@ -1,4 +1,4 @@
-"""The layers whose INT8 is measured, and what they read in float and in INT8."""
+"""The quantized layers whose sensitivity is measured, and their inputs in FP32 and in INT8."""
 
 from __future__ import annotations
 
@@ -18,12 +18,18 @@ from trt_ptq.qdq.weights import quantize_weight
 from trt_ptq.sensitivity.recorder import ActivationRecorder
 from trt_ptq.types import Array
 
-_WITHOUT_WEIGHTS = {"MatMul", "Gemm", "Add"}  # attention, and residuals; what only hands INT8 on is no layer
+_WITHOUT_WEIGHTS = {"MatMul", "Gemm", "Add"}  # attention and residuals; other nodes only propagate quantization
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A node that runs in INT8, by its first output, and its inputs that get Q/DQ."""
+    """A node that runs in INT8.
+
+    Attributes:
+        node: name of its first output.
+        op_type: its operator.
+        inputs: its inputs that get Q/DQ.
+    """
 
     node: str
     op_type: str
@@ -31,88 +37,95 @@ class Layer:
 
     @property
     def weights(self) -> dict[str, str]:
-        """Tensors that are weights, by the name under which they are fed."""
-        return {_feed_name(one): one.tensor for one in self.inputs if one.axis is not None}
+        """Its quantized weights: tensor names by feed name."""
+        return {_feed_name(item): item.tensor for item in self.inputs if item.axis is not None}
 
     @property
     def activations(self) -> dict[str, str]:
-        """The other tensors, by the name under which they are fed."""
-        return {_feed_name(one): one.tensor for one in self.inputs if one.axis is None}
+        """Its quantized activations: tensor names by feed name."""
+        return {_feed_name(item): item.tensor for item in self.inputs if item.axis is None}
 
     @cached_property
     def rewiring(self) -> Rewiring:
-        """All these inputs fed from outside."""
+        """Feeds all quantized inputs from outside."""
         return Rewiring(
-            tuple(map(_feed_name, self.inputs)), {(one.node_output, one.index): _feed_name(one) for one in self.inputs}
+            tuple(map(_feed_name, self.inputs)),
+            {(item.node_output, item.index): _feed_name(item) for item in self.inputs},
         )
 
-    def in_float(self, inputs: Collection[QuantizedInput]) -> Rewiring:
-        """On the Q/DQ model: `inputs`, those of this layer and of what is in INT8 with it only, without Q/DQ."""
+    def without_qdq(self, inputs: Collection[QuantizedInput]) -> Rewiring:
+        """Removes the Q/DQ of `inputs` from the Q/DQ model: those of this layer, and of nodes quantized only with it.
+
+        Weights are fed from outside.
+        """
         return Rewiring(
             tuple(self.weights),
-            {(one.node_output, one.index): one.tensor if one.axis is None else _feed_name(one) for one in inputs},
+            {(item.node_output, item.index): item.tensor if item.axis is None else _feed_name(item) for item in inputs},
         )
 
 
 @dataclass(frozen=True)
 class LayerInputBatch:
-    """What a layer reads in one batch, by the name under which it is fed: `exact`, and as Q/DQ leaves it."""
+    """The inputs of a layer in one batch, by feed name: `exact` in FP32, and `int8` after Q/DQ."""
 
     exact: dict[str, Array]
     int8: dict[str, Array]
 
     def with_int8(self, names: Collection[str]) -> dict[str, Array]:
-        """Only `names` in INT8."""
+        """The inputs with only `names` in INT8."""
         return self.exact | {name: self.int8[name] for name in names}
 
 
 class LayerInputReader:
-    """Reads the inputs of layers of `plan`, of which `graph` is the float model's."""
+    """Reads the inputs of the layers of a quantization plan from the float model's `graph` and from recordings."""
 
     def __init__(self, graph: ir.Graph, opset: int, plan: QuantizationPlan, table: CalibrationTable) -> None:
         self.table = table
         self._plan = plan
         self._opset = opset
         self._nodes = {node.outputs[0].name: node for node in graph}
-        self._weight = lru_cache(maxsize=2)(self._read_weight)  # the batches of one layer follow one another
+        self._weight = lru_cache(maxsize=2)(self._read_weight)  # the batches of a layer are read one after the other
 
     def scale(self, tensor: str) -> np.float32:
-        """Of an activation."""
+        """The INT8 scale of an activation."""
         return self.table.scale(self._plan.range_source(tensor))
 
-    def of(self, layer: Layer, recorder: ActivationRecorder, batch: int) -> LayerInputBatch:
-        """The inputs of `layer` in a recorded batch."""
+    def read(self, layer: Layer, recorder: ActivationRecorder, batch: int) -> LayerInputBatch:
+        """Read the inputs of `layer` in the recorded batch number `batch`."""
         exact, int8 = {}, {}
-        for one in layer.inputs:
-            if one.axis is not None:
-                exact[_feed_name(one)], int8[_feed_name(one)] = self._weight(one)
+        for item in layer.inputs:
+            name = _feed_name(item)
+            if item.axis is not None:
+                exact[name], int8[name] = self._weight(item)
             else:
-                exact[_feed_name(one)] = values = recorder.value(one.tensor, batch)
-                int8[_feed_name(one)] = fake_quantize(values, self.scale(one.tensor))
+                exact[name] = values = recorder.value(item.tensor, batch)
+                int8[name] = fake_quantize(values, self.scale(item.tensor))
         return LayerInputBatch(exact, int8)
 
     def exact_weights(self, layer: Layer) -> dict[str, Array]:
-        """In float, by the name under which they are fed."""
-        return {_feed_name(one): self._weight(one)[0] for one in layer.inputs if one.axis is not None}
+        """The weights of `layer` in FP32, by feed name."""
+        return {_feed_name(item): self._weight(item)[0] for item in layer.inputs if item.axis is not None}
 
-    def _read_weight(self, one: QuantizedInput) -> tuple[Array, Array]:
-        """In float, and as DequantizeLinear makes it of its INT8."""
-        value = self._nodes[one.node_output].inputs[one.index]
-        assert value is not None and one.axis is not None
+    def _read_weight(self, item: QuantizedInput) -> tuple[Array, Array]:
+        """A weight in FP32, and after quantization to INT8 and back."""
+        value = self._nodes[item.node_output].inputs[item.index]
+        assert value is not None and item.axis is not None
         exact = constant_value(value, self._opset)
-        rounded = quantize_weight(exact, one.axis, one.tensor)
-        spread = rounded.scales.reshape([-1 if axis == one.axis else 1 for axis in range(exact.ndim)])
-        return exact, rounded.values * spread
+        quantized = quantize_weight(exact, item.axis, item.tensor)
+        scales = quantized.scales.reshape([-1 if axis == item.axis else 1 for axis in range(exact.ndim)])
+        return exact, quantized.values * scales
 
 
 def int8_layers(plan: QuantizationPlan) -> list[Layer]:
-    """The weighted layers, embeddings and residual Adds that run in INT8, in graph order."""
+    """The weighted layers, embeddings, attention MatMuls and residual Adds that run in INT8, in graph order."""
     inputs: dict[str, list[QuantizedInput]] = {}
-    for one in plan.inputs:
-        inputs.setdefault(one.node_output, []).append(one)
-    layers = [Layer(one.output, one.op_type, tuple(inputs.get(one.output, ()))) for one in plan.nodes if one.is_int8]
-    return [one for one in layers if one.weights or one.op_type in _WITHOUT_WEIGHTS]
+    for item in plan.inputs:
+        inputs.setdefault(item.node_output, []).append(item)
+    layers = [
+        Layer(node.output, node.op_type, tuple(inputs.get(node.output, ()))) for node in plan.nodes if node.is_int8
+    ]
+    return [layer for layer in layers if layer.weights or layer.op_type in _WITHOUT_WEIGHTS]
 
 
-def _feed_name(one: QuantizedInput) -> str:
-    return f"trt_ptq.read.{one.index}"
+def _feed_name(item: QuantizedInput) -> str:
+    return f"trt_ptq.read.{item.index}"

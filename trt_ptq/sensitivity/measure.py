@@ -1,7 +1,7 @@
-"""What INT8 costs layer by layer: one layer in INT8 and the rest in float, and the other way round.
+"""The sensitivity of each layer to INT8: only that layer quantized, and all layers but that one.
 
-Both are measured on tensors that were recorded in one run of the whole model, so that only what a layer's change
-reaches is computed again; see analysis/subgraph.py.
+Both are measured on tensors that were recorded in one run of the whole model, so that only the nodes behind a layer are
+computed again; see analysis/subgraph.py.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 import onnx_ir as ir
 
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
-from trt_ptq.evaluation.error_energy import ErrorEnergy, cost, total
-from trt_ptq.evaluation.metrics import Evaluate, Metrics, evaluate_model
+from trt_ptq.evaluation.error_energy import ErrorEnergy, sort_key, total
+from trt_ptq.evaluation.metrics import Metrics, UserMetric
 from trt_ptq.evaluation.onnx_runner import temporary_model_file
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.insert import insert_pairs, plan_qdq
@@ -25,17 +25,27 @@ from trt_ptq.sensitivity.local_error import measure_local
 from trt_ptq.sensitivity.recorder import ActivationRecorder, recording
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress
 
+_MODEL_NAME = "one_layer.onnx"  # what messages call it
+
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """What INT8 costs in one layer, by the name of its first output.
+    """What quantizing one layer costs.
 
-    `alone` is the energy of the error over that of the signal, at the model output where that is worst, with only this
-    layer in INT8, and `all_but` with all layers in INT8 but this one (None: not measured). NaN is worse than any.
-    At the layer's own output, `weights_db`, `activations_db` and `both_db` are the SQNR with only its weights, only its
-    activations or both in INT8 (None: it has no such). `clipping_share` of the error in its activations comes
-    from clipping and the rest from rounding (None: no error, or no activation). `metrics` are the user's, with only
-    this layer in INT8.
+    Error ratios are the energy of the error over that of the signal, at the model output where that is largest; NaN is
+    worse than any number.
+
+    Attributes:
+        node: name of the layer's first output.
+        op_type: its operator.
+        alone: error ratio with only this layer in INT8.
+        all_but: error ratio with all layers in INT8 but this one; None if not measured.
+        weights_db: SQNR in dB at the layer's own output with only its weights in INT8; None if it has none.
+        activations_db: the same with only its activations in INT8; None if it has none.
+        both_db: the same with both.
+        clipping_fraction: fraction of the error energy in its activations that comes from clipping; the rest is
+            rounding. None without an error or without activations.
+        metrics: the user's metrics with only this layer in INT8.
     """
 
     node: str
@@ -45,16 +55,20 @@ class LayerSensitivity:
     weights_db: float | None = None
     activations_db: float | None = None
     both_db: float | None = None
-    clipping_share: float | None = None
+    clipping_fraction: float | None = None
     metrics: Metrics = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """`costs` by layer (`LayerSensitivity.alone`), the highest first. `agreement`: of the worst quarter by the even
-    batches, the share that is in that of the odd ones, too."""
+    """Layers by their sensitivity.
 
-    costs: dict[str, float]
+    Attributes:
+        errors: `LayerSensitivity.alone` by layer, the largest first.
+        agreement: fraction of the most sensitive quarter on the even batches that is also in that of the odd ones.
+    """
+
+    errors: dict[str, float]
     agreement: float
 
 
@@ -66,52 +80,63 @@ def measure_sensitivity(
     attention: bool = False,
     nodes_to_exclude: tuple[str, ...] = (),
     all_but_one: bool = True,
-    evaluate: Evaluate | None = None,
-    eval_name: str = "",
+    metric: UserMetric | None = None,
     progress: ProgressCallback = no_progress,
 ) -> tuple[LayerSensitivity, ...]:
-    """Measure all weighted layers, embeddings and residual Adds that INT8 is for, on all of `source`, in graph order.
+    """Measure what quantizing each layer costs, on ONNX Runtime's CPU with Q/DQ computed in floating point.
 
-    All runs on ONNX Runtime's CPU, with Q/DQ computed in float. With `evaluate` (see `evaluate_model`) the whole model
-    is judged once a layer.
+    Args:
+        model: the float model.
+        table: its activation ranges.
+        source: the batches to measure on; all are used.
+        attention: also quantize the MatMuls of attention.
+        nodes_to_exclude: nodes that are not quantized, by the name of their first output.
+        all_but_one: also measure all layers in INT8 but one.
+        metric: the user's metrics, computed for the whole model once per layer, on the split "select".
+        progress: shows progress over batches and layers.
+
+    Returns:
+        The weighted layers, embeddings and residual Adds that run in INT8, in graph order.
 
     Raises:
         TableError, ModelError, UsageError: see `insert_qdq`; or outputs that cannot be compared.
-        DataError: no batches, one that the model fails on, or see `evaluate_model`.
-        OutputError: no room for activations in the temporary folder.
+        DataError: there are no batches, the model fails on one, or see `UserMetric.evaluate`.
+        OutputError: there is no room for activations in the temporary folder.
     """
     copy = model.to_ir()
 
-    def plans(kept: tuple[str, ...]) -> QuantizationPlan:
-        return plan_qdq(model, copy.graph, table, (*nodes_to_exclude, *kept), attention)
+    def plan_without(excluded: tuple[str, ...]) -> QuantizationPlan:
+        return plan_qdq(model, copy.graph, table, (*nodes_to_exclude, *excluded), attention)
 
-    plan = plans(())
+    plan = plan_without(())
     layers = int8_layers(plan)
     inputs = LayerInputReader(copy.graph, model.opset, plan, table)
     with _recorded(model, layers, source, progress) as recorder:
         alone = {
-            one.node: total(_alone(recorder, one, inputs)).worst()
-            for one in progress(layers, "One layer in INT8", len(layers))
+            layer.node: total(_measure_alone(recorder, layer, inputs)).worst()
+            for layer in progress(layers, "One layer in INT8", len(layers))
         }
         local = {
-            one.node: measure_local(recorder, one, inputs)
-            for one in progress(layers, "Layers by themselves", len(layers))
+            layer.node: measure_local(recorder, layer, inputs)
+            for layer in progress(layers, "Layers by themselves", len(layers))
         }
-        all_but = _all_but(model, plans, layers, inputs, recorder, source, progress) if all_but_one else {}
+        all_but: Mapping[str, float] = {}
+        if all_but_one:
+            all_but = _measure_all_but(model, plan_without, layers, inputs, recorder, source, progress)
     metrics = {}
-    if evaluate is not None:
-        for one in progress(layers, "Evaluating", len(layers)):
-            metrics[one.node] = _metrics(model, plan, table, one, evaluate, eval_name)
+    if metric is not None:
+        for layer in progress(layers, "Evaluating", len(layers)):
+            metrics[layer.node] = _metrics(model, plan, table, layer, metric)
     return tuple(
         LayerSensitivity(
-            one.node,
-            one.op_type,
-            alone[one.node],
-            all_but.get(one.node),
-            metrics=metrics.get(one.node, {}),
-            **asdict(local[one.node]),
+            layer.node,
+            layer.op_type,
+            alone[layer.node],
+            all_but.get(layer.node),
+            metrics=metrics.get(layer.node, {}),
+            **asdict(local[layer.node]),
         )
-        for one in layers
+        for layer in layers
     )
 
 
@@ -123,89 +148,89 @@ def rank_layers(
     nodes_to_exclude: tuple[str, ...] = (),
     progress: ProgressCallback = no_progress,
 ) -> Ranking:
-    """The weighted layers in INT8 by what they cost with only them in INT8; see `measure_sensitivity`."""
+    """Rank the weighted layers by `LayerSensitivity.alone`; see `measure_sensitivity`."""
     copy = model.to_ir()
     plan = plan_qdq(model, copy.graph, table, nodes_to_exclude, attention)
-    layers = [one for one in int8_layers(plan) if one.op_type != "Add"]
+    layers = [layer for layer in int8_layers(plan) if layer.op_type != "Add"]
     inputs = LayerInputReader(copy.graph, model.opset, plan, table)
     with _recorded(model, layers, source, progress) as recorder:
-        alone = {one.node: _alone(recorder, one, inputs) for one in progress(layers, "Ranking layers", len(layers))}
+        energies = {
+            layer.node: _measure_alone(recorder, layer, inputs)
+            for layer in progress(layers, "Ranking layers", len(layers))
+        }
 
     def ranked(batches: slice) -> dict[str, float]:
-        costs = {node: cost(total(noises[batches]).worst()) for node, noises in alone.items()}
-        return dict(sorted(costs.items(), key=lambda one: one[1], reverse=True))
+        errors = {node: sort_key(total(per_batch[batches]).worst()) for node, per_batch in energies.items()}
+        return dict(sorted(errors.items(), key=lambda item: item[1], reverse=True))
 
-    worst = math.ceil(len(layers) / 4)
-    even, odd = (set(list(ranked(slice(start, None, 2)))[:worst]) for start in (0, 1))
-    return Ranking(ranked(slice(None)), len(even & odd) / max(worst, 1))
+    quarter = math.ceil(len(layers) / 4)
+    even, odd = (set(list(ranked(slice(start, None, 2)))[:quarter]) for start in (0, 1))
+    return Ranking(ranked(slice(None)), len(even & odd) / max(quarter, 1))
 
 
 @contextmanager
 def _recorded(
     model: Model, layers: list[Layer], source: BatchSource, progress: ProgressCallback
 ) -> Iterator[ActivationRecorder]:
-    """The float model, with all that its layers and their suffixes read."""
+    """Record all tensors of the float model that its layers, and the nodes behind them, read."""
     with recording(model.to_ir(), str(model.path)) as recorder:
-        tensors = {name for one in layers for name in one.activations.values()}
-        for one in layers:
+        tensors = {name for layer in layers for name in layer.activations.values()}
+        for layer in layers:
             tensors.update(
-                recorder.network.suffix(one.rewiring).live_inputs,
-                recorder.network.layer(one.rewiring, one.node).live_inputs,
+                recorder.network.suffix(layer.rewiring).live_inputs,
+                recorder.network.layer(layer.rewiring, layer.node).live_inputs,
             )
         recorder.record(tensors, source, progress)
         yield recorder
 
 
-def _alone(recorder: ActivationRecorder, layer: Layer, inputs: LayerInputReader) -> list[ErrorEnergy]:
-    """Of the outputs, batch by batch, with only this layer in INT8."""
+def _measure_alone(recorder: ActivationRecorder, layer: Layer, inputs: LayerInputReader) -> list[ErrorEnergy]:
+    """The error of the model outputs in each batch, with only `layer` in INT8."""
     suffix = recorder.open(recorder.network.suffix(layer.rewiring))
-    noises = [ErrorEnergy() for _ in range(recorder.batches)]
-    for batch, error_energy in enumerate(noises):
-        read = inputs.of(layer, recorder, batch)
-        for name, array in suffix.run(batch, read.int8).items():
-            error_energy.add(name, recorder.value(name, batch), array)
-    return noises
+    energies = [ErrorEnergy() for _ in range(recorder.batches)]
+    for number, energy in enumerate(energies):
+        batch = inputs.read(layer, recorder, number)
+        for name, array in suffix.run(number, batch.int8).items():
+            energy.add(name, recorder.value(name, number), array)
+    return energies
 
 
-def _all_but(
+def _measure_all_but(
     model: Model,
-    plans: Callable[[tuple[str, ...]], QuantizationPlan],
+    plan_without: Callable[[tuple[str, ...]], QuantizationPlan],
     layers: list[Layer],
     inputs: LayerInputReader,
     reference: ActivationRecorder,
     source: BatchSource,
     progress: ProgressCallback,
 ) -> Mapping[str, float]:
-    """On the whole Q/DQ model, less the Q/DQ that the plan does not have when a layer stays in float."""
-    whole, plan = model.to_ir(), plans(())
+    """Error ratios of the Q/DQ model without the Q/DQ that is not planned when a layer is excluded, by layer."""
+    whole, plan = model.to_ir(), plan_without(())
     insert_pairs(whole.graph, model.opset, plan, inputs.table, plan.inputs)
-    changes = {one.node: one.in_float(set(plan.inputs) - set(plans((one.node,)).inputs)) for one in layers}
-    found = {}
+    rewirings = {
+        layer.node: layer.without_qdq(set(plan.inputs) - set(plan_without((layer.node,)).inputs)) for layer in layers
+    }
+    errors = {}
     with recording(whole, str(model.path)) as recorder:
         del whole
-        live = {name for rewiring in changes.values() for name in recorder.network.suffix(rewiring).live_inputs}
-        recorder.record(live, source, progress)
+        tensors = {name for rewiring in rewirings.values() for name in recorder.network.suffix(rewiring).live_inputs}
+        recorder.record(tensors, source, progress)
         for layer in progress(layers, "All layers but one", len(layers)):
-            suffix = recorder.open(recorder.network.suffix(changes[layer.node]))
-            error_energy = ErrorEnergy()
-            for batch in range(recorder.batches):
-                outputs = suffix.run(batch, inputs.exact_weights(layer))
+            suffix = recorder.open(recorder.network.suffix(rewirings[layer.node]))
+            energy = ErrorEnergy()
+            for number in range(recorder.batches):
+                outputs = suffix.run(number, inputs.exact_weights(layer))
                 for name in reference.outputs:
-                    got = outputs[name] if name in outputs else recorder.value(name, batch)
-                    error_energy.add(name, reference.value(name, batch), got)
-            found[layer.node] = error_energy.worst()
-    return found
+                    actual = outputs[name] if name in outputs else recorder.value(name, number)
+                    energy.add(name, reference.value(name, number), actual)
+            errors[layer.node] = energy.worst()
+    return errors
 
 
 def _metrics(
-    model: Model,
-    plan: QuantizationPlan,
-    table: CalibrationTable,
-    layer: Layer,
-    evaluate: Evaluate,
-    eval_name: str,
+    model: Model, plan: QuantizationPlan, table: CalibrationTable, layer: Layer, metric: UserMetric
 ) -> Metrics:
-    only: ir.Model = model.to_ir()
-    insert_pairs(only.graph, model.opset, plan, table, layer.inputs)
-    with temporary_model_file(only, "one.onnx") as path:
-        return evaluate_model(path, evaluate, eval_name)
+    candidate: ir.Model = model.to_ir()
+    insert_pairs(candidate.graph, model.opset, plan, table, layer.inputs)
+    with temporary_model_file(candidate, _MODEL_NAME) as path:
+        return metric.evaluate(path, "select")

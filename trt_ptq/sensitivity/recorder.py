@@ -1,4 +1,4 @@
-"""Running parts of a model on tensors that were recorded in one run of the whole."""
+"""Running parts of a model on tensors that were recorded in one run of the whole model."""
 
 from __future__ import annotations
 
@@ -22,28 +22,35 @@ from trt_ptq.types import Array, Batch, BatchSource, ProgressCallback, no_progre
 
 
 class ActivationRecorder:
-    """A model in a temporary `folder`, and what was recorded of it, which lies there too: memory holds the tensors of
-    one batch. Q/DQ is computed as it is written, in float, as the arithmetic of INT8 kernels is not what is asked."""
+    """Records activations of a model on disk, so that memory holds the tensors of only one batch.
+
+    Q/DQ is computed in floating point, not replaced by ONNX Runtime's INT8 kernels: TensorRT's kernels round otherwise.
+
+    Args:
+        model: the model; its weights are written to `folder`.
+        folder: a temporary folder.
+        name: what messages call the model.
+    """
 
     def __init__(self, model: ir.Model, folder: Path, name: str) -> None:
         self._folder = folder
         self._name = name
         path, weights = folder / "model.onnx", folder / "weights.bin"
-        with _full_disk(folder):
+        with _full_disk_reported(folder):
             write_two_files(model, path, weights)
         proto = onnx.load(path, load_external_data=False)
         self.network = GraphSlicer(proto)
         self.outputs = tuple(value.name for value in proto.graph.output)
-        self._kept: dict[tuple[int, str], Path | Array] = {}
+        self._recorded: dict[tuple[int, str], Path | Array] = {}
         self.origins: list[str] = []  # of the batches, for messages
 
     def record(self, tensors: Iterable[str], source: BatchSource, progress: ProgressCallback = no_progress) -> None:
-        """Run the model on each batch of `source`, and keep `tensors` and the model's outputs.
+        """Run the model on each batch of `source`, and record `tensors` and the model's outputs.
 
         Raises:
-            DataError: no batches, or the model fails on one.
-            ModelError: a tensor that is none (a sequence, say).
-            OutputError: no room for them in the temporary folder.
+            DataError: there are no batches, or the model fails on one.
+            ModelError: a value is not a tensor (but a sequence, say).
+            OutputError: there is no room in the temporary folder.
         """
         names = sorted({*tensors, *self.outputs})
         proto = self.network.observed(names)
@@ -52,23 +59,23 @@ class ActivationRecorder:
         for batch in progress(source, "Recording activations", source.total):
             values = dict(batch.feeds) | dict(zip(computed, run_session(session, batch), strict=True))
             for name in names:
-                self._keep(name, values[name])
+                self._store(name, values[name])
             self.origins.append(batch.origin)
         if not self.origins:
             raise DataError("there are no batches to measure on")
 
     @property
     def batches(self) -> int:
-        """How many were recorded."""
+        """Number of batches that were recorded."""
         return len(self.origins)
 
     def value(self, name: str, batch: int) -> Array:
-        """A recorded tensor of the batch of that number; not to be written to."""
-        kept = self._kept[batch, name]
-        return np.load(kept, mmap_mode="r") if isinstance(kept, Path) else kept
+        """A recorded tensor of batch number `batch`; read-only."""
+        recorded = self._recorded[batch, name]
+        return np.load(recorded, mmap_mode="r") if isinstance(recorded, Path) else recorded
 
     def open(self, part: Subgraph) -> SubgraphRunner:
-        """`part` of this model, ready to run."""
+        """Load a part of this model."""
         for value in part.proto.graph.input:
             kind = value.type.tensor_type
             if kind.elem_type == TensorProto.UNDEFINED:
@@ -80,57 +87,61 @@ class ActivationRecorder:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         return create_session(proto, self._folder, self._name, options)
 
-    def _keep(self, name: str, value: object) -> None:
+    def _store(self, name: str, value: object) -> None:
         if not isinstance(value, np.ndarray):
-            raise ModelError(f"{self._name}: {name!r} is no tensor, so what is behind it cannot be run alone")
+            raise ModelError(f"{self._name}: {name!r} is not a tensor, so the nodes behind it cannot run alone")
         key = (len(self.origins), name)
         if value.dtype.kind not in NATIVE_DTYPE_KINDS:
-            self._kept[key] = value
+            self._recorded[key] = value
             return
-        path = self._folder / f"{len(self._kept)}.npy"
-        with _full_disk(self._folder):
+        path = self._folder / f"{len(self._recorded)}.npy"
+        with _full_disk_reported(self._folder):
             np.save(path, value)
-        self._kept[key] = path
+        self._recorded[key] = path
 
 
 class SubgraphRunner:
-    """A part of a model on recorded tensors."""
+    """Runs a part of a model on recorded tensors."""
 
     def __init__(self, recorder: ActivationRecorder, part: Subgraph, session: ort.InferenceSession | None) -> None:
-        self._replay = recorder
+        self._recorder = recorder
         self._part = part
         self._session = session
 
     def run(self, batch: int, changed: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name for the recorded batch of that number; `changed` are the inputs of the change.
+        """Compute the outputs for the recorded batch number `batch`, by name.
+
+        Args:
+            batch: number of the batch.
+            changed: values for the new inputs of the rewiring.
 
         Raises:
-            DataError: it fails.
+            DataError: the part fails.
         """
         if self._session is None:
             return {}
-        feeds = {name: self._replay.value(name, batch) for name in self._part.live_inputs} | dict(changed)
-        found = run_session(self._session, Batch(feeds, self._replay.origins[batch]))
-        return dict(zip(self._part.outputs, found, strict=True))
+        feeds = {name: self._recorder.value(name, batch) for name in self._part.live_inputs} | dict(changed)
+        outputs = run_session(self._session, Batch(feeds, self._recorder.origins[batch]))
+        return dict(zip(self._part.outputs, outputs, strict=True))
 
 
 @contextmanager
 def recording(model: ir.Model, name: str) -> Iterator[ActivationRecorder]:
-    """A `ActivationRecorder` of `model`, for which `name` stands in messages; what it wrote is removed at the end.
+    """An `ActivationRecorder` of `model`, whose files are removed at the end; `name` is for messages.
 
     Raises:
-        OutputError: no room for the weights in the temporary folder.
+        OutputError: there is no room for the weights in the temporary folder.
     """
     with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
         yield ActivationRecorder(model, Path(folder), name)
 
 
 @contextmanager
-def _full_disk(folder: Path) -> Iterator[None]:
+def _full_disk_reported(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise OutputError(
-            f"cannot write to the temporary folder {folder.parent}: {error.strerror or error}: free some space, or let "
-            "TMPDIR name a larger one"
+            f"cannot write to the temporary folder {folder.parent}: {error.strerror or error}: free some space, or set "
+            "TMPDIR to a larger folder"
         ) from error

@@ -1,4 +1,4 @@
-"""INT8 models of one float model by recipes; what several recipes have in common is done once."""
+"""Builds INT8 models of a float model by recipes; what several recipes have in common is computed once."""
 
 from __future__ import annotations
 
@@ -31,20 +31,23 @@ from trt_ptq.transforms.alpha_search import smooth
 from trt_ptq.transforms.bias_correction import CORRECTED, correct_bias
 from trt_ptq.transforms.equalization import equalize
 from trt_ptq.transforms.result import TransformResult
-from trt_ptq.tuning.layer_search import by_worth
+from trt_ptq.tuning.layer_search import order_by_benefit
 from trt_ptq.tuning.output_deviation import OutputDeviation
+from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
 from trt_ptq.types import Array, BatchSource, ProgressCallback, no_progress
 
-FEW = 2  # batches to rank layers on
-MANY = 8  # batches to rank layers on where each of a few ranks them otherwise
-AGREEING = 0.85  # of the worst layers; two batches of a language model have 0.9 in common, of rendered text 0.7
-BEFORE: tuple[Technique, ...] = ("equalization", "smoothquant")  # repairs of the float model, before it is calibrated
+BEFORE_CALIBRATION: tuple[Technique, ...] = ("equalization", "smoothquant")  # they change the float model
 
 
 @dataclass(frozen=True)
 class CalibratedModel:
-    """The float model that a recipe starts from, equal in function to the one given; its statistics, and what the
-    last repair did to it."""
+    """A float model with its statistics.
+
+    Attributes:
+        model: the model that was given, or one with the same function after techniques changed it.
+        statistics: its statistics.
+        transformed: what the last technique did to it; None if none was applied.
+    """
 
     model: Model
     statistics: Statistics
@@ -53,8 +56,14 @@ class CalibratedModel:
 
 @dataclass(frozen=True)
 class QuantizedCandidate:
-    """An INT8 model, what the rest of it is at last, the nodes of it that are float32 in a float16 rest, and why
-    there is no float16, if it could not be had."""
+    """An INT8 model.
+
+    Attributes:
+        qdq: the Q/DQ model and its plan.
+        high_precision: what runs around INT8.
+        fp32_nodes: nodes that are FP32 in an FP16 model.
+        warning: why FP16 was not possible; empty if it was.
+    """
 
     qdq: QdqModel
     high_precision: HighPrecision
@@ -64,17 +73,23 @@ class QuantizedCandidate:
 
 @dataclass(frozen=True)
 class TransformSummary:
-    """How many places of a model a repair fits, and what it did there."""
+    """In how many places of a model a technique applies, and what it did there."""
 
-    places: int
+    num_sites: int
     note: str
 
 
 class CandidateBuilder:
-    """Converts a float model by any recipe.
+    """Builds the INT8 model of any recipe.
 
-    `calibration` is what `plain` was calibrated with. `calibrate` takes the statistics of a model that repairs have
-    changed, which lies in `folder`; `magnitudes` is `measure_amax` of any.
+    Args:
+        plain: the float model, calibrated.
+        calibration: the data that it was calibrated with.
+        calibrate: computes the statistics of a float model that techniques changed.
+        magnitudes: computes the largest magnitude of each tensor of a float model; see `measure_amax`.
+        folder: where changed float models are written.
+        progress: shows progress.
+        settings: constants of tuning.
     """
 
     def __init__(
@@ -85,6 +100,7 @@ class CandidateBuilder:
         magnitudes: Callable[[Model], dict[str, float]],
         folder: Path,
         progress: ProgressCallback = no_progress,
+        settings: TuningSettings = DEFAULT_SETTINGS,
     ) -> None:
         self._plain = plain
         self._calibration = calibration
@@ -93,107 +109,113 @@ class CandidateBuilder:
         self._folder = folder
         self._number = count()
         self._progress = progress
-        self._calibrated_model_of = cache(self._prepare)
-        self._table_of = cache(self._choose)
+        self._settings = settings
+        self._deviation = OutputDeviation(plain.model, calibration, settings.output_error_batches)
+        self._calibrated_model_of = cache(self._transform)
+        self._table_of = cache(self._derive_table)
         self._amax_of = cache(self._measure_amax)
         self._bias_error_of = cache(self._measure_bias_error)
-        self._distance_of = cache(self._measure_distance)
-        self._ranking_of = cache(self._rank)
+        self._output_error_of = cache(self._measure_output_error)
+        self._method_ranking_of = cache(self._rank_methods)
         self._macs_of = cache(self._count_macs)
-        self._distance = OutputDeviation(plain.model, calibration)
 
     def calibrated_model(self, recipe: Recipe) -> CalibratedModel:
-        """What `recipe` starts from."""
+        """The float model that is quantized: after the techniques of `recipe` that change it."""
         return self._calibrated_model_of(_model_key(recipe))
 
     def table(self, recipe: Recipe) -> CalibrationTable:
-        """The ranges by the method of `recipe`."""
+        """The activation ranges by the method of `recipe`."""
         return self._table_of(_range_key(recipe))
 
     def amax(self, recipe: Recipe) -> dict[str, float]:
-        """Largest magnitudes in the float model that `recipe` starts from; see `measure_amax`."""
+        """The largest magnitudes in the float model that is quantized; see `measure_amax`."""
         return self._amax_of(_model_key(recipe))
 
-    def make(self, recipe: Recipe, parts: tuple[TensorKind, ...] = TENSOR_KINDS) -> QuantizedCandidate:
-        """The model of `recipe`, or with only weights or only activations in INT8."""
-        qdq = self._insert(recipe, parts)
+    def build(self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS) -> QuantizedCandidate:
+        """Build the model of `recipe`, or with only its weights or only its activations in INT8."""
+        qdq = self._insert_qdq(recipe, kinds)
         if recipe.high_precision == "fp32":
             return QuantizedCandidate(qdq, "fp32")
         try:
-            converted = convert_to_float16(qdq.model, self._amax_of_corrected(recipe))
-        except ModelError as error:  # which leaves the model used up
-            return QuantizedCandidate(
-                self._insert(recipe, parts), "fp32", warning=f"what is not INT8 stays in FP32: {error}"
-            )
+            converted = convert_to_float16(qdq.model, self._amax_with_corrections(recipe))
+        except ModelError as error:  # the model is half converted by then
+            qdq = self._insert_qdq(recipe, kinds)
+            return QuantizedCandidate(qdq, "fp32", warning=f"nodes that are not quantized stay in FP32: {error}")
         return QuantizedCandidate(QdqModel(converted.model, qdq.plan), "fp16", converted.fp32_nodes)
 
-    def distance(self, recipe: Recipe) -> float:
-        """See `OutputDeviation`."""
-        return self._distance_of(recipe)
+    def output_error(self, recipe: Recipe) -> float:
+        """The output error of the model of `recipe` on calibration data; see `OutputDeviation`."""
+        return self._output_error_of(recipe)
 
-    def ranked_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
-        """`distance` by each of `methods`, the least first; of equal ones, that which comes first.
+    def rank_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
+        """The output error by each of `methods`, the smallest first; of equal ones, in their order.
 
-        Of plain Q/DQ: without bias correction, the rest in float32. Infinite where a model fails.
+        Computed with Q/DQ only: without bias correction, the rest in FP32. Infinite where a model fails.
         """
-        return self._ranking_of(
-            _model_key(recipe).model_copy(update={"nodes_to_exclude": recipe.nodes_to_exclude}), methods
-        )
+        excluded = {"nodes_to_exclude": recipe.nodes_to_exclude}
+        return self._method_ranking_of(_model_key(recipe).model_copy(update=excluded), methods)
 
-    def ranked_layers(self, recipe: Recipe) -> list[str]:
-        """The layers that `recipe` puts in INT8, see `by_worth`."""
-        model, table = self.calibrated_model(recipe).model, self.table(recipe)
+    def rank_layers(self, recipe: Recipe) -> list[str]:
+        """The layers that `recipe` quantizes, those that benefit most from being excluded first.
 
-        def ranked_on(batches: int) -> Ranking:
-            some = evenly_spaced(self._calibration, batches)
-            return rank_layers(model, table, some, recipe.attention, recipe.nodes_to_exclude, self._progress)
+        See `order_by_benefit`.
+        """
+        model, table, settings = self.calibrated_model(recipe).model, self.table(recipe), self._settings
 
-        ranking = ranked_on(FEW)
-        if ranking.agreement < AGREEING and (self._calibration.total or MANY) > FEW:
-            with suppress(OutputError):  # no room for as many activations
-                ranking = ranked_on(MANY)
-        return by_worth(ranking.costs, self.macs(recipe))
+        def rank_on(batches: int) -> Ranking:
+            source = evenly_spaced(self._calibration, batches)
+            return rank_layers(model, table, source, recipe.attention, recipe.nodes_to_exclude, self._progress)
+
+        ranking = rank_on(settings.ranking_batches)
+        more = settings.ranking_batches_on_disagreement
+        if (
+            ranking.agreement < settings.min_ranking_agreement
+            and (self._calibration.total or more) > settings.ranking_batches
+        ):
+            with suppress(OutputError):  # no room for the activations of more batches
+                ranking = rank_on(more)
+        return order_by_benefit(ranking.errors, self.macs(recipe))
 
     def macs(self, recipe: Recipe) -> dict[str, int]:
-        """Multiply-accumulates of each layer, for the first batch; none where they cannot be counted."""
+        """Multiply-accumulates by layer, for the first batch; empty where they cannot be counted."""
         return self._macs_of(_model_key(recipe))
 
-    def fit(self, recipe: Recipe, technique: Technique) -> TransformSummary:
-        """Where `technique`, the last one of `recipe`, applies."""
+    def summarize(self, recipe: Recipe, technique: Technique) -> TransformSummary:
+        """Summarize what `technique`, the last one of `recipe`, does to the model."""
         if technique == "bias-correction":
-            shifts = self._bias_error_of(_range_key(recipe))
-            return TransformSummary(sum(bool(shift.any()) for shift in shifts.values()), f"of {len(shifts)} layers")
+            errors = self._bias_error_of(_range_key(recipe))
+            corrected = sum(bool(error.any()) for error in errors.values())
+            return TransformSummary(corrected, f"{corrected} of {len(errors)} layers corrected")
         transformed = self.calibrated_model(recipe).transformed
         assert transformed is not None
-        places = f"{len(transformed.applied)} places, {len(transformed.skipped)} not"
-        return TransformSummary(
-            len(transformed.applied), "; ".join([places, *map(str, (*transformed.applied, *transformed.skipped))])
-        )
+        applied, skipped = transformed.applied, transformed.skipped
+        counts = f"applied in {len(applied)} places, skipped in {len(skipped)}"
+        return TransformSummary(len(applied), "; ".join([counts, *map(str, (*applied, *skipped))]))
 
-    def _insert(self, recipe: Recipe, parts: tuple[TensorKind, ...]) -> QdqModel:
+    def _insert_qdq(self, recipe: Recipe, kinds: tuple[TensorKind, ...]) -> QdqModel:
         model = self.calibrated_model(recipe).model
-        qdq = insert_qdq(model, self.table(recipe), recipe.nodes_to_exclude, recipe.attention, parts)
+        qdq = insert_qdq(model, self.table(recipe), recipe.nodes_to_exclude, recipe.attention, kinds)
         if "bias-correction" not in recipe.techniques:
             return qdq
         return correct_bias(qdq, self._bias_error_of(_range_key(recipe)))[0]
 
-    def _amax_of_corrected(self, recipe: Recipe) -> dict[str, float]:
-        """`amax`, and that of what a bias correction shifts, be it by an Add of its own."""
+    def _amax_with_corrections(self, recipe: Recipe) -> dict[str, float]:
+        """`amax`, raised for tensors that bias correction shifts, also where it adds an Add."""
         amax = self.amax(recipe)
         if "bias-correction" not in recipe.techniques:
             return amax
         shifted = {
-            name: amax[name] + float(np.abs(shift).max(initial=0))
-            for name, shift in self._bias_error_of(_range_key(recipe)).items()
+            name: amax[name] + float(np.abs(error).max(initial=0))
+            for name, error in self._bias_error_of(_range_key(recipe)).items()
             if name in amax
         }
         return {**amax, **shifted, **{f"{name}{CORRECTED}": value for name, value in shifted.items()}}
 
-    def _prepare(self, range_key: Recipe) -> CalibratedModel:
-        if not range_key.techniques:
+    def _transform(self, key: Recipe) -> CalibratedModel:
+        if not key.techniques:
             return self._plain
-        before = self.calibrated_model(range_key.model_copy(update={"techniques": range_key.techniques[:-1]}))
-        if range_key.techniques[-1] == "equalization":
+        before = self.calibrated_model(key.model_copy(update={"techniques": key.techniques[:-1]}))
+        if key.techniques[-1] == "equalization":
             transformed = equalize(before.model)
         else:
             transformed = smooth(before.model, self._calibration, METHODS["percentile"])
@@ -204,46 +226,43 @@ class CandidateBuilder:
         model = load_model(path)
         return CalibratedModel(model, self._calibrate(model), transformed)
 
-    def _choose(self, range_key: Recipe) -> CalibrationTable:
-        return derive_table(self.calibrated_model(range_key).statistics, range_key.range_method())
+    def _derive_table(self, key: Recipe) -> CalibrationTable:
+        return derive_table(self.calibrated_model(key).statistics, key.range_method())
 
-    def _measure_distance(self, recipe: Recipe) -> float:
-        return self._distance.of(self.make(recipe).qdq.model)
+    def _measure_output_error(self, recipe: Recipe) -> float:
+        return self._deviation.measure(self.build(recipe).qdq.model)
 
-    def _rank(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
-        found = {}
+    def _rank_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
+        errors = {}
         for method in self._progress(methods, "Comparing range methods", len(methods)):
             try:
-                found[method.name] = self.distance(recipe.model_copy(update={"method": method.name}))
+                errors[method.name] = self.output_error(recipe.model_copy(update={"method": method.name}))
             except (DataError, ModelError):
-                found[method.name] = math.inf
-        return dict(sorted(found.items(), key=lambda one: one[1]))
+                errors[method.name] = math.inf
+        return dict(sorted(errors.items(), key=lambda item: item[1]))
 
-    def _count_macs(self, range_key: Recipe) -> dict[str, int]:
+    def _count_macs(self, key: Recipe) -> dict[str, int]:
         feeds = next(iter(self._calibration)).feeds
         try:
-            return count_macs(
-                self.calibrated_model(range_key).model, {name: array.shape for name, array in feeds.items()}
-            )
+            return count_macs(self.calibrated_model(key).model, {name: array.shape for name, array in feeds.items()})
         except ModelError:
             return {}
 
-    def _measure_amax(self, range_key: Recipe) -> dict[str, float]:
-        calibrated_model = self.calibrated_model(range_key)
-        return combine_amax(self._magnitudes(calibrated_model.model), calibrated_model.statistics)
+    def _measure_amax(self, key: Recipe) -> dict[str, float]:
+        calibrated = self.calibrated_model(key)
+        return combine_amax(self._magnitudes(calibrated.model), calibrated.statistics)
 
-    def _measure_bias_error(self, range_key: Recipe) -> dict[str, Array]:
-        return measure_bias_error(
-            self.calibrated_model(range_key).model, self.table(range_key), self._calibration, range_key.attention
-        )
+    def _measure_bias_error(self, key: Recipe) -> dict[str, Array]:
+        model = self.calibrated_model(key).model
+        return measure_bias_error(model, self.table(key), self._calibration, key.attention)
 
 
 def _model_key(recipe: Recipe) -> Recipe:
-    """What of a recipe decides on the float model: not the method."""
+    """The part of a recipe that determines the float model that is quantized: not the range method."""
     return _range_key(recipe).model_copy(update={"method": METHODS["percentile"].name})
 
 
 def _range_key(recipe: Recipe) -> Recipe:
-    """What of a recipe decides on the float model and the ranges."""
-    before = tuple(one for one in recipe.techniques if one in BEFORE)
-    return recipe.model_copy(update={"techniques": before, "nodes_to_exclude": (), "high_precision": "fp32"})
+    """The part of a recipe that determines the float model that is quantized, and its ranges."""
+    techniques = tuple(technique for technique in recipe.techniques if technique in BEFORE_CALIBRATION)
+    return recipe.model_copy(update={"techniques": techniques, "nodes_to_exclude": (), "high_precision": "fp32"})

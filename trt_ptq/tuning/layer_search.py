@@ -1,4 +1,4 @@
-"""The smallest set of layers to leave in float so that the loss is allowed: greedy, with back-off."""
+"""Search for the smallest set of layers to exclude so that the loss meets a threshold: greedy, with back-off."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-MOST_EVALUATIONS = 15
-MANY_TIMES = 2  # a stricter gate is not worth more
+from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
 
 Loss = Callable[[frozenset[str]], float]
 _LossOf = Callable[[Sequence[str]], float]
@@ -15,81 +14,101 @@ _LossOf = Callable[[Sequence[str]], float]
 
 @dataclass(frozen=True)
 class SearchResult:
-    """`kept` in float, as they were ranked; None if no set short of all layers was found. `loss` is that of `kept`
-    on the data of the search; `evaluations` counts models judged."""
+    """The result of `search_layers`.
 
-    kept: tuple[str, ...] | None
+    Attributes:
+        excluded: the layers to exclude, as they were ranked; None if no set short of all layers meets a threshold.
+        loss: the loss with them excluded, or the lowest that was seen.
+        evaluations: number of candidates that were evaluated.
+    """
+
+    excluded: tuple[str, ...] | None
     loss: float
     evaluations: int
 
 
-def by_worth(costs: Mapping[str, float], macs: Mapping[str, int]) -> list[str]:
-    """Layers that INT8 costs most for what it saves first: the cost over the square root of `macs`.
+def order_by_benefit(errors: Mapping[str, float], macs: Mapping[str, int]) -> list[str]:
+    """Order layers by what excluding them gains for what it costs: the error over the square root of the MACs.
 
-    By cost alone, layers of a text recogniser that make as much of the error took twice the arithmetic into float,
-    for one layer less. Layers of no known arithmetic count as the smallest.
+    By the error alone, layers of a text recogniser with as much of the error but twice the MACs were excluded, to save
+    one layer. Layers of unknown MACs count as the smallest.
+
+    Args:
+        errors: error ratio by layer, see `LayerSensitivity.alone`.
+        macs: multiply-accumulates by layer.
     """
-    least = min(filter(None, macs.values()), default=1)
-    return sorted(costs, key=lambda name: costs[name] / math.sqrt(macs.get(name) or least), reverse=True)
+    smallest = min(filter(None, macs.values()), default=1)
+    return sorted(errors, key=lambda name: errors[name] / math.sqrt(macs.get(name) or smallest), reverse=True)
 
 
 def search_layers(
     ranked: Sequence[str],
     loss: Loss,
-    gates: Sequence[float],
+    thresholds: Sequence[float],
     macs: Mapping[str, int],
-    most_evaluations: int = MOST_EVALUATIONS,
+    settings: TuningSettings = DEFAULT_SETTINGS,
 ) -> SearchResult:
-    """Find few of the `ranked` layers (see `by_worth`) that, kept in float, give a loss up to the first of
-    `gates`, the strictest; or if that takes over `MANY_TIMES` the layers that the last one does, up to the next.
+    """Search for few layers to exclude so that the loss meets the strictest of `thresholds`.
 
-    Sets of the first 1, 2, 4, ... layers are tried until one will do; bisection then shortens it, and layers that
-    are not needed are given back one by one, those of most `macs` first, which gain most from INT8. All layers in
-    float are no INT8 model: never tried. `loss(kept)` judges a model; it is called at most `most_evaluations` times.
+    Where that excludes more than `max_layers_factor` times the layers that the last threshold does, the next one is
+    tried. The first 1, 2, 4, ... layers are excluded until the threshold is met; bisection then shortens that set, and
+    layers that turn out not to matter are quantized again, those with most MACs first, as they gain most from INT8.
+    Excluding all layers leaves no INT8 model, and is never tried.
+
+    Args:
+        ranked: layers, those that benefit most from being excluded first; see `order_by_benefit`.
+        loss: computes the loss with these layers excluded; called at most `max_evaluations` times.
+        thresholds: largest losses as fractions, the strictest first.
+        macs: multiply-accumulates by layer.
+        settings: gives `max_evaluations` and `max_layers_factor`.
     """
-    judged: dict[frozenset[str], float] = {}
+    evaluated: dict[frozenset[str], float] = {}
 
-    def loss_of(kept: Sequence[str]) -> float:
-        names = frozenset(kept)
-        if names not in judged and len(judged) == most_evaluations:
+    def loss_of(excluded: Sequence[str]) -> float:
+        names = frozenset(excluded)
+        if names not in evaluated and len(evaluated) == settings.max_evaluations:
             return math.inf
-        if names not in judged:
-            judged[names] = loss(names)
-        return judged[names]
+        if names not in evaluated:
+            evaluated[names] = loss(names)
+        return evaluated[names]
 
-    _, reach = _bracket(ranked, loss_of, gates[-1], len(ranked) - 1)
-    for gate in gates:
-        failing, enough = _bracket(ranked, loss_of, gate, min(MANY_TIMES * reach, len(ranked) - 1))
+    _, length = _bracket(ranked, loss_of, thresholds[-1], len(ranked) - 1)
+    longest = min(settings.max_layers_factor * length, len(ranked) - 1)
+    for threshold in thresholds:
+        failing, enough = _bracket(ranked, loss_of, threshold, longest)
         if enough:
-            kept = _shortened(ranked, loss_of, gate, failing, enough, macs)
-            return SearchResult(kept, judged[frozenset(kept)], len(judged))
-    return SearchResult(None, min(judged.values(), default=math.inf), len(judged))
+            excluded = _shorten(ranked, loss_of, threshold, failing, enough, macs)
+            return SearchResult(excluded, evaluated[frozenset(excluded)], len(evaluated))
+    return SearchResult(None, min(evaluated.values(), default=math.inf), len(evaluated))
 
 
-def _bracket(ranked: Sequence[str], loss_of: _LossOf, gate: float, longest: int) -> tuple[int, int]:
-    """Of the first 1, 2, 4, ... up to `longest` layers how many fail `gate`, and how many next meet it; else zeros."""
+def _bracket(ranked: Sequence[str], loss_of: _LossOf, threshold: float, longest: int) -> tuple[int, int]:
+    """Two lengths out of 1, 2, 4, ... up to `longest`: the last that fails `threshold`, the first that meets it.
+
+    Zeros if none meets it.
+    """
     failing, length = 0, min(1, longest)
     while length > failing:
-        if loss_of(ranked[:length]) <= gate:
+        if loss_of(ranked[:length]) <= threshold:
             return failing, length
         failing, length = length, min(2 * length, longest)
     return 0, 0
 
 
-def _shortened(
-    ranked: Sequence[str], loss_of: _LossOf, gate: float, failing: int, enough: int, macs: Mapping[str, int]
+def _shorten(
+    ranked: Sequence[str], loss_of: _LossOf, threshold: float, failing: int, enough: int, macs: Mapping[str, int]
 ) -> tuple[str, ...]:
-    """Few of the first `enough` layers by which `gate` is met, the first `failing` of which do not."""
+    """Few of the first `enough` layers that meet `threshold`; the first `failing` of them do not."""
     while enough - failing > 1:
         middle = (failing + enough) // 2
-        if loss_of(ranked[:middle]) <= gate:
+        if loss_of(ranked[:middle]) <= threshold:
             enough = middle
         else:
             failing = middle
-    kept = tuple(ranked[:enough])
-    spare = reversed(kept[:-1])  # the last one is known to be needed
-    for name in sorted(spare, key=lambda name: macs.get(name, 0), reverse=True):
-        without = tuple(one for one in kept if one != name)
-        if loss_of(without) <= gate:
-            kept = without
-    return kept
+    excluded = tuple(ranked[:enough])
+    candidates = reversed(excluded[:-1])  # the last layer is known to be needed
+    for name in sorted(candidates, key=lambda name: macs.get(name, 0), reverse=True):
+        rest = tuple(layer for layer in excluded if layer != name)
+        if loss_of(rest) <= threshold:
+            excluded = rest
+    return excluded

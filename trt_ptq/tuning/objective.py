@@ -1,4 +1,4 @@
-"""How much a candidate loses against the float model: what decides whether a change of it is kept."""
+"""The objective function of tuning: how much accuracy a candidate loses against the float model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from trt_ptq.evaluation.compare_models import compare_models, fidelity_losses
-from trt_ptq.evaluation.metrics import Evaluate, Metrics, evaluate_model, evaluate_reference, metric_losses
+from trt_ptq.engines.spec import Precision
+from trt_ptq.evaluation.compare_models import compare_models
+from trt_ptq.evaluation.metrics import Metrics, UserMetric
 from trt_ptq.evaluation.onnx_runner import temporary_model_file
 from trt_ptq.types import BatchSource
 
@@ -20,7 +21,12 @@ CANDIDATE = "candidate.onnx"  # what messages call it
 
 @dataclass(frozen=True)
 class Score:
-    """`losses` against the reference, and the user's `metrics` that they come from (none where it is fidelity)."""
+    """The accuracy of a candidate.
+
+    Attributes:
+        losses: relative loss against the reference by metric, or by output without a user's metric.
+        metrics: the user's metrics behind them; empty without any.
+    """
 
     losses: dict[str, float]
     metrics: Metrics
@@ -32,35 +38,49 @@ class Score:
 
 
 def largest_loss(losses: Mapping[str, float]) -> float:
-    """Infinite if one is NaN, 0 if there is none."""
+    """The largest loss: infinite if one is NaN, 0 if there is none."""
     return math.inf if any(map(math.isnan, losses.values())) else max(losses.values(), default=0.0)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Judges candidates by the user's metric, or without one by fidelity to `reference` on `source`."""
+    """Scores candidates by the user's metrics, or without any by their fidelity to the reference.
+
+    Attributes:
+        reference: ONNX file of the float model.
+        source: the batches that fidelity is computed on.
+        metric: the user's metrics, computed on the split "select".
+    """
 
     reference: Path
     source: BatchSource
-    evaluate: Evaluate | None = None
-    eval_name: str = ""
+    metric: UserMetric | None = None
 
     @cached_property
     def baseline(self) -> Metrics:
-        """Metrics of the reference; empty without a metric."""
-        return {} if self.evaluate is None else evaluate_reference(self.reference, self.evaluate, self.eval_name)
+        """The metrics of the reference; empty without a user's metric."""
+        return {} if self.metric is None else self.metric.evaluate_reference(self.reference, "select")
 
-    def judge(self, candidate: ir.Model) -> Score:
-        """What `candidate` loses, on ONNX Runtime's CPU: all, where a metric of it is NaN or infinite.
+    def evaluate(self, candidate: ir.Model) -> Score:
+        """Score a candidate on ONNX Runtime's CPU; a metric that is NaN or infinite counts as an infinite loss.
 
         Raises:
-            DataError, ModelError: see `evaluate_model` and `compare_models`.
+            DataError, ModelError: see `UserMetric.evaluate` and `compare_models`.
         """
         with temporary_model_file(candidate, CANDIDATE) as path:
-            if self.evaluate is None:
-                return Score(fidelity_losses(compare_models(self.reference, [path], self.source)[0]), {})
+            if self.metric is None:
+                return Score(compare_models(self.reference, [path], self.source)[0].losses(), {})
             baseline = self.baseline
-            metrics = evaluate_model(path, self.evaluate, self.eval_name, finite=False)
-        losses = metric_losses(baseline, metrics)
-        lost = {name: loss if math.isfinite(metrics[name]) else math.inf for name, loss in losses.items()}
-        return Score(lost, metrics)
+            metrics = self.metric.evaluate(path, "select", finite=False)
+        losses = self.metric.losses(baseline, metrics)
+        return Score(losses | {name: math.inf for name in losses if not math.isfinite(metrics[name])}, metrics)
+
+    def metrics_for_verdict(self, int8: Metrics) -> dict[Precision, Metrics]:
+        """The metrics that the verdict need not compute again: none where the metric has a split of its own for it.
+
+        Args:
+            int8: the metrics of the INT8 model by this objective.
+        """
+        if self.metric is None or self.metric.takes_split:
+            return {}
+        return {"fp32": self.baseline, "int8": int8}

@@ -1,12 +1,8 @@
-"""From a plain INT8 model that loses too much to one that does not: stages, repairs, layers left in float.
-
-Stages tell where the loss comes from: weights only, activations only, both. Repairs, then other range methods, are
-tried one by one, each on top of what was kept before. What is still lost then is bought back by the most sensitive
-layers; see search.py.
-"""
+"""Accuracy-driven tuning: analyze the loss, apply recovery techniques, then exclude the most sensitive layers."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,46 +14,52 @@ from trt_ptq.evaluation.metrics import Metrics
 from trt_ptq.evaluation.verdict import format_percent
 from trt_ptq.qdq.insert import TENSOR_KINDS
 from trt_ptq.recipe import Recipe, Technique
-from trt_ptq.tuning.builder import BEFORE, CandidateBuilder
-from trt_ptq.tuning.layer_search import MOST_EVALUATIONS, search_layers
+from trt_ptq.tuning.builder import BEFORE_CALIBRATION, CandidateBuilder
+from trt_ptq.tuning.layer_search import SearchResult, search_layers
 from trt_ptq.tuning.objective import Objective, Score
-from trt_ptq.types import Tell, untold
+from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
 
-Decision = Literal["for analysis", "kept", "dropped: little or no gain", "dropped: further away", "dropped: failed"]
+Decision = Literal["accepted", "rejected: no gain", "rejected: larger output error", "failed", "analysis"]
 
-LEAST_GAIN = 0.1  # of the loss: less than that is as likely luck
-RUNNERS_UP = 2  # range methods that the metric is asked about, too
-LIKELY_IN_FLOAT = 0.1  # of the layers, where some are left in float
-AIM = 0.5  # of the gate: by a metric of few samples, the luckiest of the sets that are judged flatters
-TECHNIQUES_TO_TRY: tuple[Technique, ...] = (
-    "equalization",
-    "smoothquant",
-    "bias-correction",
-)  # in this order
+TECHNIQUES_TO_TRY: tuple[Technique, ...] = ("equalization", "smoothquant", "bias-correction")  # in this order
 TITLES: dict[Technique, str] = {
-    "equalization": "cross-layer equalisation",
+    "equalization": "cross-layer equalization",
     "smoothquant": "SmoothQuant",
     "bias-correction": "bias correction",
 }
 
+_logger = logging.getLogger("trt_ptq.tuning")
+
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate on the way: `losses` against FP32 with the `metrics` behind them, and what became of what is new
-    in it."""
+    """One candidate that tuning tried.
+
+    Attributes:
+        name: what is new in it.
+        losses: relative loss against FP32 by metric, as fractions; empty if it was not evaluated.
+        metrics: the user's metrics behind them; empty without any.
+        decision: whether it was accepted, and why not.
+        note: details.
+    """
 
     name: str
     losses: dict[str, float]
     metrics: Metrics
-    decision: Decision = "kept"
+    decision: Decision = "accepted"
     note: str = ""
 
 
 @dataclass(frozen=True)
 class TuningResult:
-    """The recipe that was found, its metrics, the way there, and what failed.
+    """The result of `tune`.
 
-    `searched`: the recipe has what was not asked for, and was chosen by the data of the judge.
+    Attributes:
+        recipe: the recipe that was settled on.
+        searched: whether tuning added something to the recipe that it started from, selected by the objective.
+        metrics: the user's metrics of its model by the objective; empty without any.
+        trials: all candidates, in order.
+        warnings: what failed, a sentence each.
     """
 
     recipe: Recipe
@@ -70,202 +72,241 @@ class TuningResult:
 def tune(
     recipe: Recipe,
     candidates: CandidateBuilder,
-    judge: Objective,
+    objective: Objective,
     max_drop: float,
     *,
     methods: tuple[RangeMethod, ...] = (),
-    repair: bool = True,
+    try_techniques: bool = True,
     search: bool = True,
-    tell: Tell = untold,
+    settings: TuningSettings = DEFAULT_SETTINGS,
 ) -> TuningResult:
-    """Judge what `recipe` makes, stage by stage, and where it loses more than `max_drop` look for a better one.
+    """Analyze what the model of a recipe loses, and look for a better recipe while the loss exceeds `max_drop`.
 
-    With `methods`, the closest of these (see `CandidateBuilder.ranked_methods`) replaces that of `recipe`: at first,
-    and where a technique has changed the float model. The techniques that `recipe` asks for are applied whatever they
-    bring. As long as the loss is above `max_drop`, more is tried, and accepted where it lowers the loss to `max_drop`,
-    or by `LEAST_GAIN` of it: with `repair` the other techniques, if they take outputs no further away; where there is a
-    metric, the runners-up of `methods`; with `search` the most sensitive layers are excluded then. Unless the metric
-    has chosen the method, it is the one of `methods` that is closest where the most sensitive tenth is excluded. By a
-    metric, the search is for `AIM` of `max_drop`, by it and as the outputs let expect; if that takes too many, for all
-    of `max_drop` by the metric alone.
+    1. The loss is broken down into weights only, activations only, and both.
+    2. The techniques of the recipe are applied. Then others are tried: one is accepted if it meets the threshold or
+       lowers the loss by at least 10 %, and does not increase the output error on calibration data.
+    3. With a user's metric, the next best range methods are tried.
+    4. The most sensitive layers are excluded: few that meet the threshold. A user's metric of a few hundred samples
+       makes the best candidate look better than it is. The search then aims at half of the threshold, and also requires
+       the output error to shrink in proportion; where that would exclude more than twice as many layers, it falls back
+       to the threshold itself.
+
+    Progress is logged by the logger "trt_ptq.tuning".
+
+    Args:
+        recipe: how to quantize at first.
+        candidates: builds the models.
+        objective: scores them.
+        max_drop: accuracy threshold: largest relative loss, as a fraction.
+        methods: if given, the range method of these with the smallest output error replaces that of `recipe`, and is
+            selected again after a technique changed the float model, and for mixed precision.
+        try_techniques: whether techniques that the recipe does not have may be tried.
+        search: whether layers may be excluded.
+        settings: constants of tuning.
 
     Raises:
-        DataError, ModelError: see `Objective.judge`.
+        DataError, ModelError: see `Objective.evaluate`.
     """
     plain = recipe.model_copy(update={"techniques": ()})
-    tuner = _Tuner(plain, candidates, judge, max_drop, methods, tell)
+    tuner = _Tuner(plain, candidates, objective, max_drop, methods, settings)
     for technique in recipe.techniques:
         tuner.apply(technique, forced=True)
-    made_anyway = tuner.recipe
-    for technique in TECHNIQUES_TO_TRY if repair else ():
-        if tuner.missed and technique not in recipe.techniques:
+    requested = tuner.recipe
+    for technique in TECHNIQUES_TO_TRY if try_techniques else ():
+        if tuner.exceeds_threshold and technique not in recipe.techniques:
             tuner.apply(technique, forced=False)
-    for name in tuner.runners_up() if judge.evaluate else ():
-        if tuner.missed:
-            tuner.method(name)
+    for method in tuner.runner_up_methods() if objective.metric else ():
+        if tuner.exceeds_threshold:
+            tuner.try_method(method)
     warnings = []
-    if search and tuner.missed and (failed := tuner.search()):
-        warnings.append(failed)
-    searched = tuner.recipe != made_anyway
-    return TuningResult(tuner.recipe, searched, tuner.best.metrics, tuple(tuner.trials), tuple(warnings))
+    if search and tuner.exceeds_threshold and (failure := tuner.exclude_layers()):
+        warnings.append(failure)
+    return TuningResult(
+        recipe=tuner.recipe,
+        searched=tuner.recipe != requested,
+        metrics=tuner.best.metrics,
+        trials=tuple(tuner.trials),
+        warnings=tuple(warnings),
+    )
 
 
 class _Tuner:
-    """Judges one candidate after the other; `recipe` is the one kept so far, `best` what became of it."""
+    """Evaluates one candidate after the other; `recipe` is the best so far, and `best` its score."""
 
     def __init__(
         self,
         plain: Recipe,
         candidates: CandidateBuilder,
-        judge: Objective,
+        objective: Objective,
         max_drop: float,
         methods: tuple[RangeMethod, ...],
-        tell: Tell,
+        settings: TuningSettings,
     ) -> None:
         self.trials: list[Trial] = []
         self._candidates = candidates
-        self._judge = judge
+        self._objective = objective
         self._max_drop = max_drop
         self._methods = methods
-        self._tell = tell
-        self._chosen_by_metric = False
-        self.recipe = plain = self._by_closest(plain)
-        for part in TENSOR_KINDS:
-            model = candidates.make(plain, (part,)).qdq.model
-            self._add(f"{part} only", judge.judge(model), "for analysis")
+        self._settings = settings
+        self._method_is_by_metric = False
+        self.recipe = plain = self._with_best_method(plain)
+        for kind in TENSOR_KINDS:
+            model = candidates.build(plain, (kind,)).qdq.model
+            self._record(f"{kind} only", objective.evaluate(model), "analysis")
         self.best = self._evaluate(plain)
-        self._add("weights and activations", self.best, note=self._told_ranking(plain))
+        self._record("weights and activations", self.best, note=self._method_note(plain))
 
     @property
-    def missed(self) -> bool:
-        """Whether the best so far loses more than is allowed."""
+    def exceeds_threshold(self) -> bool:
+        """Whether the best candidate so far loses too much."""
         return self.best.loss > self._max_drop
 
-    def runners_up(self) -> list[str]:
-        """The methods that are closest but for that of the recipe."""
-        ranking = self._ranking(self.recipe)
-        return [name for name in ranking if name != self.recipe.method][:RUNNERS_UP]
+    def runner_up_methods(self) -> list[str]:
+        """The methods with the smallest output errors, without that of the recipe."""
+        others = [name for name in self._method_errors(self.recipe) if name != self.recipe.method]
+        return others[: self._settings.num_runner_up_methods]
 
-    def method(self, name: str) -> None:
-        """Go on with the ranges of this method if they lower the loss."""
+    def try_method(self, name: str) -> None:
+        """Switch to this range method if that lowers the loss."""
         recipe = self.recipe.model_copy(update={"method": name})
-        self._keep_if(f"method {name}", recipe, self._evaluate(recipe))
-        self._chosen_by_metric |= self.recipe == recipe
+        self._accept_if_better(f"method {name}", recipe, self._evaluate(recipe))
+        self._method_is_by_metric |= self.recipe == recipe
 
     def apply(self, technique: Technique, *, forced: bool) -> None:
-        """Keep `technique` if forced or if it helps. Skipped silently if it does not apply to the model."""
+        """Accept `technique` if forced or if it helps. Skipped silently if it does not apply to the model."""
+        title = TITLES[technique]
         recipe = self.recipe.model_copy(update={"techniques": (*self.recipe.techniques, technique)})
         try:
-            fit = self._candidates.fit(recipe, technique)
-            if not fit.places and not forced:
+            summary = self._candidates.summarize(recipe, technique)
+            if not summary.num_sites and not forced:
                 return
-            if technique in BEFORE and fit.places:
-                recipe = self._by_closest(recipe)
-            if not forced and (away := self._further_away(recipe)):
-                self.trials.append(Trial(TITLES[technique], {}, {}, "dropped: further away", away))
+            if technique in BEFORE_CALIBRATION and summary.num_sites:
+                recipe = self._with_best_method(recipe)
+            if not forced and (increase := self._output_error_increase(recipe)):
+                self.trials.append(Trial(title, {}, {}, "rejected: larger output error", increase))
                 return
-            judgement = self._evaluate(recipe)
+            score = self._evaluate(recipe)
         except TrtPtqError as error:
             if forced:
                 raise
-            self.trials.append(Trial(TITLES[technique], {}, {}, "dropped: failed", str(error)))
+            self.trials.append(Trial(title, {}, {}, "failed", str(error)))
             return
-        note = fit.note if fit.places else "fits nowhere in the model"
+        note = summary.note if summary.num_sites else "does not apply to this model"
         if recipe.method != self.recipe.method:
             note = f"method {recipe.method}; {note}"
-        self._keep_if(TITLES[technique], recipe, judgement, forced, note)
+        self._accept_if_better(title, recipe, score, forced, note)
 
-    def search(self) -> str | None:
-        """Leave in float the layers that cost most; why that failed, if it did."""
+    def exclude_layers(self) -> str | None:
+        """Exclude the layers that cost the most accuracy; returns why that failed, if it did."""
         try:
-            ranked = self._candidates.ranked_layers(self.recipe)
+            ranked = self._candidates.rank_layers(self.recipe)
         except TrtPtqError as error:
-            return f"no layers to leave in float were searched for: {error}"
+            return f"there was no search for layers to exclude: {error}"
         if len(ranked) < 2:
-            return f"INT8 loses {self.best.loss:.2%}, and with one layer in INT8 there is none to choose from"
-        start = self._start(ranked)
-        judged: dict[frozenset[str], Score] = {}
+            return f"INT8 loses {self.best.loss:.2%}, and there is only one quantized layer: nothing is left to exclude"
+        start = self._start_of_search(ranked)
+        scores: dict[frozenset[str], Score] = {}
 
-        def kept_in_float(names: Collection[str]) -> Recipe:
-            return _in_float(start, sorted(names, key=ranked.index))
+        def without(names: Collection[str]) -> Recipe:
+            return _excluding(start, sorted(names, key=ranked.index))
 
         def loss(names: frozenset[str]) -> float:
-            recipe = kept_in_float(names)
-            judged[names] = self._evaluate(recipe)
-            expected = self._expected(recipe)
-            self._tell(
-                f"evaluation {len(judged)} (at most {MOST_EVALUATIONS}): {len(names)} layers in float, "
-                f"{judged[names].loss:.2%} loss" + (f", {expected:.2%} expected" if expected else "")
+            recipe = without(names)
+            scores[names] = self._evaluate(recipe)
+            expected = self._expected_loss(recipe)
+            _logger.info(
+                "evaluation %d of at most %d: excluding %d of %d layers, %.2f%% loss%s",
+                len(scores),
+                self._settings.max_evaluations,
+                len(names),
+                len(ranked),
+                100 * scores[names].loss,
+                f", {expected:.2%} expected from the output error" if expected else "",
             )
-            return max(judged[names].loss, min(expected, self._max_drop))
+            return max(scores[names].loss, min(expected, self._max_drop))
 
-        gates = (AIM * self._max_drop, self._max_drop) if self._judge.evaluate else (self._max_drop,)
-        found = search_layers(ranked, loss, gates, self._candidates.macs(self.recipe))
-        if found.kept is None:
-            return (
-                f"INT8 loses {self.best.loss:.2%}, and no set of layers to leave in float was found that loses "
-                f"{format_percent(self._max_drop)} or less ({found.evaluations} evaluations, at best {found.loss:.4%}"
-                f"{', which --max-drop can allow' if found.loss < 1 else ''})"
-            )
-        self.recipe, self.best = kept_in_float(found.kept), judged[frozenset(found.kept)]
-        self._add(
-            f"mixed precision: {len(found.kept)} of {len(ranked)} layers in float",
+        thresholds = [self._max_drop]
+        if self._objective.metric:
+            thresholds.insert(0, self._settings.selection_target * self._max_drop)
+        result = search_layers(ranked, loss, thresholds, self._candidates.macs(self.recipe), self._settings)
+        if result.excluded is None:
+            return self._failure(result)
+        self.recipe, self.best = without(result.excluded), scores[frozenset(result.excluded)]
+        self._record(
+            f"mixed precision: {len(result.excluded)} of {len(ranked)} layers excluded",
             self.best,
-            note=f"method {start.method}; {', '.join(found.kept)}; found in {found.evaluations} evaluations",
+            note=f"method {start.method}; {', '.join(result.excluded)}; found in {result.evaluations} evaluations",
         )
         return None
 
-    def _expected(self, recipe: Recipe) -> float:
-        """The loss, were it in proportion to how far the outputs are away; 0 without a metric, as it is just that.
+    def _failure(self, result: SearchResult) -> str:
+        message = (
+            f"INT8 loses {self.best.loss:.2%}. No mixed-precision configuration within "
+            f"{format_percent(self._max_drop)} was found in {result.evaluations} evaluations"
+        )
+        if not math.isfinite(result.loss):
+            return message
+        advice = f" (accept it with `max_drop={format_percent(_rounded_up(result.loss))}`)" if result.loss < 1 else ""
+        return f"{message}; the best lost {result.loss:.4%}{advice}"
 
-        Of sets that a metric of a few hundred samples allows, some are only lucky. This tells them from others.
+    def _expected_loss(self, recipe: Recipe) -> float:
+        """The loss if it were proportional to the output error; 0 without a user's metric, as the loss is just that.
+
+        Some candidates that a metric of a few hundred samples accepts are only lucky; this detects them.
         """
-        away = self._candidates.distance(self.recipe)
-        if not self._judge.evaluate or not away or not math.isfinite(away):
+        error = self._candidates.output_error(self.recipe)
+        if not self._objective.metric or not error or not math.isfinite(error):
             return 0.0
-        return min(self.best.loss, 1.0) * self._candidates.distance(recipe) / away
+        return min(self.best.loss, 1.0) * self._candidates.output_error(recipe) / error
 
-    def _start(self, ranked: list[str]) -> Recipe:
-        """What the search starts from: the method that is closest without the layers that are likely left in float.
+    def _start_of_search(self, ranked: list[str]) -> Recipe:
+        """The recipe to exclude layers from: by the method that is best without the layers that are likely excluded.
 
-        They would decide on it, and do not matter then. A method that the metric has chosen stays.
+        Those would decide on it, and do not matter then. A method that the user's metric selected stays.
         """
-        if self._chosen_by_metric:
+        if self._method_is_by_metric:
             return self.recipe
-        likely = math.ceil(LIKELY_IN_FLOAT * len(ranked))
-        method = self._by_closest(_in_float(self.recipe, ranked[:likely])).method
+        likely = math.ceil(self._settings.likely_excluded * len(ranked))
+        method = self._with_best_method(_excluding(self.recipe, ranked[:likely])).method
         return self.recipe.model_copy(update={"method": method})
 
-    def _ranking(self, recipe: Recipe) -> dict[str, float]:
-        return self._candidates.ranked_methods(recipe, self._methods) if self._methods else {}
+    def _method_errors(self, recipe: Recipe) -> dict[str, float]:
+        return self._candidates.rank_methods(recipe, self._methods) if self._methods else {}
 
-    def _by_closest(self, recipe: Recipe) -> Recipe:
-        closest = next(iter(self._ranking(recipe)), recipe.method)
-        return recipe.model_copy(update={"method": closest})
+    def _with_best_method(self, recipe: Recipe) -> Recipe:
+        best = next(iter(self._method_errors(recipe)), recipe.method)
+        return recipe.model_copy(update={"method": best})
 
-    def _told_ranking(self, recipe: Recipe) -> str:
-        losses = ", ".join(f"{name} {loss:.3g}" for name, loss in self._ranking(recipe).items())
-        return losses and f"fidelity lost on calibration data, by method: {losses}"
+    def _method_note(self, recipe: Recipe) -> str:
+        errors = ", ".join(f"{name} {error:.3g}" for name, error in self._method_errors(recipe).items())
+        return errors and f"output error on calibration data by method: {errors}"
 
-    def _further_away(self, recipe: Recipe) -> str:
-        """That the outputs are; empty if not."""
-        before, after = map(self._candidates.distance, (self.recipe, recipe))
-        return f"fidelity lost on calibration data: {before:.3g} -> {after:.3g}" if after > before else ""
+    def _output_error_increase(self, recipe: Recipe) -> str:
+        """The output error before and after, if `recipe` increases it; else empty."""
+        before, after = map(self._candidates.output_error, (self.recipe, recipe))
+        return f"output error on calibration data: {before:.3g} -> {after:.3g}" if after > before else ""
 
-    def _keep_if(self, name: str, recipe: Recipe, judgement: Score, forced: bool = False, note: str = "") -> None:
-        enough = judgement.loss <= self._max_drop or judgement.loss <= (1 - LEAST_GAIN) * self.best.loss
-        kept = forced or (judgement.loss < self.best.loss and enough)
-        self._add(name, judgement, "kept" if kept else "dropped: little or no gain", note)
-        if kept:
-            self.recipe, self.best = recipe, judgement
+    def _accept_if_better(self, name: str, recipe: Recipe, score: Score, forced: bool = False, note: str = "") -> None:
+        target = (1 - self._settings.min_gain) * self.best.loss
+        is_enough = score.loss <= self._max_drop or score.loss <= target
+        accepted = forced or (score.loss < self.best.loss and is_enough)
+        self._record(name, score, "accepted" if accepted else "rejected: no gain", note)
+        if accepted:
+            self.recipe, self.best = recipe, score
 
     def _evaluate(self, recipe: Recipe) -> Score:
-        return self._judge.judge(self._candidates.make(recipe).qdq.model)
+        return self._objective.evaluate(self._candidates.build(recipe).qdq.model)
 
-    def _add(self, name: str, judgement: Score, decision: Decision = "kept", note: str = "") -> None:
-        self._tell(f"{name}: {judgement.loss:.2%} loss")
-        self.trials.append(Trial(name, judgement.losses, judgement.metrics, decision, note))
+    def _record(self, name: str, score: Score, decision: Decision = "accepted", note: str = "") -> None:
+        _logger.info("%s: %.2f%% loss", name, 100 * score.loss)
+        self.trials.append(Trial(name, score.losses, score.metrics, decision, note))
 
 
-def _in_float(recipe: Recipe, names: Collection[str]) -> Recipe:
+def _excluding(recipe: Recipe, names: Collection[str]) -> Recipe:
     return recipe.model_copy(update={"nodes_to_exclude": (*recipe.nodes_to_exclude, *names)})
+
+
+def _rounded_up(loss: float) -> float:
+    """`loss` rounded up to two digits, as a threshold that allows it."""
+    step = 10.0 ** (math.floor(math.log10(loss)) - 1)
+    return math.ceil(loss / step) * step

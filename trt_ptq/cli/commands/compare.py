@@ -13,14 +13,11 @@ from trt_ptq.cli.parse import parse_max_drop
 from trt_ptq.data.open import open_data
 from trt_ptq.data.user_function import load_function
 from trt_ptq.data.validation import ValidatedSource
-from trt_ptq.errors import UsageError
-from trt_ptq.evaluation.compare_engines import compare_engines, engine_inputs
-from trt_ptq.evaluation.compare_models import compare_models, fidelity_losses, fidelity_warnings
-from trt_ptq.evaluation.metrics import evaluate_model, evaluate_reference, metric_losses
-from trt_ptq.evaluation.verdict import format_percent, judge
+from trt_ptq.evaluation.compare_engines import engine_inputs
+from trt_ptq.evaluation.comparison import check_comparable, compare_with_reference, is_engine
+from trt_ptq.evaluation.metrics import UserMetric
+from trt_ptq.evaluation.verdict import format_percent
 from trt_ptq.onnx_io.load import read_inputs
-
-_ENGINES = (".engine", ".plan")
 
 
 def compare(
@@ -42,35 +39,27 @@ def compare(
 
     Example: trt-ptq compare model.onnx int8/model.int8.onnx --data test/
     """
-    gate = parse_max_drop(max_drop)
-    function = load_function(evaluate) if evaluate else None
-    on_gpu = reference.suffix in _ENGINES
-    if on_gpu != (candidate.suffix in _ENGINES):
-        raise UsageError(f"{reference} and {candidate}: compare two ONNX models, or two engines")
-    if on_gpu and function is not None:
-        raise UsageError("--eval judges ONNX models, not engines")
-    inputs = engine_inputs(reference) if on_gpu else read_inputs(reference)
-    if not on_gpu:
+    metric = UserMetric(load_function(evaluate), evaluate) if evaluate else None
+    threshold = parse_max_drop(max_drop)
+    check_comparable(reference, candidate, metric)
+    inputs = engine_inputs(reference) if is_engine(reference) else read_inputs(reference)
+    if not is_engine(candidate):
         read_inputs(candidate)
     source = ValidatedSource(open_data(data, inputs, batch_size=batch_size, preprocess=preprocess), inputs)
-    if on_gpu:
-        comparison = compare_engines(reference, candidate, source, console.progress)
-    else:
-        comparison = compare_models(reference, [candidate], source, console.progress)[0]
-    if function is None or evaluate is None:
-        losses = fidelity_losses(comparison)
-    else:
-        losses = metric_losses(
-            evaluate_reference(reference, function, evaluate), evaluate_model(candidate, function, evaluate)
-        )
-    for warning in fidelity_warnings(comparison):
+    comparison = compare_with_reference(reference, candidate, source, metric, threshold, console.progress)
+    verdict = comparison.verdict
+    for warning in comparison.warnings:
         console.warn(warning)
-    verdict = judge(losses, gate)
     if json:
         console.print_json(
             {
-                "comparison": asdict(comparison),
-                "losses": losses,
+                "comparison": {
+                    "candidate": comparison.candidate,
+                    "samples": comparison.samples,
+                    "outputs": {name: asdict(output) for name, output in comparison.outputs.items()},
+                },
+                "metrics": {"reference": comparison.reference_metrics, "candidate": comparison.candidate_metrics},
+                "losses": comparison.losses,
                 "verdict": {**asdict(verdict), "passed": verdict.passed},
             }
         )
@@ -91,8 +80,8 @@ def compare(
             f"{candidate} against {reference}, {comparison.samples} samples",
         )
         console.say(
-            f"verdict: {verdict.grade} ({verdict.metric}: {verdict.loss:.2%} loss; allowed {format_percent(gate)}: "
-            f"{'passed' if verdict.passed else 'FAILED'})"
+            f"verdict: {verdict.grade} ({verdict.metric}: {verdict.loss:.2%} loss; allowed "
+            f"{format_percent(threshold)}: {'passed' if verdict.passed else 'FAILED'})"
         )
     if not verdict.passed:
         raise typer.Exit(3)

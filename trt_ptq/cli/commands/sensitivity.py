@@ -22,6 +22,7 @@ from trt_ptq.data.subset import evenly_spaced
 from trt_ptq.data.user_function import load_function, read_from
 from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.errors import DataError, UsageError
+from trt_ptq.evaluation.metrics import UserMetric
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.report.sensitivity_page import most_sensitive_first, render_sensitivity, sensitivity_cells
 from trt_ptq.sensitivity.measure import measure_sensitivity
@@ -79,7 +80,7 @@ def sensitivity(
     if out is not None:
         tables = [one for one in (stats, table) if one is not None]
         check_writable(out, model, *tables, *read_from(data, preprocess, evaluate))
-    function = load_function(evaluate) if evaluate else None
+    metric = UserMetric(load_function(evaluate), evaluate) if evaluate else None
     loaded = load_model(model)
     source = _few(
         ValidatedSource(open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess), loaded.inputs),
@@ -91,8 +92,7 @@ def sensitivity(
         ranges,
         source,
         attention=attention,
-        evaluate=function,
-        eval_name=evaluate or "",
+        metric=metric,
         progress=_progress,
     )
     measured = sum(sample_count(batch.feeds) for batch in source)

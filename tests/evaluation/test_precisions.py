@@ -1,0 +1,68 @@
+"""FP16 and INT8 compared with FP32 by the user's metrics, on the split that nothing was selected on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.calibration.test_collector import Given
+from tests.networks import images, residual_cnn
+from trt_ptq.engines.spec import Precision
+from trt_ptq.evaluation.metrics import UserMetric
+from trt_ptq.evaluation.precisions import evaluate_precisions
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.tuning.objective import Objective
+
+IMAGES = Given([images(4)])
+
+
+@pytest.fixture
+def files(cnn: Model, tmp_path: Path) -> dict[Precision, Path]:
+    others: dict[Precision, Path] = {"fp16": tmp_path / "fp16.onnx", "int8": tmp_path / "int8.onnx"}
+    for path in others.values():
+        residual_cnn(path, seed=1)
+    return {"fp32": cnn.path, **others}
+
+
+def test_tuning_selects_on_one_split_and_the_verdict_is_on_the_other(cnn: Model, files: dict[Precision, Path]) -> None:
+    splits = []
+
+    def accuracy(run: Any, split: str) -> dict[str, float]:
+        run({"x": images(4)})
+        splits.append(split)
+        return {"accuracy": 1.0}
+
+    objective = Objective(cnn.path, IMAGES, UserMetric(accuracy))
+    assert objective.evaluate(cnn.to_ir()).loss == 0
+    assert splits == ["select", "select"]
+    known = objective.metrics_for_verdict({"accuracy": 1.0})
+    evaluate_precisions(files, IMAGES, objective.metric, known)
+    assert splits[2:] == ["test"] * 3
+
+
+def test_with_one_split_nothing_is_evaluated_twice(cnn: Model, files: dict[Precision, Path]) -> None:
+    calls = []
+
+    def accuracy(run: Any) -> dict[str, float]:
+        run({"x": images(4)})
+        calls.append("")
+        return {"accuracy": 0.5}
+
+    objective = Objective(cnn.path, IMAGES, UserMetric(accuracy))
+    score = objective.evaluate(cnn.to_ir())
+    comparison = evaluate_precisions(files, IMAGES, objective.metric, objective.metrics_for_verdict(score.metrics))
+    assert len(calls) == 3  # FP32, the candidate, FP16
+    assert comparison.metrics == {precision: {"accuracy": 0.5} for precision in files}
+    assert comparison.losses == {"accuracy": 0}
+
+
+def test_suspicious_metrics_are_warned_of(files: dict[Precision, Path]) -> None:
+    def quality(run: Any) -> dict[str, float]:
+        return {"quality": 1.0 + abs(run({"x": images(4)})["y"][0, 0])}
+
+    known: dict[Precision, dict[str, float]] = {"fp32": {"quality": 1.0}, "int8": {"quality": 1.2}}
+    warnings = evaluate_precisions(files, IMAGES, UserMetric(quality), known).warnings
+    assert any("'quality': higher values are assumed to be better" in warning for warning in warnings)
+    assert any("'quality' of int8.onnx is 20.0% better" in warning for warning in warnings)

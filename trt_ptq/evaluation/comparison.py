@@ -1,0 +1,121 @@
+"""Comparing a quantized model or engine with its reference: fidelity, the user's metrics, and the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trt_ptq.errors import UsageError
+from trt_ptq.evaluation.compare_engines import compare_engines
+from trt_ptq.evaluation.compare_models import compare_models
+from trt_ptq.evaluation.fidelity import OutputFidelity
+from trt_ptq.evaluation.metrics import Metrics, UserMetric
+from trt_ptq.evaluation.verdict import EXCELLENT_BELOW, Verdict, format_percent, grade
+from trt_ptq.types import BatchSource, ProgressCallback, no_progress
+
+ENGINE_SUFFIXES = (".engine", ".plan")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a candidate compares with its reference.
+
+    Attributes:
+        reference: file name of the reference.
+        candidate: file name of the candidate.
+        samples: number of samples that both ran on.
+        outputs: fidelity by output name.
+        losses: relative loss by metric, as a fraction; without a user's metric, the loss of fidelity by output.
+        verdict: the grade by the largest loss, and whether that is within `max_drop`.
+        reference_metrics: the user's metrics of the reference; empty without any.
+        candidate_metrics: those of the candidate.
+        warnings: what the figures do not cover, a sentence each.
+    """
+
+    reference: str
+    candidate: str
+    samples: int
+    outputs: dict[str, OutputFidelity]
+    losses: dict[str, float]
+    verdict: Verdict
+    reference_metrics: Metrics = field(default_factory=dict)
+    candidate_metrics: Metrics = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether the largest loss is within the threshold."""
+        return self.verdict.passed
+
+    def __str__(self) -> str:
+        verdict = self.verdict
+        return (
+            f"{self.candidate} against {self.reference}: {verdict.grade} ({verdict.metric}: {verdict.loss:.2%} loss; "
+            f"{'passed' if verdict.passed else 'FAILED'} at max_drop {format_percent(verdict.max_drop)})"
+        )
+
+
+def is_engine(path: Path) -> bool:
+    """Whether the name of `path` is that of an engine."""
+    return path.suffix in ENGINE_SUFFIXES
+
+
+def check_comparable(reference: Path, candidate: Path, metric: UserMetric | None) -> None:
+    """Make sure that two files can be compared, before any work.
+
+    Raises:
+        UsageError: a model and an engine, or engines with a user's metric.
+    """
+    if is_engine(reference) != is_engine(candidate):
+        raise UsageError(f"{reference} and {candidate}: compare two ONNX models, or two engines")
+    if is_engine(reference) and metric is not None:
+        raise UsageError("`evaluate` runs ONNX models, not engines: compare the ONNX models that they were built from")
+
+
+def compare_with_reference(
+    reference: Path,
+    candidate: Path,
+    source: BatchSource,
+    metric: UserMetric | None = None,
+    max_drop: float = EXCELLENT_BELOW,
+    progress: ProgressCallback = no_progress,
+) -> Comparison:
+    """Compare a candidate with its reference: two ONNX models on the CPU, or two engines on the GPU.
+
+    Args:
+        reference: the float model, or an engine.
+        candidate: an ONNX model, quantized by any tool or not, with the same inputs and outputs; or an engine.
+        source: the batches that both run on.
+        metric: the user's metrics, which the verdict is on; without it, on the fidelity of the outputs.
+        max_drop: accuracy threshold: largest relative loss, as a fraction.
+        progress: shows progress over the batches.
+
+    Raises:
+        UsageError: see `check_comparable`.
+        ModelError, EngineError, DataError: a model cannot be loaded, run, compared or evaluated.
+    """
+    check_comparable(reference, candidate, metric)
+    if is_engine(reference):
+        fidelity = compare_engines(reference, candidate, source, progress)
+    else:
+        fidelity = compare_models(reference, [candidate], source, progress)[0]
+    warnings = fidelity.warnings()
+    reference_metrics: Metrics = {}
+    candidate_metrics: Metrics = {}
+    if metric is None:
+        losses = fidelity.losses()
+    else:
+        reference_metrics, candidate_metrics = metric.evaluate_reference(reference), metric.evaluate(candidate)
+        losses = metric.losses(reference_metrics, candidate_metrics)
+        warnings += metric.warnings(reference_metrics, candidate_metrics, candidate.name)
+    return Comparison(
+        reference=reference.name,
+        candidate=fidelity.candidate,
+        samples=fidelity.samples,
+        outputs=fidelity.outputs,
+        losses=losses,
+        verdict=grade(losses, max_drop),
+        reference_metrics=reference_metrics,
+        candidate_metrics=candidate_metrics,
+        warnings=tuple(warnings),
+    )

@@ -1,0 +1,89 @@
+"""FP16 and INT8 models compared with FP32: fidelity of the outputs, and the user's metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trt_ptq.engines.spec import Precision
+from trt_ptq.errors import DataError, ModelError
+from trt_ptq.evaluation.compare_models import ModelFidelity, compare_models
+from trt_ptq.evaluation.metrics import Metrics, UserMetric
+from trt_ptq.evaluation.onnx_runner import onnx_runner
+from trt_ptq.types import BatchSource, ProgressCallback, no_progress
+
+
+@dataclass(frozen=True)
+class PrecisionComparison:
+    """The models of several precisions, compared with FP32.
+
+    Attributes:
+        fidelity: fidelity to FP32, by precision.
+        metrics: the user's metrics by precision; empty without a metric.
+        losses: relative loss of INT8 against FP32, by metric or by output, as fractions.
+        runnable: files that ONNX Runtime can run, by precision.
+        warnings: what could not be evaluated, or is suspicious, a sentence each.
+    """
+
+    fidelity: dict[Precision, ModelFidelity]
+    metrics: dict[Precision, Metrics]
+    losses: dict[str, float]
+    runnable: dict[Precision, Path]
+    warnings: tuple[str, ...]
+
+
+def evaluate_precisions(
+    files: Mapping[Precision, Path],
+    source: BatchSource,
+    metric: UserMetric | None = None,
+    known_metrics: Mapping[Precision, Metrics] | None = None,
+    progress: ProgressCallback = no_progress,
+) -> PrecisionComparison:
+    """Compare FP16 and INT8 models with FP32, and compute the user's metrics of all of them.
+
+    FP16 is a baseline: where it cannot be run or evaluated, that is a warning.
+
+    Args:
+        files: the ONNX files of "fp32", "fp16" and "int8".
+        source: the batches that all run on.
+        metric: the user's metrics, computed on the split "test".
+        known_metrics: metrics that need not be computed again.
+        progress: shows progress over the batches.
+
+    Raises:
+        ModelError, DataError: FP32 or INT8 cannot be run, compared or evaluated.
+        UsageError: see `UserMetric.evaluate_reference`.
+    """
+    warnings: list[str] = []
+    runnable = _runnable(files, warnings)
+    others = [precision for precision in runnable if precision != "fp32"]
+    results = compare_models(files["fp32"], [files[precision] for precision in others], source, progress)
+    fidelity: dict[Precision, ModelFidelity] = {**dict(zip(others, results, strict=True))}
+    for result in results:
+        warnings += result.warnings()
+    if metric is None:
+        return PrecisionComparison(fidelity, {}, fidelity["int8"].losses(), runnable, tuple(warnings))
+    metrics = dict(known_metrics or {})
+    if "fp32" not in metrics:
+        metrics["fp32"] = metric.evaluate_reference(files["fp32"])
+    if "int8" not in metrics:
+        metrics["int8"] = metric.evaluate(files["int8"])
+    try:
+        if "fp16" in runnable and "fp16" not in metrics:
+            metrics["fp16"] = metric.evaluate(files["fp16"])
+    except DataError as error:
+        warnings.append(f"the metrics of FP16 were not computed: {error}")
+    warnings += metric.warnings(metrics["fp32"], metrics["int8"], files["int8"].name)
+    losses = metric.losses(metrics["fp32"], metrics["int8"])
+    return PrecisionComparison(fidelity, metrics, losses, runnable, tuple(warnings))
+
+
+def _runnable(files: Mapping[Precision, Path], warnings: list[str]) -> dict[Precision, Path]:
+    """`files` without an FP16 model that ONNX Runtime cannot load."""
+    try:
+        with onnx_runner(files["fp16"]):
+            return dict(files)
+    except ModelError as error:
+        warnings.append(f"FP16 was not evaluated: {error}")
+    return {precision: path for precision, path in files.items() if precision != "fp16"}
