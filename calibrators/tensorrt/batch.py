@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from os import PathLike
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from trt_ptq._internal.files import check_writable
 from trt_ptq.calibrators.tensorrt.base import Calibrator, running_version, tensorrt_with_calibrators
 from trt_ptq.calibrators.tensorrt.buffers import OpenBuffers, open_buffers
 from trt_ptq.calibrators.tensorrt.cache_file import CacheRecord, read_cache, sha256, write_cache
 from trt_ptq.calibrators.tensorrt.calibration_warning import notify
-from trt_ptq.calibrators.tensorrt.network_inputs import network_inputs, tensor_names
+from trt_ptq.calibrators.tensorrt.network_inputs import InputSpec, network_inputs, tensor_names
 from trt_ptq.calibrators.tensorrt.prefetch import BatchPrefetcher
-from trt_ptq.errors import EngineError, TableError
+from trt_ptq.data.adapters import FunctionSource
+from trt_ptq.data.feeds import FeedsReader, is_array
+from trt_ptq.data.open import Preprocess, open_data
+from trt_ptq.errors import EngineError, TableError, UsageError
 from trt_ptq.provenance import ModelIdentity
-from trt_ptq.types import ProgressCallback, no_progress
+from trt_ptq.types import BatchSource, ProgressCallback, TensorSpec, no_progress
 from trt_ptq.version import __version__
 
 
@@ -24,14 +29,17 @@ class BatchCalibrator(Calibrator):
     """Gives batches to TensorRT and saves the cache that TensorRT computes from them.
 
     Args:
-        data: a BatchSource, or any iterable of dicts of numpy arrays by input name, float32 where the network takes
-            any floating-point type, all in the calibration shape. A smaller last batch is filled up by repeating its
+        data: a folder, a file, a list, a generator, a function, a torch DataLoader, a Hugging Face dataset or a
+            BatchSource; for the forms see `trt_ptq.data.open.open_data`. Batches have the calibration shape, and are
+            float32 where the network takes any floating-point type. A smaller last batch is filled up by repeating its
             samples, with a warning. Batches are loaded in a thread, one ahead of TensorRT.
         cache: file for the result, with a `.json` beside it that records its origin. If the file exists, it is used
             and no batch is read.
-        network: the `trt.INetworkDefinition`; batches are checked against it before the first one is copied. Without
-            it, they are only checked against the first batch.
+        network: the `trt.INetworkDefinition`: batches are checked against it before the first one is copied. Without
+            it, they are only checked against the first batch, and `data` must be in batches already.
         profile: the calibration profile, for a network with dynamic dimensions; TensorRT reads its OPT shapes.
+        preprocess: for a folder of images: a function, or "file.py:function", from a PIL image to the array of one
+            sample.
         model: identity of the ONNX model; a cache of another model is refused.
         progress: wraps the batches to show progress.
         open_buffers: opens device memory; the default uses pycuda if it is installed, otherwise the CUDA driver.
@@ -39,7 +47,9 @@ class BatchCalibrator(Calibrator):
     Raises:
         TableError: `cache` is damaged, or belongs to another model, TensorRT version or algorithm.
         OutputError: `cache` cannot be written.
-        UsageError: an input of `network` has a type that cannot be calibrated, or a dynamic shape without `profile`.
+        DataError: there is no such data, or not in a supported form.
+        UsageError: an input of `network` has a type that cannot be calibrated, or a dynamic shape without `profile`;
+            or `data` needs `network` or `preprocess`.
         EngineError: this TensorRT has no calibrators.
         MissingPackageError: TensorRT is not installed.
     """
@@ -48,17 +58,18 @@ class BatchCalibrator(Calibrator):
 
     def __init__(
         self,
-        data: Iterable[Any],
-        cache: str | PathLike[str] | None = None,
+        data: Any,
+        cache: str | os.PathLike[str] | None = None,
         *,
         network: Any = None,
         profile: Any = None,
+        preprocess: str | Preprocess | None = None,
         model: ModelIdentity | None = None,
         progress: ProgressCallback = no_progress,
         open_buffers: OpenBuffers = open_buffers,
     ) -> None:
         super().__init__()
-        self._data = data
+        self._data = data  # a BatchSource, once it is open
         self._inputs = None if network is None else network_inputs(network, profile)
         self._model = model
         self._progress = progress
@@ -75,14 +86,22 @@ class BatchCalibrator(Calibrator):
                         f"{self._cache_path}: names no tensor of this network: it belongs to another model"
                     )
                 self._cache = existing.to_bytes()
-        if self._inputs is None and self._cache is None:
+        if self._cache is not None:
+            return
+        if self._inputs is None:
+            _check_in_batches(data)
             notify("without `network`, batches are only checked against the first batch, not against the network")
+        else:
+            self._data = _open_batches(data, self._inputs, preprocess)
 
     def pointers(self, names: Sequence[str]) -> list[int] | None:
         if self._cache is not None:
             raise EngineError(f"TensorRT did not accept the {self.ranges} cache")
         if self._prefetcher is None:
-            self._prefetcher = BatchPrefetcher(self._data, self._inputs, self._open_buffers, self._progress)
+            source = self._data
+            if self._inputs is None:  # their names are known only now
+                source = _open_batches(source, {name: InputSpec(np.float32, ()) for name in names})
+            self._prefetcher = BatchPrefetcher(source, self._inputs, self._open_buffers, self._progress)
         return self._prefetcher.pointers(names)
 
     def cache_to_serve(self) -> bytes | None:
@@ -140,3 +159,24 @@ class MinMaxCalibrator(BatchCalibrator):
     interface = "IInt8MinMaxCalibrator"
     algorithm = "MinMaxCalibration"
     ranges = "minmax"
+
+
+def _open_batches(
+    data: Any, inputs: Mapping[str, InputSpec], preprocess: str | Preprocess | None = None
+) -> BatchSource:
+    """A source of batches for these inputs; an iterator is read only as TensorRT asks for batches."""
+    specs = tuple(TensorSpec(name, np.dtype(spec.dtype), spec.shape) for name, spec in inputs.items())
+    batch_size = next((spec.shape[0] for spec in inputs.values() if spec.shape), 1)
+    if isinstance(data, Iterator):
+        name = getattr(data, "__name__", type(data).__name__)
+        return FunctionSource(name, lambda: data, FeedsReader(specs), batch_size)
+    return open_data(data, specs, batch_size=batch_size, preprocess=preprocess)
+
+
+def _check_in_batches(data: Any) -> None:
+    """Check that `data` is in batches already: without the network, their size is unknown."""
+    if isinstance(data, (str, os.PathLike, Mapping)) or is_array(data) or hasattr(data, "column_names"):
+        raise UsageError(
+            f"`network` is missing (and `profile`, if it has dynamic dimensions): they define the size of the batches "
+            f"into which data of type {type(data).__name__} is cut"
+        )

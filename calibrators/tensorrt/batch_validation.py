@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,27 +10,6 @@ from trt_ptq.calibrators.tensorrt.calibration_warning import notify
 from trt_ptq.calibrators.tensorrt.network_inputs import InputSpec, specs_of
 from trt_ptq.errors import DataError
 from trt_ptq.types import Array, Batch, Feeds
-
-
-def as_batches(data: Iterable[Any]) -> Iterator[Batch]:
-    """The batches of a BatchSource unchanged; feed dicts of any other iterable, numbered.
-
-    Raises:
-        DataError: an item is neither, or there is no item at all.
-    """
-    index = -1
-    for index, item in enumerate(data):
-        batch = item if isinstance(item, Batch) else Batch(item, f"batch {index}")
-        if not isinstance(batch.feeds, Mapping):
-            raise DataError(
-                f"{batch.origin}: expected a dict of numpy arrays by input name, got {type(batch.feeds).__name__}"
-            )
-        for name, array in batch.feeds.items():
-            if not isinstance(array, np.ndarray):
-                raise DataError(f"{batch.origin}: input {name!r} is a {type(array).__name__}: pass a numpy array")
-        yield batch
-    if index < 0:
-        raise DataError("the calibration data has no batches (a generator yields its batches only once)")
 
 
 class BatchValidator:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from os import PathLike
 from types import TracebackType
@@ -16,6 +16,7 @@ from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
 from trt_ptq.calibrators.tensorrt.batch import BatchCalibrator
 from trt_ptq.calibrators.tensorrt.buffers import OpenBuffers, open_buffers
 from trt_ptq.calibrators.tensorrt.calibration_warning import CalibrationFailedWarning
+from trt_ptq.data.open import Preprocess
 from trt_ptq.errors import EngineError, TableError
 from trt_ptq.provenance import ModelIdentity
 from trt_ptq.types import ProgressCallback, no_progress
@@ -54,13 +55,14 @@ class PercentileCalibrator(BatchCalibrator):
 
     def __init__(
         self,
-        data: Iterable[Any],
+        data: Any,
         cache: str | PathLike[str] | None = None,
         *,
         statistics: Statistics,
         percentile: float = 99.99,
         network: Any = None,
         profile: Any = None,
+        preprocess: str | Preprocess | None = None,
         model: ModelIdentity | None = None,
         progress: ProgressCallback = no_progress,
         open_buffers: OpenBuffers = open_buffers,
@@ -75,6 +77,7 @@ class PercentileCalibrator(BatchCalibrator):
             cache,
             network=network,
             profile=profile,
+            preprocess=preprocess,
             model=statistics.model,
             progress=progress,
             open_buffers=open_buffers,

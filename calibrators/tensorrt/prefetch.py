@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
-from trt_ptq.calibrators.tensorrt.batch_validation import BatchValidator, as_batches
+from trt_ptq.calibrators.tensorrt.batch_validation import BatchValidator
 from trt_ptq.calibrators.tensorrt.buffers import DeviceBuffers, DoubleBuffer, OpenBuffers
 from trt_ptq.calibrators.tensorrt.network_inputs import InputSpec
+from trt_ptq.errors import DataError
 from trt_ptq.provenance import DataFingerprint
-from trt_ptq.types import Batch, ProgressCallback
+from trt_ptq.types import Batch, BatchSource, ProgressCallback
 
 
 class BatchPrefetcher:
@@ -22,13 +22,12 @@ class BatchPrefetcher:
 
     def __init__(
         self,
-        data: Iterable[Any],
+        source: BatchSource,
         inputs: Mapping[str, InputSpec] | None,
         open_buffers: OpenBuffers,
         progress: ProgressCallback,
     ) -> None:
-        total = len(data) if isinstance(data, Sized) else getattr(data, "total", None)
-        self._batches = iter(progress(as_batches(data), "Calibrating", total))
+        self._batches = iter(progress(source, "Calibrating", source.total))
         self._validator = BatchValidator(inputs)
         self._open_buffers = open_buffers
         self._buffers: DeviceBuffers | None = None
@@ -47,7 +46,7 @@ class BatchPrefetcher:
         """Device pointers of the next batch in the order of `names`; None after the last.
 
         Raises:
-            DataError: the batch does not fit the network.
+            DataError: there are no batches, or the batch does not fit the network.
             EngineError: no device, not enough memory, or a copy failed.
         """
         if self._buffers is None:
@@ -77,6 +76,8 @@ class BatchPrefetcher:
     def _load(self, names: Sequence[str]) -> dict[str, int] | None:
         batch: Batch | None = next(self._batches, None)
         if batch is None:
+            if not self.batches:
+                raise DataError("the calibration data has no batches (a generator yields its batches only once)")
             return None
         arrays = self._validator.validate(batch, names)
         if self._double_buffer is None:

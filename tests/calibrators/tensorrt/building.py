@@ -1,4 +1,4 @@
-"""For scripts that run on the stand-ins: a small network, batches for it, and a build with a calibrator of ours."""
+"""For scripts on the stand-ins: a small network, batches for it, and builds with our calibrators."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ def batch(index: int, size: int = BATCH_SIZE) -> Feeds:
 class Build:
     """A network with dynamic inputs, and the config of its INT8 build. TensorRT is imported here only."""
 
-    def __init__(self, types: dict[str, str] | None = None) -> None:
+    def __init__(self, types: dict[str, str] | None = None, inputs: Sequence[str] = tuple(SAMPLE_SHAPES)) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         self.trt: Any = importlib.import_module("tensorrt")
         self._logger = self.trt.Logger(self.trt.Logger.WARNING)
         self.builder = self.trt.Builder(self._logger)
         self.network = self.builder.create_network(0)
         self.profile = self.builder.create_optimization_profile()
-        for name, shape in SAMPLE_SHAPES.items():
+        for name in inputs:
+            shape = SAMPLE_SHAPES[name]
             self.network.add_input(name, getattr(self.trt, (types or {}).get(name, "float32")), (-1, *shape))
             self.profile.set_shape(name, (1, *shape), (BATCH_SIZE, *shape), (2 * BATCH_SIZE, *shape))
         self.network.mark_output(self.network.add_identity(self.network.get_input(0)).get_output(0))
@@ -71,7 +72,7 @@ def raised_by(action: Callable[[], Any]) -> str | None:
 
 
 def build_with(calibrator: Any, build: Build) -> dict[str, Any]:
-    """As a user would: one block, as many builds as it takes. The plan, or what was raised."""
+    """Build as a user does: in one block, once for each pass. The plans, and the exception that was raised."""
     plans: list[Any] = []
 
     def block() -> None:
@@ -89,6 +90,6 @@ def after(fail_at: int, error: BaseException, source: Sequence[Feeds]) -> Any:
 
 
 def tell(**facts: Any) -> None:
-    """Print the outcome, as the last line of the script, with the stand-in device's books."""
+    """Print the outcome as the last line of the script, with the counters of the stand-in device."""
     counters = importlib.import_module("standin").counters()._asdict()
     print(json.dumps({**facts, "counters": counters}))

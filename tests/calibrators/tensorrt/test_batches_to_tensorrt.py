@@ -21,7 +21,7 @@ from tests.calibrators.tensorrt.tables import cache_text, header
         ("{**batch(0), 'mask': np.ones((4, 5))}", "batch 0: input 'mask' is float64, TensorRT reads float32"),
         ("{**batch(0), 'mask': np.ones((4, 6), np.float32)}", "batch 0: input 'mask' has shape [4, 6]"),
         ("batch(0, size=5)", "batch 0: input 'image' has shape [5, 3, 2, 2], calibration reads [4, 3, 2, 2]"),
-        ("7", "batch 0: expected a dict of numpy arrays by input name, got int"),
+        ("7", "batch 0: expected a dict of arrays by input name, got int"),
     ],
     ids=["missing", "unknown", "dtype", "shape", "too-many", "type"],
 )
@@ -31,7 +31,8 @@ def test_batch_that_does_not_fit_the_network_is_refused_before_any_copy(
     outcome = play(
         f"""
         build = Build()
-        tell(**build_with(EntropyCalibrator([{feeds}], "model.cache", **build.known), build))
+        data = lambda: [{feeds}]  # opened by the build
+        tell(**build_with(EntropyCalibrator(data, "model.cache", **build.known), build))
         """
     )
     assert message in outcome["raised"]

@@ -143,4 +143,4 @@ def test_progress_is_shown_by_the_callback(play: Play) -> None:
         tell(shown=shown, **result)
         """
     )
-    assert outcome["shown"] == [["Calibrating", 2], "batch 0", "batch 1"]
+    assert outcome["shown"] == [["Calibrating", 2], "list, batch 0", "list, batch 1"]

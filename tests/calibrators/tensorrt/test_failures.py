@@ -14,7 +14,7 @@ from tests.calibrators.tensorrt.leaks import assert_nothing_leaked
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        ("ValueError('batch 2 is broken')", "ValueError: batch 2 is broken"),
+        ("ValueError('batch 2 is broken')", "DataError: after fails at batch 2: ValueError: batch 2 is broken"),
         ("KeyboardInterrupt()", "KeyboardInterrupt: "),
     ],
 )
@@ -42,7 +42,7 @@ def test_exception_before_the_first_batch_is_raised_after_the_build(play: Play, 
         tell(**build_with(calibrator, build))
         """
     )
-    assert outcome["raised"] == "ValueError: no disk"
+    assert outcome["raised"] == "DataError: after fails at batch 0: ValueError: no disk"
     assert outcome["plans"] == [None]
     assert list(tmp_path.iterdir()) == []
     assert_nothing_leaked(outcome)
@@ -133,7 +133,7 @@ def test_deferred_exception_wins_over_the_exception_of_the_failed_build(play: Pl
         tell(raised=raised_by(block))
         """
     )
-    assert outcome["raised"] == "ValueError: the cause"
+    assert outcome["raised"] == "DataError: after fails at batch 0: ValueError: the cause"
 
 
 def test_deferred_exception_is_raised_without_a_block_too(play: Play) -> None:
@@ -145,7 +145,7 @@ def test_deferred_exception_is_raised_without_a_block_too(play: Play) -> None:
         tell(raised=raised_by(calibrator.raise_deferred))
         """
     )
-    assert outcome["raised"] == "ValueError: broken"
+    assert outcome["raised"] == "DataError: after fails at batch 1: ValueError: broken"
     assert_nothing_leaked(outcome)
 
 
@@ -230,7 +230,9 @@ def test_failure_in_code_without_a_block_is_reported_at_once_and_again_if_nobody
     outcome = play(SWAPPED_IN.format(finally_=finally_))
     assert outcome["plan"]["batches"] == 3  # TensorRT itself does not mind
     during, _, after = outcome["log"].partition("-- built")
-    first = "calibration failed (ValueError: disk gone), but TensorRT finishes the build"
+    first = (
+        "calibration failed (DataError: after fails at batch 3: ValueError: disk gone), but TensorRT finishes the build"
+    )
     assert during.count(f"CalibrationFailedWarning: {first}") == 1
     assert during.count(f"log ERROR trt_ptq.calibrators.tensorrt.deferred_error: {first}") == 1
     assert after.partition("-- end")[0].count("CalibrationFailedWarning: ") == reports
@@ -246,21 +248,21 @@ def test_warnings_that_are_errors_do_not_hide_the_failure(play: Play) -> None:
         build = Build()
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", DeprecationWarning)
-        tell(**build_with(EntropyCalibrator(after(2, ValueError("broken"), batches(5)), **build.known), build))
+        tell(**build_with(EntropyCalibrator(after(1, ValueError("broken"), batches(5)), **build.known), build))
         """
     )
-    assert outcome["raised"] == "ValueError: broken"
+    assert outcome["raised"] == "DataError: after fails at batch 1: ValueError: broken"
 
 
 def test_failure_in_a_block_is_reported_at_once_and_not_again(play: Play) -> None:
     outcome = play(
         """
         build = Build()
-        calibrator = EntropyCalibrator(after(2, ValueError("broken"), batches(5)), **build.known)
+        calibrator = EntropyCalibrator(after(1, ValueError("broken"), batches(5)), **build.known)
         result = build_with(calibrator, build)
         calibrator.close()
         tell(**result)
         """
     )
-    assert outcome["raised"] == "ValueError: broken"
+    assert outcome["raised"] == "DataError: after fails at batch 1: ValueError: broken"
     assert outcome["log"].count("CalibrationFailedWarning") == 1

@@ -144,7 +144,7 @@ def test_statistics_of_another_model_are_refused(play: Play) -> None:
 
 def test_exception_in_the_measuring_build_stops_before_the_second_one(play: Play, tmp_path: Path) -> None:
     outcome = play(STATISTICS + TWO_PASSES.replace("batches(5), ", "after(2, ValueError('broken'), batches(5)), "))
-    assert outcome["raised"] == "ValueError: broken"
+    assert outcome["raised"] == "DataError: after fails at batch 2: ValueError: broken"
     assert len(outcome["plans"]) == 1
     assert list(tmp_path.iterdir()) == []
 
