@@ -73,7 +73,7 @@ def _entries(cache: TensorRTCache) -> list[CacheFinding]:
         elif scale > median * _FAR:
             effect = f"range {scale * INT8_MAX:.3g}: all other values of the tensor round to zero"
             remedy = "probably an attention-mask constant: remove the line"
-            findings.append(CacheFinding("warning", "far-range", name, effect, remedy))
+            findings.append(CacheFinding("warning", "implausible-range", name, effect, remedy))
         if name.startswith("(Unnamed Layer*"):
             effect = "the number in the name changes with the network, so the range may be applied to another tensor"
             remedy = "name the layers, or use the cache only with the network that it was made from"

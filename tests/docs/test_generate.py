@@ -26,7 +26,7 @@ def generate() -> ModuleType:
 
 def test_every_lint_rule_has_a_section(generate: ModuleType) -> None:
     sections = re.findall(r"^### (.+)$", generate.lint_page(), re.MULTILINE)
-    assert sorted(sections) == sorted(rule.name for rule in RULES)
+    assert sorted(sections) == sorted(rule.id for rule in RULES)
 
 
 def test_every_public_name_has_a_heading(generate: ModuleType) -> None:

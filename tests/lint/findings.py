@@ -9,7 +9,7 @@ from trt_ptq.lint.linter import lint_model
 
 def found(path: Path) -> list[tuple[str, str, str, str]]:
     """Severity, rule, node and what was found."""
-    return [(one.severity, one.rule, one.node, one.found) for one in lint_model(path)]
+    return [(one.severity, one.rule, one.node, one.detail) for one in lint_model(path)]
 
 
 def rules(path: Path) -> list[str]:

@@ -75,7 +75,7 @@ def test_the_finding_names_the_node_and_both_axes(tmp_path: Path) -> None:
     sketch = Sketch()
     path = sketch.save(tmp_path / "m.onnx", sketch.conv(sketch.pair(), sketch.kernel(axis=1)))
     assert found(path) == [
-        ("warning", "weight-axis", "Conv3", "weight quantized along axis 1; output channels are axis 0")
+        ("warning", "weight-axis", "Conv3", "weight quantized along axis 1; its output-channel axis is 0")
     ]
 
 

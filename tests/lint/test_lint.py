@@ -32,7 +32,7 @@ def test_a_model_of_modelopt_has_no_findings(precision: str) -> None:
 
 
 def test_a_float_model_is_refused(cnn_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"cnn\.onnx: nothing in it is quantized: give the Q/DQ model"):
+    with pytest.raises(ModelError, match=r"cnn\.onnx: nothing in it is quantized: pass a Q/DQ model"):
         lint_model(cnn_path)
 
 
@@ -43,7 +43,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_rules_have_names_of_their_own_and_tell_effect_and_remedy() -> None:
-    assert len({rule.name for rule in RULES}) == len(RULES)
+    assert len({rule.id for rule in RULES}) == len(RULES)
     assert all(rule.effect and rule.remedy for rule in RULES)
 
 

@@ -31,7 +31,7 @@ def test_dequantizing_what_was_cast_to_int8_is_a_warning(tmp_path: Path) -> None
     sketch = Sketch()
     integers = sketch.node("Cast", "x", to=TensorProto.INT8)
     assert found(sketch.save(tmp_path / "m.onnx", sketch.conv(sketch.dequantize(integers)))) == [
-        ("warning", "lone-dequantize", "DequantizeLinear1", "dequantizes what Cast computed")
+        ("warning", "lone-dequantize", "DequantizeLinear1", "dequantizes the output of Cast")
     ]
 
 
@@ -89,7 +89,7 @@ def test_two_pairs_in_a_row_are_a_warning(tmp_path: Path, second: float, told: s
             "warning",
             "quantized-twice",
             "QuantizeLinear2",
-            f"quantizes again, with {told}, what 'DequantizeLinear1' dequantized",
+            f"quantizes the dequantized 'DequantizeLinear1' again, with {told}",
         )
     ]
 
@@ -98,7 +98,7 @@ def test_one_tensor_with_two_scales_is_a_warning(tmp_path: Path) -> None:
     sketch = Sketch()
     outputs = sketch.conv(sketch.pair("x", 0.02)), sketch.conv(sketch.pair("x", 0.05))
     assert found(sketch.save(tmp_path / "m.onnx", *outputs)) == [
-        ("warning", "rival-scales", "QuantizeLinear4", "activation 'x' is quantized with scales 0.02 and 0.05")
+        ("warning", "conflicting-scales", "QuantizeLinear4", "activation 'x' is quantized with scales 0.02 and 0.05")
     ]
 
 

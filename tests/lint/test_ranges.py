@@ -38,7 +38,7 @@ def measured(**amax: float) -> Statistics:
 
 
 def unused(path: Path, statistics: Statistics) -> list[tuple[str, str, str]]:
-    return [(one.severity, one.rule, one.found) for one in lint_model(path, statistics)]
+    return [(one.severity, one.rule, one.detail) for one in lint_model(path, statistics)]
 
 
 def quantized(tmp_path: Path, ranges: Mapping[str, float]) -> Path:
@@ -53,7 +53,7 @@ def quantized(tmp_path: Path, ranges: Mapping[str, float]) -> Path:
 def test_a_range_that_is_the_masks_constant_is_an_error(tmp_path: Path) -> None:
     sketch = Sketch(shape=ROWS)
     path = sketch.save(tmp_path / "m.onnx", masked(sketch, 10005.0))
-    assert [one[:2] for one in found(path)] == [("error", "far-range")]
+    assert [one[:2] for one in found(path)] == [("error", "implausible-range")]
     assert "is that of the constant -1e+04" in found(path)[0][3]
 
 
@@ -63,7 +63,7 @@ def test_an_ordinary_range_behind_a_mask_has_no_findings(tmp_path: Path) -> None
 
 
 def test_a_range_that_no_activation_has_is_an_error(tmp_path: Path) -> None:
-    assert rules(quantized(tmp_path, {"x": 1e30})) == ["far-range"]
+    assert rules(quantized(tmp_path, {"x": 1e30})) == ["implausible-range"]
 
 
 def test_a_large_range_is_no_error_without_data_to_judge_it_by(tmp_path: Path) -> None:
@@ -73,13 +73,13 @@ def test_a_large_range_is_no_error_without_data_to_judge_it_by(tmp_path: Path) -
 def test_a_range_far_beyond_the_measured_values_is_a_warning(tmp_path: Path) -> None:
     path = quantized(tmp_path, {"x": 100.0, "z": 100.0})
     assert unused(path, measured(x=5.0, z=50.0)) == [
-        ("warning", "idle-range", "range 100 of 'x', which never passed 5")
+        ("warning", "oversized-range", "range 100 of 'x', whose largest measured magnitude is 5")
     ]
 
 
 def test_a_tensor_takes_the_statistics_of_the_one_it_shares_its_range_with(tmp_path: Path) -> None:
     statistics = replace(measured(pooled=5.0), shares_range={"x": "pooled"})
-    assert [rule for _, rule, _ in unused(quantized(tmp_path, {"x": 100.0}), statistics)] == ["idle-range"]
+    assert [rule for _, rule, _ in unused(quantized(tmp_path, {"x": 100.0}), statistics)] == ["oversized-range"]
 
 
 def test_an_input_of_a_concat_may_have_the_range_of_its_output(tmp_path: Path) -> None:
@@ -95,5 +95,5 @@ def test_a_tensor_that_was_always_zero_is_not_judged(tmp_path: Path) -> None:
 
 def test_statistics_of_another_model_are_refused(tmp_path: Path) -> None:
     path = quantized(tmp_path, {"x": 1.0})
-    with pytest.raises(StatisticsError, match=r"none of the tensors that .*m\.onnx quantizes \('x', for one\)"):
+    with pytest.raises(StatisticsError, match=r"none of the tensors that .*m\.onnx quantizes \(for example 'x'\)"):
         lint_model(path, measured(other=1.0))

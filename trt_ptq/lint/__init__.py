@@ -1,6 +1,6 @@
-"""What TensorRT would refuse, get wrong or run slowly in a Q/DQ model; one file for each family of rules.
+"""Find what TensorRT refuses, gets wrong or runs slowly in a Q/DQ model; one module per family of rules.
 
-Each rule's function says what it looks for, where the effect is written down, and what was seen when such a model was
-really built. "Seen" means: TensorRT-RTX 1.7.1 built the engine here, without a GPU, and the engine's text says which
-operands its convolutions and matrix products read. Nothing was executed. NVIDIA: "Working with Quantized Types".
+Every rule states its effect, a remedy, and its evidence. "Observed" in the evidence means: an engine for such a model
+was built with TensorRT-RTX 1.7.1, without a GPU, and its plan lists the operand types of convolutions and matrix
+products; nothing was executed. "NVIDIA" refers to "Working with Quantized Types", TensorRT developer guide.
 """

@@ -1,4 +1,4 @@
-"""A rule, and what it finds."""
+"""A lint rule, and its findings."""
 
 from __future__ import annotations
 
@@ -15,46 +15,62 @@ Severity = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know about `node`: what was `found` there, its `effect` in TensorRT, and what to do.
+    """A defect of a Q/DQ model.
 
-    `severity` is "error" (TensorRT refuses it, or the numbers are wrong), "warning" (slower or less accurate), or
-    "note" (nothing is wrong, but it does not run everywhere).
+    Attributes:
+        severity: "error": TensorRT refuses the model, or the results are wrong; "warning": slower or less accurate;
+            "note": nothing is wrong, but the model does not run on all GPUs.
+        rule: The id of the rule.
+        node: The name of the node.
+        detail: What was found there.
+        effect: What TensorRT does with it.
+        remedy: How to fix it.
     """
 
     severity: Severity
     rule: str
     node: str
-    found: str
+    detail: str
     effect: str
     remedy: str
 
 
 @dataclass(frozen=True)
 class Location:
-    """A node that a rule is about, and what was found there."""
+    """A node that violates a rule, and what was found there."""
 
     node: ir.Node
-    found: str
+    detail: str
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A defect: what TensorRT makes of it, what to do, and how to find it."""
+    """A kind of defect.
 
-    name: str
+    Attributes:
+        id: The name of the rule.
+        severity: See `Finding`.
+        effect: What TensorRT does with such a model.
+        remedy: How to fix it.
+        evidence: Where the effect is documented or how it was observed.
+        check: Yields the nodes that violate the rule.
+    """
+
+    id: str
     severity: Severity
     effect: str
     remedy: str
-    find: Callable[[QuantizedGraph], Iterable[Location]]
+    evidence: str
+    check: Callable[[QuantizedGraph], Iterable[Location]]
 
     def findings(self, graph: QuantizedGraph) -> list[Finding]:
-        """All places in the order in which `find` gives them."""
+        """All violations, in the order of `check`."""
         return [
-            Finding(self.severity, self.name, node_name(place.node), place.found, self.effect, self.remedy)
-            for place in self.find(graph)
+            Finding(self.severity, self.id, node_name(location.node), location.detail, self.effect, self.remedy)
+            for location in self.check(graph)
         ]
 
 
 def node_name(node: ir.Node) -> str:
-    """The node's name, or that of its first output where it has none."""
+    """The node's name; the name of its first output if it has none."""
     return node.name or next((value.name for value in node.outputs if value.name), None) or node.op_type

@@ -1,7 +1,8 @@
-"""Linting a model file: reading it, and applying all rules."""
+"""Lint a model file: read it and apply all rules."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,27 +18,34 @@ from trt_ptq.lint.rules import activation_ranges, encoding, fusion, granularity,
 from trt_ptq.onnx_io.load import read_proto
 from trt_ptq.qdq.read_ranges import float_name
 
-RULES: tuple[Rule, ...] = (
-    *encoding.RULES,
-    *scales.RULES,
-    *granularity.RULES,
-    *pairs.RULES,
-    *operands.RULES,
-    *fusion.RULES,
-    *precision.RULES,
-    *activation_ranges.RULES,
-)
+FAMILIES: Mapping[str, tuple[Rule, ...]] = {
+    "Integer types and zero points": encoding.RULES,
+    "Scales": scales.RULES,
+    "Granularity": granularity.RULES,
+    "Pairs of QuantizeLinear and DequantizeLinear": pairs.RULES,
+    "Operands": operands.RULES,
+    "Fusion": fusion.RULES,
+    "Precision": precision.RULES,
+    "Activation ranges": activation_ranges.RULES,
+}
+RULES: tuple[Rule, ...] = tuple(rule for rules in FAMILIES.values() for rule in rules)
 
 
-def lint_model(path: Path, statistics: Statistics | None = None) -> list[Finding]:
-    """Findings in the Q/DQ model at `path`, of any tool: rule by rule, each in graph order.
+def lint_model(path: str | os.PathLike[str], statistics: Statistics | None = None) -> list[Finding]:
+    """Find what TensorRT refuses, gets wrong or runs slowly in a Q/DQ model of any tool.
 
-    `statistics` are of the float model it was made from: ranges are then compared with what was measured.
+    Args:
+        path: The Q/DQ model.
+        statistics: Statistics of the float model; the ranges of activations are then compared with the data.
+
+    Returns:
+        The findings in the order of `RULES`; those of one rule in graph order.
 
     Raises:
-        ModelError: see `read_proto`; or nothing in the model is quantized.
-        StatisticsError: the statistics have none of the tensors that the model quantizes.
+        ModelError: The file cannot be read (see `read_proto`), or nothing in the model is quantized.
+        StatisticsError: The statistics have none of the tensors that the model quantizes.
     """
+    path = Path(path)
     proto = shape_inference.infer_shapes(read_proto(path))
     model = ir.from_proto(proto)
     if model.functions:
@@ -45,20 +53,21 @@ def lint_model(path: Path, statistics: Statistics | None = None) -> list[Finding
     ir.external_data.set_base_dir(model.graph, path.parent)
     graph = QuantizedGraph(model.graph, model.graph.opset_imports.get("", 0))
     if not graph.quantizers and not any(encoding.integer_operators(graph)) and not any(encoding.low_precision(graph)):
-        raise ModelError(f"{path}: nothing in it is quantized: give the Q/DQ model (trt-ptq qdq makes one)")
+        raise ModelError(f"{path}: nothing in it is quantized: pass a Q/DQ model (trt-ptq qdq creates one)")
     if statistics is not None:
-        graph = QuantizedGraph(graph.graph, graph.opset, _measured(graph, statistics, path))
+        graph = QuantizedGraph(graph.graph, graph.opset, _measured_amax(graph, statistics, path))
     return [finding for rule in RULES for finding in rule.findings(graph)]
 
 
-def _measured(graph: QuantizedGraph, statistics: Statistics, path: Path) -> Mapping[str, float]:
-    """Largest magnitude by tensor name."""
+def _measured_amax(graph: QuantizedGraph, statistics: Statistics, path: Path) -> Mapping[str, float]:
+    """The largest measured magnitude by tensor name."""
     measured = {name: tensor.amax for name, tensor in statistics.tensors.items()}
     measured |= {name: measured[source] for name, source in statistics.shares_range.items() if source in measured}
-    names = [float_name(one.node) for one in graph.quantizers if one.quantizes and not one.on_constant]
+    activations = [quantizer for quantizer in graph.quantizers if quantizer.is_quantize and not quantizer.on_constant]
+    names = [float_name(quantizer.node) for quantizer in activations]
     if names and not measured.keys() & set(names):
         raise StatisticsError(
-            f"the statistics have none of the tensors that {path} quantizes ({names[0]!r}, for one): measure the float "
-            "model that it was made from (trt-ptq calibrate)"
+            f"the statistics have none of the tensors that {path} quantizes (for example {names[0]!r}): collect "
+            "statistics of the float model that it was made from (trt-ptq calibrate)"
         )
     return measured

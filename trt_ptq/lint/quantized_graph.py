@@ -1,36 +1,44 @@
-"""A Q/DQ graph as the rules see it: its quantizers, read once, and ways to follow tensors between them."""
+"""A Q/DQ graph as the rules see it: its quantizers, and ways to follow tensors between them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
 
+from trt_ptq.analysis.dataflow import bodies
+from trt_ptq.analysis.op_types import RESHAPING_OPS, SHAPE_OPS
+from trt_ptq.onnx_io.opset import ONNX_DOMAINS
+from trt_ptq.onnx_io.quantized_ops import QDQ_OPS
 from trt_ptq.types import Array
 
-QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
-_LINEAR_DOMAINS = ("", "ai.onnx", "com.microsoft")  # builders take all three alike
-_FIRST_WITH_AXIS = 13
+_QDQ_DOMAINS = (*ONNX_DOMAINS, "com.microsoft")  # builders treat them alike
+_FIRST_OPSET_WITH_AXIS = 13
 
-# Data passes through these as it is, so a builder moves DequantizeLinear behind them. Seen: a convolution behind each
-# one of these reads int8 (behind eight of them in a row it read float).
-_MOVING = {
-    *("Identity", "Dropout", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"),
-    *("Slice", "Split", "Gather", "Expand", "Pad", "DepthToSpace", "SpaceToDepth", "MaxPool"),
+# Operators that only move values, so that builders move DequantizeLinear behind them. Observed: a convolution behind
+# each of these reads int8 (behind eight of them in a row it reads float).
+_MOVING_OPS = RESHAPING_OPS | {
+    *("Dropout", "Cast", "Slice", "Split", "Gather", "Expand", "Pad", "DepthToSpace", "SpaceToDepth", "MaxPool"),
 }
-_SHAPE_OPS = {"Shape", "Size"}
 
 
 @dataclass(frozen=True, eq=False)
 class Quantizer:
     """A QuantizeLinear or DequantizeLinear.
 
-    `scale` and `zero_point` are None where they are computed in the graph (and `zero_point` where there is none);
-    `dtype` is that of the quantized side by the ONNX standard, None where the model does not tell; `axis` counts from
-    the front, and has no meaning for a scale of one element; `on_constant`: no input of the model reaches the data.
+    Attributes:
+        node: The node.
+        data: The tensor that it quantizes or dequantizes.
+        scale: The scale; None if it is computed in the graph.
+        zero_point: The zero point; None if it is computed in the graph, or absent.
+        has_zero_point: Whether it has a zero point.
+        dtype: The quantized type according to the ONNX standard; None if unknown.
+        axis: The channel axis, nonnegative; without meaning for a scale of one element.
+        block_size: The block size; 0 without blocks.
+        on_constant: Whether `data` does not depend on an input of the model.
     """
 
     node: ir.Node
@@ -44,9 +52,9 @@ class Quantizer:
     on_constant: bool
 
     @property
-    def quantizes(self) -> bool:
+    def is_quantize(self) -> bool:
         """Whether it is a QuantizeLinear."""
-        return self.node.op_type == QUANTIZE
+        return self.node.op_type == "QuantizeLinear"
 
     @property
     def output(self) -> ir.Value:
@@ -54,11 +62,11 @@ class Quantizer:
 
     @property
     def per_channel(self) -> bool:
-        """Whether it has several scales, one for each index along `axis`."""
+        """Whether it has several scales, one per index along `axis`."""
         return self.scale is not None and self.scale.size > 1 and not self.block_size
 
     def same_scale(self, other: Quantizer) -> bool:
-        """Whether both are known to have the same scales, or one of them is not known."""
+        """Whether both have the same scales; True if one of them is unknown."""
         if self.scale is None or other.scale is None:
             return True
         return np.array_equal(self.scale.ravel(), other.scale.ravel(), equal_nan=True)
@@ -66,9 +74,12 @@ class Quantizer:
 
 @dataclass(frozen=True, eq=False)
 class QuantizedGraph:
-    """All nodes of a model, those of If and Loop bodies too.
+    """A Q/DQ graph, including the bodies of If, Loop and Scan.
 
-    `measured` is the largest magnitude that each tensor of the float model took, where statistics were given.
+    Attributes:
+        graph: The main graph.
+        opset: The version of the default operator set.
+        measured: The largest measured magnitude of the tensors of the float model, if statistics were passed.
     """
 
     graph: ir.Graph
@@ -77,6 +88,7 @@ class QuantizedGraph:
 
     @cached_property
     def nodes(self) -> tuple[ir.Node, ...]:
+        """All nodes, including those of bodies."""
         return tuple(self.graph.all_nodes())
 
     @cached_property
@@ -86,22 +98,26 @@ class QuantizedGraph:
 
     @cached_property
     def encoders(self) -> tuple[Quantizer, ...]:
-        """Those that decide on an encoding: all but the DequantizeLinear that undoes a QuantizeLinear."""
-        return tuple(one for one in self.quantizers if one.quantizes or self.maker(one.data) is None)
+        """The quantizers that define an encoding: all but a DequantizeLinear that reads from a QuantizeLinear."""
+        return tuple(
+            quantizer
+            for quantizer in self.quantizers
+            if quantizer.is_quantize or self.source_quantizer(quantizer.data) is None
+        )
 
-    def maker(self, value: ir.Value | None) -> Quantizer | None:
-        """The quantizer whose output `value` is; None if it is another node's, an input or a constant."""
+    def source_quantizer(self, value: ir.Value | None) -> Quantizer | None:
+        """The quantizer whose output is `value`; None if it is not the output of a quantizer."""
         producer = value.producer() if value is not None else None
         return self._by_node.get(producer) if producer is not None else None
 
-    def carries_data(self, value: ir.Value | None) -> bool:
-        """Whether `value` depends on the values of an input of the model, and not just on shapes and constants."""
-        return value in self._carrying
+    def is_activation(self, value: ir.Value | None) -> bool:
+        """Whether `value` depends on the data of a model input, not only on shapes and constants."""
+        return value in self._activations
 
     def dequantizer(self, value: ir.Value | None) -> Quantizer | None:
-        """The DequantizeLinear from which `value` comes unchanged, but for its arrangement; None if there is none.
+        """The DequantizeLinear whose values `value` has, possibly rearranged; None if there is none.
 
-        Behind a Concat it is the first input's, if all inputs have one and all have the same scale.
+        For the output of a Concat it is that of the first input, if all inputs have one and all scales are equal.
         """
         if value is None:
             return None
@@ -110,111 +126,106 @@ class QuantizedGraph:
         return self._dequantizers[value]
 
     def _find_dequantizer(self, value: ir.Value) -> Quantizer | None:
-        made = self.maker(value)
-        if made is not None:
-            return None if made.quantizes else made
+        source = self.source_quantizer(value)
+        if source is not None:
+            return None if source.is_quantize else source
         producer = value.producer()
         if producer is None:
             return None
         if producer.op_type == "Concat":
-            found = [self.dequantizer(one) for one in producer.inputs]
-            first = found[0]
-            if first is not None and all(one is not None and one.same_scale(first) for one in found):
+            dequantizers = [self.dequantizer(operand) for operand in producer.inputs]
+            first = dequantizers[0]
+            if first is not None and all(other is not None and other.same_scale(first) for other in dequantizers):
                 return first
             return None
-        return self.dequantizer(producer.inputs[0]) if producer.op_type in _MOVING else None
+        return self.dequantizer(producer.inputs[0]) if producer.op_type in _MOVING_OPS else None
 
     def axis_in(self, value: ir.Value, dequantizer: Quantizer) -> int | None:
-        """The axis of `value` along which the channels of `dequantizer` lie; None where that cannot be told."""
+        """The axis of `value` that is the channel axis of `dequantizer`; None if unknown."""
         producer = value.producer()
         if producer is None or producer is dequantizer.node:
             return dequantizer.axis
-        before = producer.inputs[0]
-        inner = self.axis_in(before, dequantizer) if before is not None else None
+        source = producer.inputs[0]
+        inner = self.axis_in(source, dequantizer) if source is not None else None
         if inner is None or producer.op_type not in ("Identity", "Cast", "Transpose"):
             return None
         if producer.op_type != "Transpose":
             return inner
-        order = producer.attributes.get_ints("perm", [])
-        if order:
-            return list(order).index(inner)
+        permutation = producer.attributes.get_ints("perm", [])
+        if permutation:
+            return list(permutation).index(inner)
         rank = rank_of(dequantizer.data)
         return None if rank is None else rank - 1 - inner
 
     @cached_property
     def _dequantizers(self) -> dict[ir.Value, Quantizer | None]:
-        return {}  # what `dequantizer` found: Concats of Concats have a great many paths
+        return {}  # a cache, since Concats of Concats have exponentially many paths
 
     @cached_property
     def _by_node(self) -> dict[ir.Node, Quantizer]:
-        return {node: self._read(node) for node in self.nodes if is_linear(node)}
+        return {node: self._read_quantizer(node) for node in self.nodes if is_quantizer(node)}
 
-    def _read(self, node: ir.Node) -> Quantizer:
+    def _read_quantizer(self, node: ir.Node) -> Quantizer:
         data = node.inputs[0]
         assert data is not None
-        zero = node.inputs[2] if len(node.inputs) > 2 else None
-        axis = node.attributes.get_int("axis", 1) if self.opset >= _FIRST_WITH_AXIS else 0
+        zero_point = node.inputs[2] if len(node.inputs) > 2 else None
+        axis = node.attributes.get_int("axis", 1) if self.opset >= _FIRST_OPSET_WITH_AXIS else 0
         rank = rank_of(data)
         if axis < 0 and rank is not None:
             axis += rank
         return Quantizer(
             node=node,
             data=data,
-            scale=_values(node.inputs[1]),
-            zero_point=_values(zero),
-            has_zero_point=zero is not None,
-            dtype=_quantized_type(node, zero),
+            scale=_constant_array(node.inputs[1]),
+            zero_point=_constant_array(zero_point),
+            has_zero_point=zero_point is not None,
+            dtype=_quantized_type(node, zero_point),
             axis=axis,
             block_size=node.attributes.get_int("block_size", 0),
-            on_constant=not self.carries_data(data),
+            on_constant=not self.is_activation(data),
         )
 
     @cached_property
-    def _carrying(self) -> set[ir.Value | None]:
-        carrying: set[ir.Value | None] = {one for one in self.graph.inputs if one.name not in self.graph.initializers}
+    def _activations(self) -> set[ir.Value | None]:
+        activations: set[ir.Value | None] = {
+            value for value in self.graph.inputs if value.name not in self.graph.initializers
+        }
         for node in self.nodes:
-            bodies = list(_bodies(node))
-            for body in bodies:
-                carrying.update(body.inputs)
-            if bodies or (node.op_type not in _SHAPE_OPS and any(one in carrying for one in node.inputs)):
-                carrying.update(node.outputs)
-        return carrying - {None}
+            inner_graphs = list(bodies(node))
+            for body in inner_graphs:
+                activations.update(body.inputs)
+            depends_on_data = node.op_type not in SHAPE_OPS and any(value in activations for value in node.inputs)
+            if inner_graphs or depends_on_data:
+                activations.update(node.outputs)
+        return activations - {None}
 
 
-def is_linear(node: ir.Node) -> bool:
-    """Whether `node` is a QuantizeLinear or DequantizeLinear, of ONNX or of ONNX Runtime's own operators."""
-    return node.op_type in (QUANTIZE, DEQUANTIZE) and node.domain in _LINEAR_DOMAINS
+def is_quantizer(node: ir.Node) -> bool:
+    """Whether `node` is a QuantizeLinear or DequantizeLinear, of ONNX or ONNX Runtime."""
+    return node.op_type in QDQ_OPS and node.domain in _QDQ_DOMAINS
 
 
-def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """The constant that `value` is, also behind Identity, not read yet; None if it is computed or absent."""
+def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The constant that `value` is, possibly behind Identity; None if it is computed or absent."""
     while value is not None and (producer := value.producer()) is not None and producer.op_type == "Identity":
         value = producer.inputs[0]
     return None if value is None else ir.convenience.get_const_tensor(value)
 
 
-def _values(value: ir.Value | None) -> Array | None:
-    tensor = constant(value)
+def _constant_array(value: ir.Value | None) -> Array | None:
+    tensor = constant_tensor(value)
     return None if tensor is None else tensor.numpy()
 
 
 def rank_of(value: ir.Value) -> int | None:
-    """How many axes `value` has, where the model tells."""
+    """The number of axes of `value`; None if unknown."""
     return None if value.shape is None else len(value.shape)
 
 
 def _quantized_type(node: ir.Node, zero_point: ir.Value | None) -> ir.DataType | None:
     if zero_point is not None and zero_point.dtype is not None:
         return zero_point.dtype
-    if node.op_type == QUANTIZE:
+    if node.op_type == "QuantizeLinear":
         return ir.DataType(node.attributes.get_int("output_dtype", 0) or ir.DataType.UINT8)
     data = node.inputs[0]
     return None if data is None else data.dtype
-
-
-def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()

@@ -1,4 +1,4 @@
-"""The operators that INT8 is for, and which of their inputs is the weight."""
+"""The operators with INT8 kernels, and which of their inputs is the weight."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from trt_ptq.analysis.op_types import CONVOLUTIONS, WEIGHTED_OPS
 from trt_ptq.lint.quantized_graph import QuantizedGraph, Quantizer, rank_of
-
-CONVOLUTIONS = {"Conv", "ConvTranspose"}
-WEIGHTED = {*CONVOLUTIONS, "Gemm", "MatMul"}
 
 
 @dataclass(frozen=True, eq=False)
 class Operand:
-    """Input 0 or 1 of a weighted operator, and the DequantizeLinear behind it, if any."""
+    """Input 0 or 1 of a weighted operator.
+
+    Attributes:
+        index: The index of the input.
+        value: The tensor.
+        dequantizer: The DequantizeLinear that it comes from, if any.
+        is_activation: Whether it depends on an input of the model.
+    """
 
     index: int
     value: ir.Value
     dequantizer: Quantizer | None
-    carries_data: bool
+    is_activation: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +37,12 @@ class WeightedNode:
 
     @property
     def weight(self) -> Operand | None:
-        """The operand that is the same in every inference; None if both are activations, or neither."""
-        constant = [one for one in self.operands if not one.carries_data]
-        return constant[0] if len(constant) == 1 else None
+        """The constant operand; None if both operands are activations, or both are constant."""
+        constants = [operand for operand in self.operands if not operand.is_activation]
+        return constants[0] if len(constants) == 1 else None
 
     def output_axis(self, operand: Operand) -> int | None:
-        """The axis of `operand` that runs over output channels; None where the model does not tell."""
+        """The output-channel axis of `operand`; None if unknown."""
         if self.node.op_type in CONVOLUTIONS:
             return 0 if self.node.op_type == "Conv" else 1
         if self.node.op_type == "Gemm":
@@ -48,26 +53,26 @@ class WeightedNode:
 
 
 def weighted_nodes(graph: QuantizedGraph) -> Iterator[WeightedNode]:
-    """Every weighted operator, in graph order."""
+    """All weighted operators in graph order."""
     for node in graph.nodes:
-        if node.op_type not in WEIGHTED or node.domain != "":
+        if node.op_type not in WEIGHTED_OPS or node.domain != "":
             continue
         first, second = (
-            Operand(index, value, graph.dequantizer(value), graph.carries_data(value))
+            Operand(index, value, graph.dequantizer(value), graph.is_activation(value))
             for index, value in enumerate(node.inputs[:2])
             if value is not None
         )
         yield WeightedNode(node, (first, second))
 
 
-def weighted_behind(graph: QuantizedGraph, value: ir.Value | None) -> ir.Node | None:
-    """The weighted operator whose result `value` is, after at most BatchNormalization and the addition of a bias."""
+def source_weighted_node(graph: QuantizedGraph, value: ir.Value | None) -> ir.Node | None:
+    """The weighted operator that computes `value`, possibly followed by BatchNormalization or the Add of a bias."""
     node = value.producer() if value is not None else None
-    if node is None or node.op_type in WEIGHTED:
+    if node is None or node.op_type in WEIGHTED_OPS:
         return node
     if node.op_type == "BatchNormalization":
-        return weighted_behind(graph, node.inputs[0])
+        return source_weighted_node(graph, node.inputs[0])
     if node.op_type == "Add":
-        summands = [one for one in node.inputs if graph.carries_data(one)]
-        return weighted_behind(graph, summands[0]) if len(summands) == 1 else None
+        summands = [operand for operand in node.inputs if graph.is_activation(operand)]
+        return source_weighted_node(graph, summands[0]) if len(summands) == 1 else None
     return None

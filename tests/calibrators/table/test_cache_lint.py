@@ -36,7 +36,7 @@ def test_a_sound_cache_has_no_findings() -> None:
         (f"{HEADER}\nx: 7f800000\ny: 3c010a14\n", "error", "scale", "x"),
         (f"{HEADER}\nx: 7fc00000\ny: 3c010a14\n", "error", "scale", "x"),
         (f"{HEADER}\nx: bc010a14\ny: 3c010a14\n", "error", "scale", "x"),
-        (f"{HEADER}\nx: 7e967699\ny: 3c010a14\nz: 3c010a14\n", "warning", "far-range", "x"),
+        (f"{HEADER}\nx: 7e967699\ny: 3c010a14\nz: 3c010a14\n", "warning", "implausible-range", "x"),
         (
             f"{HEADER}\n(Unnamed Layer* 3) [Add]_output: 3c010a14\n",
             "warning",

@@ -56,10 +56,10 @@ def _print(findings: list[Finding]) -> None:
     for rule, group in groupby(ordered, key=lambda one: one.rule):
         found = list(group)
         first = found[0]
-        rows += [[one.node, one.found, one.severity, rule] for one in found[:_ROWS]]
+        rows += [[one.node, one.detail, one.severity, rule] for one in found[:_ROWS]]
         if len(found) > _ROWS:
             rows.append([f"... and {len(found) - _ROWS} more (--json has all)", "", first.severity, rule])
         meanings.append(f"{first.severity} {rule}: {first.effect}. Remedy: {first.remedy}.")
-    console.print_table(["node", "found", "severity", "rule"], rows)
+    console.print_table(["node", "detail", "severity", "rule"], rows)
     for meaning in meanings:
         console.say(meaning)

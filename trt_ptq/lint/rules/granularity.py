@@ -1,4 +1,4 @@
-"""Per tensor or per channel: activations have one scale, weights one for each output channel."""
+"""Per tensor or per channel: activations have one scale, weights one per output channel."""
 
 from __future__ import annotations
 
@@ -10,61 +10,65 @@ from trt_ptq.lint.weighted_nodes import weighted_nodes
 
 
 def per_channel_activations(graph: QuantizedGraph) -> Iterator[Location]:
-    """Seen: built, and the convolution reads float. Weights from inputs: `runtime_weights`."""
-    weights = {one.operands[1].dequantizer.node for one in weighted_nodes(graph) if one.operands[1].dequantizer}
-    for one in graph.encoders:
-        readers = {one.node, *(use.node for use in one.output.uses())}
-        if one.per_channel and one.scale is not None and not one.on_constant and not readers & weights:
-            yield Location(one.node, f"{one.scale.size} scales along axis {one.axis} of activation {one.data.name!r}")
+    """Without weights that are inputs of the model: see `operands.runtime_weights`."""
+    kernels = [weighted.operands[1].dequantizer for weighted in weighted_nodes(graph)]
+    weights = {dequantizer.node for dequantizer in kernels if dequantizer}
+    for quantizer in graph.encoders:
+        nodes = {quantizer.node, *(use.node for use in quantizer.output.uses())}
+        if quantizer.per_channel and quantizer.scale is not None and not quantizer.on_constant and not nodes & weights:
+            detail = f"{quantizer.scale.size} scales along axis {quantizer.axis} of activation {quantizer.data.name!r}"
+            yield Location(quantizer.node, detail)
 
 
 def weight_axes(graph: QuantizedGraph) -> Iterator[Location]:
-    """Seen: built, and Conv, MatMul and Gemm read float. ConvTranspose reads float in TensorRT-RTX whatever the axis;
-    axis 1 is NVIDIA's."""
-    for one in weighted_nodes(graph):
-        weight = one.weight
+    for weighted in weighted_nodes(graph):
+        weight = weighted.weight
         if weight is None or weight.dequantizer is None or not weight.dequantizer.per_channel:
             continue
-        axis, wanted = graph.axis_in(weight.value, weight.dequantizer), one.output_axis(weight)
-        if axis is not None and wanted is not None and axis != wanted:
-            yield Location(one.node, f"weight quantized along axis {axis}; output channels are axis {wanted}")
+        axis, output_axis = graph.axis_in(weight.value, weight.dequantizer), weighted.output_axis(weight)
+        if axis is not None and output_axis is not None and axis != output_axis:
+            detail = f"weight quantized along axis {axis}; its output-channel axis is {output_axis}"
+            yield Location(weighted.node, detail)
 
 
 def per_tensor_weights(graph: QuantizedGraph) -> Iterator[Location]:
-    """NVIDIA: per-tensor for activations and per-channel for weights gave the best accuracy. Seen: built in int8."""
-    for one in weighted_nodes(graph):
-        weight = one.weight
+    for weighted in weighted_nodes(graph):
+        weight = weighted.weight
         if weight is None or weight.dequantizer is None:
             continue
-        scale, axis = weight.dequantizer.scale, one.output_axis(weight)
+        scale, axis = weight.dequantizer.scale, weighted.output_axis(weight)
         shape = weight.value.shape
         channels = shape[axis] if shape is not None and axis is not None else None
         if scale is not None and scale.size == 1 and channels != 1:
-            yield Location(
-                one.node, f"one scale for all {channels if isinstance(channels, int) else ''} output channels"
-            )
+            count = f"{channels} " if isinstance(channels, int) else ""
+            yield Location(weighted.node, f"one scale for all {count}output channels")
 
 
 RULES = (
     Rule(
-        "activation-per-channel",
-        "warning",
-        "TensorRT has no such kernel: what reads the activation runs in float",
-        "give the activation one scale; per-channel scales are for weights",
-        per_channel_activations,
+        id="activation-per-channel",
+        severity="warning",
+        effect="TensorRT has no such kernel: the readers of the activation run in float",
+        remedy="give the activation one scale; per-channel scales are for weights",
+        evidence="Observed: the engine is built, and the convolution reads float.",
+        check=per_channel_activations,
     ),
     Rule(
-        "weight-axis",
-        "warning",
-        "a scale that differs within the sum cannot be applied after it: the operator runs in float",
-        "quantize along output channels: Conv 0, ConvTranspose 1, Gemm 1 (0 with transB), MatMul its last axis",
-        weight_axes,
+        id="weight-axis",
+        severity="warning",
+        effect="a scale that varies within the accumulation cannot be applied after it: the operator runs in float",
+        remedy="quantize along output channels: Conv 0, ConvTranspose 1, Gemm 1 (0 with transB), MatMul its last axis",
+        evidence="Observed: the engine is built, and Conv, MatMul and Gemm read float. In TensorRT-RTX ConvTranspose "
+        "reads float for any axis; NVIDIA documents axis 1.",
+        check=weight_axes,
     ),
     Rule(
-        "weight-per-tensor",
-        "warning",
-        "less accurate: channels with small weights get few of the 255 steps",
-        "one scale for each output channel (ONNX Runtime: per_channel=True)",
-        per_tensor_weights,
+        id="weight-per-tensor",
+        severity="warning",
+        effect="less accurate: channels with small weights use few of the 255 levels",
+        remedy="use one scale per output channel (ONNX Runtime: per_channel=True)",
+        evidence="NVIDIA: per-tensor scales for activations and per-channel scales for weights gave the best "
+        "accuracy. Observed: built in int8.",
+        check=per_tensor_weights,
     ),
 )

@@ -1,4 +1,4 @@
-"""QuantizeLinear and DequantizeLinear belong together, once for each tensor."""
+"""QuantizeLinear and DequantizeLinear form pairs, one per tensor."""
 
 from __future__ import annotations
 
@@ -7,59 +7,59 @@ from collections.abc import Iterator
 import numpy as np
 
 from trt_ptq.lint.finding import Location, Rule
-from trt_ptq.lint.quantized_graph import DEQUANTIZE, QuantizedGraph, Quantizer
-from trt_ptq.lint.rules.encoding import INTEGER_OPERATORS
+from trt_ptq.lint.quantized_graph import QuantizedGraph, Quantizer
+from trt_ptq.onnx_io.quantized_ops import INTEGER_OPS
 from trt_ptq.types import Array
 
 _FLOAT16_ROUNDING = 2.0**-10
 
 
 def lone_quantize(graph: QuantizedGraph) -> Iterator[Location]:
-    """Seen: built with an int8 output of the engine."""
-    for one in graph.quantizers:
-        if one.quantizes and one.output.is_graph_output():
-            yield Location(one.node, f"output {one.output.name!r} of the model is quantized")
+    for quantizer in graph.quantizers:
+        if quantizer.is_quantize and quantizer.output.is_graph_output():
+            yield Location(quantizer.node, f"output {quantizer.output.name!r} of the model is quantized")
 
 
 def lone_dequantize(graph: QuantizedGraph) -> Iterator[Location]:
-    """Seen: built, and the convolution behind it reads int8. Integers computed from a QuantizeLinear's are
-    `int8_readers`' business."""
-    for one in graph.quantizers:
-        if one.quantizes or one.on_constant or graph.maker(one.data) is not None:
+    """Without integers computed from those of a QuantizeLinear: see `int8_readers`."""
+    for quantizer in graph.quantizers:
+        data = quantizer.data
+        if quantizer.is_quantize or quantizer.on_constant or graph.source_quantizer(data) is not None:
             continue
-        producer = one.data.producer()
+        producer = data.producer()
         if producer is None:
-            yield Location(one.node, f"input {one.data.name!r} of the model is dequantized")
-        elif producer.op_type not in INTEGER_OPERATORS and all(graph.maker(value) is None for value in producer.inputs):
-            yield Location(one.node, f"dequantizes what {producer.op_type} computed")
+            yield Location(quantizer.node, f"input {data.name!r} of the model is dequantized")
+        elif producer.op_type not in INTEGER_OPS and all(
+            graph.source_quantizer(value) is None for value in producer.inputs
+        ):
+            yield Location(quantizer.node, f"dequantizes the output of {producer.op_type}")
 
 
 def int8_readers(graph: QuantizedGraph) -> Iterator[Location]:
-    """NVIDIA: quantized types are for QuantizeLinear, DequantizeLinear and plugins. Seen: MaxPool, Transpose, Reshape,
-    Concat, Relu and Cast on int8 were built."""
-    for one in graph.quantizers:
-        if one.quantizes:
-            for use in one.output.uses():
-                if use.node.op_type != DEQUANTIZE and use.node.op_type not in INTEGER_OPERATORS:
-                    yield Location(use.node, f"{use.node.op_type} reads the integers of {one.output.name!r}")
+    for quantizer in graph.quantizers:
+        if quantizer.is_quantize:
+            for use in quantizer.output.uses():
+                if use.node.op_type != "DequantizeLinear" and use.node.op_type not in INTEGER_OPS:
+                    yield Location(use.node, f"{use.node.op_type} reads the integers of {quantizer.output.name!r}")
 
 
-def mismatched(graph: QuantizedGraph) -> Iterator[Location]:
-    """Seen: built as it is written."""
-    for one in graph.quantizers:
-        made = graph.maker(one.data)
-        if one.quantizes or made is None or not made.quantizes:
+def mismatched_pairs(graph: QuantizedGraph) -> Iterator[Location]:
+    for dequantize in graph.quantizers:
+        quantize = graph.source_quantizer(dequantize.data)
+        if dequantize.is_quantize or quantize is None or not quantize.is_quantize:
             continue
-        if not _about_equal(made.scale, one.scale):
-            yield Location(one.node, f"quantized with scale {_told(made)}, dequantized with {_told(one)}")
-        elif made.per_channel and made.axis != one.axis:
-            yield Location(one.node, f"quantized along axis {made.axis}, dequantized along {one.axis}")
-        elif not _same_zero_point(made, one):
-            yield Location(one.node, "quantized and dequantized with different zero points")
+        if not _about_equal(quantize.scale, dequantize.scale):
+            detail = f"quantized with scale {_scale_text(quantize)}, dequantized with {_scale_text(dequantize)}"
+            yield Location(dequantize.node, detail)
+        elif quantize.per_channel and quantize.axis != dequantize.axis:
+            detail = f"quantized along axis {quantize.axis}, dequantized along {dequantize.axis}"
+            yield Location(dequantize.node, detail)
+        elif not _same_zero_point(quantize, dequantize):
+            yield Location(dequantize.node, "quantized and dequantized with different zero points")
 
 
 def _about_equal(first: Array | None, second: Array | None) -> bool:
-    """Whether two scales are the same but for float16's rounding; one that is not known passes."""
+    """Whether two scales are equal up to float16 rounding; True if one of them is unknown."""
     if first is None or second is None:
         return True
     if first.size != second.size:
@@ -70,10 +70,10 @@ def _about_equal(first: Array | None, second: Array | None) -> bool:
         )
 
 
-def _told(one: Quantizer) -> str:
-    if one.scale is None:
+def _scale_text(quantizer: Quantizer) -> str:
+    if quantizer.scale is None:
         return "?"
-    return f"{float(one.scale.ravel()[0]):.6g}" + ("..." if one.scale.size > 1 else "")
+    return f"{float(quantizer.scale.ravel()[0]):.6g}" + ("..." if quantizer.scale.size > 1 else "")
 
 
 def _same_zero_point(first: Quantizer, second: Quantizer) -> bool:
@@ -82,65 +82,73 @@ def _same_zero_point(first: Quantizer, second: Quantizer) -> bool:
     return np.array_equal(first.zero_point.ravel(), second.zero_point.ravel())
 
 
-def twice(graph: QuantizedGraph) -> Iterator[Location]:
-    """Seen: the engine rounds twice."""
-    for one in graph.quantizers:
-        before = graph.maker(one.data)
-        if one.quantizes and before is not None and not before.quantizes:
-            scales = "the same scale" if one.same_scale(before) else "another scale"
-            yield Location(one.node, f"quantizes again, with {scales}, what {before.output.name!r} dequantized")
+def quantized_twice(graph: QuantizedGraph) -> Iterator[Location]:
+    for quantize in graph.quantizers:
+        source = graph.source_quantizer(quantize.data)
+        if quantize.is_quantize and source is not None and not source.is_quantize:
+            scales = "the same scale" if quantize.same_scale(source) else "another scale"
+            yield Location(quantize.node, f"quantizes the dequantized {source.output.name!r} again, with {scales}")
 
 
-def rivals(graph: QuantizedGraph) -> Iterator[Location]:
-    """Seen: the engine quantizes the tensor once for each scale."""
+def conflicting_scales(graph: QuantizedGraph) -> Iterator[Location]:
     first: dict[int, Quantizer] = {}
-    for one in graph.quantizers:
-        if one.quantizes and not one.on_constant and not first.setdefault(id(one.data), one).same_scale(one):
-            told = f"{_told(first[id(one.data)])} and {_told(one)}"
-            yield Location(one.node, f"activation {one.data.name!r} is quantized with scales {told}")
+    for quantizer in graph.quantizers:
+        if not quantizer.is_quantize or quantizer.on_constant:
+            continue
+        earlier = first.setdefault(id(quantizer.data), quantizer)
+        if not earlier.same_scale(quantizer):
+            scales = f"{_scale_text(earlier)} and {_scale_text(quantizer)}"
+            yield Location(quantizer.node, f"activation {quantizer.data.name!r} is quantized with scales {scales}")
 
 
 RULES = (
     Rule(
-        "lone-quantize",
-        "warning",
-        "the engine gives int8, and its caller has to multiply by the scale",
-        "put DequantizeLinear behind it, unless the caller wants int8",
-        lone_quantize,
+        id="lone-quantize",
+        severity="warning",
+        effect="the engine outputs int8, which the caller has to multiply by the scale",
+        remedy="add DequantizeLinear behind it, unless the caller expects int8",
+        evidence="Observed: the engine is built with an int8 output.",
+        check=lone_quantize,
     ),
     Rule(
-        "lone-dequantize",
-        "warning",
-        "the integers were not made by QuantizeLinear: TensorRT cannot tell what they mean, and fuses nothing before",
-        "put QuantizeLinear before it, unless the caller gives int8",
-        lone_dequantize,
+        id="lone-dequantize",
+        severity="warning",
+        effect="the integers do not come from QuantizeLinear: TensorRT cannot interpret them, and fuses nothing before",
+        remedy="add QuantizeLinear before it, unless the caller provides int8",
+        evidence="Observed: the engine is built, and the convolution behind it reads int8.",
+        check=lone_dequantize,
     ),
     Rule(
-        "int8-reader",
-        "warning",
-        "NVIDIA promises integers to QuantizeLinear, DequantizeLinear and plugins alone: a version may refuse it",
-        "put the operator behind DequantizeLinear; TensorRT moves it to where it is fast",
-        int8_readers,
+        id="int8-reader",
+        severity="warning",
+        effect="NVIDIA supports integers only in QuantizeLinear, DequantizeLinear and plugins: a version may refuse it",
+        remedy="move the operator behind DequantizeLinear; TensorRT reorders them itself",
+        evidence="NVIDIA: quantized types are for QuantizeLinear, DequantizeLinear and plugins. Observed: MaxPool, "
+        "Transpose, Reshape, Concat, Relu and Cast on int8 are built.",
+        check=int8_readers,
     ),
     Rule(
-        "pair-mismatch",
-        "error",
-        "the tensor comes out multiplied, or shifted: not what the float model computes",
-        "give QuantizeLinear and DequantizeLinear the same scale, zero point and axis",
-        mismatched,
+        id="pair-mismatch",
+        severity="error",
+        effect="the tensor is scaled or shifted: the results differ from those of the float model",
+        remedy="give QuantizeLinear and DequantizeLinear the same scale, zero point and axis",
+        evidence="Observed: built as written.",
+        check=mismatched_pairs,
     ),
     Rule(
-        "quantized-twice",
-        "warning",
-        "less accurate: rounded twice",
-        "remove one of the two pairs",
-        twice,
+        id="quantized-twice",
+        severity="warning",
+        effect="less accurate: the tensor is rounded twice",
+        remedy="remove one of the two pairs",
+        evidence="Observed: the engine rounds twice.",
+        check=quantized_twice,
     ),
     Rule(
-        "rival-scales",
-        "warning",
-        "slower: the tensor is quantized once for each scale, and stored as often",
-        "give all readers the same pair",
-        rivals,
+        id="conflicting-scales",
+        severity="warning",
+        effect="slower: the tensor is quantized and stored once per scale",
+        remedy="use one pair for all readers",
+        evidence="Observed: the engine quantizes the tensor once per scale.",
+        check=conflicting_scales,
     ),
 )

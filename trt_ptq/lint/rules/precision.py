@@ -1,4 +1,4 @@
-"""Q/DQ where rounding costs accuracy and no kernel gains from it."""
+"""Q/DQ that costs accuracy without enabling an INT8 kernel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from trt_ptq.lint.finding import Location, Rule
 from trt_ptq.lint.quantized_graph import QuantizedGraph
 
-_STAY_HIGH = {
+_SENSITIVE_OPS = {
     *("Softmax", "LogSoftmax", "LayerNormalization", "InstanceNormalization", "GroupNormalization"),
     *("RMSNormalization", "SimplifiedLayerNormalization", "SkipLayerNormalization"),
     *("Exp", "Log", "Erf", "Gelu", "Pow", "Sqrt", "Reciprocal", "ReduceMean"),
@@ -15,33 +15,33 @@ _STAY_HIGH = {
 
 
 def sensitive_operators(graph: QuantizedGraph) -> Iterator[Location]:
-    """Seen: Softmax behind a pair computes in float, on rounded values."""
     for node in graph.nodes:
-        made = graph.maker(node.inputs[0]) if node.inputs and node.op_type in _STAY_HIGH else None
-        if made is not None and not made.quantizes and not made.on_constant:
-            yield Location(node, f"{node.op_type} reads {made.output.name!r}")
+        source = graph.source_quantizer(node.inputs[0]) if node.inputs and node.op_type in _SENSITIVE_OPS else None
+        if source is not None and not source.is_quantize and not source.on_constant:
+            yield Location(node, f"{node.op_type} reads {source.output.name!r}")
 
 
 def quantized_outputs(graph: QuantizedGraph) -> Iterator[Location]:
-    """NVIDIA: by default, do not quantize the outputs of weighted operators."""
-    for one in graph.quantizers:
-        if not one.quantizes and not one.on_constant and one.output.is_graph_output():
-            yield Location(one.node, f"output {one.output.name!r} of the model")
+    for quantizer in graph.quantizers:
+        if not quantizer.is_quantize and not quantizer.on_constant and quantizer.output.is_graph_output():
+            yield Location(quantizer.node, f"output {quantizer.output.name!r} of the model")
 
 
 RULES = (
     Rule(
-        "sensitive-operator",
-        "warning",
-        "less accurate, and no faster: it has no INT8 kernel",
-        "remove the pair before it",
-        sensitive_operators,
+        id="sensitive-operator",
+        severity="warning",
+        effect="less accurate, and no faster: the operator has no INT8 kernel",
+        remedy="remove the pair before it",
+        evidence="Observed: Softmax behind a pair computes in float, on rounded values.",
+        check=sensitive_operators,
     ),
     Rule(
-        "quantized-output",
-        "warning",
-        "less accurate: the model's result is rounded to 8 bits, for no kernel of the model",
-        "remove the pair before the output",
-        quantized_outputs,
+        id="quantized-output",
+        severity="warning",
+        effect="less accurate: the output of the model is rounded to 8 bits, although no kernel reads it",
+        remedy="remove the pair before the output",
+        evidence="NVIDIA: by default, do not quantize the outputs of weighted operators.",
+        check=quantized_outputs,
     ),
 )
