@@ -1,4 +1,4 @@
-"""Small networks with seeded weights, for tests that need a real model of a known shape."""
+"""Small networks with seeded weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHANNELS = 16
 
 
 def weight(name: str, *shape: int, seed: int = 0) -> onnx.TensorProto:
-    """Normal weights, scaled so that activations keep their size."""
+    """Normally distributed weights, scaled to preserve the magnitude of activations."""
     spread = math.sqrt(2 / max(math.prod(shape[1:]), 1))
     values = np.random.default_rng([seed, *name.encode()]).normal(0, spread, shape).astype(np.float32)
     return numpy_helper.from_array(values, name)
@@ -70,7 +70,7 @@ def residual_cnn(path: Path, opset: int = 17, seed: int = 0) -> Path:
 
 
 def images(samples: int, seed: int = 0) -> npt.NDArray[np.float32]:
-    """float32 [samples, 16, 8, 8] that vary smoothly, as pictures do."""
+    """float32 [samples, 16, 8, 8] that vary smoothly, like pictures."""
     random = np.random.default_rng(seed)
     phase = random.uniform(0, 2 * np.pi, (samples, CHANNELS, 1, 1))
     slope = random.uniform(0.2, 0.6, (samples, CHANNELS, 1, 1))
@@ -80,7 +80,7 @@ def images(samples: int, seed: int = 0) -> npt.NDArray[np.float32]:
 
 
 def two_sided_cnn(path: Path) -> Path:
-    """y = conv(relu(x)) + conv(relu(-x)): of pictures without negative values only the first convolution matters."""
+    """y = conv(relu(x)) + conv(relu(-x)): for inputs without negative values only the first convolution matters."""
     nodes = [helper.make_node("Neg", ["x"], ["minus"])]
     for side, name in (("x", "positive"), ("minus", "negative")):
         nodes.append(helper.make_node("Relu", [side], [f"{name}.in"]))
@@ -91,8 +91,8 @@ def two_sided_cnn(path: Path) -> Path:
 
 
 def sabotaged_cnn(path: Path) -> Path:
-    """Four convolutions, x -> c1 -> c2 -> c3 -> c4: what c3 reads has one channel 3000 times larger than the rest,
-    which c3 scales down again."""
+    """Four convolutions, x -> c1 -> c2 -> c3 -> y0: the input of c3 has one channel that is 3000 times larger than the
+    rest, which c3 scales down again."""
     up, down = np.ones((1, CHANNELS, 1, 1), np.float32), np.ones((1, CHANNELS, 1, 1), np.float32)
     up[0, 0], down[0, 0] = 3000, 1 / 3000
     pads: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
@@ -121,17 +121,18 @@ WIDTH = 32
 
 
 def transformer_block(path: Path) -> Path:
-    """Two-headed attention and a feed-forward part, each with a LayerNorm before and a residual behind it, over any
-    number of positions: x [n, s, 32] -> y [n, s, 32]. The sizes in its Reshapes are computed from x's shape.
+    """Two-head attention and a feed-forward network, each with pre-LayerNorm and a residual connection.
 
-    Layers by their first outputs: q, k, v, out, up, down; the MatMuls of attention are scores and context.
+    x [n, s, 32] -> y [n, s, 32], for any sequence length: the sizes of its Reshapes are computed from the shape of x.
+
+    Layers by first output: q, k, v, out, up, down; the MatMuls of attention are scores and context.
     """
     nodes = [
         helper.make_node("LayerNormalization", ["x", "gain", "shift"], ["n1"], axis=-1),
         helper.make_node("Shape", ["x"], ["size"], end=2),
         helper.make_node("Concat", ["size", "two_heads"], ["split"], axis=0),
-        *(helper.make_node("MatMul", ["n1", f"w_{one}"], [one]) for one in "qkv"),
-        *(helper.make_node("Reshape", [one, "split"], [f"{one}_split"]) for one in "qkv"),
+        *(helper.make_node("MatMul", ["n1", f"w_{projection}"], [projection]) for projection in "qkv"),
+        *(helper.make_node("Reshape", [projection, "split"], [f"{projection}_split"]) for projection in "qkv"),
         helper.make_node("Transpose", ["q_split"], ["q_heads"], perm=[0, 2, 1, 3]),
         helper.make_node("Transpose", ["k_split"], ["k_heads"], perm=[0, 2, 3, 1]),
         helper.make_node("Transpose", ["v_split"], ["v_heads"], perm=[0, 2, 1, 3]),
@@ -151,7 +152,7 @@ def transformer_block(path: Path) -> Path:
         helper.make_node("Add", ["h", "down"], ["y"]),
     ]
     weights = [
-        *(weight(f"w_{one}", WIDTH, WIDTH) for one in ("q", "k", "v", "out")),
+        *(weight(f"w_{projection}", WIDTH, WIDTH) for projection in ("q", "k", "v", "out")),
         weight("w_up", WIDTH, 2 * WIDTH),
         weight("w_down", 2 * WIDTH, WIDTH),
         numpy_helper.from_array(np.linspace(0.5, 2, WIDTH, dtype=np.float32), "gain"),

@@ -1,4 +1,4 @@
-"""How much of the arithmetic runs in INT8, and the shapes that it is counted from."""
+"""Multiply-accumulates, the shapes they are counted from, and the fraction that runs in INT8."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.plan import int8_fraction, plan_quantization
 
 
-def test_shapes_are_those_that_onnx_runtime_gives_when_it_runs_the_model(cnn: Model) -> None:
+def test_shapes_are_those_of_onnx_runtime(cnn: Model) -> None:
     tensors = ["c1", "r1", "c2", "a", "r2", "p", "f", "y"]
     session = ort.InferenceSession(ir.to_proto(model_with_outputs(cnn, tensors)).SerializeToString())
     run = dict(zip(tensors, session.run(None, {"x": images(3)}), strict=True))
@@ -29,7 +29,7 @@ def test_shapes_are_those_that_onnx_runtime_gives_when_it_runs_the_model(cnn: Mo
     assert {name: shapes[name] for name in tensors} == {name: array.shape for name, array in run.items()}
 
 
-def test_shapes_that_are_computed_from_shapes_are_followed(tmp_path: Path) -> None:
+def test_shape_computations_are_evaluated(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Shape", ["x"], ["batch"], start=0, end=1),
         helper.make_node("Concat", ["batch", "rest"], ["shape"], axis=0),
@@ -41,11 +41,11 @@ def test_shapes_that_are_computed_from_shapes_are_followed(tmp_path: Path) -> No
     assert infer_shapes(model, {"x": (2, CHANNELS, 8, 8)})["y"] == (2, 32, 64)
 
 
-def test_an_open_batch_is_taken_as_one(cnn: Model) -> None:
+def test_a_dynamic_batch_size_is_1(cnn: Model) -> None:
     assert infer_shapes(cnn, {})["y"] == (1, 32)
 
 
-def test_another_open_axis_needs_a_shape(tmp_path: Path) -> None:
+def test_other_dynamic_dimensions_need_a_shape(tmp_path: Path) -> None:
     wide = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", CHANNELS, 8, "width"])
     path = write(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], [], [wide], ["y"])
     with pytest.raises(
@@ -54,7 +54,7 @@ def test_another_open_axis_needs_a_shape(tmp_path: Path) -> None:
         infer_shapes(load_model(path), {})
 
 
-def test_a_shape_that_does_not_fit_is_refused(cnn: Model) -> None:
+def test_a_shape_that_does_not_match_is_refused(cnn: Model) -> None:
     with pytest.raises(UsageError, match="shape 1x3x8x8 does not match"):
         infer_shapes(cnn, {"x": (1, 3, 8, 8)})
 
@@ -85,7 +85,7 @@ def test_multiply_accumulates_of_a_transposed_gemm(tmp_path: Path) -> None:
     assert count_macs(model, {}) == {"y": 10 * 64 * 32}
 
 
-def test_what_follows_from_values_cannot_be_counted_and_is_named(tmp_path: Path) -> None:
+def test_shapes_that_depend_on_values_cannot_be_counted(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("NonZero", ["x"], ["where"]),
         helper.make_node("Cast", ["where"], ["rows"], to=TensorProto.FLOAT),
@@ -97,7 +97,7 @@ def test_what_follows_from_values_cannot_be_counted_and_is_named(tmp_path: Path)
         count_macs(model, {})
 
 
-def test_the_share_in_int8_is_of_the_macs_and_not_of_the_nodes(cnn: Model) -> None:
+def test_the_int8_fraction_is_of_the_macs(cnn: Model) -> None:
     graph = cnn.to_ir().graph
     macs = count_macs(cnn, {})
     assert int8_fraction(plan_quantization(graph), macs) == 1
@@ -105,7 +105,7 @@ def test_the_share_in_int8_is_of_the_macs_and_not_of_the_nodes(cnn: Model) -> No
     assert int8_fraction(kept, macs) == 1 - macs["c1"] / sum(macs.values())
 
 
-def test_shapes_of_a_model_whose_weights_lie_outside(cnn: Model, tmp_path: Path) -> None:
+def test_shapes_of_a_model_with_external_weights(cnn: Model, tmp_path: Path) -> None:
     """The values of small weights are read from the file beside the model."""
     path = tmp_path / "outside" / "m.onnx"
     path.parent.mkdir()
@@ -114,7 +114,7 @@ def test_shapes_of_a_model_whose_weights_lie_outside(cnn: Model, tmp_path: Path)
     assert infer_shapes(load_model(path), {})["y"] == (1, 32)
 
 
-def test_what_a_body_computes_cannot_be_counted_and_is_named(tmp_path: Path) -> None:
+def test_operators_in_a_body_cannot_be_counted(tmp_path: Path) -> None:
     def branch(name: str) -> onnx.GraphProto:
         out = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
         return helper.make_graph([helper.make_node("Conv", ["x", "w"], [name])], name, [], [out])

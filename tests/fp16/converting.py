@@ -1,4 +1,4 @@
-"""What the tests of float16 share: the conversion, checked, and looks at its result."""
+"""Convert test models to float16, and inspect the results."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def vector(name: str, dtype: int = TensorProto.FLOAT, length: int | str = "n") -
     return helper.make_tensor_value_info(name, dtype, [length])
 
 
-def halved(path: Path, amax: dict[str, float] | None = None) -> tuple[onnx.ModelProto, Float16Model]:
-    """The float16 version of the model at `path`, checked by ONNX, and what was kept."""
+def converted(path: Path, amax: dict[str, float] | None = None) -> tuple[onnx.ModelProto, Float16Model]:
+    """Convert the model at `path` to float16, save it, and check the file with ONNX."""
     result = convert_to_float16(load_model(path).to_ir(), amax)
-    saved = path.with_suffix(".half.onnx")
+    saved = path.with_suffix(".fp16.onnx")
     save_model(result.model, saved)
     proto = onnx.load(saved)
     onnx.checker.check_model(proto, full_check=True)
@@ -35,7 +35,8 @@ def halved(path: Path, amax: dict[str, float] | None = None) -> tuple[onnx.Model
 
 
 def run(model: Path | onnx.ModelProto, feeds: dict[str, Array]) -> Array:
-    """The first output. Unoptimised: ONNX Runtime 1.32 spoils biases of float16 Q/DQ models (accuracy/rounding)."""
+    """Run without graph optimizations, which corrupt biases of float16 Q/DQ models (see fp16/emulate.py); return the
+    first output."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(str(model) if isinstance(model, Path) else model.SerializeToString(), options)
@@ -44,7 +45,7 @@ def run(model: Path | onnx.ModelProto, feeds: dict[str, Array]) -> Array:
 
 
 def types(proto: onnx.ModelProto) -> dict[str, int]:
-    """The element type of every tensor that a node makes."""
+    """The element type of every node output."""
     inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True).graph
     return {value.name: value.type.tensor_type.elem_type for value in [*inferred.value_info, *inferred.output]}
 

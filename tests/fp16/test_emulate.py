@@ -1,4 +1,4 @@
-"""ONNX Runtime's CPU shows what float16 does (proof: run)."""
+"""Emulated float16 on ONNX Runtime's CPU provider (proof: run)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def overflowing(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_overflow_shows_which_onnxruntime_alone_hides(overflowing: Path) -> None:
+def test_an_overflow_that_onnxruntime_hides_is_visible(overflowing: Path) -> None:
     feeds = {"x": np.array([1, 60, 70], np.float32)}
     hidden = ort.InferenceSession(overflowing).run(None, feeds)[0]
     assert hidden.tolist() == [1, 60, 70]
@@ -73,7 +73,7 @@ def test_the_rewritten_model_is_valid_and_keeps_its_interface(cnn: Model, tmp_pa
     save_model(model, path)
     proto = onnx.load(path)
     onnx.checker.check_model(proto, full_check=True)
-    assert [one.name for one in (*proto.graph.input, *proto.graph.output)] == ["x", "y"]
+    assert [value.name for value in (*proto.graph.input, *proto.graph.output)] == ["x", "y"]
 
 
 def test_float16_inputs_and_outputs_stay_float16(tmp_path: Path) -> None:
@@ -87,5 +87,5 @@ def test_float16_inputs_and_outputs_stay_float16(tmp_path: Path) -> None:
     assert result.tolist() == [float(np.float16(np.exp(1.0))), np.inf]
 
 
-def test_a_float32_model_is_left_alone(cnn: Model) -> None:
+def test_a_float32_model_is_unchanged(cnn: Model) -> None:
     assert not emulate_float16(ir.load(cnn.path))

@@ -1,4 +1,4 @@
-"""Float16's range: what does not fit stays float32, with the reason."""
+"""Nodes beyond the range of float16 stay float32, with the reason."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.fp16.converting import halved, ops, run, scalar, types
+from tests.fp16.converting import converted, ops, run, scalar, types
 from tests.networks import CHANNELS, image_input, images, weight, write
 
 
@@ -22,8 +22,8 @@ def test_a_constant_beyond_float16_keeps_its_node_in_float32(tmp_path: Path) -> 
     ]
     kernel = weight("w", CHANNELS, CHANNELS, 1, 1)
     path = write(tmp_path / "bn.onnx", nodes, [kernel, *weights], [image_input()], ["y"])
-    proto, result = halved(path)
-    assert [(one.output, one.cause, one.reason) for one in result.fp32_nodes] == [
+    proto, result = converted(path)
+    assert [(node.output, node.cause, node.reason) for node in result.fp32_nodes] == [
         ("y", "range", "constant 'variance' reaches 1e+07")
     ]
     feeds = {"x": images(4)}
@@ -39,7 +39,9 @@ def test_a_constant_beyond_float16_keeps_its_node_in_float32(tmp_path: Path) -> 
         (None, "'a' was not measured"),
     ],
 )
-def test_a_tensor_out_of_range_keeps_its_maker_and_its_readers(tmp_path: Path, amax: float | None, reason: str) -> None:
+def test_producer_and_readers_of_a_tensor_out_of_range_stay_float32(
+    tmp_path: Path, amax: float | None, reason: str
+) -> None:
     nodes = [
         helper.make_node("Relu", ["x"], ["r"]),
         helper.make_node("Exp", ["r"], ["a"]),
@@ -48,18 +50,18 @@ def test_a_tensor_out_of_range_keeps_its_maker_and_its_readers(tmp_path: Path, a
     ]
     path = write(tmp_path / "m.onnx", nodes, [], [image_input()], ["y"])
     measured = {"x": 1.0, "r": 1.0, "b": 2.0, "y": 1.0} | ({} if amax is None else {"a": amax})
-    proto, result = halved(path, measured)
-    assert [(one.output, one.reason) for one in result.fp32_nodes] == [("a", reason), ("b", reason)]
+    proto, result = converted(path, measured)
+    assert [(node.output, node.reason) for node in result.fp32_nodes] == [("a", reason), ("b", reason)]
     assert {name: types(proto)[name] for name in "rab"} == {"r": 10, "a": 1, "b": 1}
     assert ops(proto)["Cast"] == 4  # in; r to float32; b to float16; out
 
 
-def test_zeros_fit(tmp_path: Path) -> None:
+def test_zeros_are_in_range(tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], [], [image_input()], ["y"])
-    assert not halved(path, {"x": 0.0, "y": 0.0})[1].fp32_nodes
+    assert not converted(path, {"x": 0.0, "y": 0.0})[1].fp32_nodes
 
 
-def test_an_epsilon_that_float16_has_not_stays_until_it_was_divided_by(tmp_path: Path) -> None:
+def test_an_epsilon_below_float16_stays_float32_up_to_the_division(tmp_path: Path) -> None:
     """x / sqrt(mean(x^2) + 1e-12) of zeros is 0, not 0 / 0."""
     nodes = [
         helper.make_node("Mul", ["x", "x"], ["square"]),
@@ -69,36 +71,36 @@ def test_an_epsilon_that_float16_has_not_stays_until_it_was_divided_by(tmp_path:
         helper.make_node("Div", ["x", "root"], ["y"]),
     ]
     path = write(tmp_path / "m.onnx", nodes, [scalar("epsilon", 1e-12)], [image_input()], ["y"])
-    proto, result = halved(path)
-    assert [one.output for one in result.fp32_nodes] == ["guarded", "root"]
+    proto, result = converted(path)
+    assert [node.output for node in result.fp32_nodes] == ["guarded", "root"]
     assert (run(proto, {"x": np.zeros((1, CHANNELS, 8, 8), np.float32)}) == 0).all()
 
 
-def test_a_small_bias_is_no_reason_to_stay(tmp_path: Path) -> None:
+def test_a_small_bias_can_be_float16(tmp_path: Path) -> None:
     path = write(
         tmp_path / "m.onnx", [helper.make_node("Add", ["x", "b"], ["y"])], [scalar("b", 1e-6)], [image_input()], ["y"]
     )
-    assert not halved(path)[1].fp32_nodes
+    assert not converted(path)[1].fp32_nodes
 
 
-def test_a_small_factor_stays(tmp_path: Path) -> None:
+def test_a_small_factor_stays_float32(tmp_path: Path) -> None:
     path = write(
         tmp_path / "m.onnx", [helper.make_node("Mul", ["x", "k"], ["y"])], [scalar("k", 1e-6)], [image_input()], ["y"]
     )
-    assert [one.reason for one in halved(path)[1].fp32_nodes] == ["the largest magnitude of constant 'k' is 1e-06"]
+    assert [node.reason for node in converted(path)[1].fp32_nodes] == ["the largest magnitude of constant 'k' is 1e-06"]
 
 
-def test_an_open_bound_of_a_clip_fits_and_stays_finite(tmp_path: Path) -> None:
+def test_an_ineffective_bound_of_a_clip_saturates(tmp_path: Path) -> None:
     bounds = [scalar("low", 0.0), scalar("high", float(np.finfo(np.float32).max))]
     path = write(
         tmp_path / "m.onnx", [helper.make_node("Clip", ["x", "low", "high"], ["y"])], bounds, [image_input()], ["y"]
     )
-    proto, result = halved(path)
+    proto, result = converted(path)
     assert not result.fp32_nodes
-    assert max(float(numpy_helper.to_array(one)) for one in proto.graph.initializer) == 65504
+    assert max(float(numpy_helper.to_array(tensor)) for tensor in proto.graph.initializer) == 65504
 
 
-def test_without_measurement_a_mask_constant_stays_until_the_softmax(tmp_path: Path) -> None:
+def test_without_measurement_a_mask_constant_stays_float32_up_to_the_softmax(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Where", ["seen", "zero", "lowest"], ["mask"]),
         helper.make_node("MatMul", ["x", "x"], ["scores"]),
@@ -109,17 +111,17 @@ def test_without_measurement_a_mask_constant_stays_until_the_softmax(tmp_path: P
     constants = [scalar("zero", 0), scalar("lowest", float(np.finfo(np.float32).min))]
     inputs = [image_input(), helper.make_tensor_value_info("seen", TensorProto.BOOL, [1, 1, 1, 8])]
     path = write(tmp_path / "m.onnx", nodes, constants, inputs, ["y"])
-    proto, result = halved(path)
-    assert [one.output for one in result.fp32_nodes] == ["mask", "masked", "p"]
+    proto, result = converted(path)
+    assert [node.output for node in result.fp32_nodes] == ["mask", "masked", "p"]
     feeds = {"x": images(2), "seen": np.zeros((1, 1, 1, 8), bool)}  # nothing is seen: -inf would give NaN
     np.testing.assert_allclose(run(proto, feeds), run(path, feeds), atol=0.01)
 
 
-def test_an_infinite_constant_is_float16_too(tmp_path: Path) -> None:
+def test_an_infinite_constant_can_be_float16(tmp_path: Path) -> None:
     nodes = [helper.make_node("Where", ["seen", "x", "lowest"], ["m"]), helper.make_node("Softmax", ["m"], ["y"])]
     inputs = [image_input(), helper.make_tensor_value_info("seen", TensorProto.BOOL, [8])]
     path = write(tmp_path / "m.onnx", nodes, [scalar("lowest", -np.inf)], inputs, ["y"])
-    proto, result = halved(path)
+    proto, result = converted(path)
     assert not result.fp32_nodes
     feeds = {"x": images(2), "seen": np.arange(8) < 5}
     np.testing.assert_allclose(run(proto, feeds), run(path, feeds), atol=0.001)

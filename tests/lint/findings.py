@@ -1,4 +1,4 @@
-"""What lint says, in the form that tests compare."""
+"""Lint findings in the form that tests compare."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from trt_ptq.lint.linter import lint_model
 
 
 def found(path: Path) -> list[tuple[str, str, str, str]]:
-    """Severity, rule, node and what was found."""
-    return [(one.severity, one.rule, one.node, one.detail) for one in lint_model(path)]
+    """Severity, rule, node and detail."""
+    return [(finding.severity, finding.rule, finding.node, finding.detail) for finding in lint_model(path)]
 
 
 def rules(path: Path) -> list[str]:
-    """The rules alone."""
-    return [one.rule for one in lint_model(path)]
+    """The ids of the violated rules."""
+    return [finding.rule for finding in lint_model(path)]

@@ -1,4 +1,4 @@
-"""Operators that only move data, each on an image [1, 16, 8, 8]; what comes out still fits the convolution."""
+"""Operators that only move data, each on an image [1, 16, 8, 8]; a convolution can read the result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _flattened(sketch: Sketch, value: str) -> str:
 
 
 def _sliced(sketch: Sketch, value: str) -> str:
-    return sketch.node("Slice", value, *(sketch.constant([one], np.int64) for one in (0, 4, 2)))
+    return sketch.node("Slice", value, *(sketch.constant([bound], np.int64) for bound in (0, 4, 2)))
 
 
 def _split(sketch: Sketch, value: str) -> str:

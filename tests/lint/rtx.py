@@ -1,4 +1,4 @@
-"""What TensorRT-RTX makes of a model: its refusal, or what the engine's products read."""
+"""Build a model with TensorRT-RTX: the operand types of the engine's products, or the refusal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small Q/DQ models, sound unless a test says otherwise."""
+"""Small Q/DQ models without defects, unless a test adds one."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Sketch:
         return self.linear("DequantizeLinear", value, *arguments, **attributes)
 
     def pair(self, value: str = "x", *arguments: Any, **attributes: Any) -> str:
-        """QuantizeLinear and DequantizeLinear: symmetric int8, scale 0.02, unless told otherwise."""
+        """QuantizeLinear and DequantizeLinear: symmetric int8, scale 0.02 by default."""
         return self.dequantize(self.quantize(value, *arguments, **attributes), *arguments, **attributes)
 
     def weight(self, *shape: int, axis: int = 0, dtype: npt.DTypeLike = np.int8) -> str:
@@ -98,6 +98,6 @@ class Sketch:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSIONS[self.opset])
         model = shape_inference.infer_shapes(model)
         for result in model.graph.output:
-            result.type.tensor_type.shape.SetInParent()  # the checker wants one, of any rank
+            result.type.tensor_type.shape.SetInParent()  # the checker requires a shape, of any rank
         onnx.save(model, path)
         return path

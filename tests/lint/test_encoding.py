@@ -25,7 +25,7 @@ def test_a_zero_point_other_than_0_is_an_error(tmp_path: Path) -> None:
     ]
 
 
-def test_zero_points_of_a_weight_are_looked_at_one_by_one(tmp_path: Path) -> None:
+def test_zero_points_of_a_weight_are_checked_individually(tmp_path: Path) -> None:
     sketch = Sketch()
     zeros = np.zeros(16, np.int8)
     zeros[7] = 1
@@ -82,7 +82,7 @@ def test_a_float_bias_has_no_findings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["INT16", "UINT16", "UINT4", "FLOAT8E5M2", "FLOAT8E4M3FNUZ"])
-def test_types_that_tensorrt_lacks_are_errors(tmp_path: Path, name: str) -> None:
+def test_types_that_tensorrt_does_not_support_are_errors(tmp_path: Path, name: str) -> None:
     sketch = Sketch(opset=23, shape=ROWS)
     zero_point = sketch.tensor(helper.make_tensor("", getattr(TensorProto, name), [], [0]))
     scale = sketch.constant(0.02, np.float32)
@@ -92,7 +92,7 @@ def test_types_that_tensorrt_lacks_are_errors(tmp_path: Path, name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["FLOAT8E4M3FN", "FLOAT4E2M1", "INT4"])
-def test_types_that_only_some_gpus_have_are_noted(tmp_path: Path, name: str) -> None:
+def test_types_that_only_some_gpus_support_are_noted(tmp_path: Path, name: str) -> None:
     sketch = Sketch(opset=23, shape=ROWS)
     zero_point = sketch.tensor(helper.make_tensor("", getattr(TensorProto, name), [], [0]))
     scale = sketch.constant(0.02, np.float32)

@@ -1,4 +1,4 @@
-"""Q/DQ where it keeps TensorRT from making one kernel of several operators."""
+"""Q/DQ that prevents fusion."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def residual(sketch: Sketch, convolution_quantized: bool, shortcut_quantized: bo
     ],
     ids=["the shortcut", "both", "neither"],
 )
-def test_of_a_residual_add_the_shortcut_alone_is_quantized(
+def test_only_the_shortcut_of_a_residual_add_is_quantized(
     tmp_path: Path, convolution: bool, shortcut: bool, expected: list[str]
 ) -> None:
     sketch = Sketch()

@@ -1,4 +1,4 @@
-"""Whole models: what is refused, what is looked into, and that sound models have no findings."""
+"""Whole models: what is refused, what is checked, and that models without defects have no findings."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def test_a_float_model_is_refused(cnn_path: Path) -> None:
         lint_model(cnn_path)
 
 
-def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("TRT-8601-EntropyCalibration2\n")
     with pytest.raises(ModelError, match=r"text\.onnx: not an ONNX model"):
         lint_model(tmp_path / "text.onnx")
 
 
-def test_rules_have_names_of_their_own_and_tell_effect_and_remedy() -> None:
+def test_rules_have_unique_ids_and_texts() -> None:
     assert len({rule.id for rule in RULES}) == len(RULES)
-    assert all(rule.effect and rule.remedy for rule in RULES)
+    assert all(rule.effect and rule.remedy and rule.evidence for rule in RULES)
 
 
 def test_scales_in_constant_nodes_are_read(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_scales_in_an_external_file_are_read(tmp_path: Path) -> None:
     assert rules(path) == ["scale"]
 
 
-def test_bodies_of_if_are_looked_into(tmp_path: Path) -> None:
+def test_bodies_of_if_are_checked(tmp_path: Path) -> None:
     body = Sketch()
     pair = body.pair("x", 0.02, np.int8(3))
     inner = onnx.load(body.save(tmp_path / "body.onnx", body.node("Relu", pair))).graph
@@ -82,7 +82,7 @@ def test_bodies_of_if_are_looked_into(tmp_path: Path) -> None:
     ]
 
 
-def test_operators_of_onnxruntimes_domain_are_looked_at(tmp_path: Path) -> None:
+def test_operators_of_onnxruntimes_domain_are_checked(tmp_path: Path) -> None:
     sketch = Sketch()
     scale, zero_point = sketch.constant(0.02, np.float32), sketch.constant(np.uint8(0))
     domain = "com.microsoft"
@@ -91,7 +91,7 @@ def test_operators_of_onnxruntimes_domain_are_looked_at(tmp_path: Path) -> None:
     assert rules(sketch.save(tmp_path / "m.onnx", output)) == ["uint8"]
 
 
-def test_a_node_without_a_name_goes_by_its_output(tmp_path: Path) -> None:
+def test_a_node_without_a_name_is_named_by_its_output(tmp_path: Path) -> None:
     sketch = Sketch()
     path = sketch.save(tmp_path / "m.onnx", sketch.conv(sketch.pair("x", np.inf)))
     model = onnx.load(path)

@@ -1,4 +1,4 @@
-"""QuantizeLinear and DequantizeLinear belong together."""
+"""QuantizeLinear and DequantizeLinear form pairs."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def test_a_scale_in_float16_for_one_in_float32_is_the_same(tmp_path: Path) -> No
     assert rules(path) == []
 
 
-@pytest.mark.parametrize(("second", "told"), [(0.02, "the same scale"), (0.05, "another scale")])
-def test_two_pairs_in_a_row_are_a_warning(tmp_path: Path, second: float, told: str) -> None:
+@pytest.mark.parametrize(("second", "scales"), [(0.02, "the same scale"), (0.05, "another scale")])
+def test_two_pairs_in_a_row_are_a_warning(tmp_path: Path, second: float, scales: str) -> None:
     sketch = Sketch()
     output = sketch.conv(sketch.pair(sketch.pair("x", 0.02), second))
     assert found(sketch.save(tmp_path / "m.onnx", output)) == [
@@ -89,7 +89,7 @@ def test_two_pairs_in_a_row_are_a_warning(tmp_path: Path, second: float, told: s
             "warning",
             "quantized-twice",
             "QuantizeLinear2",
-            f"quantizes the dequantized 'DequantizeLinear1' again, with {told}",
+            f"quantizes the dequantized 'DequantizeLinear1' again, with {scales}",
         )
     ]
 

@@ -1,4 +1,4 @@
-"""Q/DQ where rounding costs accuracy and no kernel gains from it."""
+"""Q/DQ that costs accuracy without enabling an INT8 kernel."""
 
 from __future__ import annotations
 

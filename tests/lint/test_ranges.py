@@ -1,4 +1,4 @@
-"""Ranges that leave nothing of the data."""
+"""Ranges of activations that are too large for the data."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def measured(**amax: float) -> Statistics:
 
 
 def unused(path: Path, statistics: Statistics) -> list[tuple[str, str, str]]:
-    return [(one.severity, one.rule, one.detail) for one in lint_model(path, statistics)]
+    return [(finding.severity, finding.rule, finding.detail) for finding in lint_model(path, statistics)]
 
 
 def quantized(tmp_path: Path, ranges: Mapping[str, float]) -> Path:
@@ -50,10 +50,10 @@ def quantized(tmp_path: Path, ranges: Mapping[str, float]) -> Path:
     return sketch.save(tmp_path / "m.onnx", *outputs)
 
 
-def test_a_range_that_is_the_masks_constant_is_an_error(tmp_path: Path) -> None:
+def test_a_range_from_a_mask_constant_is_an_error(tmp_path: Path) -> None:
     sketch = Sketch(shape=ROWS)
     path = sketch.save(tmp_path / "m.onnx", masked(sketch, 10005.0))
-    assert [one[:2] for one in found(path)] == [("error", "implausible-range")]
+    assert [finding[:2] for finding in found(path)] == [("error", "implausible-range")]
     assert "is that of the constant -1e+04" in found(path)[0][3]
 
 
@@ -62,11 +62,11 @@ def test_an_ordinary_range_behind_a_mask_has_no_findings(tmp_path: Path) -> None
     assert rules(sketch.save(tmp_path / "m.onnx", masked(sketch, 12.0))) == []
 
 
-def test_a_range_that_no_activation_has_is_an_error(tmp_path: Path) -> None:
+def test_an_implausible_range_is_an_error(tmp_path: Path) -> None:
     assert rules(quantized(tmp_path, {"x": 1e30})) == ["implausible-range"]
 
 
-def test_a_large_range_is_no_error_without_data_to_judge_it_by(tmp_path: Path) -> None:
+def test_a_large_range_is_accepted_without_statistics(tmp_path: Path) -> None:
     assert rules(quantized(tmp_path, {"x": 1e5})) == []
 
 
@@ -89,7 +89,7 @@ def test_an_input_of_a_concat_may_have_the_range_of_its_output(tmp_path: Path) -
     assert unused(path, measured(x=1.0, z=100.0)) == []
 
 
-def test_a_tensor_that_was_always_zero_is_not_judged(tmp_path: Path) -> None:
+def test_a_tensor_that_was_always_zero_is_not_checked(tmp_path: Path) -> None:
     assert unused(quantized(tmp_path, {"x": 100.0}), measured(x=0.0)) == []
 
 

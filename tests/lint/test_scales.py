@@ -1,4 +1,4 @@
-"""Scales: what numbers, how many, and in what shape."""
+"""Scales: their values, number and shape."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_too_few_scales_for_the_channels_are_an_error(tmp_path: Path) -> None:
     assert found(path) == [("error", "scale-count", "DequantizeLinear0", "8 scales for 16 channels along axis 0")]
 
 
-def test_scales_and_zero_points_of_unlike_number_are_an_error(tmp_path: Path) -> None:
+def test_scales_and_zero_points_of_different_number_are_an_error(tmp_path: Path) -> None:
     sketch = Sketch()
     weight = sketch.dequantize(sketch.constant(np.ones((16, 16, 3, 3), np.int8)), np.full(16, 0.01), axis=0)
     path = sketch.save(tmp_path / "m.onnx", sketch.conv(sketch.pair(), weight))

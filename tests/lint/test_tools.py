@@ -1,4 +1,4 @@
-"""Models that real tools make: ONNX Runtime, torch, and ours."""
+"""Models of real tools: ONNX Runtime, torch and trt_ptq."""
 
 from __future__ import annotations
 
@@ -69,17 +69,21 @@ class _Images(CalibrationDataReader):  # type: ignore[misc]
     ],
     ids=["uint8", "default", "symmetric", "per channel", "per channel, float bias", "QOperator"],
 )
-def test_models_of_onnxruntime_have_the_findings_they_deserve(
+def test_models_of_onnxruntime_have_the_expected_findings(
     cnn_path: Path, tmp_path: Path, options: dict[str, Any], expected: dict[str, int]
 ) -> None:
     path = tmp_path / "m.onnx"
     quantize_static(cnn_path, path, _Images(), **options)
-    assert Counter(one.rule for one in lint_model(path)) == expected
+    assert Counter(finding.rule for finding in lint_model(path)) == expected
 
 
-def test_a_dynamically_quantized_model_has_operators_that_tensorrt_lacks(cnn_path: Path, tmp_path: Path) -> None:
+def test_a_dynamically_quantized_model_has_operators_that_tensorrt_does_not_support(
+    cnn_path: Path, tmp_path: Path
+) -> None:
     quantize_dynamic(cnn_path, tmp_path / "m.onnx")
-    assert {(one.severity, one.rule) for one in lint_model(tmp_path / "m.onnx")} == {("error", "integer-operator")}
+    assert {(finding.severity, finding.rule) for finding in lint_model(tmp_path / "m.onnx")} == {
+        ("error", "integer-operator")
+    }
 
 
 @pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript", "dynamo"])
@@ -104,10 +108,12 @@ def test_fake_quantization_exported_by_torch_is_linted(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself
         torch.onnx.export(Quantized().eval(), (torch.randn(1, 16, 8, 8),), str(path), opset_version=18, dynamo=dynamo)
-    assert {one.rule for one in lint_model(path)} == expected
+    assert {finding.rule for finding in lint_model(path)} == expected
 
 
-@pytest.mark.parametrize("module", [recogniser, detector, magika, minilm], ids=lambda one: one.__name__.split(".")[-1])
+@pytest.mark.parametrize(
+    "module", [recogniser, detector, magika, minilm], ids=lambda module: module.__name__.split(".")[-1]
+)
 @pytest.mark.parametrize("method", ["percentile", "minmax"])
 def test_our_own_models_have_no_findings(module: ModuleType, method: str, tmp_path: Path) -> None:
     model = load_model(module.model())

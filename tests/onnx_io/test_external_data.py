@@ -1,4 +1,4 @@
-"""Models whose weights lie in files beside them: where these may be, what is refused, and what is read of them."""
+"""Models with external data: where the files may be, what is refused, and what is read."""
 
 from __future__ import annotations
 
@@ -113,19 +113,21 @@ def batches() -> BatchSource:
         as_in_the_cache_of_hugging_face,
     ],
 )
-def test_where_the_weights_are_changes_nothing(tmp_path: Path, inline: Model, place: Callable[[Path], Path]) -> None:
+def test_results_do_not_depend_on_where_the_weights_are(
+    tmp_path: Path, inline: Model, place: Callable[[Path], Path]
+) -> None:
     model = load_model(place(tmp_path / "model"))
     assert model.identity == inline.identity
     assert collect_statistics(model, batches(), select_calibration_tensors(model)) == collect_statistics(
         inline, batches(), select_calibration_tensors(inline)
     )
     table = CalibrationTable({"x": 4.0, "s": 4.0})
-    for one, name in ((model, "outside.onnx"), (inline, "inside.onnx")):
-        save_model(insert_qdq(one, table).model, tmp_path / name)
+    for source, name in ((model, "outside.onnx"), (inline, "inside.onnx")):
+        save_model(insert_qdq(source, table).model, tmp_path / name)
     assert (tmp_path / "outside.onnx").read_bytes() == (tmp_path / "inside.onnx").read_bytes()
 
 
-def test_a_relative_path_holds_when_the_work_goes_on_elsewhere(
+def test_a_relative_path_works_after_a_change_of_the_working_directory(
     tmp_path: Path, inline: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split(tmp_path / "model")
@@ -139,36 +141,38 @@ def test_a_relative_path_holds_when_the_work_goes_on_elsewhere(
     assert load_model(tmp_path / "copy.onnx").identity == inline.identity
 
 
-def test_only_large_weights_stay_outside(tmp_path: Path) -> None:
+def test_only_large_weights_stay_external(tmp_path: Path) -> None:
     outside = {t.name: t.data_location for t in load_model(split(tmp_path)).proto.graph.initializer}
     assert outside == {"a": TensorProto.EXTERNAL, "shape": TensorProto.DEFAULT, "b": TensorProto.EXTERNAL}
 
 
-def test_shapes_are_inferred_through_a_shape_that_lies_outside(tmp_path: Path) -> None:
-    value = next(one for one in load_model(split(tmp_path)).proto.graph.value_info if one.name == "s")
+def test_shapes_are_inferred_through_an_external_shape(tmp_path: Path) -> None:
+    value = next(value for value in load_model(split(tmp_path)).proto.graph.value_info if value.name == "s")
     assert [dim.dim_value for dim in value.type.tensor_type.shape.dim] == [2, 3, WIDTH]
 
 
-def test_an_old_opset_is_raised_without_reading_the_weights_in(tmp_path: Path) -> None:
+def test_an_old_opset_is_converted_without_loading_the_weights(tmp_path: Path) -> None:
     model = load_model(split(tmp_path, opset=11))
     assert model.opset == 13
-    assert {one.name for one in model.proto.graph.initializer if one.data_location == TensorProto.EXTERNAL} == {
+    assert {
+        tensor.name for tensor in model.proto.graph.initializer if tensor.data_location == TensorProto.EXTERNAL
+    } == {
         "a",
         "b",
     }
     save_model(model.to_ir(), tmp_path / "raised.onnx")
     feeds = next(iter(batches())).feeds
     both = (mlp(opset=11).SerializeToString(), tmp_path / "raised.onnx")
-    before, after = (ort.InferenceSession(one).run(None, dict(feeds))[0] for one in both)
+    before, after = (ort.InferenceSession(file).run(None, dict(feeds))[0] for file in both)
     np.testing.assert_array_equal(before, after)
 
 
-def edited(path: Path, key: str, value: str, tensor: str = "b") -> Path:
-    """The model with another `key` for where `tensor` lies."""
+def edited(path: Path, key: str, value: str, name: str = "b") -> Path:
+    """The model with another `key` in the external data of the tensor `name`."""
     proto = onnx.load(path, load_external_data=False)
-    for one in proto.graph.initializer:
-        for entry in one.external_data:
-            if one.name == tensor and entry.key == key:
+    for tensor in proto.graph.initializer:
+        for entry in tensor.external_data:
+            if tensor.name == name and entry.key == key:
                 entry.value = value
     path.write_bytes(proto.SerializeToString())
     return path
@@ -206,10 +210,10 @@ def absolute(folder: Path) -> Path:
 
 def without_length(path: Path) -> Path:
     proto = onnx.load(path, load_external_data=False)
-    for one in proto.graph.initializer:
-        kept = [entry for entry in one.external_data if entry.key != "length"]
-        del one.external_data[:]
-        one.external_data.extend(kept)
+    for tensor in proto.graph.initializer:
+        entries = [entry for entry in tensor.external_data if entry.key != "length"]
+        del tensor.external_data[:]
+        tensor.external_data.extend(entries)
     path.write_bytes(proto.SerializeToString())
     return path
 
@@ -221,7 +225,7 @@ def truncated_without_a_length(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (
             linked_without_its_weights,
@@ -238,10 +242,12 @@ def truncated_without_a_length(folder: Path) -> Path:
         (truncated_without_a_length, r"weights\.bin is truncated: tensor 'b' ends at byte"),
     ],
 )
-def test_weights_that_cannot_be_read_are_one_line(tmp_path: Path, spoil: Callable[[Path], Path], said: str) -> None:
+def test_weights_that_cannot_be_read_are_refused_in_one_line(
+    tmp_path: Path, spoil: Callable[[Path], Path], message: str
+) -> None:
     path = spoil(tmp_path / "m")
     for read in (load_model, read_inputs):
-        with pytest.raises(ModelError, match=said) as caught:
+        with pytest.raises(ModelError, match=message) as caught:
             read(path)
         assert "\n" not in str(caught.value)
 

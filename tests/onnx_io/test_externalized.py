@@ -1,4 +1,4 @@
-"""Weights that a session maps from a file, in place of several copies."""
+"""Sessions memory-map weights from a file instead of holding several copies."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def whole(model: Model) -> Array:
     return run_session(create_session(model.proto, model.external.folder, "model"), batch())[0]
 
 
-def test_a_session_outlives_the_file_that_its_weights_are_in(model: Model) -> None:
+def test_a_session_outlives_the_file_of_its_weights(model: Model) -> None:
     with externalized(model, model.to_ir()) as (proto, folder):
         assert proto.ByteSize() < 10_000 < 2 * 256 * 256 * 4
         session = create_session(proto, folder, "model")
@@ -70,7 +70,7 @@ def test_a_session_outlives_the_file_that_its_weights_are_in(model: Model) -> No
     assert np.array_equal(run_session(session, batch())[0], whole(model))
 
 
-def test_without_a_temporary_folder_the_weights_stay_inside(
+def test_without_a_temporary_folder_the_weights_stay_in_the_proto(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
@@ -82,7 +82,7 @@ def test_without_a_temporary_folder_the_weights_stay_inside(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_collecting_takes_three_times_the_weights_at_most(tmp_path: Path) -> None:
+def test_calibration_needs_at_most_three_times_the_size_of_the_weights(tmp_path: Path) -> None:
     """As they were read, as ONNX Runtime has rearranged them, and what it rearranges or runs from, mapped."""
     path = convolutions(tmp_path / "model.onnx", 4096, count=4)
     command = [sys.executable, "-c", COLLECTING, str(path)]

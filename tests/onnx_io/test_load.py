@@ -95,7 +95,7 @@ def test_a_float_model_is_not_quantized() -> None:
     assert not load_model(QDQ_FILES / "tiny.onnx").is_quantized
 
 
-def test_an_old_opset_is_raised_and_computes_the_same(tmp_path: Path) -> None:
+def test_an_old_opset_is_converted_and_computes_the_same(tmp_path: Path) -> None:
     old = residual_cnn(tmp_path / "old.onnx", opset=11)
     model = load_model(old)
     assert model.opset == 13
@@ -106,7 +106,7 @@ def test_an_old_opset_is_raised_and_computes_the_same(tmp_path: Path) -> None:
     np.testing.assert_allclose(after, before, rtol=1e-6, atol=1e-6)
 
 
-def test_identity_tells_weights_from_graph(tmp_path: Path, cnn: Model) -> None:
+def test_identity_distinguishes_weights_from_graph(tmp_path: Path, cnn: Model) -> None:
     retrained = load_model(residual_cnn(tmp_path / "other.onnx", seed=1)).identity
     assert retrained.graph == cnn.identity.graph
     assert "weights differ" in (retrained.difference(cnn.identity) or "")
@@ -164,7 +164,7 @@ def test_a_model_of_old_ir_whose_weights_are_inputs_gives_a_valid_one(tmp_path: 
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=3), path)
     model = load_model(path)
-    assert [one.name for one in model.inputs] == ["x"]
+    assert [spec.name for spec in model.inputs] == ["x"]
     save_model(insert_qdq(model, CalibrationTable({"x": 1.0})).model, tmp_path / "int8.onnx")
     onnx.checker.check_model(str(tmp_path / "int8.onnx"))
 

@@ -1,4 +1,4 @@
-"""Raising the opset of a model in memory."""
+"""Converting the opset of a model in memory."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def test_axes_of_a_mean_become_an_input(tmp_path: Path) -> None:
     proto = onnx.load(raised)
     onnx.checker.check_model(proto, full_check=True)
     assert (proto.opset_import[0].version, proto.ir_version) == (19, 9)
-    before, after = (ort.InferenceSession(one).run(None, {"x": images(2)})[0] for one in (path, raised))
+    before, after = (ort.InferenceSession(file).run(None, {"x": images(2)})[0] for file in (path, raised))
     np.testing.assert_array_equal(before, after)
 
 
-def test_weights_stay_where_they_are(tmp_path: Path) -> None:
+def test_weights_are_not_copied(tmp_path: Path) -> None:
     """In a file beside the model, which the converter does not open."""
     node = helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Add", ["m", "b"], ["y"])
     weights = [weight("w", 8, 4096), weight("b", 4096)]
@@ -40,12 +40,12 @@ def test_weights_stay_where_they_are(tmp_path: Path) -> None:
     assert [value.name for value in raised.graph.inputs] == ["x"]
     saved = tmp_path / "raised.onnx"
     save_model(raised, saved)
-    wanted = {one.name: numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer}
-    for one in onnx.load(saved).graph.initializer:
-        np.testing.assert_array_equal(numpy_helper.to_array(one), wanted[one.name])
+    expected = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
+    for tensor in onnx.load(saved).graph.initializer:
+        np.testing.assert_array_equal(numpy_helper.to_array(tensor), expected[tensor.name])
 
 
-def test_a_newer_model_is_left_alone(tmp_path: Path) -> None:
+def test_a_newer_model_is_unchanged(tmp_path: Path) -> None:
     model = load_model(residual_cnn(tmp_path / "cnn.onnx", opset=21)).to_ir()
     assert raise_opset(model, 19) is model
     assert model.graph.opset_imports[""] == 21

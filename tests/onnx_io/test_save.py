@@ -1,4 +1,4 @@
-"""Writing models: in one file or with the weights beside it, whole or not at all, and never over what is read."""
+"""Saving models: in one file or with external weights, atomically, and never over an input."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def as_if_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every model counts as too large for one file."""
+    """Save every model with external weights."""
     monkeypatch.setattr(save, "_SINGLE_FILE_LIMIT_BYTES", 0)
 
 
@@ -48,7 +48,7 @@ def names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
-def test_one_file_is_what_protobuf_itself_would_write(model: Model, out: Path) -> None:
+def test_one_file_has_the_bytes_that_protobuf_writes(model: Model, out: Path) -> None:
     qdq = insert_qdq(model, RANGES).model
     save_model(qdq, out)
     assert onnx.load(out) == ir.to_proto(qdq)
@@ -56,7 +56,7 @@ def test_one_file_is_what_protobuf_itself_would_write(model: Model, out: Path) -
 
 
 @pytest.mark.usefixtures("as_if_large")
-def test_weights_in_a_file_beside_the_model_are_the_same(model: Model, out: Path) -> None:
+def test_external_weights_are_the_same(model: Model, out: Path) -> None:
     save_model(model.to_ir(), out)
     assert names(out.parent) == ["m.onnx", "m.onnx.data"]
     assert load_model(out).identity == model.identity
@@ -64,7 +64,7 @@ def test_weights_in_a_file_beside_the_model_are_the_same(model: Model, out: Path
 
 
 @pytest.mark.usefixtures("as_if_large")
-def test_weights_of_their_own_file_can_be_mapped_into_memory(model: Model, out: Path) -> None:
+def test_external_weights_can_be_memory_mapped(model: Model, out: Path) -> None:
     save_model(model.to_ir(), out)
     offsets = [
         int(entry.value)
@@ -77,14 +77,14 @@ def test_weights_of_their_own_file_can_be_mapped_into_memory(model: Model, out: 
 
 
 @pytest.mark.usefixtures("as_if_large")
-def test_writing_again_leaves_one_pair(model: Model, out: Path) -> None:
+def test_saving_again_leaves_one_pair(model: Model, out: Path) -> None:
     for _ in range(3):
         save_model(model.to_ir(), out)
         assert len(names(out.parent)) == 2
         assert load_model(out).identity == model.identity
 
 
-def test_a_model_that_has_become_small_leaves_no_weights_behind(
+def test_a_model_that_became_small_leaves_no_weights_file(
     model: Model, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -95,7 +95,7 @@ def test_a_model_that_has_become_small_leaves_no_weights_behind(
 
 
 @pytest.mark.usefixtures("as_if_large")
-def test_a_file_of_somebody_else_is_not_replaced_by_weights(model: Model, out: Path) -> None:
+def test_an_unrelated_file_is_not_overwritten_by_weights(model: Model, out: Path) -> None:
     out.parent.mkdir()
     (out.parent / "m.onnx.data").write_text("notes")
     save_model(model.to_ir(), out)
@@ -123,7 +123,7 @@ def failing(model: Model) -> ir.Model:
 
 
 @pytest.mark.parametrize("limit", [0, 2**30])
-def test_a_failure_in_the_middle_leaves_the_old_model_whole_and_nothing_else(
+def test_a_failure_leaves_the_old_model_unchanged_and_nothing_else(
     model: Model, out: Path, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
     monkeypatch.setattr(save, "_SINGLE_FILE_LIMIT_BYTES", limit)
@@ -156,7 +156,7 @@ save.save_model(model, Path(sys.argv[2]))
 
 
 @pytest.mark.usefixtures("as_if_large")
-def test_kill_9_in_the_middle_leaves_the_old_pair_whole(model: Model, out: Path) -> None:
+def test_kill_9_leaves_the_old_pair_unchanged(model: Model, out: Path) -> None:
     save_model(model.to_ir(), out)
     command = [sys.executable, "-c", WAITS_IN_THE_MIDDLE, str(model.path), str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
@@ -187,7 +187,7 @@ except OutputError as error:
 
 @pytest.mark.parametrize("limit", [0, 2**30], ids=["two files", "one file"])
 @pytest.mark.parametrize("outside", [False, True])
-def test_a_disk_that_takes_no_more_is_one_line_and_leaves_nothing(
+def test_a_full_disk_is_reported_in_one_line_and_leaves_nothing(
     tmp_path: Path, model: Model, out: Path, limit: int, outside: bool
 ) -> None:
     path = split(tmp_path / "split") if outside else model.path
@@ -198,7 +198,7 @@ def test_a_disk_that_takes_no_more_is_one_line_and_leaves_nothing(
     assert names(out.parent) == []
 
 
-def test_results_never_replace_the_models_weights(tmp_path: Path, out: Path) -> None:
+def test_results_never_overwrite_the_models_weights(tmp_path: Path, out: Path) -> None:
     model = load_model(split(tmp_path / "m", "model.int8.onnx.data"))
     with pytest.raises(OutputError, match="it is an input of this command"):
         check_saveable(tmp_path / "m" / "model.int8.onnx.data", model)
@@ -218,7 +218,7 @@ def test_weights_that_the_model_shares_with_an_old_result_are_not_removed(tmp_pa
 
 
 @pytest.mark.usefixtures("as_if_large")
-def test_the_last_runs_weights_go_with_its_model(model: Model, tmp_path: Path) -> None:
+def test_the_last_runs_weights_are_removed_with_its_model(model: Model, tmp_path: Path) -> None:
     for _ in range(2):
         save_model(model.to_ir(), tmp_path / "int8" / "model.int8.onnx")
     remove_last_run(tmp_path / "int8")
@@ -227,10 +227,10 @@ def test_the_last_runs_weights_go_with_its_model(model: Model, tmp_path: Path) -
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("shape", [(2500, 7, 70), (3, 1100, 1000)])
-def test_rounding_in_parts_is_rounding_at_once(axis: int, shape: tuple[int, ...]) -> None:
+def test_rounding_in_blocks_equals_rounding_at_once(axis: int, shape: tuple[int, ...]) -> None:
     random = np.random.default_rng(0)
     weight = random.normal(size=shape).astype(np.float32)
     scales = random.uniform(0.005, 0.02, shape[axis]).astype(np.float32)
-    spread = scales.reshape([-1 if one == axis else 1 for one in range(3)])
-    at_once = np.clip(np.rint(weight / spread), -127, 127).astype(np.int8)
+    broadcast_scales = scales.reshape([-1 if dimension == axis else 1 for dimension in range(3)])
+    at_once = np.clip(np.rint(weight / broadcast_scales), -127, 127).astype(np.int8)
     np.testing.assert_array_equal(round_to_int8(weight, scales, axis), at_once)

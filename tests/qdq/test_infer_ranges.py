@@ -1,4 +1,4 @@
-"""Which ranges follow from others, and which do not."""
+"""Which ranges can be inferred from others, and which cannot."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def graph(body: str, inputs: str = "float[1,4,8,8] x", outputs: str = "float[1,4
 
 
 def derived(body: str, ranges: dict[str, float], **ends: str) -> dict[str, float]:
-    return {one.name: one.amax for one in infer_ranges(graph(body, **ends), CalibrationTable(ranges))}
+    return {tensor.name: tensor.amax for tensor in infer_ranges(graph(body, **ends), CalibrationTable(ranges))}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_max_pool_input_gets_no_range_from_the_output_when_it_may_be_negative(
     assert derived("y = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)", {"y": 5.0}) == {}
 
 
-def test_a_max_pool_input_that_a_relu_made_takes_the_range_of_the_output() -> None:
+def test_a_max_pool_input_after_a_relu_takes_the_range_of_the_output() -> None:
     body = "r = Relu (x) y = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (r)"
     assert derived(body, {"y": 5.0}) == {"r": 5.0}
 
@@ -97,23 +97,23 @@ def test_a_concat_with_a_constant_gives_its_output_no_range() -> None:
     assert derived(body, {"a": 2.0}, inputs="float[1] a") == {}
 
 
-def test_ranges_travel_over_several_operators() -> None:
+def test_ranges_propagate_over_several_operators() -> None:
     body = "t = Transpose (x) r = Relu (t) p = MaxPool <kernel_shape = [2, 2]> (r) y = Identity (p)"
     assert derived(body, {"x": 5.0}) == {"t": 5.0, "r": 5.0, "p": 5.0, "y": 5.0}
 
 
-def test_of_several_ranges_that_cover_a_tensor_it_gets_the_smallest() -> None:
+def test_a_tensor_gets_the_smallest_range_that_covers_it() -> None:
     body = "r = Relu (x) y = Concat <axis = 0> (r, b)"
     ranges = {"x": 2.0, "y": 7.0}
     assert derived(body, ranges, inputs="float[1] x, float[1] b")["r"] == 2.0
 
 
-def test_the_same_values_go_before_a_smaller_range() -> None:
+def test_equal_values_take_precedence_over_a_smaller_range() -> None:
     body = "t = Identity (x) y = Concat <axis = 0> (t, b)"
     assert derived(body, {"x": 4.0, "y": 3.0}, inputs="float[1] x, float[1] b")["t"] == 4.0
 
 
-def test_a_tensor_with_an_unusable_scale_in_the_table_gets_no_derived_range() -> None:
+def test_a_tensor_with_an_unusable_scale_in_the_table_gets_no_inferred_range() -> None:
     table = CalibrationTable({"x": 4.0}, tensors_without_range=("y",))
     assert infer_ranges(graph("y = Relu (x)"), table) == ()
 
@@ -124,13 +124,13 @@ def test_a_custom_operator_of_the_same_name_passes_no_range_on() -> None:
     assert infer_ranges(model.graph, CalibrationTable({"x": 4.0})) == ()
 
 
-def test_a_derived_range_names_the_tensor_of_the_table_and_the_rule() -> None:
-    (one,) = infer_ranges(graph("y = Relu (x)"), CalibrationTable({"x": 4.0}))
-    assert (one.source, one.rule) == ("x", "Relu output from its input")
+def test_an_inferred_range_names_the_tensor_of_the_table_and_the_rule() -> None:
+    (tensor,) = infer_ranges(graph("y = Relu (x)"), CalibrationTable({"x": 4.0}))
+    assert (tensor.source, tensor.rule) == ("x", "Relu output from its input")
 
 
 @given(st.permutations(["x", "t", "r", "p", "y"]), st.integers(1, 4))
-def test_what_is_derived_does_not_depend_on_the_order_of_the_table(names: list[str], count: int) -> None:
+def test_inferred_ranges_do_not_depend_on_the_order_of_the_table(names: list[str], count: int) -> None:
     body = "t = Transpose (x) r = Relu (t) p = MaxPool <kernel_shape = [2, 2]> (r) y = Concat <axis = 1> (p, r)"
     amax = {"x": 9.0, "t": 8.0, "r": 7.0, "p": 6.0, "y": 7.5}
     chosen = names[:count]
@@ -140,7 +140,7 @@ def test_what_is_derived_does_not_depend_on_the_order_of_the_table(names: list[s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bench", [recogniser, detector, minilm], ids=["recogniser", "detector", "minilm"])
-def test_on_real_models_no_derived_range_is_smaller_than_the_measured_one(bench: Any, tmp_path: Path) -> None:
+def test_on_real_models_no_inferred_range_is_smaller_than_the_measured_one(bench: Any, tmp_path: Path) -> None:
     """run: min-max over every activation; whatever half is taken away, what is derived covers what was measured."""
     model = load_model(bench.model())
     for index, feeds in enumerate(bench.calibration(samples=8)):
@@ -152,11 +152,11 @@ def test_on_real_models_no_derived_range_is_smaller_than_the_measured_one(bench:
     found = 0
     for _ in range(20):
         kept = {name: amax for name, amax in table.amax.items() if rng.random() < 0.5}
-        for one in infer_ranges(model.to_ir().graph, CalibrationTable(kept)):
-            measured = table.amax.get(one.name, math.inf)
+        for tensor in infer_ranges(model.to_ir().graph, CalibrationTable(kept)):
+            measured = table.amax.get(tensor.name, math.inf)
             found += 1
-            if one.rule == "same values":
-                assert one.amax == measured, one
+            if tensor.rule == "same values":
+                assert tensor.amax == measured, tensor
             else:
-                assert one.amax >= measured, one
+                assert tensor.amax >= measured, tensor
     assert found > 50

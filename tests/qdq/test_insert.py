@@ -1,4 +1,4 @@
-"""The Q/DQ model that comes out."""
+"""The Q/DQ models that `insert_qdq` returns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def converted(cnn: Model, tmp_path: Path) -> onnx.ModelProto:
 
 
 def constants(proto: onnx.ModelProto) -> dict[str, Array]:
-    return {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
 
 
 def test_every_quantizer_is_symmetric_int8_with_a_positive_scale(converted: onnx.ModelProto) -> None:
@@ -58,7 +58,7 @@ def test_activation_scales_are_amax_over_127(converted: onnx.ModelProto) -> None
     }
 
 
-def test_weights_are_stored_as_int8_and_their_float_form_is_gone(converted: onnx.ModelProto) -> None:
+def test_weights_are_stored_as_int8_only(converted: onnx.ModelProto) -> None:
     values = constants(converted)
     assert {name for name, value in values.items() if value.dtype == np.int8 and value.ndim > 1} == {
         "w1.int8",
@@ -76,7 +76,7 @@ def test_nothing_stands_between_a_convolution_and_its_activation(converted: onnx
             assert producers[node.input[0]].op_type in ("Conv", "Add")
 
 
-def test_generous_ranges_change_little(cnn: Model, tmp_path: Path) -> None:
+def test_ranges_without_clipping_change_little(cnn: Model, tmp_path: Path) -> None:
     path = tmp_path / "int8.onnx"
     save_model(insert_qdq(cnn, CalibrationTable({"x": 1.0, "r1": 6.0, "f": 8.0})).model, path)
     feeds = {"x": images(8)}
@@ -93,7 +93,7 @@ def test_the_same_model_and_table_give_the_same_bytes(cnn_path: Path, tmp_path: 
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
-def test_a_node_without_a_range_stays_float_and_says_so(cnn: Model) -> None:
+def test_a_node_without_a_range_is_excluded_with_the_reason(cnn: Model) -> None:
     result = insert_qdq(cnn, CalibrationTable({"x": 1.0, "f": 4.0}, tensors_without_range=("r1",)))
     assert {node.output: node.reason for node in result.nodes if not node.is_int8} == {
         "c2": "'r1' has no usable scale (always zero, or not finite)",
@@ -101,8 +101,8 @@ def test_a_node_without_a_range_stays_float_and_says_so(cnn: Model) -> None:
     }
 
 
-def test_a_residual_add_stays_float_with_its_convolution(tmp_path: Path) -> None:
-    """Its shortcut has a range, but there is no INT8 kernel to join."""
+def test_a_residual_add_is_excluded_with_its_convolution(tmp_path: Path) -> None:
+    """Its shortcut has a range, but there is no INT8 kernel to fuse it into."""
     nodes = [
         helper.make_node("Conv", ["x", "w1"], ["c1"]),
         helper.make_node("Relu", ["c1"], ["r1"]),
@@ -122,7 +122,7 @@ def test_a_model_with_nothing_to_quantize_is_refused(tmp_path: Path) -> None:
         insert_qdq(load_model(path), CalibrationTable({"x": 1.0}))
 
 
-def test_names_that_the_model_has_already_are_not_taken_again(tmp_path: Path) -> None:
+def test_names_of_the_model_are_not_reused(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Relu", ["x"], ["x.quantized"]),
         helper.make_node("Relu", ["x.quantized"], ["w.int8"]),
@@ -134,7 +134,7 @@ def test_names_that_the_model_has_already_are_not_taken_again(tmp_path: Path) ->
     save_model(insert_qdq(load_model(path), CalibrationTable({"x": 1.0, "w.int8": 1.0})).model, converted)
     onnx.checker.check_model(str(converted))
     feeds = {"x": images(4)}
-    exact, rounded = (ort.InferenceSession(one).run(None, feeds)[0] for one in (path, converted))
+    exact, rounded = (ort.InferenceSession(file).run(None, feeds)[0] for file in (path, converted))
     np.testing.assert_allclose(rounded, exact, atol=0.05)
 
 
@@ -146,7 +146,7 @@ def test_a_weight_along_two_axes_is_stored_for_each(tmp_path: Path) -> None:
     save_model(insert_qdq(load_model(path), CalibrationTable({"x": 4.0, "m": 8.0})).model, converted)
     onnx.checker.check_model(str(converted))
     feeds = {"x": np.random.default_rng(0).normal(size=(8, 32)).astype(np.float32)}
-    exact, rounded = (ort.InferenceSession(one).run(None, feeds)[0] for one in (path, converted))
+    exact, rounded = (ort.InferenceSession(file).run(None, feeds)[0] for file in (path, converted))
     assert np.square(exact - rounded).sum() < 0.01 * np.square(exact).sum()
 
 
@@ -192,17 +192,17 @@ def test_a_nan_in_a_weight_is_refused_by_name() -> None:
         quantize_weight(np.array([[np.nan]], np.float32), 0, "w")
 
 
-def test_with_every_node_kept_in_float_the_model_is_the_float_model(cnn: Model, tmp_path: Path) -> None:
-    every = [one.output for one in insert_qdq(cnn, RANGES).nodes]
+def test_with_every_node_excluded_the_model_is_the_float_model(cnn: Model, tmp_path: Path) -> None:
+    every = [node.output for node in insert_qdq(cnn, RANGES).nodes]
     result = insert_qdq(cnn, RANGES, nodes_to_exclude=every)
     assert result.num_int8_nodes == 0
     save_model(result.model, tmp_path / "float.onnx")
     feeds = {"x": images(4)}
-    exact, same = (ort.InferenceSession(one).run(None, feeds)[0] for one in (cnn.path, tmp_path / "float.onnx"))
+    exact, same = (ort.InferenceSession(file).run(None, feeds)[0] for file in (cnn.path, tmp_path / "float.onnx"))
     np.testing.assert_array_equal(exact, same)
 
 
-def test_a_node_kept_in_float_has_a_float_weight(cnn: Model) -> None:
+def test_an_excluded_node_has_a_float_weight(cnn: Model) -> None:
     constants = insert_qdq(cnn, RANGES, nodes_to_exclude=["c1"]).model.graph.initializers
     assert "w1" in constants
     assert "w1.int8" not in constants

@@ -31,28 +31,28 @@ def test_names_of_activations_match(graph: ir.Graph) -> None:
 
 
 def test_an_unknown_name_is_reported_with_similar_names_of_the_model(graph: ir.Graph) -> None:
-    (one,) = report(graph, "x", "r1:0").unknown
-    assert (one.name, one.similar[0]) == ("r1:0", "r1")
+    (unknown,) = report(graph, "x", "r1:0").unknown
+    assert (unknown.name, unknown.similar[0]) == ("r1:0", "r1")
 
 
-def test_a_tensor_that_has_its_range_is_no_suggestion(graph: ir.Graph) -> None:
-    (one,) = report(graph, "r1", "r1:0").unknown
-    assert "r1" not in one.similar
+def test_a_tensor_with_a_range_is_not_suggested(graph: ir.Graph) -> None:
+    (unknown,) = report(graph, "r1", "r1:0").unknown
+    assert "r1" not in unknown.similar
 
 
 def test_a_needed_tensor_without_a_range_is_reported_with_similar_names_of_the_table(graph: ir.Graph) -> None:
-    missing = {one.name: one.similar for one in report(graph, "x", "r2:0").missing}
+    missing = {tensor.name: tensor.similar for tensor in report(graph, "x", "r2:0").missing}
     assert missing == {"p1": (), "r2": ("r2:0",)}
 
 
-def test_a_derived_range_is_no_longer_missing(graph: ir.Graph) -> None:
+def test_an_inferred_range_is_not_missing(graph: ir.Graph) -> None:
     found = match_table(graph, CalibrationTable({"r1": 3.0, "r2": 4.0}), "old.cache")
     assert found.table.amax["p1"] == 3.0
     assert found.report.missing == ()
-    assert [one.name for one in found.report.inferred] == ["p1"]
+    assert [tensor.name for tensor in found.report.inferred] == ["p1"]
 
 
-def test_ranges_of_the_table_stay_as_they_are(graph: ir.Graph) -> None:
+def test_ranges_of_the_table_are_unchanged(graph: ir.Graph) -> None:
     before = {"x": 1.0, "c1": 9.0, "r1": 3.0}
     after = match_table(graph, CalibrationTable(before), "old.cache").table.amax
     assert {name: after[name] for name in before} == before
@@ -65,14 +65,14 @@ def test_entries_of_unnamed_layers_are_reported_as_such(graph: ir.Graph) -> None
     assert found.unknown == ()
 
 
-def test_names_of_weights_are_reported_as_no_activations(graph: ir.Graph) -> None:
+def test_names_of_weights_are_reported_as_not_activations(graph: ir.Graph) -> None:
     assert report(graph, "x", "w1").not_activations == ("w1",)
 
 
 def test_an_unusable_scale_of_a_needed_tensor_is_reported_and_not_replaced(graph: ir.Graph) -> None:
     found = report(graph, "r1", "r2", tensors_without_range=("p1",))
     assert found.unusable == ("p1",)
-    assert [one.name for one in found.missing] == ["p1"]
+    assert [tensor.name for tensor in found.missing] == ["p1"]
 
 
 def test_an_empty_table_is_refused(graph: ir.Graph) -> None:

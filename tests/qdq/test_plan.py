@@ -32,12 +32,12 @@ def test_inputs_of_weighted_ops_are_quantized_and_outputs_are_not(cnn: Model) ->
 
 def test_the_shortcut_of_a_residual_add_is_quantized(cnn: Model) -> None:
     plan = plan_quantization(cnn.to_ir().graph)
-    assert [(one.node_output, one.index, one.tensor) for one in plan.inputs if one.node_output == "a"] == [
+    assert [(read.node_output, read.index, read.tensor) for read in plan.inputs if read.node_output == "a"] == [
         ("a", 1, "r1")
     ]
 
 
-def test_of_two_convolutions_the_later_one_takes_the_add(tmp_path: Path) -> None:
+def test_the_add_is_fused_into_the_later_convolution(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Conv", ["x", "w1"], ["projection"]),
         helper.make_node("Conv", ["x", "w2"], ["main"]),
@@ -45,17 +45,17 @@ def test_of_two_convolutions_the_later_one_takes_the_add(tmp_path: Path) -> None
     ]
     weights = [weight("w1", CHANNELS, CHANNELS, 1, 1), weight("w2", CHANNELS, CHANNELS, 1, 1)]
     plan = plan_of(write(tmp_path / "m.onnx", nodes, weights, [image_input()], ["y"]))
-    assert [one.tensor for one in plan.inputs if one.node_output == "y"] == ["projection"]
+    assert [read.tensor for read in plan.inputs if read.node_output == "y"] == ["projection"]
 
 
-def test_a_convolution_that_others_read_does_not_take_the_add(tmp_path: Path) -> None:
+def test_the_add_is_not_fused_into_a_convolution_with_other_readers(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Conv", ["x", "w1"], ["c"]),
         helper.make_node("Sigmoid", ["c"], ["s"]),
         helper.make_node("Add", ["c", "x"], ["y"]),
     ]
     path = write(tmp_path / "m.onnx", nodes, [weight("w1", CHANNELS, CHANNELS, 1, 1)], [image_input()], ["y", "s"])
-    assert "y" not in {one.node_output for one in plan_of(path).inputs}
+    assert "y" not in {read.node_output for read in plan_of(path).inputs}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_convolution_weights_get_scales_along_their_output_channels(
 ) -> None:
     node = helper.make_node(op, ["x", "w"], ["y"], **attributes)
     plan = plan_of(write(tmp_path / "m.onnx", [node], [weight("w", *shape)], [image_input()], ["y"]))
-    assert [one.axis for one in plan.inputs if one.tensor == "w"] == [axis]
+    assert [read.axis for read in plan.inputs if read.tensor == "w"] == [axis]
 
 
 @pytest.mark.parametrize(
@@ -86,31 +86,31 @@ def test_matrix_weights_get_scales_along_their_output(
     rows = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])
     node = helper.make_node(op, ["x", "w"], ["y"], **attributes)
     plan = plan_of(write(tmp_path / "m.onnx", [node], [weight("w", *shape)], [rows], ["y"]))
-    assert [one.axis for one in plan.inputs if one.tensor == "w"] == [axis]
+    assert [read.axis for read in plan.inputs if read.tensor == "w"] == [axis]
 
 
-def test_few_channels_stay_float(tmp_path: Path) -> None:
+def test_few_channels_are_excluded(tmp_path: Path) -> None:
     pixels = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])
     node = helper.make_node("Conv", ["x", "w"], ["y"])
     path = write(tmp_path / "m.onnx", [node], [weight("w", 32, 3, 3, 3)], [pixels], ["y"])
     assert "fewer than 16 channels" in reasons(plan_of(path))["y"]
 
 
-def test_a_convolution_over_one_position_stays_float(tmp_path: Path) -> None:
+def test_a_convolution_over_one_position_is_excluded(tmp_path: Path) -> None:
     nodes = [helper.make_node("GlobalAveragePool", ["x"], ["g"]), helper.make_node("Conv", ["g", "w"], ["y"])]
     path = write(tmp_path / "m.onnx", nodes, [weight("w", 32, CHANNELS, 1, 1)], [image_input()], ["y"])
     assert "matrix-vector" in reasons(plan_of(path))["y"]
 
 
-def test_a_product_of_two_activations_stays_float(tmp_path: Path) -> None:
+def test_a_product_of_two_activations_is_excluded(tmp_path: Path) -> None:
     node = helper.make_node("MatMul", ["x", "x"], ["y"])
     assert reasons(plan_of(write(tmp_path / "m.onnx", [node], [], [image_input()], ["y"])))["y"] == (
         "both inputs are activations"
     )
 
 
-def test_what_is_computed_from_shapes_is_never_quantized(tmp_path: Path) -> None:
-    """Shape -> Cast -> MatMul is float and has a weight, but carries no data."""
+def test_shape_computations_are_not_quantized(tmp_path: Path) -> None:
+    """Shape -> Cast -> MatMul is float and has a weight, but is not an activation."""
     nodes = [
         helper.make_node("Shape", ["x"], ["s"]),
         helper.make_node("Cast", ["s"], ["sf"], to=TensorProto.FLOAT),
@@ -125,8 +125,8 @@ def test_what_is_computed_from_shapes_is_never_quantized(tmp_path: Path) -> None
     assert "not a float32 activation" in reasons(plan_of(path))["m"]
 
 
-def test_an_add_that_stretches_an_input_is_no_residual(tmp_path: Path) -> None:
-    """A convolution's output plus one value a channel: no kernel takes that as its shortcut."""
+def test_a_broadcasting_add_is_not_a_residual(tmp_path: Path) -> None:
+    """The output of a convolution plus one value per channel."""
     nodes = [
         helper.make_node("GlobalAveragePool", ["x"], ["g"]),
         helper.make_node("Conv", ["x", "w"], ["c"]),
@@ -136,35 +136,35 @@ def test_an_add_that_stretches_an_input_is_no_residual(tmp_path: Path) -> None:
     assert plan_of(path).activations == ("x",)
 
 
-def test_a_node_is_kept_in_float_by_choice(cnn: Model) -> None:
+def test_a_node_can_be_excluded(cnn: Model) -> None:
     plan = plan_quantization(cnn.to_ir().graph, nodes_to_exclude=["c1"])
     assert reasons(plan) == {"c1": "excluded by the user"}
     assert plan.activations == ("r1", "f")
 
 
-def test_the_residual_add_of_a_convolution_that_is_kept_in_float_stays_float_too(cnn: Model) -> None:
+def test_the_residual_add_of_an_excluded_convolution_is_excluded_too(cnn: Model) -> None:
     plan = plan_quantization(cnn.to_ir().graph, nodes_to_exclude=["c2"])
     assert reasons(plan) == {"c2": "excluded by the user", "a": "its convolution 'c2' does not run in INT8"}
 
 
-def test_a_residual_add_alone_can_be_kept_in_float(cnn: Model) -> None:
+def test_a_residual_add_alone_can_be_excluded(cnn: Model) -> None:
     plan = plan_quantization(cnn.to_ir().graph, nodes_to_exclude=["a"])
     assert reasons(plan) == {"a": "excluded by the user"}
 
 
-def test_what_is_kept_in_float_changes_no_candidates(cnn: Model) -> None:
+def test_excluding_nodes_does_not_change_the_candidates(cnn: Model) -> None:
     graph = cnn.to_ir().graph
-    every = [one.output for one in plan_quantization(graph).nodes]
+    every = [node.output for node in plan_quantization(graph).nodes]
     for name in every:
-        assert [one.output for one in plan_quantization(graph, nodes_to_exclude=[name]).nodes] == every
+        assert [node.output for node in plan_quantization(graph, nodes_to_exclude=[name]).nodes] == every
 
 
-def test_an_unknown_node_to_keep_in_float_is_refused_with_the_nearest(cnn: Model) -> None:
+def test_an_unknown_node_is_refused_with_similar_names(cnn: Model) -> None:
     with pytest.raises(UsageError, match=r"nodes_to_exclude: no quantizable node has 'c22' .*\(most similar: 'c2'\)"):
         plan_quantization(cnn.to_ir().graph, nodes_to_exclude=["c22"])
 
 
-def test_a_range_measured_before_plans_shared_any_serves_as_well(tmp_path: Path) -> None:
+def test_a_table_from_before_shared_ranges_still_works(tmp_path: Path) -> None:
     """An older table has ranges of its own for the inputs of a Concat, and none for those of an average pool."""
     nodes = [
         helper.make_node("Conv", ["x", "wa"], ["a"]),

@@ -1,4 +1,4 @@
-"""Ranges out of Q/DQ models that this tool, ONNX Runtime and modelopt really made."""
+"""Reading ranges from Q/DQ models of trt_ptq, ONNX Runtime and modelopt."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def quantized_by_onnxruntime(folder: Path, **options: object) -> Path:
 
 
 def initializer(path: Path, name: str) -> np.ndarray:
-    return next(onnx.numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer if one.name == name)
+    return next(
+        onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer if tensor.name == name
+    )
 
 
 def written(folder: Path, body: str, inputs: str = "float[4,16] x") -> Path:
@@ -82,12 +84,12 @@ def test_symmetric_int8_of_onnxruntime_gives_its_scales_bit_for_bit(tmp_path: Pa
     assert found.widened == ()
 
 
-def test_asymmetric_uint8_of_onnxruntime_is_widened_to_cover_and_named(tmp_path: Path) -> None:
+def test_asymmetric_uint8_of_onnxruntime_is_widened_and_reported(tmp_path: Path) -> None:
     path = quantized_by_onnxruntime(tmp_path, activation_type=QuantType.QUInt8)
     found = read_qdq_ranges(path)
     scale, zero = float(initializer(path, "x_scale")), int(initializer(path, "x_zero_point"))
     assert found.table.amax["x"] == max(zero * scale, (255 - zero) * scale)
-    assert {"x", "r1", "y"} <= {one.name for one in found.widened}
+    assert {"x", "r1", "y"} <= {tensor.name for tensor in found.widened}
 
 
 def test_onnxruntimes_name_for_a_quantized_output_becomes_the_outputs(tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_a_weight_behind_other_operators_is_still_a_weight(tmp_path: Path) -> No
     assert found.num_weights == 1
 
 
-def test_a_tensor_with_several_scales_keeps_the_widest_and_is_named(tmp_path: Path) -> None:
+def test_a_tensor_with_several_scales_gets_the_widest_and_is_reported(tmp_path: Path) -> None:
     body = """
         s = Constant <value_float = 0.5> () t = Constant <value_float = 0.25> () z = Constant <value = int8 {0}> ()
         q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z)
@@ -135,7 +137,7 @@ def test_a_tensor_with_several_scales_keeps_the_widest_and_is_named(tmp_path: Pa
     assert found.conflicting == ("x",)
 
 
-def test_a_zero_point_left_out_means_uint8(tmp_path: Path) -> None:
+def test_an_omitted_zero_point_means_uint8(tmp_path: Path) -> None:
     body = "s = Constant <value_float = 0.5> () q = QuantizeLinear (x, s) y = DequantizeLinear (q, s)"
     found = read_qdq_ranges(written(tmp_path, body))
     assert dict(found.table.amax) == {"x": 127.5}

@@ -1,4 +1,4 @@
-"""Quantizes a small model and tells where its Q/DQ pairs are."""
+"""Quantize a small model and list its Q/DQ pairs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Converted:
 
     @property
     def float_reasons(self) -> dict[str, str]:
-        return {one.output: one.reason for one in self.plan.nodes if not one.is_int8}
+        return {node.output: node.reason for node in self.plan.nodes if not node.is_int8}
 
 
 def conv(data: str, output: str, name: str = "", **attributes: Any) -> NodeProto:
@@ -89,7 +89,7 @@ def converter(tmp_path: Path) -> Convert:
         if find_spec("tensorrt_rtx"):
             profiles = profiles_from_shapes(shapes.seen, model.inputs)
             build_rtx(EngineSpec(tmp_path / "int8.onnx", tmp_path / "m.engine", "int8", model.identity, profiles))
-        exact, rounded = (ort.InferenceSession(one).run([output], feeds)[0] for one in (path, tmp_path / "int8.onnx"))
+        exact, rounded = (ort.InferenceSession(file).run([output], feeds)[0] for file in (path, tmp_path / "int8.onnx"))
         noise = np.square(exact - rounded).sum() / np.square(exact).sum()
         return Converted(result.plan, *_pairs(onnx.load(tmp_path / "int8.onnx")), float(noise), tmp_path / "int8.onnx")
 
@@ -97,12 +97,12 @@ def converter(tmp_path: Path) -> Convert:
 
 
 def _pairs(proto: onnx.ModelProto) -> tuple[set[Pair], set[Pair], dict[str, float]]:
-    constants = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
-    quantizers = {one.output[0]: one for one in proto.graph.node if one.op_type == "QuantizeLinear"}
-    behind = {one.output[0]: one.input[0] for one in proto.graph.node if one.op_type == "DequantizeLinear"}
-    reads = [(behind[name], one.output[0]) for one in proto.graph.node for name in one.input if name in behind]
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    quantizers = {node.output[0]: node for node in proto.graph.node if node.op_type == "QuantizeLinear"}
+    behind = {node.output[0]: node.input[0] for node in proto.graph.node if node.op_type == "DequantizeLinear"}
+    reads = [(behind[name], node.output[0]) for node in proto.graph.node for name in node.input if name in behind]
     return (
         {(quantizers[name].input[0], reader) for name, reader in reads if name in quantizers},
         {(name, reader) for name, reader in reads if name in constants},
-        {one.input[0]: float(constants[one.input[1]]) for one in quantizers.values()},
+        {node.input[0]: float(constants[node.input[1]]) for node in quantizers.values()},
     )

@@ -65,7 +65,7 @@ def attention_inputs(length: str | int = "s") -> list[onnx.ValueInfoProto]:
     ]
 
 
-def test_of_a_transformer_block_only_products_with_weights_are_quantized(convert: Convert) -> None:
+def test_only_products_with_weights_are_quantized_in_a_transformer_block(convert: Convert) -> None:
     nodes, weights = attention_block()
     result = convert(nodes, weights, attention_inputs(), attention_feeds())
     assert result.pairs == {
@@ -80,7 +80,7 @@ def test_of_a_transformer_block_only_products_with_weights_are_quantized(convert
     assert result.noise < 1e-3
 
 
-def test_attention_runs_in_int8_by_choice_and_its_mask_sets_no_scale(convert: Convert) -> None:
+def test_attention_runs_in_int8_on_request_and_its_mask_sets_no_scale(convert: Convert) -> None:
     nodes, weights = attention_block()
     result = convert(nodes, weights, attention_inputs(), attention_feeds(), attention=True)
     assert {("q", "qk"), ("k", "qk"), ("probabilities", "pv"), ("v", "pv")} < result.pairs
@@ -89,7 +89,7 @@ def test_attention_runs_in_int8_by_choice_and_its_mask_sets_no_scale(convert: Co
     assert result.noise < 1e-3
 
 
-def test_attention_over_a_long_sequence_stays_float_even_by_choice(convert: Convert) -> None:
+def test_attention_over_a_long_sequence_is_excluded_even_on_request(convert: Convert) -> None:
     nodes, weights = attention_block()
     result = convert(nodes, weights, attention_inputs(600), attention_feeds(600), attention=True)
     assert set(result.float_reasons) == {"qk", "pv"}

@@ -1,4 +1,4 @@
-"""Convolutions with what fuses into them."""
+"""Convolutions and the operators that are fused into them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.qdq.patterns.converted import Convert, bias, conv, node, weights_of
     ],
     ids=["relu", "relu6", "silu", "hard-swish", "hard-sigmoid", "hard-swish-spelled-out"],
 )
-def test_conv_batchnorm_activation_is_quantized_before_and_behind_and_not_between(
+def test_conv_batchnorm_activation_is_quantized_before_and_after_and_not_between(
     convert: Convert, activation: list[NodeProto]
 ) -> None:
     channels = [bias(name, CHANNELS) for name in ("scale", "shift", "mean")]
@@ -61,7 +61,7 @@ def test_the_shortcut_of_a_residual_block_has_the_pair_that_its_first_convolutio
 
 
 @pytest.mark.parametrize("scaling", ["BatchNormalization", "bias"])
-def test_a_residual_add_behind_a_scaled_convolution_joins_it(convert: Convert, scaling: str) -> None:
+def test_a_residual_add_is_fused_into_a_scaled_convolution(convert: Convert, scaling: str) -> None:
     channels = [bias(name, CHANNELS) for name in ("scale", "shift", "mean")]
     variance = numpy_helper.from_array(np.ones(CHANNELS, np.float32), "variance")
     scaled = (
@@ -74,7 +74,7 @@ def test_a_residual_add_behind_a_scaled_convolution_joins_it(convert: Convert, s
     assert result.pairs == {("x", "c"), ("x", "y")}
 
 
-def test_a_squeeze_and_excite_branch_stays_float(convert: Convert) -> None:
+def test_a_squeeze_and_excite_branch_is_not_quantized(convert: Convert) -> None:
     nodes = [
         conv("x", "c"),
         node("GlobalAveragePool", ["c"], ["g"]),

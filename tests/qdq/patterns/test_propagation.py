@@ -27,7 +27,7 @@ def test_the_inputs_of_a_concat_have_the_scale_of_its_output_wherever_they_are_r
     assert result.noise < 1e-3
 
 
-def test_a_concat_that_is_also_read_in_float_stays_float(convert: Convert) -> None:
+def test_a_concat_with_a_float_reader_is_not_quantized(convert: Convert) -> None:
     nodes = [
         conv("x", "a"),
         node("Concat", ["a", "x"], ["cat"], axis=1),
@@ -40,7 +40,7 @@ def test_a_concat_that_is_also_read_in_float_stays_float(convert: Convert) -> No
     assert result.pairs == {("x", "a"), ("cat", "b")}
 
 
-def test_of_two_concats_of_one_tensor_the_later_one_sets_its_scale(convert: Convert) -> None:
+def test_the_later_of_two_concats_of_a_tensor_sets_its_scale(convert: Convert) -> None:
     nodes = [
         conv("x", "a"),
         conv("x", "b"),
@@ -85,7 +85,7 @@ def test_spatial_pyramid_pooling_has_one_scale(convert: Convert) -> None:
     assert {("r", "p1"), ("p1", "p2")} < result.pairs
 
 
-def test_a_max_pool_is_quantized_through_with_one_scale(convert: Convert) -> None:
+def test_a_max_pool_propagates_quantization_with_one_scale(convert: Convert) -> None:
     nodes = [
         conv("x", "c"),
         node("Relu", ["c"], ["r"]),

@@ -26,12 +26,12 @@ def test_weighted_nodes_in_a_body_are_unchanged_and_reported(convert: Convert) -
     ]
     yes = numpy_helper.from_array(np.array(True), "yes")
     result = convert(nodes, [*weights_of("c"), yes])
-    assert {(one.output, one.reason) for one in result.plan.unsupported} == {
+    assert {(node.output, node.reason) for node in result.plan.unsupported} == {
         ("then_y", "inside If 'y'"),
         ("else_y", "inside If 'y'"),
     }
     assert result.pairs == {("x", "c")}
-    assert "w_c" in {one.name for one in onnx.load(result.path).graph.initializer}  # the bodies read it
+    assert "w_c" in {tensor.name for tensor in onnx.load(result.path).graph.initializer}  # the bodies read it
     assert result.noise < 1e-3
 
 
@@ -54,7 +54,7 @@ def test_custom_ops_are_unchanged_and_reported(tmp_path: Path) -> None:
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
     plan = plan_quantization(load_model(tmp_path / "m.onnx").to_ir().graph)
-    assert [(one.output, one.reason) for one in plan.unsupported] == [
+    assert [(node.output, node.reason) for node in plan.unsupported] == [
         ("warped", "custom op com.example::Warp is not supported")
     ]
-    assert [one.output for one in plan.nodes if one.is_int8] == ["c", "d"]
+    assert [node.output for node in plan.nodes if node.is_int8] == ["c", "d"]

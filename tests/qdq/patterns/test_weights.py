@@ -14,14 +14,14 @@ from tests.qdq.patterns.converted import Convert, conv, node, weights_of
 def test_a_transposed_convolution_has_scales_along_its_outputs(convert: Convert) -> None:
     nodes = [node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2])]
     result = convert(nodes, [weight("w", CHANNELS, 32, 2, 2)])
-    scales = {one.name: one.dims for one in onnx.load(result.path).graph.initializer}["w.int8.scale"]
+    scales = {tensor.name: tensor.dims for tensor in onnx.load(result.path).graph.initializer}["w.int8.scale"]
     assert (list(scales), result.noise < 1e-3) == ([32], True)
 
 
 def test_a_depthwise_convolution_has_a_scale_for_each_channel(convert: Convert) -> None:
     nodes = [conv("x", "y", "w", group=CHANNELS)]
     result = convert(nodes, [weight("w", CHANNELS, 1, 3, 3)])
-    scales = {one.name: one.dims for one in onnx.load(result.path).graph.initializer}["w.int8.scale"]
+    scales = {tensor.name: tensor.dims for tensor in onnx.load(result.path).graph.initializer}["w.int8.scale"]
     assert (list(scales), result.noise < 1e-3) == ([CHANNELS], True)
 
 
@@ -39,8 +39,8 @@ def test_a_weight_behind_a_view_is_stored_as_the_node_reads_it(convert: Convert,
     tokens = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4, CHANNELS])
     result = convert(nodes, [stored, rows], [tokens], {"x": data})
     graph = onnx.load(result.path).graph
-    assert {one.op_type for one in graph.node} == {"QuantizeLinear", "DequantizeLinear", "MatMul"}
-    assert {tuple(one.dims) for one in graph.initializer if one.name == f"{name}.int8"} == {(CHANNELS, 32)}
+    assert {node.op_type for node in graph.node} == {"QuantizeLinear", "DequantizeLinear", "MatMul"}
+    assert {tuple(tensor.dims) for tensor in graph.initializer if tensor.name == f"{name}.int8"} == {(CHANNELS, 32)}
     assert result.noise < 1e-3
 
 
@@ -54,7 +54,7 @@ def test_a_view_of_a_weight_that_float_nodes_read_too_stays(convert: Convert) ->
     data = np.random.default_rng(0).normal(size=(8, 4, CHANNELS)).astype(np.float32)
     tokens = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4, CHANNELS])
     result = convert(nodes, [weight("w", 32, CHANNELS)], [tokens], {"x": data})
-    assert "Transpose" in {one.op_type for one in onnx.load(result.path).graph.node}
+    assert "Transpose" in {node.op_type for node in onnx.load(result.path).graph.node}
     assert result.noise < 1e-3
 
 
@@ -71,7 +71,7 @@ def test_the_rows_of_an_embedding_are_stored_in_int8(convert: Convert) -> None:
     result = convert(nodes, [weight("table", 40, 32), weight("w", 32, 64)], [ids], feeds)
     assert result.weights == {("table.int8", "e"), ("w.int8", "y")}
     assert result.pairs == {("e", "y")}
-    assert "table" not in {one.name for one in onnx.load(result.path).graph.initializer}
+    assert "table" not in {tensor.name for tensor in onnx.load(result.path).graph.initializer}
     assert result.noise < 1e-3
 
 

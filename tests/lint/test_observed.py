@@ -1,4 +1,4 @@
-"""What the rules' docstrings say was seen: TensorRT-RTX really builds the engines, here (proof: run; not executed)."""
+"""The evidence of the rules: TensorRT-RTX builds the engines here (proof: run; not executed)."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ REFUSED: dict[str, tuple[Callable[[], Sketch], Callable[[Sketch], str], str]] = 
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_lint_calls_refused_is_refused(tmp_path: Path, case: str) -> None:
+def test_tensorrt_rtx_refuses_the_model(tmp_path: Path, case: str) -> None:
     begin, draw, reason = REFUSED[case]
     sketch = begin()
     path = sketch.save(tmp_path / "m.onnx", draw(sketch))
@@ -91,13 +91,13 @@ def test_what_lint_calls_refused_is_refused(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("scale", [np.inf, 1e-40], ids=["infinite", "denormal"])
-def test_a_scale_that_loses_the_tensor_is_built_without_a_word(tmp_path: Path, scale: float) -> None:
+def test_a_scale_that_destroys_the_tensor_is_built_silently(tmp_path: Path, scale: float) -> None:
     sketch = Sketch()
     path = sketch.save(tmp_path / "m.onnx", sketch.conv(sketch.pair("x", scale)))
     assert list(operands(path).values()) == [INT8]
 
 
-def test_a_scale_computed_from_the_input_brings_the_builder_down(tmp_path: Path) -> None:
+def test_a_scale_computed_from_the_input_crashes_the_builder(tmp_path: Path) -> None:
     sketch = Sketch()
     scale, zero_point = sketch.node("ReduceMax", "x", keepdims=0), sketch.constant(np.int8(0))
     quantized = sketch.node("QuantizeLinear", "x", scale, zero_point)
@@ -148,7 +148,7 @@ BUILT: dict[str, tuple[Callable[[], Sketch], Callable[[Sketch], str], tuple[str,
 
 
 @pytest.mark.parametrize("case", BUILT)
-def test_what_the_product_reads_in_the_engine_is_what_lint_says(tmp_path: Path, case: str) -> None:
+def test_operands_in_the_engine_match_the_findings(tmp_path: Path, case: str) -> None:
     begin, draw, expected = BUILT[case]
     sketch = begin()
     path = sketch.save(tmp_path / "m.onnx", draw(sketch))
@@ -158,14 +158,14 @@ def test_what_the_product_reads_in_the_engine_is_what_lint_says(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_a_convtranspose_reads_float_in_tensorrt_rtx_whatever_the_axis(tmp_path: Path, axis: int) -> None:
+def test_a_convtranspose_reads_float_in_tensorrt_rtx_for_any_axis(tmp_path: Path, axis: int) -> None:
     sketch = Sketch()
     output = sketch.node("ConvTranspose", sketch.pair(), sketch.weight(16, 32, 3, 3, axis=axis))
     assert list(operands(sketch.save(tmp_path / "m.onnx", output)).values()) == [FLOAT]
 
 
 @pytest.mark.parametrize("move", MOVES)
-def test_a_convolution_reads_int8_behind_an_operator_that_only_moves_it(tmp_path: Path, move: str) -> None:
+def test_a_convolution_reads_int8_behind_an_operator_that_only_moves_data(tmp_path: Path, move: str) -> None:
     sketch = Sketch()
     path = sketch.save(tmp_path / "m.onnx", sketch.conv(MOVES[move](sketch, sketch.pair())))
     assert list(operands(path).values()) == [INT8]
