@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from trt_ptq.version import __version__
 
-logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless the application configures logging
+# Python shows log messages from WARNING on; those of calibrators are Python warnings as well, which is enough.
+logging.getLogger(f"{__name__}.calibrators").addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from trt_ptq.api.calibrating import calibrate as calibrate
     from trt_ptq.api.calibrating import measure_sensitivity as measure_sensitivity
+    from trt_ptq.api.comparing import compare as compare
     from trt_ptq.api.converting import lint_model as lint_model
     from trt_ptq.api.converting import quantize_model as quantize_model
     from trt_ptq.api.engine import build_engine as build_engine
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "api.calibrating": ("calibrate", "measure_sensitivity"),
+    "api.comparing": ("compare",),
     "api.converting": ("lint_model", "quantize_model"),
     "api.engine": ("build_engine",),
     "calibrators.statistics.statistics": ("Statistics",),

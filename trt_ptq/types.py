@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard, TypeVar, runtime_checkable
 
@@ -119,10 +119,3 @@ class ProgressCallback(Protocol):
 def no_progress(items: Iterable[T], _description: str, _total: int | None) -> Iterable[T]:
     """Return the items without reporting progress: the default of every `progress`."""
     return items
-
-
-Tell = Callable[[str], None]
-
-
-def untold(_text: str) -> None:
-    """Progress that nobody wants to hear of."""

@@ -80,6 +80,7 @@ def test_a_module_is_quantized(tmp_path: Path) -> None:
     )
     assert result.passed
     assert result.report.model == "torch module Network"
+    assert trt_ptq.compare(module, result.model_path, [pictures[:4]], max_drop=0.05, example_inputs=EXAMPLE).passed
     import onnxruntime as ort
 
     session = ort.InferenceSession(result.model_path)

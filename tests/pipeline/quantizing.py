@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.networks import images
+from trt_ptq.api.model_input import ModelLike
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.sources import ArraySource
-from trt_ptq.onnx_io.load import Model
 from trt_ptq.pipeline import QuantizeResult, quantize
 from trt_ptq.types import ProgressCallback
 
@@ -18,7 +18,7 @@ def source(samples: int = 40, batch_size: int = 4, seed: int = 0) -> ArraySource
 
 
 def quantized(
-    model: Model,
+    model: ModelLike,
     out: Path,
     data: Any = None,
     *,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from trt_ptq.api.metric_input import user_metric
 from trt_ptq.api.model_input import ModelLike, opened_model
 from trt_ptq.api.table_input import TableLike, matched_table
 from trt_ptq.calibration.calibration_pass import Nonfinite
@@ -21,6 +22,7 @@ from trt_ptq.data.audit import Audit
 from trt_ptq.data.observation import observe
 from trt_ptq.data.open import open_data
 from trt_ptq.data.validation import ValidatedSource
+from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.node_selection import select_nodes
 from trt_ptq.sensitivity.measure import LayerSensitivity
@@ -113,6 +115,7 @@ def measure_sensitivity(
     data: Any,
     *,
     table: TableLike | None = None,
+    evaluate: Evaluate | str | None = None,
     nodes_to_exclude: str | Sequence[str] = (),
     nodes_to_include: str | Sequence[str] = (),
     attention: bool = False,
@@ -128,6 +131,7 @@ def measure_sensitivity(
         data: a few representative inputs in any form; see `open_data`.
         table: the ranges: a `CalibrationTable` or the path of one. Unless given, `data` is calibrated with, by method
             "percentile".
+        evaluate: your metric (see `quantize`), computed once per layer for the whole model.
         nodes_to_exclude: nodes that are not quantized; see `QuantizeConfig`.
         nodes_to_include: if given, only these nodes are quantized.
         attention: also quantize the MatMuls of attention.
@@ -163,6 +167,7 @@ def measure_sensitivity(
             source,
             attention=attention,
             nodes_to_exclude=excluded,
+            metric=user_metric(evaluate),
             progress=progress or no_progress,
         )
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from trt_ptq.api.metric_input import user_metric
 from trt_ptq.calibration.calibration_pass import Nonfinite
 from trt_ptq.calibration.devices import Device, open_device
 from trt_ptq.calibrators.methods import RangeMethod
@@ -14,10 +16,8 @@ from trt_ptq.config import TECHNIQUES, QuantizeConfig, parse_shapes
 from trt_ptq.data.open import open_data
 from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.data.subset import split_source, two_halves
-from trt_ptq.data.user_function import load_function
 from trt_ptq.data.validation import ValidatedSource
-from trt_ptq.errors import UsageError
-from trt_ptq.evaluation.metrics import Evaluate, UserMetric
+from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import check_folder
 from trt_ptq.qdq.node_selection import select_nodes
@@ -42,11 +42,21 @@ class Arguments:
 
 @dataclass(frozen=True)
 class QuantizationJob:
-    """What to do, fully checked.
+    """A job that was checked.
 
-    `recipe` is what was asked for; with several `methods`, the one of the smallest output error replaces its method.
-    `calibration` and `held_out` are the two parts of the data; `objective` judges candidates on one part of `held_out`,
-    and `test` is the other (all of it where the user's metric has its own data).
+    Attributes:
+        model_name: what the report calls the model; `data_name` likewise.
+        recipe: how to quantize, before anything is tuned.
+        methods: range methods; of several, the one with the smallest output error replaces that of the recipe.
+        try_techniques: whether techniques beyond the recipe may be tried.
+        search: whether sensitive layers may be excluded.
+        calibration: batches to calibrate with.
+        held_out: batches to compare on.
+        test: the half of `held_out` that nothing is selected on; all of it with a user's metric, which has data of its
+            own.
+        objective: scores candidates, without a user's metric on the other half.
+        memory_limit: bytes; None for no limit.
+        profiles: shape profiles by input; empty if they are to come from the data.
     """
 
     model: Model
@@ -64,7 +74,7 @@ class QuantizationJob:
     tensors: tuple[str, ...]
     nonfinite: Nonfinite
     device: Device
-    memory_limit: int | None  # bytes
+    memory_limit: int | None
     until_stable: float | None
     profiles: dict[str, ShapeProfile]
     backend: str
@@ -89,11 +99,10 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
     profiles = parse_shapes(config.shapes)
     check_profiles(profiles, model.inputs)
     device = open_device(config.device)
-    data = _open(arguments.data, model, config, arguments.preprocess)
-    test_data = None
-    if arguments.test_data is not None:
-        test_data = _open(arguments.test_data, model, config, arguments.preprocess)
-    metric = _metric(arguments.evaluate, config)
+    open_any = partial(open_data, inputs=model.inputs, batch_size=config.batch_size, preprocess=arguments.preprocess)
+    data = open_any(arguments.data)
+    test_data = None if arguments.test_data is None else open_any(arguments.test_data)
+    metric = user_metric(arguments.evaluate, config.lower_is_better)
     check_folder(arguments.output_dir, model.path, model.external.files)
     calibration, held_out = (
         ValidatedSource(part, model.inputs, allow_nonfinite=config.nonfinite == "skip")
@@ -142,21 +151,6 @@ def _asked_recipe(model: Model, config: QuantizeConfig) -> Recipe:
         nodes_to_exclude=select_nodes(model.to_ir().graph, config.nodes_to_include, config.nodes_to_exclude),
         high_precision=config.high_precision,
     )
-
-
-def _open(data: Any, model: Model, config: QuantizeConfig, preprocess: Any) -> BatchSource:
-    return open_data(data, model.inputs, batch_size=config.batch_size, preprocess=preprocess)
-
-
-def _metric(evaluate: Evaluate | str | None, config: QuantizeConfig) -> UserMetric | None:
-    """The user's metrics, with the name that messages call the function."""
-    if evaluate is None:
-        return None
-    if isinstance(evaluate, str):
-        return UserMetric(load_function(evaluate), evaluate, config.lower_is_better)
-    if not callable(evaluate):
-        raise UsageError(f'`evaluate` must be a function or "file.py:function", not {type(evaluate).__name__}')
-    return UserMetric(evaluate, getattr(evaluate, "__name__", "evaluate"), config.lower_is_better)
 
 
 def _describe(data: Any) -> str:

@@ -1,0 +1,69 @@
+"""`compare`: any two models, on any data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+import trt_ptq
+from tests.networks import images
+from trt_ptq.onnx_io.load import Model
+
+BATCHES = [images(4, seed=index) for index in range(5)]
+
+
+@pytest.fixture
+def int8(cnn: Model, tmp_path: Path) -> Path:
+    table = trt_ptq.calibrate(cnn, BATCHES).table("minmax")
+    trt_ptq.quantize_model(cnn, table).save(tmp_path / "int8.onnx")
+    return tmp_path / "int8.onnx"
+
+
+def test_a_model_is_compared_by_the_fidelity_of_its_outputs(cnn: Model, int8: Path) -> None:
+    comparison = trt_ptq.compare(cnn.path, int8, BATCHES)
+    assert comparison.samples == 20
+    assert comparison.losses == {"fidelity of y": pytest.approx(1 - comparison.outputs["y"].cosine)}
+    assert comparison.passed
+    assert not trt_ptq.compare(cnn.path, int8, BATCHES, max_drop=0).passed
+
+
+@pytest.mark.parametrize("form", [str, onnx.load, Path], ids=["text", "proto", "path"])
+def test_every_form_of_model_compares_the_same(cnn: Model, int8: Path, form: Any) -> None:
+    expected = trt_ptq.compare(cnn, int8, BATCHES)
+    assert trt_ptq.compare(form(cnn.path), form(int8), BATCHES).outputs == expected.outputs
+
+
+def test_the_users_metric_decides(cnn: Model, int8: Path) -> None:
+    feeds = {"x": np.concatenate(BATCHES)}
+    exact = ort.InferenceSession(cnn.path).run(None, feeds)[0]
+
+    def error(run: Any) -> dict[str, float]:
+        return {"distance to FP32": 1 + float(np.abs(run(feeds)["y"] - exact).mean())}
+
+    lower = trt_ptq.compare(cnn.path, int8, BATCHES, evaluate=error, lower_is_better="distance to FP32", max_drop="90%")
+    assert lower.losses["distance to FP32"] > 0
+    assert lower.reference_metrics == {"distance to FP32": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"max_drop": 2}, "`max_drop`"),
+        ({"evaluate": 3}, "`evaluate`"),
+        ({"evaluate": "nowhere.py:metric"}, "nowhere.py"),
+        ({"batch_size": 0}, "`batch_size`"),
+    ],
+)
+def test_invalid_arguments_are_named(cnn: Model, arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(trt_ptq.UsageError, match=named):
+        trt_ptq.compare(cnn, cnn, BATCHES, **arguments)
+
+
+def test_a_model_and_an_engine_are_not_compared(cnn: Model, tmp_path: Path) -> None:
+    with pytest.raises(trt_ptq.UsageError, match="two engines"):
+        trt_ptq.compare(cnn, tmp_path / "m.engine", BATCHES)

@@ -1,0 +1,76 @@
+"""`compare`: how close a model or an engine is to its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from trt_ptq.api.metric_input import user_metric
+from trt_ptq.api.model_input import ModelLike, is_torch_module, model_file
+from trt_ptq.config import QuantizeConfig
+from trt_ptq.data.open import open_data
+from trt_ptq.data.validation import ValidatedSource
+from trt_ptq.evaluation.compare_engines import engine_inputs
+from trt_ptq.evaluation.comparison import Comparison, check_comparable, compare_with_reference, is_engine
+from trt_ptq.evaluation.metrics import Evaluate
+from trt_ptq.onnx_io.load import read_inputs
+from trt_ptq.types import ProgressCallback, no_progress
+
+
+def compare(
+    reference: ModelLike,
+    candidate: ModelLike,
+    data: Any,
+    *,
+    evaluate: Evaluate | str | None = None,
+    max_drop: float | str = 0.01,
+    lower_is_better: str | Sequence[str] = (),
+    batch_size: int = 8,
+    preprocess: Any = None,
+    example_inputs: Any = None,
+    progress: ProgressCallback | None = None,
+) -> Comparison:
+    """Compare a quantized model or engine with its reference.
+
+    Two ONNX models, quantized by any tool or not, run on ONNX Runtime's CPU; two engines (.engine, .plan) on the GPU.
+
+    Args:
+        reference: the float model: a path, an `onnx.ModelProto`, or a `torch.nn.Module` with `example_inputs`; or the
+            path of an engine.
+        candidate: the model or engine to compare with it; it must have the same inputs and outputs.
+        data: inputs to run both on, in any form; see `open_data`.
+        evaluate: your metric, for ONNX models: see `quantize`. Without it, the verdict is on the fidelity of outputs.
+        max_drop: accuracy threshold: largest relative loss, as a fraction (0.01) or "1%".
+        lower_is_better: names of metrics whose lower values are better.
+        batch_size: for data that does not define its batches.
+        preprocess: for a folder of images: a function from a PIL image to the array of one sample.
+        example_inputs: for torch modules: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
+        progress: shows progress; see `quantize`.
+
+    Returns:
+        The fidelity of each output, the metrics, and the verdict.
+
+    Raises:
+        ModelError, EngineError: a model or an engine cannot be loaded or run, or their outputs differ.
+        DataError: a batch does not fit the model, or the metric fails.
+        UsageError: an argument is invalid; names it.
+    """
+    config = QuantizeConfig(max_drop=max_drop, lower_is_better=lower_is_better, batch_size=batch_size)
+    metric = user_metric(evaluate, config.lower_is_better)
+    is_module = is_torch_module(candidate)
+    examples = None if is_module and not is_torch_module(reference) else example_inputs
+    with (
+        model_file(reference, examples) as first,
+        model_file(candidate, example_inputs if is_module else None) as second,
+    ):
+        check_comparable(first, second, metric)
+        inputs = [engine_inputs(path) if is_engine(path) else read_inputs(path) for path in (first, second)]
+        source = open_data(data, inputs[0], batch_size=batch_size, preprocess=preprocess)
+        return compare_with_reference(
+            first,
+            second,
+            ValidatedSource(source, inputs[0]),
+            metric,
+            float(config.max_drop),
+            progress or no_progress,
+        )
