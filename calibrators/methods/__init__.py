@@ -1,4 +1,4 @@
-"""Range methods: from the statistics of a tensor to its amax; the scale is amax / 127 (symmetric int8)."""
+"""Range methods, which derive amax from the statistics of a tensor. The scale is amax / 127 (symmetric INT8)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ __all__ = ["AUTO_CANDIDATES", "METHODS", "Entropy", "MinMax", "Mse", "Percentile
 
 
 class RangeMethod(Protocol):
-    """Chooses the range [-amax, amax] of a tensor; frozen, so that equal methods give equal tables."""
+    """Derives the range [-amax, amax] of a tensor. Implementations are frozen dataclasses: equal ones are equal."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name in tables and reports, with its parameter."""
+        ...
 
     def amax(self, tensor: TensorStatistics) -> float:
-        """The range in the tensor's unit: above 0 unless every value was 0."""
+        """Return the largest magnitude to represent, in the tensor's unit; above 0 unless all values are 0."""
         ...
 
 
@@ -32,7 +34,7 @@ METHODS: dict[str, RangeMethod] = {
     "percentile": Percentile(),
 }
 
-# What `quantize` chooses from by what they do to the outputs; the first is the usual one.
+# Method "auto" selects from these by the output error of the model; the first is the default of all other commands.
 AUTO_CANDIDATES: tuple[RangeMethod, ...] = (
     METHODS["percentile"],
     METHODS["minmax"],
@@ -44,14 +46,18 @@ AUTO_CANDIDATES: tuple[RangeMethod, ...] = (
 
 
 def range_method(name: str, percentile: float | None = None) -> RangeMethod:
-    """The method called `name`; `percentile` (0-100) belongs to the method "percentile" only.
+    """Return a range method by its name.
+
+    Args:
+        name: "entropy", "minmax", "mse" or "percentile".
+        percentile: For method "percentile" only: above 0 and up to 100. Default: 99.99.
 
     Raises:
-        UsageError: unknown name, a percentile where there is none, or "auto", which no statistics alone can answer.
+        UsageError: Unknown name, `percentile` for another method, or "auto", which needs the model and data.
     """
     if name == "auto":
         raise UsageError(
-            "method auto compares the range methods by running the model on data, which only `quantize` does: "
+            "method auto compares range methods by running the model on data, which only `quantize` does: "
             "choose one of " + ", ".join(METHODS)
         )
     if name not in METHODS:
@@ -59,5 +65,5 @@ def range_method(name: str, percentile: float | None = None) -> RangeMethod:
     if percentile is None:
         return METHODS[name]
     if name != "percentile":
-        raise UsageError(f"--percentile belongs to --method percentile, not to {name}")
+        raise UsageError(f"`percentile` applies to method percentile only, not to {name}")
     return Percentile(percentile)

@@ -1,19 +1,19 @@
-"""Entropy: the range that loses the least information, as NVIDIA published its scheme for MLPerf inference.
+"""Entropy: the range with the smallest loss of information, by the scheme that NVIDIA published for MLPerf inference.
 
 Source: MLPerf inference v0.5, closed/NVIDIA, "Quantization" (calibration.md). For each bin B of the histogram of
 magnitudes, whose first bin is discarded:
 
-1. truncate: everything beyond B counts as B;
-2. make a coarse histogram of 127 equal bins between 0 and the midpoint of B; what is in B goes to its last bin;
-3. take the Kullback-Leibler divergence of the truncated histogram from the coarse one, spread evenly again.
+1. Truncate the histogram: add all counts beyond B to B.
+2. Build a coarse histogram of 127 equal bins between 0 and the midpoint of B; the counts of B go to its last bin.
+3. Compute the Kullback-Leibler divergence of the truncated histogram from the coarse one, spread evenly again.
 
-The range is the centre of the bin with the least divergence. Of equal ones the widest is taken.
+The range is the center of the bin with the smallest divergence; the widest range in case of a tie.
 
-The publication leaves open "how empty bins are treated". Here the counts of an occupied bin are first spread over
-the empty bins just below it (the cumulative distribution is interpolated linearly). Without it the scheme is
-degenerate for data of few levels, such as 8-bit images: with one level a coarse bin nothing is lost by any
-clipping. With it, inputs get their whole range, as in the caches that TensorRT itself wrote
-(maximum 1.0 -> scale 3c010a14, 2.64 -> 3caa54fc, 151.061 -> 3f9849a2).
+The publication does not specify "how empty bins are treated". Here, the counts of an occupied bin are first spread over
+the empty bins just below it: the cumulative distribution is interpolated linearly. Otherwise, the scheme is degenerate
+for data with few levels, such as 8-bit images: with one level per coarse bin, no clipping loses anything. With the
+interpolation, inputs get their full range, as in the caches that TensorRT writes (maximum 1.0 -> scale 3c010a14,
+2.64 -> 3caa54fc, 151.061 -> 3f9849a2).
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
     from trt_ptq.types import Array
 
 LEVELS = 127
-_TIE = 1e-9  # nats: divergences closer than this are equal but for rounding
-_ROUNDING = 1e-10  # nats: more than the sums of a divergence lose (4096 additions of up to 44 nats, in float64)
-_STRIDE = 64  # bins between the candidates that bound the least divergence from above
+_TIE = 1e-9  # nats: divergences that differ by less are equal up to rounding
+_ROUNDING = 1e-10  # nats: bounds the rounding error of a divergence (4096 additions of up to 44 nats, in float64)
+_STRIDE = 64  # bins between the candidates that give an upper bound of the smallest divergence
 
 
 @dataclass(frozen=True)
 class Entropy:
-    """The range of least Kullback-Leibler divergence."""
+    """The range with the smallest Kullback-Leibler divergence; see the module."""
 
     name = "entropy"
 
     def amax(self, tensor: TensorStatistics) -> float:
         counts = without_gaps(tensor.histogram)
-        if not counts.any():  # nothing but zeros and the first bin
+        if not counts.any():  # all values are in the first bin
             return tensor.amax
         return (int(best_bin(counts, tensor.histogram.last_bin)) + 0.5) * tensor.histogram.bin_width
 
 
 def without_gaps(histogram: Histogram) -> npt.NDArray[np.float64]:
-    """Counts [4096] with the first bin discarded and each occupied bin spread over the gap below it."""
+    """Return counts [4096] without the first bin, and with each occupied bin spread over the gap below it."""
     counts = histogram.counts.astype(np.float64)
     counts[0] = 0
     occupied = np.flatnonzero(counts)
@@ -64,12 +64,12 @@ def without_gaps(histogram: Histogram) -> npt.NDArray[np.float64]:
 
 @compiled
 def divergence(mass: Array, entropy: Array, candidate: int, ceiling: float) -> float:
-    """Total count times the divergence, in nats, of the range that ends in bin `candidate`.
+    """Return the divergence, in nats, of the range that ends in bin `candidate`, times the total count.
 
-    With C_j counts in coarse bin j, made of w_j bins, that is sum_i p_i log p_i - sum_j C_j log(C_j / w_j): O(127)
-    with `mass` and `entropy`, the cumulative sums [bins + 1] of p and of p log p. No coarse bin adds less than 0 (log
-    sum inequality), so that the sum ends, with infinity, once it exceeds `ceiling`; the last bin, where what is
-    clipped lies, is looked at first.
+    With C_j counts in coarse bin j of w_j bins, it is sum_i p_i log p_i - sum_j C_j log(C_j / w_j). With `mass` and
+    `entropy`, the cumulative sums [bins + 1] of p and of p log p, that takes O(127). Each coarse bin adds at least 0
+    (log sum inequality), so the sum stops once it exceeds `ceiling`, and the result is infinity. The last bin, which
+    has the clipped counts, is added first.
     """
     total = mass[-1]
     folded = total - mass[candidate]
@@ -83,7 +83,7 @@ def divergence(mass: Array, entropy: Array, candidate: int, ceiling: float) -> f
     for level in range(1, LEVELS):
         if result + entropy[start] > bound:
             return np.inf
-        # Bin i lies in coarse bin floor((i + 1/2) * 127 / (candidate + 1/2)): in integers.
+        # Bin i belongs to coarse bin floor((i + 1/2) * 127 / (candidate + 1/2)), here in integers.
         stop = (level * (2 * candidate + 1) + LEVELS - 1) // LEVELS // 2
         inside = mass[stop] - mass[start]
         if inside > 0:
@@ -94,7 +94,7 @@ def divergence(mass: Array, entropy: Array, candidate: int, ceiling: float) -> f
 
 @compiled
 def cumulative(counts: Array, last: int) -> tuple[Array, Array]:
-    """Cumulative sums [last + 2] of the counts p up to bin `last`, and of p log p."""
+    """Return the cumulative sums [last + 2] of the counts p up to bin `last`, and of p log p."""
     mass = np.zeros(last + 2)
     entropy = np.zeros(last + 2)
     for i in range(last + 1):
@@ -106,7 +106,7 @@ def cumulative(counts: Array, last: int) -> tuple[Array, Array]:
 
 @compiled
 def best_bin(counts: Array, last: int) -> int:
-    """The bin whose centre is the best range, among the bins from 127 to `last`."""
+    """Return the bin whose center is the best range, among the bins from 127 to `last`."""
     if last < LEVELS:
         return last
     mass, entropy = cumulative(counts, last)
@@ -119,10 +119,10 @@ def best_bin(counts: Array, last: int) -> int:
 
 @compiled
 def widest_best(mass: Array, entropy: Array, last: int, ceiling: float) -> int:
-    """From wide to narrow, the last bin to improve on those before it by more than a tie.
+    """Return the last bin, from wide to narrow, that improves on those before it by more than a tie.
 
-    Bins above `ceiling` are passed over: none of them is the best. They might have kept one within a tie below from
-    counting as an improvement: where that could be, -1.
+    Bins above `ceiling` cannot be the best, and are skipped. But a skipped bin within a tie above the first bin below
+    `ceiling` might have prevented that from counting as an improvement; in this case, return -1.
     """
     tie = _TIE * mass[-1]
     best, least = -1, np.inf

@@ -1,4 +1,4 @@
-"""Min-max: nothing is clipped."""
+"""Min-max: clips nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 
 @dataclass(frozen=True)
 class MinMax:
-    """The largest magnitude seen."""
+    """The largest magnitude of the tensor, max(|min|, |max|)."""
 
     name = "minmax"
 

@@ -1,4 +1,9 @@
-"""MSE: the range with the least mean squared error of clipping and rounding together."""
+"""MSE: the range with the smallest mean squared error of clipping and rounding together.
+
+Source: minimization of E[(x - Q(x))**2] over the clipping threshold, as in Banner et al., "Post training 4-bit
+quantization of convolutional networks for rapid-deployment", NeurIPS 2019 (ACIQ), here by a search over the histogram
+instead of a fitted distribution.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +19,18 @@ if TYPE_CHECKING:
     from trt_ptq.types import Array
 
 LEVELS = 127
-_TIE = 1e-12  # relative: errors closer than this are equal but for rounding
-_ROUNDING = 4e-12  # more than the moments lose (4096 additions in float64), relative to counts * bins**2
-_STRIDE = 64  # bins between the edges that bound the least error from above
-_FIRST = 64  # bins: below half a bin a level the histogram says nothing of the rounding error
+_TIE = 1e-12  # relative: errors that differ by less are equal up to rounding
+_ROUNDING = 4e-12  # relative to counts * bins**2: bounds the rounding error of the moments (4096 float64 additions)
+_STRIDE = 64  # bins between the edges that give an upper bound of the smallest error
+_FIRST = 64  # bins: below half a bin per level, the histogram does not resolve the rounding error
 
 
 @dataclass(frozen=True)
 class Mse:
-    """The range, among the upper edges of the bins, of least squared error.
+    """The range with the smallest squared error among the upper edges of the bins.
 
-    Values are taken as evenly spread within their bin; zeros cost nothing. The error of one range is exact under
-    that assumption, from the cumulative moments of the histogram.
+    Values are assumed to be spread evenly within their bin; zeros have no error. Under this assumption, the error of a
+    range follows exactly from the cumulative moments of the histogram.
     """
 
     name = "mse"
@@ -42,11 +47,11 @@ class Mse:
 
 @compiled
 def squared_error(counts: Array, moments: Array, edge: int, ceiling: float) -> float:
-    """Sum of squared errors, in bins squared, when [0, edge] is quantized to 127 levels and the rest clipped.
+    """Return the sum of squared errors, in bins squared, if [0, edge] is quantized to 127 levels and the rest clipped.
 
-    `moments` [3, n + 1] are the integrals of 1, x, x**2 times the density up to each bin edge. No level adds less
-    than 0, so that the sum ends, with infinity, once it exceeds `ceiling`; the last level, where what is clipped
-    lies, is looked at first.
+    `moments` [3, n + 1] are the integrals of 1, x and x**2 times the density up to each bin edge. Each level adds at
+    least 0, so the sum stops once it exceeds `ceiling`, and the result is infinity. The last level, which has the
+    clipped values, is added first.
     """
     step = edge / LEVELS
     last = counts.size
@@ -66,7 +71,7 @@ def squared_error(counts: Array, moments: Array, edge: int, ceiling: float) -> f
 
 @compiled
 def _moments_below(counts: Array, moments: Array, x: float) -> tuple[float, float, float]:
-    """The integrals of 1, x, x**2 times the density up to `x`."""
+    """Return the integrals of 1, x and x**2 times the density up to `x`."""
     i = int(x)
     return (
         moments[0, i] + counts[i] * (x - i),
@@ -77,13 +82,13 @@ def _moments_below(counts: Array, moments: Array, x: float) -> tuple[float, floa
 
 @compiled
 def _level_error(value: float, below: tuple[float, float, float], upto: tuple[float, float, float]) -> float:
-    """The squared error of taking all between two borders as `value`."""
+    """Return the squared error of representing all values between two borders as `value`."""
     return (upto[2] - below[2]) - 2 * value * (upto[1] - below[1]) + value * value * (upto[0] - below[0])
 
 
 @compiled
 def best_edge(counts: Array, last: int) -> int:
-    """The bin edge, up to the end of bin `last`, with the least squared error; of equal ones the widest."""
+    """Return the bin edge up to the end of bin `last` with the smallest squared error; the widest in case of a tie."""
     if last + 1 < _FIRST:
         return last + 1
     moments = np.zeros((3, counts.size + 1))
@@ -101,10 +106,10 @@ def best_edge(counts: Array, last: int) -> int:
 
 @compiled
 def widest_best(counts: Array, moments: Array, last: int, ceiling: float) -> int:
-    """From wide to narrow, the last edge to improve on those before it by more than a tie.
+    """Return the last edge, from wide to narrow, that improves on those before it by more than a tie.
 
-    Edges above `ceiling` are passed over: none of them is the best. They might have kept one within a tie below from
-    counting as an improvement: where that could be, -1.
+    Edges above `ceiling` cannot be the best, and are skipped. But a skipped edge within a tie above the first edge
+    below `ceiling` might have prevented that from counting as an improvement; in this case, return -1.
     """
     best, least = -1, np.inf
     for edge in range(last + 1, _FIRST - 1, -1):

@@ -1,4 +1,4 @@
-"""Percentile: the rarest, largest magnitudes are clipped."""
+"""Percentile: clips the largest magnitudes, which are rare."""
 
 from __future__ import annotations
 
@@ -12,9 +12,19 @@ from trt_ptq.errors import UsageError
 
 @dataclass(frozen=True)
 class Percentile:
-    """The magnitude below which `percentile` % of all values lie, interpolated linearly within its bin.
+    """The magnitude that `percentile` % of all values do not exceed, interpolated linearly within its bin.
 
-    Where so many values are zero that this is 0, which would clip all others, the range is the largest magnitude.
+    If so many values are zero that this magnitude is 0, which would clip all others, the range is the largest
+    magnitude.
+
+    Args:
+        percentile: Above 0 and up to 100.
+
+    Raises:
+        UsageError: It is out of bounds.
+
+    Source: the percentile of |x|, as in Wu et al., "Integer Quantization for Deep Learning Inference: Principles and
+    Empirical Evaluation", 2020 (the section on calibration).
     """
 
     percentile: float = 99.99
@@ -25,7 +35,7 @@ class Percentile:
 
     def __post_init__(self) -> None:
         if not 0 < self.percentile <= 100:
-            raise UsageError(f"a percentile lies above 0 and up to 100, not {self.percentile}")
+            raise UsageError(f"`percentile` must be above 0 and up to 100, not {self.percentile}")
 
     def amax(self, tensor: TensorStatistics) -> float:
         counts = tensor.histogram.counts.copy()

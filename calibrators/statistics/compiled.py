@@ -1,4 +1,4 @@
-"""How counting loops are compiled: by numba, with the machine code kept on disk where that can be."""
+"""Compiles counting loops with numba, and caches the machine code on disk if possible."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def compiled(function: Function) -> Function:
     """Compile `function` in nopython mode, without the GIL.
 
-    numba's cache raises as the module is imported where neither the installation nor the user's cache folder can be
-    written, as in a container with a user of its own. Then every process compiles for itself, in seconds.
+    If neither the installation nor the user's cache folder is writable, as for some users in containers, numba's cache
+    raises on import. Then every process compiles the function itself, which takes seconds.
     """
     try:
         return cast(Function, njit(nogil=True, cache=True)(function))

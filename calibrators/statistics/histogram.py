@@ -1,4 +1,4 @@
-"""A histogram that depends on nothing but the multiset of values."""
+"""A histogram that depends only on the multiset of values, not on their order or batches."""
 
 from __future__ import annotations
 
@@ -17,26 +17,30 @@ Counts = npt.NDArray[np.int64]
 class Histogram:
     """Counts of |x| in 4096 equal bins over [0, 2**exponent).
 
-    `exponent` is the smallest that holds every value (never below -115), so the largest value lies in the upper
-    half: 2048 to 4096 bins reach up to it. Widening adds neighbouring bins in pairs, which loses nothing.
+    The range doubles when a value does not fit, which adds neighboring bins in pairs and is exact.
+
+    Attributes:
+        exponent: The smallest that holds every value, but at least -115. So the largest value lies in the upper half:
+            between 2048 and 4096 bins are in use.
+        counts: int64 [4096].
     """
 
     exponent: int
-    counts: Counts  # int64 [4096]
+    counts: Counts
 
     @property
     def bin_width(self) -> float:
-        """Width of a bin, in the tensor's own unit."""
+        """The width of a bin, in the tensor's own unit."""
         return 2.0 ** (self.exponent - 12)
 
     @property
     def last_bin(self) -> int:
-        """Index of the highest bin that is not empty; 0 when all are."""
+        """The index of the highest non-empty bin; 0 if all are empty."""
         occupied = np.flatnonzero(self.counts)
         return int(occupied[-1]) if occupied.size else 0
 
     def merge(self, other: Histogram) -> Histogram:
-        """The histogram of both multisets together: exact, associative, commutative."""
+        """Return the histogram of both multisets together. Exact, associative and commutative."""
         exponent = max(self.exponent, other.exponent)
         return Histogram(exponent, self._widened(exponent) + other._widened(exponent))
 

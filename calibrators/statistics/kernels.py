@@ -1,4 +1,4 @@
-"""Counting loops, compiled by numba. All exact: no result depends on block size, order or threads."""
+"""Counting loops, compiled by numba. They are exact: results do not depend on block size, order or threads."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ if TYPE_CHECKING:
     from trt_ptq.types import Array
 
 BINS = 4096
-ZEROS = 16  # places that count zeros in turn: in one place each zero would wait for the one before it
+ZEROS = 16  # counters that count zeros in turn: with one, each increment would wait for the one before
 MIN_EXPONENT = -115  # 2**(12 - exponent) must stay a finite float32
 MAX_EXPONENT = 128  # every finite float32 is below 2**128
-_BLOCK = 4096  # values; indexing leaves a block in cache for counting
-_LANES = 4  # equal neighbours would wait for each other's increment in a single histogram
-_LANE_LIMIT = 2**30  # values between two flushes of int32 lanes; a multiple of _BLOCK
-_CHUNK = 2**17  # 16-bit values converted at a time
+_BLOCK = 4096  # values: the block is still in cache when it is counted
+_LANES = 4  # histograms: in a single one, equal neighbors would wait for each other's increment
+_LANE_LIMIT = 2**30  # values between two flushes of the int32 lanes; a multiple of _BLOCK
+_CHUNK = 2**17  # 16-bit values that are converted at a time
 _ABS_MASK = 0x7FFFFFFF
 _INFINITY_BITS = 0x7F800000
-NO_KEYS = (_ABS_MASK, -_ABS_MASK - 1)  # lowest and highest of no values
+NO_KEYS = (_ABS_MASK, -_ABS_MASK - 1)  # lowest and highest key if there are no values
 
 
 @compiled
 def accumulate(values: Array, counts: Array, exponent: int) -> Any:
-    """Add float32 `values` [n] to `counts` int64 [4096 + 16] over [0, 2**exponent), which grows in place.
+    """Add float32 `values` [n] to `counts` int64 [4096 + 16] over [0, 2**exponent), whose range grows in place.
 
-    The first 4096 count |x| > 0: a bin index is |x| * 2**(12 - exponent), truncated: a power of two, so exact.
-    The other 16 count zeros, in turn.
+    The first 4096 counters are the bins of |x| > 0. The bin index is |x| * 2**(12 - exponent), truncated; it is exact
+    because the factor is a power of two. The other 16 count zeros, in turn.
 
     Returns:
-        (exponent, nonfinite, lowest key, highest key): the new exponent, how many values were not finite, and
-        the range of the others as order-preserving int32 keys (see `from_key`).
+        (exponent, nonfinite, lowest key, highest key): the new exponent, the number of values that are not finite, and
+        the range of the finite values as order-preserving int32 keys (see `from_key`).
     """
     few = values.size <= _BLOCK
     lanes = np.zeros((0 if few else _LANES, BINS + ZEROS), np.int32)
@@ -50,10 +50,10 @@ def accumulate(values: Array, counts: Array, exponent: int) -> Any:
             nonfinite += block.size - finite.size
             block = finite
             low, high = _index(block, scale, index)
-        if block.size:  # else there is no finite value, and no range
+        if block.size:  # otherwise the block has no finite value
             lowest = min(lowest, low)
             highest = max(highest, high)
-        # Magnitudes of floats order like their bits.
+        # The bits of positive floats have the same order as the floats.
         needed: Any = np.int64(max(high, ~low, np.int32(0)) >> np.int32(23)) - 126
         if needed > exponent:
             _flush(lanes, counts)
@@ -75,7 +75,7 @@ def accumulate(values: Array, counts: Array, exponent: int) -> Any:
 
 @compiled
 def accumulate_half(bits: Array, bfloat: bool, counts: Array, exponent: int) -> Any:
-    """`accumulate` for uint16 `bits` [n] of bfloat16 or, unless `bfloat`, float16 values."""
+    """Like `accumulate`, for the uint16 `bits` [n] of bfloat16 values (if `bfloat`) or float16 values."""
     values = np.empty(min(bits.size, _CHUNK), np.float32)
     nonfinite = 0
     lowest = np.int32(_ABS_MASK)
@@ -92,7 +92,7 @@ def accumulate_half(bits: Array, bfloat: bool, counts: Array, exponent: int) -> 
 
 @compiled
 def _to_float32(bits: Array, bfloat: bool, out: Array) -> None:
-    """The uint32 bits of the float32 with the same value: exact."""
+    """Write the bits of the float32 with the same value, which is exact, to uint32 `out`."""
     if bfloat:
         for i in range(bits.size):
             out[i] = np.uint32(bits[i]) << np.uint32(16)
@@ -109,15 +109,15 @@ def _to_float32(bits: Array, bfloat: bool, out: Array) -> None:
 
 @compiled
 def _index(block: Array, scale: Any, index: Array) -> Any:
-    """Write the place of each value in `counts` to `index`; returns the lowest and the highest key.
+    """Write the index of each value's counter to `index`; return the lowest and the highest key.
 
-    Values beyond the range get a place of no meaning.
+    The index of values beyond the range is meaningless.
     """
     signed = block.view(np.int32)
     unsigned = block.view(np.uint32)
     least = np.int32(_ABS_MASK)
     most = np.int32(-_ABS_MASK - 1)
-    furthest = np.uint32(0)  # the largest negative, if any is
+    furthest = np.uint32(0)  # the negative value of largest magnitude, if any
     for i in range(block.size):
         least = min(least, signed[i])
         most = max(most, signed[i])
@@ -141,7 +141,7 @@ def _flush(lanes: Array, counts: Array) -> None:
 
 @compiled
 def fold(counts: Array, steps: int) -> None:
-    """Widen the range of `counts` [4096 or more] by 2**steps in place: bins are added in pairs, `steps` times."""
+    """Widen the range of `counts` [4096 or more] by 2**steps in place, by adding bins in pairs `steps` times."""
     shift = min(steps, 12)
     if shift <= 0:
         return
@@ -152,6 +152,6 @@ def fold(counts: Array, steps: int) -> None:
 
 
 def from_key(key: int) -> np.float32:
-    """The float32 behind an order-preserving int32 key; -0.0 becomes 0.0."""
+    """Return the float32 of an order-preserving int32 key; -0.0 becomes 0.0."""
     word = np.int32(key if key >= 0 else key ^ _ABS_MASK)
     return np.float32(word.view(np.float32) + np.float32(0))

@@ -1,4 +1,4 @@
-"""Everything that is kept of one activation tensor."""
+"""The statistics of one activation tensor."""
 
 from __future__ import annotations
 
@@ -22,10 +22,15 @@ from trt_ptq.types import Array
 
 @dataclass(frozen=True)
 class TensorStatistics:
-    """Statistics of all values that one tensor took.
+    """The statistics of all values that a tensor had over a data set.
 
-    `count` is the number of finite values and `nonfinite` of the others, which appear nowhere else;
-    `minimum` and `maximum` are exact float32 values (0 when there was no finite value).
+    Attributes:
+        count: Number of finite values.
+        zeros: Number of zeros among them.
+        nonfinite: Number of NaN and infinite values, which are in none of the other statistics.
+        minimum: Smallest finite value, an exact float32; 0 if there is none.
+        maximum: Largest finite value, an exact float32; 0 if there is none.
+        histogram: Histogram of the magnitudes of the finite values.
     """
 
     count: int
@@ -37,26 +42,26 @@ class TensorStatistics:
 
     @property
     def amax(self) -> float:
-        """Largest magnitude seen: exact."""
+        """The largest magnitude, exact."""
         return max(abs(self.minimum), abs(self.maximum))
 
     def merge(self, other: TensorStatistics) -> TensorStatistics:
-        """Statistics of both multisets together: exact, associative, commutative."""
-        ranged = [one for one in (self, other) if one.count] or [self]
+        """Return the statistics of both multisets together. Exact, associative and commutative."""
+        nonempty = [part for part in (self, other) if part.count] or [self]
         return TensorStatistics(
             count=self.count + other.count,
             zeros=self.zeros + other.zeros,
             nonfinite=self.nonfinite + other.nonfinite,
-            minimum=min(one.minimum for one in ranged),
-            maximum=max(one.maximum for one in ranged),
+            minimum=min(part.minimum for part in nonempty),
+            maximum=max(part.maximum for part in nonempty),
             histogram=self.histogram.merge(other.histogram),
         )
 
     def asymmetric_qparams(self) -> tuple[float, int]:
-        """Scale and uint8 zero point that [minimum, maximum] (with 0 inside) would have; for analysis only.
+        """Return the scale and zero point of asymmetric uint8 quantization, for analysis only.
 
-        scale = (max - min) / 255, zero point = round(-min / scale). TensorRT wants symmetric int8.
-        A dead tensor has scale 0 and zero point 0.
+        scale = (max - min) / 255 and zero point = round(-min / scale), with the range extended to include 0. Both are
+        0 for a tensor that is always 0. TensorRT uses symmetric INT8.
         """
         low, high = min(self.minimum, 0.0), max(self.maximum, 0.0)
         scale = (high - low) / 255
@@ -64,7 +69,7 @@ class TensorStatistics:
 
 
 class TensorAccumulator:
-    """Takes arrays in any order and batch size; `statistics()` may be asked at any time."""
+    """Accumulates the statistics of a tensor from arrays in any order and of any batch size."""
 
     def __init__(self) -> None:
         self._counts: npt.NDArray[np.int64] = np.zeros(BINS + ZEROS, np.int64)
@@ -73,22 +78,28 @@ class TensorAccumulator:
         self._lowest, self._highest = NO_KEYS
 
     def update(self, values: Array) -> int:
-        """Add `values` of any shape and type (rounded to float32); returns how many were not finite.
+        """Add an array.
 
-        float32, float16 and bfloat16 (of ml_dtypes) are read where they lie if they are contiguous.
+        Contiguous arrays of float32, float16 and bfloat16 (of ml_dtypes) are not copied.
+
+        Args:
+            values: Any shape; types other than these three are rounded to float32.
+
+        Returns:
+            The number of values that are not finite.
         """
         if values.dtype == np.float32:
-            found = accumulate(_flat(values, np.float32), self._counts, self._exponent)
+            result = accumulate(_flat(values, np.float32), self._counts, self._exponent)
         elif values.dtype == np.float16:
-            found = accumulate_half(_flat(values, np.float16).view(np.uint16), False, self._counts, self._exponent)
+            result = accumulate_half(_flat(values, np.float16).view(np.uint16), False, self._counts, self._exponent)
         elif values.dtype.name == "bfloat16":
-            found = accumulate_half(
+            result = accumulate_half(
                 _flat(values, values.dtype.newbyteorder("=")).view(np.uint16), True, self._counts, self._exponent
             )
         else:
-            with np.errstate(over="ignore"):  # beyond float32 is infinite, and counted so
-                found = accumulate(_flat(values, np.float32), self._counts, self._exponent)
-        self._exponent, nonfinite, lowest, highest = found
+            with np.errstate(over="ignore"):  # values beyond float32 become infinite, and are counted as such
+                result = accumulate(_flat(values, np.float32), self._counts, self._exponent)
+        self._exponent, nonfinite, lowest, highest = result
         self._finite += values.size - nonfinite
         self._nonfinite += nonfinite
         self._lowest = min(self._lowest, lowest)
@@ -96,7 +107,7 @@ class TensorAccumulator:
         return int(nonfinite)
 
     def statistics(self) -> TensorStatistics:
-        """What has been seen so far."""
+        """Return the statistics of all arrays so far."""
         counts = self._counts[:BINS].copy()
         zeros = int(self._counts[BINS:].sum())
         counts[0] += zeros
@@ -111,5 +122,5 @@ class TensorAccumulator:
 
 
 def _flat(values: Array, dtype: npt.DTypeLike) -> Array:
-    """All values in one row, in the machine's byte order."""
+    """Flatten `values`, in native byte order."""
     return np.ascontiguousarray(values, dtype).reshape(-1)

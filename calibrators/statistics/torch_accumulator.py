@@ -1,4 +1,4 @@
-"""TensorStatistics of torch tensors, counted on the device that they are on."""
+"""Accumulates statistics of torch tensors on the device that they are on."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from trt_ptq.calibrators.statistics.histogram import Histogram
 from trt_ptq.calibrators.statistics.kernels import BINS, MIN_EXPONENT
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 
-_CHUNK = 2**22  # values scaled at a time: bounds the memory beside the tensor, and float32 counts are exact to 2**24
+_CHUNK = 2**22  # values scaled at a time: limits extra memory, and float32 counts are exact up to 2**24
 
 
 class TorchAccumulator:
-    """A TensorAccumulator for torch tensors: the same numbers, bit for bit, from float32, float16 and bfloat16.
+    """A `TensorAccumulator` for torch tensors, with bit-identical statistics of float32, float16 and bfloat16.
 
-    Activations stay on their device, and so do the counts, int64 [4096]. An update waits for the device once, for the
-    range and the number of zeros; only where something is not finite, more often. On the CPU a TensorAccumulator is
-    many times faster.
+    Activations and the counts, int64 [4096], stay on the device. An update synchronizes with the device once, for the
+    range and the number of zeros, and more often only if a value is not finite. On the CPU, `TensorAccumulator` is many
+    times faster.
 
     Raises:
         MissingPackageError: torch is not installed.
@@ -35,13 +35,13 @@ class TorchAccumulator:
         self._maximum = -math.inf
 
     def update(self, tensor: Any) -> int:
-        """Add the values of a torch `tensor` of any shape (rounded to float32); returns how many were not finite."""
+        """Add a torch `tensor` of any shape, rounded to float32; return the number of values that are not finite."""
         values = tensor.detach().reshape(-1)
         if values.dtype not in (self._torch.float16, self._torch.bfloat16):
             values = values.float()
         low, high, nonzero = self._range(values)
         nonfinite = 0
-        if not (math.isfinite(low) and math.isfinite(high)):  # aminmax hands NaN on
+        if not (math.isfinite(low) and math.isfinite(high)):  # aminmax propagates NaN
             finite = values[self._torch.isfinite(values)]
             nonfinite = values.numel() - finite.numel()
             values = finite
@@ -56,7 +56,7 @@ class TorchAccumulator:
         return nonfinite
 
     def statistics(self) -> TensorStatistics:
-        """What has been seen so far."""
+        """Return the statistics of all tensors so far."""
         return TensorStatistics(
             count=self._finite,
             zeros=self._zeros,

@@ -40,7 +40,7 @@ def test_a_model_that_cannot_be_quantized_says_why(tmp_path: Path) -> None:
     pixels = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])
     node = helper.make_node("Conv", ["x", "w"], ["y"])
     path = write(tmp_path / "m.onnx", [node], [weight("w", 32, 3, 3, 3)], [pixels], ["y"])
-    with pytest.raises(ModelError, match=r"none of its nodes can run in INT8 \(1 of 1: under 16 channels"):
+    with pytest.raises(ModelError, match=r"none of its nodes can run in INT8 \(1 of 1: .*16 channels"):
         select_calibration_tensors(load_model(path))
 
 

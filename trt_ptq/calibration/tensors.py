@@ -1,4 +1,4 @@
-"""Which tensors to measure, and the model that gives them as outputs."""
+"""The tensors to calibrate, and the model that has them as outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trt_ptq.errors import ModelError, UsageError
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.plan import QuantizationPlan, plan_quantization
 
-# The output holds the input's values in another arrangement, or (max-pool, concat) NVIDIA gives both one range.
+# Their output rearranges the values of the input, or (max-pooling, concatenation) NVIDIA uses one range for both.
 _SAME_RANGE = RESHAPING_OPS | {"MaxPool", "Concat"}
 
 _MEASURABLE = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -24,7 +24,12 @@ _OTHER_FLOATS = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 
 @dataclass(frozen=True)
 class CalibrationTensors:
-    """Tensors to measure, in graph order, and others that take the range of one of them."""
+    """The tensors to calibrate.
+
+    Attributes:
+        tensors: Names of the tensors to measure, in graph order.
+        shares_range: Tensors that are not measured, mapped to the measured tensor whose range they use.
+    """
 
     tensors: tuple[str, ...]
     shares_range: dict[str, str]
@@ -33,14 +38,17 @@ class CalibrationTensors:
 def select_calibration_tensors(
     model: Model, tensors: Sequence[str] = ("fused",), attention: bool = False
 ) -> CalibrationTensors:
-    """The tensors to measure.
+    """Select the tensors to calibrate.
 
-    "fused": what a backend that fuses quantizes, the inputs of INT8 nodes, with `attention` those of its MatMuls too.
-    "all": every float activation. Else the names themselves.
+    Args:
+        model: The float model.
+        tensors: ("fused",) for the tensors that a backend with operator fusion quantizes: the inputs of INT8 nodes.
+            ("all",) for every float activation. Otherwise, the names of the tensors.
+        attention: For "fused": whether the MatMuls of attention run in INT8 too.
 
     Raises:
-        UsageError: a name that is no float activation of the model.
-        ModelError: there is nothing to measure.
+        UsageError: A name is not a float activation of the model.
+        ModelError: There is nothing to calibrate.
     """
     graph = model.to_ir().graph
     available = activations(graph, _MEASURABLE)
@@ -58,29 +66,30 @@ def select_calibration_tensors(
         chosen = set(tensors)
         unknown = sorted(chosen - available)
         if unknown:
-            raise UsageError(f"{model.path}: has no float activation named {', '.join(map(repr, unknown))}")
+            raise UsageError(f"{model.path}: the model has no float activation named {', '.join(map(repr, unknown))}")
     if not chosen:
-        raise ModelError(f"{model.path}: nothing to calibrate: it has no float activation of up to 32 bits")
+        raise ModelError(f"{model.path}: nothing to calibrate: the model has no float activation of up to 32 bits")
     calibration_tensors = tuple(name for name in ordered if name in chosen)
-    return CalibrationTensors(calibration_tensors, _shared(graph, calibration_tensors, available, range_sources))
+    return CalibrationTensors(
+        calibration_tensors, _find_shared_ranges(graph, calibration_tensors, available, range_sources)
+    )
 
 
 def _why_none(plan: QuantizationPlan, graph: ir.Graph) -> str:
-    """Why no node can run in INT8, in words."""
+    """Say why no node can run in INT8."""
     if any(value.dtype in _OTHER_FLOATS for node in graph for value in node.outputs):
-        return "it computes in float16, bfloat16 or double: give the float32 model that it was made from"
+        return "it computes in float16, bfloat16 or double; use the float32 model that it was converted from"
     if not plan.nodes:
         return "it has no Conv, ConvTranspose, Gemm or MatMul"
     reasons = Counter(node.reason for node in plan.nodes)
-    told = "; ".join(f"{count} of {len(plan.nodes)}: {reason}" for reason, count in reasons.most_common())
-    return f"none of its nodes can run in INT8 ({told})"
+    counts = "; ".join(f"{count} of {len(plan.nodes)}: {reason}" for reason, count in reasons.most_common())
+    return f"none of its nodes can run in INT8 ({counts})"
 
 
-def _shared(
+def _find_shared_ranges(
     graph: ir.Graph, calibration_tensors: tuple[str, ...], available: set[str], range_sources: Mapping[str, str]
 ) -> dict[str, str]:
-    """Unmeasured tensors whose range the plan takes from another, or from which a measured one is only a view, a
-    max-pool or a concat away."""
+    """Map unmeasured tensors to the measured one whose range they use: by the plan, or through views and pooling."""
     shares: dict[str, str] = {name: name for name in calibration_tensors} | dict(range_sources)
     for node in reversed(graph):
         target = shares.get(node.outputs[0].name or "")
@@ -93,7 +102,7 @@ def _shared(
 
 
 def model_with_outputs(model: Model, tensors: Sequence[str]) -> ir.Model:
-    """The part of the model that computes `tensors`, which are its outputs, in that order; weights are shared."""
+    """Return the part of the model that computes `tensors`, with them as outputs, in order. Weights are shared."""
     part = model.to_ir()
     values = {value.name: value for node in part.graph for value in node.outputs}
     values |= {value.name: value for value in part.graph.inputs}

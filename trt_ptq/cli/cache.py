@@ -159,7 +159,7 @@ def extract(
             {
                 "file": str(target),
                 "ranges": dict(found.table.amax),
-                "widened": [asdict(one) for one in found.widened],
+                "widened": [asdict(tensor) for tensor in found.widened],
                 "conflicting": list(found.conflicting),
                 "weights_skipped": found.num_weights,
             }

@@ -150,9 +150,9 @@ def test_it_stops_after_enough_samples(cnn: Model) -> None:
 def test_it_is_the_same_each_time_and_in_any_number_of_passes(cnn: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     table = minmax(cnn, images(16))
     once, again = (measure_bias_error(cnn, table, source(images(16))) for _ in range(2))
-    monkeypatch.setattr(bias_error, "_LAYERS_AT_ONCE", 1)
+    monkeypatch.setattr(bias_error, "_MAX_LAYERS", 1)
     in_passes = measure_bias_error(cnn, table, source(images(16)))
-    monkeypatch.setattr(bias_error, "_WEIGHTS_AT_ONCE", 1)
+    monkeypatch.setattr(bias_error, "_MAX_WEIGHTS", 1)
     for other in (again, in_passes, measure_bias_error(cnn, table, source(images(16)))):
         assert {name: shift.tobytes() for name, shift in other.items()} == {
             name: shift.tobytes() for name, shift in once.items()

@@ -51,7 +51,7 @@ def test_rows_are_those_of_the_tensor(scaling: Model) -> None:
 
 
 def test_rows_come_from_all_batches_and_are_limited(scaling: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collecting, "_MOST_ROWS", 16)
+    monkeypatch.setattr(collecting, "_MAX_ROWS", 16)
     data = tokens(64)
     data[:32] = 1
     data[32:] = 2
@@ -61,7 +61,7 @@ def test_rows_come_from_all_batches_and_are_limited(scaling: Model, monkeypatch:
 
 
 def test_rows_of_all_tensors_fit_into_the_memory_given(scaling: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collecting, "_MOST_BYTES", 4 * (WIDTH + 48) * 8)
+    monkeypatch.setattr(collecting, "_MAX_BYTES", 4 * (WIDTH + 48) * 8)
     found = sample_channels(scaling, source(tokens(64), 8), {"h": WIDTH, "y": 48})
     assert sum(one.rows.nbytes for one in found.values()) <= 4 * (WIDTH + 48) * 8
 

@@ -135,7 +135,9 @@ class TestOnACluster:
         assert result.audit.samples == 4 * BATCHES
 
     def test_a_shard_that_kills_every_worker_is_given_up(self, cluster: Any, cnn: Model, tmp_path: Path) -> None:
-        with pytest.raises(ClusterError, match=rf"shard 5/8 lost its worker {ATTEMPTS} times, at last to WorkerCr"):
+        with pytest.raises(
+            ClusterError, match=rf"shard 5/8 lost its worker {ATTEMPTS} times, the last time to WorkerCr"
+        ):
             on_cluster(cnn, KillsAlways(tmp_path), select_calibration_tensors(cnn))
 
     def test_a_bad_batch_is_told_as_one_process_does_and_stops_the_others(
@@ -247,7 +249,7 @@ class TestOnACluster:
 
     def test_a_source_that_cannot_travel_is_refused(self, cluster: Any, cnn: Model) -> None:
         source = open_data(threading.Lock().acquire, cnn.inputs)
-        with pytest.raises(DataError, match="this source of data cannot be sent to other machines: "):
+        with pytest.raises(DataError, match="this data source cannot be sent to other machines: "):
             on_cluster(cnn, source, select_calibration_tensors(cnn))
 
     def test_shards_are_tracked(self, cluster: Any, cnn: Model, tmp_path: Path) -> None:

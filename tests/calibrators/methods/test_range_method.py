@@ -28,7 +28,7 @@ def test_an_unknown_method_is_refused_with_the_known_ones() -> None:
 
 
 def test_a_percentile_of_another_method_is_refused() -> None:
-    with pytest.raises(UsageError, match="--percentile belongs to --method percentile, not to entropy"):
+    with pytest.raises(UsageError, match="`percentile` applies to method percentile only, not to entropy"):
         range_method("entropy", 99.0)
 
 

@@ -1,4 +1,4 @@
-"""How far INT8 shifts the mean of each output channel of a layer, for bias correction."""
+"""The mean error that INT8 causes in each output channel of a layer, for bias correction."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from trt_ptq.qdq.insert import plan_qdq
 from trt_ptq.types import Array, Batch, BatchSource
 
 DEFAULT_SAMPLES = 64  # samples
-MIN_BIAS_FRACTION = 0.1  # of the error's power: a mean that a few large errors make would spoil all other values
-_LAYERS_AT_ONCE = 16  # what they read and make is in memory together
-_WEIGHTS_AT_ONCE = 2**26  # values, which are there once more as float32
+MIN_BIAS_FRACTION = 0.1  # of the error's power: correcting a mean caused by few large errors harms all other values
+_MAX_LAYERS = 16  # per pass: their inputs and outputs are in memory together
+_MAX_WEIGHTS = 2**26  # values per pass: they are in memory a second time, as float32
 
 
 def measure_bias_error(
@@ -31,30 +31,39 @@ def measure_bias_error(
     attention: bool = False,
     samples: int = DEFAULT_SAMPLES,
 ) -> dict[str, Array]:
-    """The mean of (float output - INT8 output) for each output channel of each layer with a weight.
+    """Measure the mean of (float output - INT8 output) for each output channel of each layer with a weight.
 
-    Over the first batches of `source` that hold `samples` samples; by the layer's first output, float32 [channels].
-    0 for a channel where it is less than WORTH of the error's power: there it tells of a few values with large errors
-    (the clipped outliers of a transformer), not of an offset that all have.
-    Every layer reads the float model's activations, so that layers do not depend on each other, nor on which of them
-    will run in INT8. For many layers, or large ones, the batches are gone through more than once.
+    Every layer reads the activations of the float model, so the result does not depend on the other layers, nor on
+    which of them will run in INT8. Many or large layers take several passes over the batches.
 
-    Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, 4.2, in
-    the empirical form of its appendix, with the error of the activations in it.
+    Args:
+        model: The float model.
+        table: The ranges of its activations.
+        source: The calibration data.
+        attention: Whether the MatMuls of attention run in INT8 too.
+        samples: Number of samples to measure, from the start of `source`.
+
+    Returns:
+        float32 [channels] by the name of the layer's first output. 0 for channels where the squared mean is below
+        MIN_BIAS_FRACTION of the error's power: there, a few values have large errors (the clipped outliers of a
+        transformer), and not all values a common offset.
 
     Raises:
-        DataError: no batches, one on which the model fails, or NaN or infinity in a layer's output.
-        TableError, ModelError: see `insert_qdq`.
+        DataError: No batches, the model fails on one, or the output of a layer has NaN or infinite values.
+        TableError, ModelError: See `insert_qdq`.
+
+    Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
+    section 4.2, in the empirical form of its appendix, including the error of the activations.
     """
     plan = plan_qdq(model, model.to_ir().graph, table, attention=attention)
-    shifts: dict[str, Array] = {}
+    biases: dict[str, Array] = {}
     for layers in _groups(model, weighted_int8_layers(plan)):
-        shifts |= _measure(add_error_outputs(model, table, plan, layers), model, layers, source, samples)
-    return shifts
+        biases |= _measure(add_error_outputs(model, table, plan, layers), model, layers, source, samples)
+    return biases
 
 
 def _groups(model: Model, layers: Sequence[str]) -> list[list[str]]:
-    """`layers` in their order, in parts that are measured in one pass."""
+    """Group `layers`, in order, into those that are measured in one pass."""
     sizes = {
         str(node.outputs[0].name): math.prod(node.inputs[1].shape.numpy())
         for node in model.to_ir().graph
@@ -63,22 +72,22 @@ def _groups(model: Model, layers: Sequence[str]) -> list[list[str]]:
     groups: list[list[str]] = []
     for name in layers:
         last = groups[-1] if groups else []
-        if not last or len(last) == _LAYERS_AT_ONCE or sum(sizes[one] for one in [*last, name]) > _WEIGHTS_AT_ONCE:
+        if not last or len(last) == _MAX_LAYERS or sum(sizes[layer] for layer in [*last, name]) > _MAX_WEIGHTS:
             groups.append([])
         groups[-1].append(name)
     return groups
 
 
 @dataclass
-class _Errors:
-    """The errors of a layer so far, by output channel: their sum, the sum of their squares, how many they are."""
+class _ErrorSums:
+    """The errors of a layer: their sum and the sum of their squares by output channel, and their count per channel."""
 
     total: Array
     squares: Array
     count: int = 0
 
-    def shift(self) -> Array:
-        """Their mean, or 0 in channels where that is too small a part of them."""
+    def bias(self) -> Array:
+        """The mean error by channel; 0 where it is too small a fraction of the error."""
         count = max(self.count, 1)
         mean, power = self.total / count, self.squares / count
         return np.where(np.square(mean) >= MIN_BIAS_FRACTION * power, mean, 0).astype(np.float32)
@@ -87,21 +96,21 @@ class _Errors:
 def _measure(
     part: ir.Model, model: Model, layers: Sequence[str], source: BatchSource, samples: int
 ) -> dict[str, Array]:
-    """Runs `part`, which is of `add_error_outputs`."""
+    """Run `part`, the result of `add_error_outputs`, and average its outputs."""
     options = session_options()
-    options.add_session_config_entry("session.disable_quant_qdq", "1")  # integer kernels of ONNX Runtime may saturate
+    options.add_session_config_entry("session.disable_quant_qdq", "1")  # ONNX Runtime's integer kernels may saturate
     session = create_session(ir.to_proto(part), model.external.folder, str(model.path), options)
-    inputs = [one.name for one in session.get_inputs()]
-    errors = {name: _Errors(np.zeros(1), np.zeros(1)) for name in layers}
+    inputs = [node_arg.name for node_arg in session.get_inputs()]
+    errors = {name: _ErrorSums(np.zeros(1), np.zeros(1)) for name in layers}
     for batch in Head(source, samples):
         outputs = run_session(session, Batch({name: batch.feeds[name] for name in inputs}, batch.origin))
         for name, total, squares, size in zip(layers, outputs[::3], outputs[1::3], outputs[2::3], strict=True):
             if not np.isfinite(squares).all():
                 raise DataError(
-                    f"{batch.origin}: the mean of layer {name!r} has NaN or infinite values: leave the batch out, or "
+                    f"{batch.origin}: the mean of layer {name!r} has NaN or infinite values: remove the batch, or "
                     "quantize without bias correction"
                 )
             errors[name].total = errors[name].total + total.astype(np.float64)
             errors[name].squares = errors[name].squares + squares.astype(np.float64)
             errors[name].count += int(size) // len(total)
-    return {name: one.shift() for name, one in errors.items()}
+    return {name: sums.bias() for name, sums in errors.items()}

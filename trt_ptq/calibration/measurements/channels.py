@@ -1,4 +1,4 @@
-"""What the channels of a tensor hold: the largest magnitude of each, and a few rows to try things on."""
+"""The largest magnitude of each channel of a tensor, and a sample of its rows."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from trt_ptq.onnx_io.ort_session import create_session, run_session
 from trt_ptq.types import BatchSource
 
 DEFAULT_SAMPLES = 64  # samples
-_MOST_ROWS = 256
-_MOST_BYTES = 2**28  # of all rows together
+_MAX_ROWS = 256
+_MAX_BYTES = 2**28  # of all rows together
 _PREFIX = "trt_ptq.channels"
-_QUOTA = f"{_PREFIX}.quota"  # an input of the model: how many rows of each tensor to give
-_AXES_ARE_AN_INPUT = 18  # from this opset on
+_QUOTA = f"{_PREFIX}.quota"  # an input of the model: the number of rows to sample from each tensor
+_AXES_ARE_AN_INPUT = 18  # since this opset
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Channels:
-    """Of one tensor over the same samples: `amax` [channels] over all its rows, and some `rows` [n, channels]."""
+    """One tensor over the same samples: `amax` [channels] over all rows, and a sample of `rows` [n, channels]."""
 
     amax: Floats
     rows: Floats
@@ -39,39 +39,47 @@ class Channels:
 def sample_channels(
     model: Model, source: BatchSource, tensors: Mapping[str, int], samples: int = DEFAULT_SAMPLES
 ) -> dict[str, Channels]:
-    """The channels of `tensors`, by name, whose last axis has the number of channels given there.
+    """Measure the channels of tensors, where the channel axis is the last one.
 
-    Over the first batches of `source` that hold `samples` samples. Magnitudes and rows are taken inside the model, so
-    that no whole tensor leaves it. Rows are spread evenly over all batches, at most 256 a tensor and 256 MB in all
-    (three times that while they are collected).
+    The model itself computes magnitudes and samples rows, so no complete tensor leaves it. Rows are spread evenly over
+    all batches, at most 256 per tensor and 256 MB in total (three times that while they are collected).
+
+    Args:
+        model: The float model.
+        source: The calibration data.
+        tensors: Number of channels by tensor name.
+        samples: Number of samples to measure, from the start of `source`.
+
+    Returns:
+        The channels by tensor name.
 
     Raises:
-        DataError: a batch on which the model fails, or no batch.
+        DataError: No batches, or the model fails on one.
     """
     session = create_session(_with_channels(model, tensors), model.external.folder, str(model.path))
-    wanted = min(_MOST_ROWS, max(_MOST_BYTES // (4 * sum(tensors.values())), 1))
+    wanted = min(_MAX_ROWS, max(_MAX_BYTES // (4 * sum(tensors.values())), 1))
     amax = {name: np.zeros(channels, np.float32) for name, channels in tensors.items()}
     rows: dict[str, list[Floats]] = {name: [] for name in tensors}
-    quota = wanted  # rows of each batch, fewer the more batches there are
+    quota = wanted  # rows per batch; it shrinks as batches are added
     for batch in Head(source, samples):
         limited = replace(batch, feeds={**batch.feeds, _QUOTA: np.array([quota])})
         results = iter(run_session(session, limited))
         for name in tensors:
             amax[name] = np.maximum(amax[name], next(results))
             rows[name].append(next(results))
-        if max(sum(map(len, kept)) for kept in rows.values()) > 2 * wanted:
-            rows = {name: [one[::2].copy() for one in kept] for name, kept in rows.items()}
+        if max(sum(map(len, parts)) for parts in rows.values()) > 2 * wanted:
+            rows = {name: [part[::2].copy() for part in parts] for name, parts in rows.items()}
             quota = max(quota // 2, 1)
     return {name: Channels(amax[name], _thinned(np.concatenate(rows[name]), wanted)) for name in tensors}
 
 
 def _thinned(rows: Floats, wanted: int) -> Floats:
-    """At most `wanted` of the rows, spread evenly over them."""
+    """Select at most `wanted` of the rows, evenly spaced."""
     return np.ascontiguousarray(rows[:: max(-(-len(rows) // wanted), 1)])
 
 
 def _with_channels(model: Model, tensors: Mapping[str, int]) -> onnx.ModelProto:
-    """The part of the model that computes, for each tensor, its channels' amax and as many rows as `_QUOTA` says."""
+    """Return a model that computes, for each tensor, the amax of its channels and as many rows as input `_QUOTA`."""
     part = model.to_ir()
     graph = part.graph
     values = {value.name: value for node in graph for value in node.outputs}

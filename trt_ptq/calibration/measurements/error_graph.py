@@ -1,4 +1,4 @@
-"""Layers beside twins that compute the same from the same activations in INT8, so that one pass compares them all."""
+"""A graph with a quantized copy beside each layer, which reads the same activations, to measure the error of INT8."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ from trt_ptq.qdq.weighted import weight_axis
 
 def weighted_int8_layers(plan: QuantizationPlan) -> tuple[str, ...]:
     """The nodes with a weight that run in INT8, by their first output, in graph order; no embeddings."""
-    weighted = {one.node_output for one in plan.inputs if one.axis is not None}
-    return tuple(one.output for one in plan.nodes if one.output in weighted and one.op_type in WEIGHTED_OPS)
+    weighted = {quantized.node_output for quantized in plan.inputs if quantized.axis is not None}
+    return tuple(node.output for node in plan.nodes if node.output in weighted and node.op_type in WEIGHTED_OPS)
 
 
 def add_error_outputs(
     model: Model, table: CalibrationTable, plan: QuantizationPlan, layers: Collection[str]
 ) -> ir.Model:
-    """The part of the float model that `layers` need, with a twin beside each, whose input and weight are in INT8.
+    """The part of the float model that `layers` need, with a copy beside each whose input and weight are quantized.
 
-    Three outputs a layer, in order of `layers`: the sums of (layer - twin) and of its square for each output channel,
-    float32 [channels], and how many values the layer's output has, int64.
+    Returns:
+        The graph, with three outputs per layer in the order of `layers`: the sums of (layer - copy) and of its square
+        for each output channel, float32 [channels], and the number of values in the layer's output, int64.
     """
     part = model.to_ir()
     graph = part.graph
     nodes = {node.outputs[0].name: node for node in graph if node.outputs[0].name in layers}
-    twins = _quantized_copies(graph, plan, nodes, QdqInserter(graph, model.opset, plan, table))
+    copies = _quantized_copies(graph, plan, nodes, QdqInserter(graph, model.opset, plan, table))
     editor = GraphEditor(graph)
     graph.outputs.clear()
     for name in layers:
-        graph.outputs.extend(_difference(editor, nodes[name], twins[name]))
+        graph.outputs.extend(_difference(editor, nodes[name], copies[name]))
     passes.RemoveUnusedNodesPass()(part)
     graph.sort()
     return part
@@ -48,25 +49,25 @@ def add_error_outputs(
 def _quantized_copies(
     graph: ir.Graph, plan: QuantizationPlan, nodes: dict[str | None, ir.Node], inserter: QdqInserter
 ) -> dict[str, ir.Value]:
-    """The output of each node's twin."""
+    """Add a quantized copy of each node; return their outputs by layer."""
     inputs = {name: list(node.inputs) for name, node in nodes.items()}
-    for one in plan.inputs:
-        if one.node_output not in nodes:
+    for quantized in plan.inputs:
+        if quantized.node_output not in nodes:
             continue
-        value = nodes[one.node_output].inputs[one.index]
+        value = nodes[quantized.node_output].inputs[quantized.index]
         assert value is not None
-        inputs[one.node_output][one.index] = inserter.quantize_input(one, value)
-    twins = {}
+        inputs[quantized.node_output][quantized.index] = inserter.quantize_input(quantized, value)
+    copies = {}
     for name, node in nodes.items():
         quantized_copy = ir.node(node.op_type, inputs[name], node.attributes)
-        quantized_copy.outputs[0].name = f"trt_ptq.twin.{name}"
+        quantized_copy.outputs[0].name = f"trt_ptq.quantized.{name}"
         graph.append(quantized_copy)
-        twins[str(name)] = quantized_copy.outputs[0]
-    return twins
+        copies[str(name)] = quantized_copy.outputs[0]
+    return copies
 
 
 def _difference(editor: GraphEditor, node: ir.Node, quantized_copy: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """The sums of (output - twin) and its square for each channel, and the number of values."""
+    """Add the sums of (output - copy) and its square for each channel, and the number of values."""
     append = partial(editor.node, f"trt_ptq.difference.{node.outputs[0].name}")
     constant = partial(editor.constant, f"trt_ptq.axes.{node.outputs[0].name}")
     difference = append("Sub", node.outputs[0], quantized_copy)
@@ -75,7 +76,7 @@ def _difference(editor: GraphEditor, node: ir.Node, quantized_copy: ir.Value) ->
     shape = weight.shape.numpy()
     if node.op_type in ("Conv", "ConvTranspose"):
         axes = [axis for axis in range(len(shape)) if axis != 1]
-    else:  # of any rank, and the channels last
+    else:  # any rank, channels last
         difference = append("Reshape", difference, constant(ir.tensor(np.array([-1, shape[weight_axis(node)]]))))
         axes = [0]
     reduced = constant(ir.tensor(np.array(axes)))

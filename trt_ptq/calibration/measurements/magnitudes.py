@@ -1,4 +1,4 @@
-"""The largest magnitude of every float32 tensor, for deciding what float16 can hold."""
+"""The largest magnitude of every float32 tensor, to decide which tensors fit into float16."""
 
 from __future__ import annotations
 
@@ -18,45 +18,52 @@ from trt_ptq.fp16.convertible_io import is_float32
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.types import Array, BatchSource
 
-DEFAULT_SAMPLES = 16  # samples: float16_range.MARGIN leaves room for the others
-_ROOM = 1_000_000_000  # bytes for the tensors of one pass, unless told
-_CHUNK = 2**16
+DEFAULT_SAMPLES = 16  # float16_range.MARGIN leaves headroom for further samples
+_PASS_BYTES = 1_000_000_000  # for the tensors of one pass, by default
+_CHUNK = 2**16  # values
 
 
 def float32_tensors(model: Model) -> CalibrationTensors:
-    """All float32 tensors of the main graph that are no constants, each with a range of its own."""
+    """Return all float32 tensors of the main graph that are not constants, each with its own range."""
     graph = model.to_ir().graph
     values = [*graph.inputs, *(out for node in graph for out in node.outputs)]
-    names = [str(one.name) for one in values if is_float32(one) and one.name and not one.is_initializer()]
+    names = [str(value.name) for value in values if is_float32(value) and value.name and not value.is_initializer()]
     return CalibrationTensors(tuple(names), {})
 
 
 def measure_amax(
     model: Model, source: BatchSource, passes: Sequence[Sequence[str]] = (), samples: int = DEFAULT_SAMPLES
 ) -> dict[str, float]:
-    """The largest finite magnitude of each of the `float32_tensors`; NaN if one of its values is.
+    """Measure the largest finite magnitude of each of the `float32_tensors`.
 
-    Over the first batches of `source` that hold `samples` samples, once for each of `passes` (see `plan_passes`).
+    Args:
+        model: The float model.
+        source: The calibration data.
+        passes: Groups of tensors to measure in one pass each; see `plan_passes`.
+        samples: Number of samples to measure, from the start of `source`.
+
+    Returns:
+        The magnitude by tensor name; NaN if the tensor has a NaN.
 
     Raises:
-        DataError: no batches, or one on which the model fails.
+        DataError: No batches, or the model fails on one.
     """
     if not passes:
         sizes = tensor_bytes(model, float32_tensors(model).tensors, first_batch(source))
-        passes = group_tensors(sizes, _ROOM)
-    found: dict[str, float] = {}
+        passes = group_tensors(sizes, _PASS_BYTES)
+    amax: dict[str, float] = {}
     for names in passes:
-        found |= _of_one_pass(model, source, names, samples)
-    return found
+        amax |= _measure_pass(model, source, names, samples)
+    return amax
 
 
 def combine_amax(measured: dict[str, float], statistics: Statistics) -> dict[str, float]:
-    """`measured`, raised to what `statistics` saw of the same tensors over all data."""
-    seen = {name: tensor.amax for name, tensor in statistics.tensors.items()}
-    return {name: max(value, seen.get(name, value)) for name, value in measured.items()}
+    """Return the maximum of `measured` and of the statistics of the same tensors, which cover all data."""
+    known = {name: tensor.amax for name, tensor in statistics.tensors.items()}
+    return {name: max(value, known.get(name, value)) for name, value in measured.items()}
 
 
-def _of_one_pass(model: Model, source: BatchSource, names: Sequence[str], samples: int) -> dict[str, float]:
+def _measure_pass(model: Model, source: BatchSource, names: Sequence[str], samples: int) -> dict[str, float]:
     observed = ObservedModel(model, names, HostDevice())
     found = np.zeros(len(names), np.float32)
     with ThreadPoolExecutor(usable_cores()) as pool:
@@ -67,7 +74,7 @@ def _of_one_pass(model: Model, source: BatchSource, names: Sequence[str], sample
 
 
 def _amax(array: Array) -> np.float32:
-    """The largest finite magnitude of float32 `array`, without another array of its size; NaN if it has one."""
+    """Return the largest finite magnitude of float32 `array`, or NaN if it has one, without a copy of the array."""
     if not array.size:
         return np.float32(0)
     amax = np.maximum(array.max(), -array.min())

@@ -1,4 +1,4 @@
-"""Measures shards of the data on the workers of a Ray cluster, and merges their statistics."""
+"""Collects the statistics of shards of the data on the workers of a Ray cluster, and merges them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import tools
 from trt_ptq.types import BatchSource, is_indexed, no_progress
 
-SHARDS_PER_WORKER = 4  # a lost worker costs a quarter of its work, loading the model four times
+SHARDS_PER_WORKER = 4  # a lost worker loses a quarter of its work; the model is loaded four times
 ATTEMPTS = 4
 
 ShardProgress = Callable[[Iterable[ShardResult], str, "int | None"], Iterable[ShardResult]]
@@ -31,7 +31,13 @@ ShardProgress = Callable[[Iterable[ShardResult], str, "int | None"], Iterable[Sh
 
 @dataclass(frozen=True)
 class ClusterResult:
-    """What one process would have measured; what was seen of the data; and what happened on the way, in sentences."""
+    """The result of a calibration on a cluster.
+
+    Attributes:
+        statistics: The same statistics that one process collects.
+        audit: The audit of the data.
+        incidents: Lost workers and the like, as sentences.
+    """
 
     statistics: Statistics
     audit: Audit
@@ -46,16 +52,24 @@ def collect_on_ray(
     address: str = "local",
     progress: ShardProgress = no_progress,
 ) -> ClusterResult:
-    """As `collect_statistics`, on the cluster at `address`: "local" starts one here, "auto" is the one that this
-    process is connected with or this machine belongs to.
+    """Collect statistics on a Ray cluster; see `collect_statistics`.
 
-    Each worker has one CPU. Model, data and current folder must be at the same path on every node. `source` is
-    checked and audited where it is read. A function that yields batches is run through by each worker.
+    Each worker has one CPU. Model, data and current folder must have the same path on every node. Workers validate and
+    audit the batches that they read; if the source is a function, each worker iterates over all of its batches.
+
+    Args:
+        model: The float model.
+        source: The calibration data.
+        calibration_tensors: The tensors to measure.
+        nonfinite: "refuse" NaN and infinite values, or "skip" and count them.
+        address: "local" starts a cluster on this machine, "auto" uses the one that this process is connected to or
+            this machine belongs to, otherwise HOST:PORT.
+        progress: Wraps the results of the shards.
 
     Raises:
-        UsageError: no address.
-        ClusterError: no cluster, a node that is not set up as this machine, or a shard whose workers die.
-        TrtPtqError: what a worker raised; the other workers are stopped.
+        UsageError: Not an address.
+        ClusterError: No cluster, a node that is set up differently, or a shard whose workers die.
+        TrtPtqError: Any error of a worker; the other workers are stopped.
         MissingPackageError: Ray is not installed.
     """
     ray = require("ray", extra="ray")
@@ -64,16 +78,16 @@ def collect_on_ray(
         if not workers:
             raise ClusterError(f"the Ray cluster at {address!r} has no CPU to run on: add nodes")
         count = _shard_count(source, workers)
-        job = ShardTask(
+        task = ShardTask(
             model.path, model.identity, calibration_tensors, nonfinite, _send(ray, source), Path.cwd(), tools()
         )
-        run = ray.remote(num_cpus=1, max_retries=0)(measure_shard)  # Ray's own retries cannot be told
+        run = ray.remote(num_cpus=1, max_retries=0)(measure_shard)  # retries by Ray would not be reported
         incidents: list[str] = []
         merged: Statistics | None = None
         audits: dict[int, Audit] = {}
         processors: set[str] = set()
-        done = _measured(ray, lambda index: run.remote(job, index, count), count, incidents)
-        for shard in progress(done, "Calibrating", count):
+        results = _shard_results(ray, lambda index: run.remote(task, index, count), count, incidents)
+        for shard in progress(results, "Calibrating", count):
             audits[shard.index] = shard.audit
             processors.add(shard.processor)
             if shard.statistics is not None:
@@ -83,7 +97,7 @@ def collect_on_ray(
     if len(processors) > 1:
         incidents.append(
             f"the workers have different processors ({', '.join(sorted(processors))}): ONNX Runtime may round "
-            "otherwise on another one, so that another run may differ in a few counts"
+            "differently on each, so another run may differ in a few counts"
         )
     audit = Audit()
     for index in sorted(audits):
@@ -94,19 +108,19 @@ def collect_on_ray(
 def _shard_count(source: BatchSource, workers: int) -> int:
     if is_indexed(source):
         return max(1, min(SHARDS_PER_WORKER * workers, source.total))
-    return workers  # each shard runs through everything, so no more of them than there are hands
+    return workers  # each shard iterates over all batches, so more shards than workers would cost more
 
 
 def _send(ray: Any, source: BatchSource) -> Any:
     try:
         return ray.put(source)
-    except Exception as error:  # whatever the pickling of a user's source raises
+    except Exception as error:  # pickling a user's source may raise anything
         reason = str(error).strip().splitlines()[0]
-        raise DataError(f"this source of data cannot be sent to other machines: {reason}") from error
+        raise DataError(f"this data source cannot be sent to other machines: {reason}") from error
 
 
-def _measured(ray: Any, submit: Callable[[int], Any], count: int, incidents: list[str]) -> Iterator[ShardResult]:
-    """The shards as they are done. One whose worker is lost is submitted again, and that is told in `incidents`."""
+def _shard_results(ray: Any, submit: Callable[[int], Any], count: int, incidents: list[str]) -> Iterator[ShardResult]:
+    """Yield the shards as they finish. If a worker is lost, submit its shard again and record it in `incidents`."""
     pending = {submit(index): index for index in range(count)}
     lost: Counter[int] = Counter()
     try:
@@ -117,13 +131,13 @@ def _measured(ray: Any, submit: Callable[[int], Any], count: int, incidents: lis
                 yield ray.get(ready)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from error
-            except ray.exceptions.RayError as error:  # not what the task raised: its process or node is gone
+            except ray.exceptions.RayError as error:  # the process or node is gone
                 lost[index] += 1
                 reason = type(error).__name__
                 if lost[index] == ATTEMPTS:
                     raise ClusterError(
-                        f"shard {index}/{count} lost its worker {ATTEMPTS} times, at last to {reason}: see Ray's logs; "
-                        "if memory ran out, give --batch-size a smaller number or Ray fewer CPUs a node"
+                        f"shard {index}/{count} lost its worker {ATTEMPTS} times, the last time to {reason}: see "
+                        "Ray's logs; if memory ran out, lower `batch_size`, or give Ray fewer CPUs per node"
                     ) from error
                 incidents.append(f"shard {index}/{count} lost its worker ({reason}) and was measured again")
                 pending[submit(index)] = index
@@ -134,32 +148,32 @@ def _measured(ray: Any, submit: Callable[[int], Any], count: int, incidents: lis
 
 @contextmanager
 def _connected(ray: Any, address: str) -> Iterator[None]:
-    """A connection that ends with the block; one that the caller of trt_ptq has made is used, and stays."""
+    """Connect to the cluster for the block. An existing connection of the caller is used and left open."""
     if address == "auto" and ray.is_initialized():
         yield
         return
     _check_address(address)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of ours reports to nobody
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     local = {"include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error", **local)
-    except Exception as error:  # ConnectionError, RuntimeError, ValueError, by what is wrong with the address
+    except Exception as error:  # ConnectionError, RuntimeError or ValueError, depending on the address
         reason = str(error).strip().splitlines()[0]
         raise ClusterError(f"no Ray cluster at {address!r}: {reason} (--ray local starts one here)") from error
     try:
-        with redirect_stdout(sys.stderr):  # Ray prints what befell a worker; standard output is for the result
+        with redirect_stdout(sys.stderr):  # Ray prints worker failures; standard output is for the result
             yield
     finally:
         ray.shutdown()
 
 
 def _check_address(address: str) -> None:
-    """Find out at once, where Ray itself tries for a quarter of an hour, that nobody listens at `address`."""
+    """Check that a server listens at `address`; Ray itself would retry for a quarter of an hour."""
     if address in ("local", "auto"):
         return
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
-        raise UsageError(f"{address!r} is no address of a Ray cluster: write local, auto or HOST:PORT")
+        raise UsageError(f"{address!r} is not the address of a Ray cluster: use local, auto or HOST:PORT")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""What one worker of a cluster does: measure a shard, in the folder and with the versions of the one who asks."""
+"""The task of one worker of a cluster: collect the statistics of a shard, in the caller's folder and versions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,17 @@ from trt_ptq.types import BatchSource
 
 @dataclass(frozen=True)
 class ShardTask:
-    """What every worker is told. `source` is Ray's reference to the data source, which is sent to a node once."""
+    """The input of every worker.
+
+    Attributes:
+        model: Path of the float model.
+        identity: Its identity, to check the file on the node.
+        calibration_tensors: The tensors to measure.
+        nonfinite: "refuse" NaN and infinite values, or "skip" and count them.
+        source: Ray's reference to the data source, which is sent to each node once.
+        folder: The caller's current folder.
+        tools: The caller's versions, which the node must have too.
+    """
 
     model: Path
     identity: ModelIdentity
@@ -41,7 +51,14 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """One shard: its statistics (None if it had no batch), what was seen of its data, and what computed it."""
+    """The result for one shard.
+
+    Attributes:
+        index: Index of the shard.
+        statistics: Its statistics; None if it has no batches.
+        audit: The audit of its data.
+        processor: The processor of the worker.
+    """
 
     index: int
     statistics: Statistics | None
@@ -49,36 +66,36 @@ class ShardResult:
     processor: str
 
 
-def measure_shard(job: ShardTask, index: int, count: int) -> ShardResult:
-    """Measure shard `index` of `count` with as many threads as Ray gave this worker CPUs.
+def measure_shard(task: ShardTask, index: int, count: int) -> ShardResult:
+    """Measure shard `index` of `count`, with one thread per CPU that Ray assigned to this worker.
 
     Raises:
-        ClusterError, ModelError: this node is not set up as the one who asks; names the node.
-        DataError: as `collect_statistics`.
+        ClusterError, ModelError: This node is set up differently from the caller's machine; names the node.
+        DataError: See `collect_statistics`.
     """
     node = f"node {socket.gethostname()}"
-    if tools() != job.tools:
+    if tools() != task.tools:
         raise ClusterError(
-            f"{node} has {', '.join(tools())}, not {', '.join(job.tools)}: install the same on all nodes"
+            f"{node} has {', '.join(tools())}, not {', '.join(task.tools)}: install the same on all nodes"
         )
     try:
-        os.chdir(job.folder)  # so that the paths which the user wrote mean the same here
+        os.chdir(task.folder)  # resolves the user's relative paths as on the caller's machine
     except OSError as error:
         raise ClusterError(
-            f"{node} has no folder {job.folder} ({error.strerror}): start from one that all nodes share"
+            f"{node} has no folder {task.folder} ({error.strerror}): start from a folder that all nodes share"
         ) from error
     ray = require("ray", extra="ray")
-    source = _receive(ray, job.source, node)
-    model = _load(job.model, job.identity, node)
+    source = _receive(ray, task.source, node)
+    model = _load(task.model, task.identity, node)
     checked = ValidatedSource(
-        ShardedSource(source, index, count), model.inputs, allow_nonfinite=job.nonfinite == "skip"
+        ShardedSource(source, index, count), model.inputs, allow_nonfinite=task.nonfinite == "skip"
     )
     audit = Audit()
     threads = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
     statistics: Statistics | None
     try:
         statistics = collect_statistics(
-            model, observe(checked, audit), job.calibration_tensors, job.nonfinite, threads=threads
+            model, observe(checked, audit), task.calibration_tensors, task.nonfinite, threads=threads
         )
     except EmptyShardError:
         statistics = None
@@ -88,7 +105,7 @@ def measure_shard(job: ShardTask, index: int, count: int) -> ShardResult:
 def _receive(ray: Any, reference: Any, node: str) -> BatchSource:
     try:
         source: BatchSource = ray.get(reference)
-    except ray.exceptions.RaySystemError as error:  # a user's file that is missing here, or fails on import
+    except ray.exceptions.RaySystemError as error:  # a user's file that is missing on this node, or fails on import
         raise ClusterError(f"{node}: {error.client_exc}: the data must be at the same path on all nodes") from error
     return source
 
@@ -101,15 +118,15 @@ def _load(path: Path, identity: ModelIdentity, node: str) -> Model:
         raise ModelError(f"{node}: {error}; the model must be at the same path on all nodes") from error
     difference = identity.difference(model.identity)
     if difference:
-        raise ModelError(f"{node}: {path} is another model there: {difference}")
+        raise ModelError(f"{node}: {path} is another model on that node: {difference}")
     return model
 
 
 def _processor() -> str:
-    """The kind of processor, by which ONNX Runtime chooses its kernels."""
+    """The processor model, by which ONNX Runtime selects its kernels."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
