@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from trt_ptq.types import ShapeProfile
 Precision = Literal["fp32", "fp16", "int8"]
 HardwareCompatibility = Literal["none", "ampere+", "same-compute-capability"]
 HARDWARE_COMPATIBILITY: tuple[HardwareCompatibility, ...] = ("none", "ampere+", "same-compute-capability")
-_SHAPE = re.compile(r"[1-9]\d*(x[1-9]\d*)*")
 
 
 class Int8Calibrator(Protocol):
@@ -124,13 +122,11 @@ def parse_profiles(options: Sequence[str]) -> dict[str, ShapeProfile]:
     profiles: dict[str, ShapeProfile] = {}
     for option in options:
         name, _, text = option.rpartition("=")
-        shapes = text.split(":")
-        if not name or len(shapes) not in (1, 3) or not all(_SHAPE.fullmatch(shape) for shape in shapes):
+        if not name:
             raise UsageError(
                 f"`shapes`: write name=MIN:OPT:MAX, such as x=1x3x224x224:8x3x224x224:16x3x224x224, not {option!r}"
             )
         if name in profiles:
             raise UsageError(f"`shapes` names input {name!r} twice")
-        parsed = [tuple(int(size) for size in shape.split("x")) for shape in shapes]
-        profiles[name] = ShapeProfile(parsed[0], parsed[len(parsed) // 2], parsed[-1])
+        profiles[name] = ShapeProfile.parse(text)
     return profiles

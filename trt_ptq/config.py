@@ -181,23 +181,16 @@ def parse_shapes(shapes: Mapping[str, ShapeLike]) -> dict[str, ShapeProfile]:
 def _profile(name: str, shape: ShapeLike) -> ShapeProfile:
     if isinstance(shape, ShapeProfile):
         return shape
-    given: Sequence[Any] = (
-        [part.split("x") for part in shape.split(":")] if isinstance(shape, str) else _as_sequence(shape)
-    )
-    is_nested = bool(given) and all(isinstance(part, Sequence) and not isinstance(part, str) for part in given)
+    if isinstance(shape, str):
+        return ShapeProfile.parse(shape)
+    given: Any = shape
     try:
-        parsed = [tuple(int(axis) for axis in part) for part in (given if is_nested else [given])]
-    except (TypeError, ValueError):
-        parsed = []
-    if len(parsed) not in (1, 3) or any(axis < 1 for part in parsed for axis in part) or not parsed[0]:
-        raise UsageError(
-            f"`shapes`: {name!r} is {shape!r}: write MIN:OPT:MAX, such as 1x3x224x224:8x3x224x224:16x3x224x224"
-        )
-    return ShapeProfile(parsed[0], parsed[len(parsed) // 2], parsed[-1])
-
-
-def _as_sequence(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, Sequence) else []
+        shapes = [[int(size) for size in part] for part in (given if isinstance(given[0], Sequence) else [given])]
+    except (TypeError, ValueError, IndexError):
+        shapes = []
+    if len(shapes) not in (1, 3) or not all(shapes) or min(map(min, shapes)) < 1:
+        raise UsageError(f"`shapes`: {name!r} must be MIN:OPT:MAX, one shape or three shapes, not {shape!r}")
+    return ShapeProfile(tuple(shapes[0]), tuple(shapes[len(shapes) // 2]), tuple(shapes[-1]))
 
 
 def _check_choice(parameter: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard, TypeVar, runtime_checkable
@@ -14,6 +15,7 @@ from trt_ptq.errors import UsageError
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
 T = TypeVar("T")
+_SHAPE = re.compile(r"[1-9]\d*(x[1-9]\d*)*")
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,19 @@ class ShapeProfile:
         sizes = zip(self.minimum, self.optimum, self.maximum, strict=False)
         if len(ranks) > 1 or any(not low <= optimum <= high for low, optimum, high in sizes):
             raise UsageError(f"shape profile {self}: needs one rank and MIN <= OPT <= MAX on every axis")
+
+    @classmethod
+    def parse(cls, text: str) -> ShapeProfile:
+        """Read a profile from "MIN:OPT:MAX", or from one fixed shape; a shape is written 8x3x224x224.
+
+        Raises:
+            UsageError: the text has another form, or MIN <= OPT <= MAX does not hold.
+        """
+        shapes = text.split(":")
+        if len(shapes) not in (1, 3) or not all(_SHAPE.fullmatch(shape) for shape in shapes):
+            raise UsageError(f"`shapes`: write MIN:OPT:MAX, such as 1x3x224x224:8x3x224x224:16x3x224x224, not {text!r}")
+        parsed = [tuple(int(size) for size in shape.split("x")) for shape in shapes]
+        return cls(parsed[0], parsed[len(parsed) // 2], parsed[-1])
 
     @property
     def fixed(self) -> tuple[int, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def _export(
         shapes = (
             tuple(map(axes, arguments)) if not keywords else {name: axes(value) for name, value in keywords.items()}
         )
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), _without_notes(), torch.no_grad():
         warnings.simplefilter("ignore")  # deprecations inside PyTorch
         try:
             program = torch.onnx.export(
@@ -79,6 +80,18 @@ def _export(
         except ModuleNotFoundError as error:
             raise MissingPackageError(f"PyTorch needs {error.name} for the export: pip install {error.name}") from error
         program.save(str(path))
+
+
+@contextmanager
+def _without_notes() -> Iterator[None]:
+    """PyTorch notes on every export that torchvision is not installed."""
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    registration.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        registration.setLevel(level)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from trt_ptq.engines.backends import build_engine
@@ -14,6 +15,7 @@ from trt_ptq.pipeline.calibration_step import Calibrated
 from trt_ptq.pipeline.evaluation_step import Evaluated
 from trt_ptq.pipeline.job import QuantizationJob
 
+_logger = logging.getLogger(__name__)
 _PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 
 
@@ -48,6 +50,7 @@ def build(job: QuantizationJob, calibrated: Calibrated, evaluated: Evaluated) ->
             source=job.model.identity,
             profiles=calibrated.profiles,
         )
+        _logger.info("building the %s engine", precision.upper())
         try:
             engines.append(build_engine(spec, job.backend))
         except MissingPackageError as missing:

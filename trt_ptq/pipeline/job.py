@@ -155,4 +155,6 @@ def _asked_recipe(model: Model, config: QuantizeConfig) -> Recipe:
 
 def _describe(data: Any) -> str:
     """What the report calls the data."""
-    return os.fspath(data) if isinstance(data, (str, os.PathLike)) else type(data).__name__
+    if isinstance(data, (str, os.PathLike)):
+        return os.fspath(data)
+    return str(getattr(data, "__name__", type(data).__name__))

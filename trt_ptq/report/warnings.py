@@ -19,7 +19,8 @@ _NUM_EXAMPLES = 5
 
 OPTIMISTIC_VERDICT = (
     "the verdict is optimistic: techniques and excluded layers were selected on the same data; expect a higher loss on "
-    "unseen data. Pass `test_data` to get an unbiased verdict"
+    "unseen data. For an unbiased verdict, let `evaluate` take the split as its second argument, or pass more "
+    "`test_data`"
 )
 NO_INT8_NODES = "no node runs in INT8: all are excluded, so the verdict is not on an INT8 model"
 TUNING_SKIPPED = (

@@ -117,7 +117,7 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["x", "x=", "x=1x2:3x4", "x=0x3", "x=1x-3", "=1x3", "x=1x3:2x3:3x3:4x3", "x=axb"])
 def test_a_malformed_shape_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(UsageError, match="write name=MIN:OPT:MAX"):
+    with pytest.raises(UsageError, match="MIN:OPT:MAX"):
         parse_profiles([text])
 
 
