@@ -106,8 +106,8 @@ class TestInMemory:
 
     def test_the_source_is_read_once(self) -> None:
         source = Indexed(3)
-        kept = in_memory(source)
-        assert numbers(kept) == numbers(kept) == source.read
+        copied = in_memory(source)
+        assert numbers(copied) == numbers(copied) == source.read
 
 
 class Dataset:
@@ -172,8 +172,8 @@ class TestHuggingFace:
             list(open_data(dataset, (IDS, X)))
 
     def test_rows_of_different_lengths_are_refused(self) -> None:
-        told = r"^Dataset, rows 0 to 1: column 'ids': the samples have different shapes, \[3\] and \[2\]: pad them"
-        with pytest.raises(DataError, match=told):
+        message = r"^Dataset, rows 0 to 1: column 'ids': the samples have different shapes, \[3\] and \[2\]: pad them"
+        with pytest.raises(DataError, match=message):
             list(open_data(Dataset(ids=[[1, 2, 3], [1, 2]]), (IDS,)))
 
     def test_an_error_of_the_dataset_names_the_rows(self) -> None:

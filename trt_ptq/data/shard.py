@@ -69,10 +69,10 @@ def parse_shard(text: str) -> tuple[int, int]:
     Raises:
         UsageError: not of this form, or the index is not in 0 to count - 1.
     """
-    found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
-    if found is None or int(found[2]) == 0:
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    if match is None or int(match[2]) == 0:
         raise UsageError(f"{text!r} is not a shard: write INDEX/COUNT, e.g. 0/8 for the first of eight")
-    index, count = int(found[1]), int(found[2])
+    index, count = int(match[1]), int(match[2])
     if index >= count:
         raise UsageError(
             f"there is no shard {index}/{count}: shards count from 0, so {count} of them are 0/{count} to "
