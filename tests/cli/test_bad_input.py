@@ -72,12 +72,12 @@ def test_a_truncated_file_among_good_ones_is_named(cnn_path: Path, npz_folder: P
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "kl"], "--method must be one of auto, entropy, minmax, mse, percentile, not 'kl'"),
+        (["--method", "kl"], "'--method': 'kl' is not one of 'auto', 'entropy', 'minmax', 'mse', 'percentile'"),
         (["--method", "entropy", "--percentile", "99"], "--percentile belongs to method"),
         (["--method", "percentile", "--percentile", "0"], "--percentile must be"),
         (["--max-drop", "much"], "--max-drop must be"),
-        (["--nonfinite", "maybe"], "--nonfinite must be one of refuse, skip"),
-        (["--backend", "tvm"], "--backend must be one of"),
+        (["--nonfinite", "maybe"], "'maybe' is not one of 'refuse', 'skip'"),
+        (["--backend", "tvm"], "'tvm' is not one of 'auto', 'trt', 'rtx', 'none'"),
         (["--shape", "y=1x2"], "unknown input 'y': the model has x"),
         (["--shape", "x=1x3x8x8"], "does not fit the model's x: float32 [n, 16, 8, 8]"),
         (["--tensors", "conv9"], "no float activation named 'conv9'"),
@@ -272,9 +272,9 @@ def test_a_shard_is_never_stopped_early(cnn_path: Path, npz_folder: Path) -> Non
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        (["quantize", "m.onnx", "--data", "d", "--eval", ""], "an empty value after --eval: is a variable unset?"),
-        (["calibrate", "m.onnx", "--data="], "an empty value in --data=: is a variable unset?"),
-        (["calibrate", ""], "an empty value after calibrate: is a variable unset?"),
+        (["quantize", "m.onnx", "--data", "d", "--eval", ""], "empty value after --eval: is a variable unset?"),
+        (["calibrate", "m.onnx", "--data="], "empty value in --data=: is a variable unset?"),
+        (["calibrate", ""], "empty value after calibrate: is a variable unset?"),
     ],
 )
 def test_an_unset_variable_is_no_default(command: list[str], told: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.run import ROOT, trt_ptq
+from tests.cli.run import ROOT, trt_ptq, trt_ptq_process
 
 
 def test_versions_are_those_installed() -> None:
@@ -32,6 +32,6 @@ def test_a_package_that_is_installed_but_does_not_load_is_named_and_fails_the_he
         "raise ImportError('libjpeg.so.62: cannot open shared object file')\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
-    done = trt_ptq("doctor")
+    done = trt_ptq_process("doctor")
     assert done.returncode == 1
-    assert done.stderr == ("error: pillow does not load: ImportError: libjpeg.so.62: cannot open shared object file\n")
+    assert done.stderr == ("error: pillow fails to load: ImportError: libjpeg.so.62: cannot open shared object file\n")

@@ -29,7 +29,7 @@ def test_the_layer_that_costs_most_is_first(sabotaged: tuple[Path, Path, Path], 
     assert (done.returncode, done.stderr) == (0, "")
     rows = [line for line in done.stdout.splitlines() if line.startswith("│")]
     assert re.split(r"[│\s]+", rows[0])[1] == "c3"
-    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert max(map(len, rows)) <= 80
     html = page.read_text()
     assert html.index("<td>c3</td>") < html.index("<td>c1</td>")
     assert "&lt;m&gt;.onnx" in html
@@ -55,7 +55,7 @@ def test_json_has_every_layer_in_graph_order_and_the_metric(sabotaged: tuple[Pat
 def test_statistics_and_table_are_one_too_many(sabotaged: tuple[Path, Path, Path]) -> None:
     model, data, stats = sabotaged
     both = refused("sensitivity", model, "--stats", stats, "--table", stats, "--data", data)
-    assert both == refused("sensitivity", model, "--data", data) == "give --stats or --table, one of the two"
+    assert both == refused("sensitivity", model, "--data", data) == "give either --stats or --table"
 
 
 def test_a_page_in_the_place_of_the_model_is_refused(sabotaged: tuple[Path, Path, Path]) -> None:
@@ -63,7 +63,3 @@ def test_a_page_in_the_place_of_the_model_is_refused(sabotaged: tuple[Path, Path
     before = model.read_bytes()
     assert str(model) in refused("sensitivity", model, "--stats", stats, "--data", data, "-o", model)
     assert model.read_bytes() == before
-
-
-def test_a_table_alone_cannot_be_made_by_method_auto(sabotaged: tuple[Path, Path, Path]) -> None:
-    assert "`quantize`" in refused("table", sabotaged[2], "--method", "auto")

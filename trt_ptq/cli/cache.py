@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -20,12 +21,13 @@ from trt_ptq.calibrators.table.tensorrt_cache import (
     TensorRTVersion,
 )
 from trt_ptq.cli import console, options
+from trt_ptq.cli.lazy_group import add_command, new_app
 from trt_ptq.cli.read_table import read_table
 from trt_ptq.errors import UsageError
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.qdq.read_ranges import read_qdq_ranges
 
-app = typer.Typer(help="Show, compare, convert and check calibration tables.", no_args_is_help=True)
+app = new_app(help="Show, compare, convert and check calibration tables.", no_args_is_help=True)
 
 _FORMATS = (
     "File to write. .json: trt_ptq's JSON; .flatbuffers or .ort.json: ONNX Runtime; anything else: TensorRT cache."
@@ -35,7 +37,7 @@ File = Annotated[
 ]
 
 
-@app.command()
+@partial(add_command, app)
 def show(file: File, json: options.Json = False) -> None:
     """Show a table: its provenance or header, and the range of each tensor.
 
@@ -61,7 +63,7 @@ def show(file: File, json: options.Json = False) -> None:
     console.print_table(["tensor", "amax", "scale"], rows, f"{file}: {source}, {len(table.amax)} ranges")
 
 
-@app.command()
+@partial(add_command, app)
 def diff(before: File, after: File, json: options.Json = False) -> None:
     """Compare the scales of two tables, in any form; the largest change comes first.
 
@@ -87,7 +89,7 @@ def diff(before: File, after: File, json: options.Json = False) -> None:
     )
 
 
-@app.command()
+@partial(add_command, app)
 def convert(
     source: File,
     target: Annotated[Path, typer.Argument(help=_FORMATS, show_default=False)],
@@ -132,7 +134,7 @@ def convert(
     console.say(f"{target}: {len(table.amax)} ranges" + (f", header {header}{changed}" if header else ""))
 
 
-@app.command()
+@partial(add_command, app)
 def extract(
     model: Annotated[Path, typer.Argument(help="A Q/DQ model, of any tool.", show_default=False)],
     target: Annotated[Path, typer.Argument(help=_FORMATS, show_default=False)],
@@ -171,7 +173,7 @@ def extract(
     console.say(f"{target}: {len(found.table.amax)} ranges; {found.num_weights} weights skipped")
 
 
-@app.command()
+@partial(add_command, app)
 def retarget(
     source: Annotated[Path, typer.Argument(help="A TensorRT cache.", show_default=False)],
     target: Annotated[Path, typer.Argument(help="The cache to write.", show_default=False)],
@@ -212,7 +214,7 @@ def retarget(
         console.say(f"{target}: {cache.header} -> {changed.header}, {len(cache.entries)} entries")
 
 
-@app.command()
+@partial(add_command, app)
 def lint(
     file: Annotated[Path, typer.Argument(help="A TensorRT cache.", show_default=False)],
     model: Annotated[

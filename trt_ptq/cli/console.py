@@ -1,90 +1,135 @@
-"""What the commands share in talking to people and to programs."""
+"""Output for people (text on standard output, messages on standard error) and for programs (JSON)."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 
 from trt_ptq.cli.option_names import with_options
+
+if TYPE_CHECKING:
+    from trt_ptq.evaluation.verdict import Verdict
 
 T = TypeVar("T")
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
-_TABLE_WIDTH = 100  # where there is no terminal to ask
+_TABLE_WIDTH = 80  # without a terminal
 
 
-class Interrupted(Exception):  # noqa: N818 -- no error
-    """Ctrl-C, where there is more to say than that."""
+@dataclass
+class _State:
+    """What `--json` and `--quiet` change."""
+
+    json: bool = False
+    json_printed: bool = False
+    quiet: bool = False
+
+
+_state = _State()
+
+
+class Interrupted(Exception):  # noqa: N818 -- not an error
+    """Ctrl-C, with a message."""
+
+
+def start(json: bool) -> None:
+    """Begin the output of a command; with `json`, errors are JSON as well."""
+    _state.json, _state.json_printed, _state.quiet = json, False, False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Print errors and JSON only."""
+    _state.quiet = quiet
 
 
 def progress(batches: Iterable[T], description: str, total: int | None, unit: str = "batches") -> Iterator[T]:
-    """Show progress with the time left on standard error, if that is a terminal."""
+    """Show progress with the remaining time on standard error, if that is a terminal."""
+    from rich import progress as rich_progress
+
     columns = [
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        rich_progress.SpinnerColumn(),
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn(unit),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TimeRemainingColumn(),
     ]
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task(description, total=total)
+    disable = _state.quiet or not err.is_terminal
+    with rich_progress.Progress(*columns, console=err, transient=True, disable=disable) as bar:
+        task = bar.add_task(description, total=total)
         for batch in batches:
             yield batch
-            progress.advance(task)
+            bar.advance(task)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output, nothing else; NaN and infinity, which JSON lacks, as text."""
+    """Print one JSON document on standard output; NaN and infinity, which JSON lacks, become strings."""
+    _state.json_printed = True
     value = json.loads(json.dumps(value), parse_constant=str)
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """A table no wider than the terminal; a first column that is too long loses its middle part last."""
-    table = Table(title=escape(title) or None, title_justify="left")
+    """Print a table no wider than the terminal; long cells are folded, heads break at spaces only."""
+    from rich.table import Table
+
+    if _state.quiet:
+        return
+    if title:
+        say(title)
+    table = Table()
     for index, name in enumerate(head):
-        table.add_column(escape(name), overflow="fold", justify="left" if index == 0 else "right")
+        longest_word = max(map(len, name.split()), default=0)
+        justify = "left" if index == 0 else "right"
+        table.add_column(escape(name), overflow="fold", justify=justify, min_width=longest_word)  # type: ignore[arg-type]
     for row in rows:
         table.add_row(*map(escape, row))  # [brackets] in a tensor's name are no markup
-    Console(highlight=False, emoji=False, width=None if out.is_terminal else _TABLE_WIDTH).print(table)
+    width = None if out.is_terminal else _TABLE_WIDTH
+    Console(highlight=False, emoji=False, width=width).print(table)
 
 
 def say(text: str) -> None:
-    """A line for people, on standard output."""
-    out.print(text, markup=False)
+    """Print a line on standard output."""
+    if not _state.quiet:
+        out.print(text, markup=False)
+
+
+def say_verdict(verdict: Verdict, reference: str = "FP32") -> None:
+    """Print the verdict, which comes first in the output of a command."""
+    from trt_ptq.evaluation.verdict import format_percent
+
+    passed = "passed" if verdict.passed else "FAILED"
+    say(
+        f"verdict: {verdict.grade} ({verdict.metric}: {verdict.loss:.2%} loss against {reference}; allowed "
+        f"{format_percent(verdict.max_drop)}: {passed})"
+    )
 
 
 def tell(text: str) -> None:
-    """A line of progress, on standard error, if that is a terminal."""
-    if err.is_terminal:
+    """Print a line of progress on standard error, if that is a terminal."""
+    if err.is_terminal and not _state.quiet:
         err.print(text, markup=False)
 
 
 def warn(text: str) -> None:
-    """A warning, on standard error."""
-    err.print("warning: ", style="yellow", end="")
-    err.print(with_options(text), markup=False)
+    """Print a warning on standard error."""
+    if not _state.quiet:
+        err.print("warning: ", style="yellow", end="")
+        err.print(with_options(text), markup=False)
 
 
-def fail(text: str) -> None:
-    """An error, on standard error, as one line."""
+def fail(text: str, exit_status: int | None = None) -> None:
+    """Print an error as one line on standard error; with `--json` and an exit status, also as a JSON document."""
+    message = " ".join(with_options(text).split())
+    if exit_status is not None and _state.json and not _state.json_printed:
+        print_json({"error": message, "exit_status": exit_status})
     err.print("error: ", style="bold red", end="")
-    err.print(" ".join(with_options(text).split()), markup=False)
+    err.print(message, markup=False)

@@ -1,4 +1,4 @@
-"""trt-ptq doctor"""
+"""trt-ptq doctor: the installed packages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trt_ptq.cli import console, options
 from trt_ptq.version import __version__
 
 _UNHEALTHY = 1
-_NEEDED = {
+_REQUIRED = {
     "numpy": "numpy",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
@@ -32,25 +32,27 @@ _DISTRIBUTIONS = {"tensorrt": ("tensorrt-cu12", "tensorrt-cu13", "tensorrt")}  #
 
 
 def doctor(json: options.Json = False) -> None:
-    """Say what is installed, and what to install for the rest; exit status 1 if a package is missing or does not load.
+    """Check which packages are installed, and print what to install for the rest.
+
+    Exit status 1 if a required package is missing or fails to load.
 
     Example: trt-ptq doctor
     """
-    modules = {**_NEEDED, **{name: module for name, (module, _, _) in _OPTIONAL.items()}}
-    found = {name: _version(name) for name in modules}
+    modules = {**_REQUIRED, **{name: module for name, (module, _, _) in _OPTIONAL.items()}}
+    versions = {name: _version(name) for name in modules}
     broken = {
         name: reason
         for name, module in modules.items()
-        if (found[name] is not None or name in _NEEDED) and (reason := _does_not_load(module))
+        if (versions[name] is not None or name in _REQUIRED) and (reason := _load_error(module))
     }
     if json:
-        console.print_json({"trt-ptq": __version__, **found, "broken": broken})
+        console.print_json({"trt-ptq": __version__, **versions, "broken": broken})
     else:
         rows = [["trt-ptq", __version__, ""]]
-        rows += [[name, version or "not installed", _note(name, version)] for name, version in found.items()]
+        rows += [[name, version or "not installed", _note(name, version)] for name, version in versions.items()]
         console.print_table(["package", "version", ""], rows)
     for name, reason in broken.items():
-        console.fail(f"{name} does not load: {reason}")
+        console.fail(f"{name} fails to load: {reason}")
     if broken:
         sys.exit(_UNHEALTHY)
 
@@ -62,8 +64,8 @@ def _version(package: str) -> str | None:
     return None
 
 
-def _does_not_load(module: str) -> str | None:
-    """Why `module` cannot be imported; None when it can."""
+def _load_error(module: str) -> str | None:
+    """Return why `module` cannot be imported, or None."""
     try:
         importlib.import_module(module)
     except Exception as error:  # a broken binary fails in ways of its own

@@ -1,4 +1,4 @@
-"""Puts the commands together, and turns errors into one line and an exit status."""
+"""Runs a command, and turns errors into one line and an exit status."""
 
 from __future__ import annotations
 
@@ -11,29 +11,25 @@ from typing import Annotated, NoReturn
 import typer
 
 from trt_ptq._internal.signals import sigterm_as_interrupt
-from trt_ptq.cli import cache, console, doctor
-from trt_ptq.cli.commands import (
-    bench,
-    build,
-    calibrate,
-    compare,
-    inspect,
-    lint,
-    merge,
-    qdq,
-    quantize,
-    report,
-    sensitivity,
-    table,
-)
+from trt_ptq.cli import console
+from trt_ptq.cli.lazy_group import LazyGroup, reflow
 from trt_ptq.errors import TrtPtqError, UsageError
 from trt_ptq.version import __version__
 
 UNEXPECTED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
+_HELP = """
+Quantize ONNX models to INT8 for TensorRT, and verify the accuracy of the result.
+
+Exit status: 0 success, with the loss within --max-drop; 1 unexpected error; 2 bad input or usage; 3 success, but the
+loss exceeds --max-drop, or lint found errors; 130 interrupted or terminated.
+
+Example: trt-ptq quantize model.onnx --data calibration/ --out int8/
+"""
+
 app = typer.Typer(
     name="trt-ptq",
-    add_completion=False,
+    cls=LazyGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -47,53 +43,32 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=reflow(_HELP))
 def root(
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    _shown: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print errors only (and the document of --json).")
     ] = False,
 ) -> None:
-    """Verified INT8 models and TensorRT engines from a float ONNX model and a few hundred inputs.
-
-    Exit status: 0 done and within the accuracy gate; 1 an unexpected error; 2 bad input or usage; 3 done, but the
-    gate failed; 130 interrupted or terminated.
-
-    Example: trt-ptq quantize model.onnx --data calibration/ --out int8/
-    """
-
-
-for command in (
-    quantize,
-    calibrate,
-    merge,
-    table,
-    qdq,
-    sensitivity,
-    lint,
-    build,
-    inspect,
-    bench,
-    compare,
-    report,
-    doctor,
-):
-    name = command.__name__.rpartition(".")[2]
-    app.command(name)(getattr(command, name))
-app.add_typer(cache.app, name="cache")
+    """Settings of all commands."""
+    console.set_quiet(quiet)
 
 
 def main() -> None:
     """Run a command, and end with its exit status."""
+    console.start("--json" in sys.argv)
     try:
         _check_nonempty(sys.argv[1:])
         with sigterm_as_interrupt():
-            status = app(standalone_mode=False)
+            status = app(standalone_mode=False, prog_name="trt-ptq")
             sys.stdout.flush()
-        if status == INTERRUPTED:  # Ctrl-C: newer versions of Typer give this back
+        if status == INTERRUPTED:  # Ctrl-C: newer versions of Typer return this
             console.fail("interrupted")
         sys.exit(status)
     except TrtPtqError as error:
-        console.fail(str(error))
+        console.fail(str(error), BAD_INPUT)
         sys.exit(BAD_INPUT)
     except (typer.Abort, console.Interrupted) as interrupt:
         console.fail(str(interrupt) or "interrupted")
@@ -103,31 +78,32 @@ def main() -> None:
             _give_up_output(error)
         if hasattr(error, "format_message"):  # a usage error of Typer, whose base class differs between its versions
             if message := error.format_message().rstrip("."):  # none where the help was shown
-                console.fail(f"{message}: see --help")
+                console.fail(f"{message.replace('Value error, ', '')}: see --help", BAD_INPUT)
             sys.exit(BAD_INPUT)
         if os.environ.get("TRT_PTQ_DEBUG"):
             raise
         console.fail(
-            f"unexpected {type(error).__name__}: {error} (TRT_PTQ_DEBUG=1 shows where; please report it with that)"
+            f"unexpected {type(error).__name__}: {error} (please report it, with the traceback that TRT_PTQ_DEBUG=1 "
+            "shows)"
         )
         sys.exit(UNEXPECTED)
 
 
 def _check_nonempty(arguments: list[str]) -> None:
-    """An unset variable in a script would mean this folder, or quietly nothing.
+    """Reject empty arguments: an unset variable in a script would mean the current folder, or nothing.
 
     Raises:
-        UsageError: one of `arguments` is empty; after which one.
+        UsageError: an argument is empty; names the one before it.
     """
     for before, argument in pairwise(["trt-ptq", *arguments]):
         if not argument or (argument.startswith("--") and argument.endswith("=")):
             after = f"after {before}" if not argument else f"in {argument}"
-            raise UsageError(f"an empty value {after}: is a variable unset?")
+            raise UsageError(f"empty value {after}: is a variable unset?")
 
 
 def _give_up_output(error: OSError) -> NoReturn:
-    """End where standard output takes no more: quietly where its reader, as `head`, has what it wanted."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would try again as it ends
+    """End where standard output cannot be written: silently if its reader, such as `head`, has closed it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would try again at exit
     if error.errno == errno.EPIPE:
         sys.exit(UNEXPECTED)
     console.fail(f"cannot write to standard output: {error.strerror}")

@@ -1,88 +1,229 @@
-"""Options that several commands take, written once."""
+"""Options that several commands share, in the groups in which help shows them."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
-Model = Annotated[Path, typer.Argument(help="The float ONNX model.", show_default=False)]
+DATA, CALIBRATION, ACCURACY, ENGINE, OUTPUT = "Data", "Calibration", "Accuracy", "Engine", "Output"
+
+MethodName = Literal["entropy", "minmax", "mse", "percentile"]
+MethodChoice = Literal["auto", "entropy", "minmax", "mse", "percentile"]
+PrecisionName = Literal["int8", "fp16", "fp32"]
+HighPrecisionName = Literal["fp16", "fp32"]
+CalibratorName = Literal["entropy", "minmax"]
+CompatibilityLevel = Literal["none", "ampere+", "same-compute-capability"]
+
+
+class TechniqueName(str, Enum):  # an Enum, since Typer takes no lists of Literal
+    """Values of --technique."""
+
+    AUTO = "auto"
+    NONE = "none"
+    EQUALIZATION = "equalization"
+    SMOOTHQUANT = "smoothquant"
+    BIAS_CORRECTION = "bias-correction"
+
+
+Model = Annotated[Path, typer.Argument(help="Float ONNX model.", show_default=False)]
+Engine = Annotated[Path, typer.Argument(help="Engine file, with its manifest (.json) beside it.", show_default=False)]
+
 Data = Annotated[
     str,
     typer.Option(
-        help="Representative inputs: a folder of .npz (one batch each), one .npz/.npy (first axis is the sample), a "
-        "folder of images with --preprocess, file.py:function yielding feed dicts, or Polygraphy's JSON.",
+        help="Representative inputs: a folder of .npz (one batch each), one .npz or .npy (samples along the first "
+        "axis), a folder of images (with --preprocess), file.py:function that yields dicts of arrays, or Polygraphy's "
+        "JSON.",
+        rich_help_panel=DATA,
         show_default=False,
     ),
 ]
 TestData = Annotated[
     Optional[str],
-    typer.Option(help="Inputs to compare on; without it one batch in five of --data is held out.", show_default=False),
+    typer.Option(
+        help="Inputs to compare the models on. Default: every fifth batch of --data, which calibration leaves out.",
+        rich_help_panel=DATA,
+        show_default=False,
+    ),
 ]
-BatchSize = Annotated[int, typer.Option(help="Samples a batch, where the data does not say.")]
+BatchSize = Annotated[
+    int, typer.Option(help="Batch size, for data sources that do not define one.", rich_help_panel=DATA)
+]
 Preprocess = Annotated[
     Optional[str],
-    typer.Option(help="file.py:function from a PIL image to the input array of one sample.", show_default=False),
+    typer.Option(
+        help="file.py:function from a PIL image to the input array of one sample.",
+        rich_help_panel=DATA,
+        show_default=False,
+    ),
 ]
-Method = Annotated[str, typer.Option(help="Range method: entropy, minmax, mse or percentile.")]
+
+Method = Annotated[
+    MethodName,
+    typer.Option(
+        metavar="METHOD", help="Range method: entropy, minmax, mse or percentile.", rich_help_panel=CALIBRATION
+    ),
+]
 PercentileValue = Annotated[
     Optional[float],
-    typer.Option("--percentile", help="For --method percentile: 99.99 unless given.", show_default=False),
+    typer.Option(
+        "--percentile",
+        help="Percentile for --method percentile. Default: 99.99.",
+        rich_help_panel=CALIBRATION,
+        show_default=False,
+    ),
 ]
 Tensors = Annotated[
     list[str],
-    typer.Option(help="fused (inputs of INT8 nodes), all (every float activation), or tensor names (repeat)."),
+    typer.Option(
+        metavar="NAME",
+        help="Tensors to calibrate: fused (inputs of INT8 nodes), all (every float activation), or tensor names "
+        "(repeatable).",
+        rich_help_panel=CALIBRATION,
+    ),
 ]
 Attention = Annotated[
     bool,
-    typer.Option("--attention", help="INT8 for the MatMuls of attention too, over sequences of up to 512."),
+    typer.Option(
+        "--attention",
+        help="Quantize the MatMuls of attention as well, for sequences of up to 512.",
+        rich_help_panel=CALIBRATION,
+    ),
 ]
-Nonfinite = Annotated[str, typer.Option(help="NaN and infinity in tensors: refuse, or skip (count and report).")]
+Nonfinite = Annotated[
+    Literal["refuse", "skip"],
+    typer.Option(
+        help="Activations that are NaN or infinite: refuse, or skip (count and report them).",
+        rich_help_panel=CALIBRATION,
+    ),
+]
 MemoryLimit = Annotated[
     Optional[str],
     typer.Option(
-        help="Keep calibration below this memory (800MB, 4GB), if need be by several passes over the data.",
+        metavar="SIZE",
+        help="Memory limit of calibration, such as 800MB or 4GB. Takes several passes over the data if necessary.",
+        rich_help_panel=CALIBRATION,
         show_default=False,
     ),
 ]
 UntilStable = Annotated[
     Optional[str],
     typer.Option(
-        help="Stop when no tensor's range by --method has moved by more than this, e.g. 1%, since half as many "
-        "samples. The data must be shuffled.",
+        metavar="PERCENT",
+        help="Stop early, when no range has moved by more than this (such as 1%) since half as many samples. The data "
+        "must be shuffled.",
+        rich_help_panel=CALIBRATION,
         show_default=False,
     ),
 ]
 Device = Annotated[
-    str,
-    typer.Option(help="cpu, or cuda: the model and the counting run on the GPU (torch, and onnxruntime-gpu)."),
+    Literal["cpu", "cuda"],
+    typer.Option(
+        help="Where calibration runs. cuda needs torch and onnxruntime-gpu.",
+        rich_help_panel=CALIBRATION,
+    ),
 ]
+
+Exclude = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        metavar="NODE",
+        help="Do not quantize these nodes: names of nodes or of their outputs, op types, or patterns with * "
+        "(repeatable).",
+        rich_help_panel=ACCURACY,
+        show_default=False,
+    ),
+]
+Include = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        metavar="NODE",
+        help="Quantize only these nodes, named as for --exclude (repeatable).",
+        rich_help_panel=ACCURACY,
+        show_default=False,
+    ),
+]
+MaxDrop = Annotated[
+    str,
+    typer.Option(
+        metavar="PERCENT",
+        help="Accuracy threshold: the largest loss against the reference, relative to its metric.",
+        rich_help_panel=ACCURACY,
+    ),
+]
+LowerIsBetter = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        metavar="METRIC",
+        help="A metric whose lower values are better (repeatable).",
+        rich_help_panel=ACCURACY,
+        show_default=False,
+    ),
+]
+Evaluate = Annotated[
+    Optional[str],
+    typer.Option(
+        "--eval",
+        help="file.py:function that takes run(inputs) -> outputs and returns a dict of metrics, of which higher values "
+        "are better (see --lower-is-better). Default: fidelity of the outputs to FP32.",
+        rich_help_panel=ACCURACY,
+        show_default=False,
+    ),
+]
+HighPrecision = Annotated[
+    Optional[HighPrecisionName],
+    typer.Option(
+        help="Precision of the nodes that are not INT8. fp16 keeps nodes in FP32 where float16 would overflow.",
+        rich_help_panel=ACCURACY,
+        show_default=False,
+    ),
+]
+
 Shapes = Annotated[
     Optional[list[str]],
     typer.Option(
         "--shape",
-        help="name=MIN:OPT:MAX, e.g. x=1x3x48x160:8x3x48x320:16x3x48x640 (repeat).",
+        metavar="PROFILE",
+        help="Shapes of an input, NAME=MIN:OPT:MAX, such as ids=1x8:8x64:16x512 (repeatable).",
+        rich_help_panel=ENGINE,
         show_default=False,
     ),
 ]
 Backend = Annotated[
-    str,
+    Literal["auto", "trt", "rtx", "none"],
     typer.Option(
-        help="trt (TensorRT, on an NVIDIA GPU), rtx (TensorRT for RTX: needs no GPU to build), or auto: trt where it "
-        "is installed and finds a GPU, else rtx."
+        help="Engine builder: trt (TensorRT, needs an NVIDIA GPU), rtx (TensorRT for RTX, builds without a GPU), none "
+        "(build no engine), or auto (trt if it is installed and finds a GPU, else rtx).",
+        rich_help_panel=ENGINE,
     ),
 ]
-Engine = Annotated[Path, typer.Argument(help="An engine file; its manifest (.json) beside it.", show_default=False)]
-AllowOtherModel = Annotated[
-    bool, typer.Option("--allow-other-model", help="Use a table or statistics of another model all the same.")
+BuilderName = Annotated[
+    Literal["auto", "trt", "rtx"],
+    typer.Option(
+        help="Engine builder: trt (TensorRT, needs an NVIDIA GPU), rtx (TensorRT for RTX, builds without a GPU), or "
+        "auto (trt if it is installed and finds a GPU, else rtx).",
+        rich_help_panel=ENGINE,
+    ),
 ]
-UNMEASURED = (
-    "no activation was measured, so those beyond float16's range overflow: "
-    "give --data to qdq, or use `trt-ptq quantize`"
-)
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+AllowOtherModel = Annotated[
+    bool,
+    typer.Option("--allow-other-model", help="Accept a table of another model.", rich_help_panel=CALIBRATION),
+]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.", rich_help_panel=OUTPUT)]
 TrtVersion = Annotated[
     str,
-    typer.Option("--trt-version", help="TensorRT version in the header of a cache; its major must match."),
+    typer.Option(
+        "--trt-version",
+        metavar="VERSION",
+        help="TensorRT version in the header of a cache; its major version must match that of the builder.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
+UNMEASURED = (
+    "no activations were measured, so values beyond float16's range will overflow: give --data to `trt-ptq qdq`, or "
+    "use `trt-ptq quantize`"
+)

@@ -1,4 +1,4 @@
-"""Reading a table for a command: what is doubtful about the file is said at once."""
+"""Reads a calibration table for a command, and warns of doubtful files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from trt_ptq.cli import console
 
 
 def read_table(path: Path) -> CalibrationTable:
-    """`load_table`, with a warning on standard error about ranges that may not be what they say.
+    """Load a table, and warn if its ranges may be wrong.
 
     Raises:
         TableError: see `load_table`.
     """
     table = load_table(path)
-    doubt = table_warning(path)
-    if doubt:
-        console.warn(doubt)
+    warning = table_warning(path)
+    if warning:
+        console.warn(warning)
     return table

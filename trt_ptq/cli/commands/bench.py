@@ -1,4 +1,4 @@
-"""trt-ptq bench"""
+"""trt-ptq bench: engines on the GPU."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from trt_ptq.types import ShapeProfile
 
 
 def bench(
-    engines: Annotated[list[Path], typer.Argument(help="Engine files, the baseline first.", show_default=False)],
+    engines: Annotated[list[Path], typer.Argument(help="Engine files; the first is the baseline.", show_default=False)],
     shape: options.Shapes = None,
-    runs: Annotated[int, typer.Option(min=1, help="Runs that count, after 20 that do not.")] = 200,
+    runs: Annotated[int, typer.Option(min=1, help="Number of timed runs, after 20 for warm-up.")] = 200,
     json: options.Json = False,
 ) -> None:
-    """Measure engines on the GPU: latency, throughput, size and device memory, on random inputs.
+    """Measure latency, throughput, size and device memory of engines on the GPU, with random inputs.
 
-    Without --shape (name=SHAPE), each input has the shape that the engine is tuned for. Copies to and from the GPU are
-    not counted.
+    Inputs have the shapes that the engine is optimized for, unless --shape NAME=SHAPE is given. Copies to and from the
+    GPU are not timed.
 
     Example: trt-ptq bench int8/model.fp16.engine int8/model.int8.engine
     """
     profiles = parse_profiles(shape or [])
     measured = [_measure(engine, profiles, runs) for engine in engines]
     if json:
-        console.print_json([asdict(one) for one in measured])
+        console.print_json([asdict(benchmark) for benchmark in measured])
         return
     baseline = measured[0].latency.throughput
     console.print_table(
-        ["engine", "precision", "batch", "median ms", "p99 ms", "samples/s", "speed", "MB", "device MB"],
+        ["engine", "prec.", "batch", "median ms", "p99 ms", "samples/s", "speed", "size MB", "device MB"],
         (
             [
-                one.engine,
-                one.precision,
-                str(one.latency.batch),
-                f"{one.latency.median_ms:.3f}",
-                f"{one.latency.p99_ms:.3f}",
-                f"{one.latency.throughput:.0f}",
-                f"{one.latency.throughput / baseline:.2f}x",
-                f"{one.size_bytes / 1e6:.2f}",
-                f"{one.device_memory_bytes / 1e6:.2f}",
+                result.engine,
+                result.precision,
+                str(result.latency.batch),
+                f"{result.latency.median_ms:.3f}",
+                f"{result.latency.p99_ms:.3f}",
+                f"{result.latency.throughput:.0f}",
+                f"{result.latency.throughput / baseline:.2f}x",
+                f"{result.size_bytes / 1e6:.2f}",
+                f"{result.device_memory_bytes / 1e6:.2f}",
             ]
-            for one in measured
+            for result in measured
         ),
         f"{measured[0].gpu}, {runs} runs",
     )

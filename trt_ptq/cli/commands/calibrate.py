@@ -1,4 +1,4 @@
-"""trt-ptq calibrate"""
+"""trt-ptq calibrate: statistics from a model and data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Annotated, Optional
 import typer
 
 from trt_ptq._internal.files import check_writable
+from trt_ptq._internal.quantities import parse_size, parse_tolerance
 from trt_ptq.calibration.checkpoint import Checkpoint
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.convergence import Convergence
@@ -22,7 +23,6 @@ from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.cli import console, options
-from trt_ptq.cli.parse import parse_memory_limit, parse_nonfinite, parse_tolerance
 from trt_ptq.data.audit import Audit
 from trt_ptq.data.observation import observe
 from trt_ptq.data.open import open_data
@@ -37,55 +37,65 @@ from trt_ptq.provenance import join_shards
 def calibrate(
     model: options.Model,
     data: options.Data,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Statistics file to write.")] = Path("stats.safetensors"),
     batch_size: options.BatchSize = 8,
     preprocess: options.Preprocess = None,
+    shard: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="INDEX/COUNT",
+            help="Use every COUNT-th batch only, starting at INDEX (0/8 to 7/8), so that COUNT machines share the "
+            "work. `trt-ptq merge` merges their statistics.",
+            rich_help_panel=options.DATA,
+            show_default=False,
+        ),
+    ] = None,
     tensors: options.Tensors = ["fused"],
     attention: options.Attention = False,
     nonfinite: options.Nonfinite = "refuse",
+    until_stable: options.UntilStable = None,
+    method: Annotated[
+        Optional[options.MethodName],
+        typer.Option(
+            metavar="METHOD",
+            help="Range method whose ranges --until-stable observes: entropy, minmax, mse or percentile (default).",
+            rich_help_panel=options.CALIBRATION,
+            show_default=False,
+        ),
+    ] = None,
+    percentile: options.PercentileValue = None,
     memory_limit: options.MemoryLimit = None,
     device: options.Device = "cpu",
     checkpoint: Annotated[
         Optional[Path],
         typer.Option(
-            help="Save progress to this file every two minutes. The same command resumes from it after an "
-            "interruption, with a byte-identical result. Removed at the end.",
-            show_default=False,
-        ),
-    ] = None,
-    until_stable: options.UntilStable = None,
-    method: Annotated[
-        Optional[str],
-        typer.Option(help="Range method that --until-stable monitors. Default: percentile.", show_default=False),
-    ] = None,
-    percentile: options.PercentileValue = None,
-    shard: Annotated[
-        Optional[str],
-        typer.Option(
-            help="INDEX/COUNT, from 0/8 to 7/8: use every COUNT-th batch only, to split the work over COUNT machines. "
-            "`trt-ptq merge` merges their statistics.",
+            help="Save the state to this file every two minutes; the same command resumes from it, with the same "
+            "result to the byte. Removed at the end.",
+            rich_help_panel=options.CALIBRATION,
             show_default=False,
         ),
     ] = None,
     ray: Annotated[
         Optional[str],
         typer.Option(
-            metavar="local|auto|ADDRESS",
-            help="Split the work over the CPUs of a Ray cluster: started on this machine (local), the one that this "
-            'machine belongs to (auto), or HOST:PORT. Needs pip install "trt-ptq\\[ray]".',
+            metavar="ADDRESS",
+            help="Share the work among the CPUs of a Ray cluster: local (start one on this machine), auto (the cluster "
+            'of this machine), or HOST:PORT. Needs pip install "trt-ptq\\[ray]".',
+            rich_help_panel=options.CALIBRATION,
             show_default=False,
         ),
     ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Statistics file to write.", rich_help_panel=options.OUTPUT)
+    ] = Path("stats.safetensors"),
     json: options.Json = False,
 ) -> None:
-    """Run the model over the data and collect the statistics of its activations.
+    """Run a model over data once, and save the statistics of its tensors.
 
-    All range methods work from the statistics alone. Statistics of several shards of the data merge exactly.
-    How many samples are enough: docs/how-many-samples.md.
+    All range methods work from these statistics, without the data: see `trt-ptq table`. How many samples are enough:
+    docs/how-many-samples.md.
 
     Example: trt-ptq calibrate model.onnx --data calibration/ -o stats.safetensors
     """
-    nonfinite_policy = parse_nonfinite(nonfinite)
     if ray is not None:
         _check_with_ray(
             shard=shard, memory_limit=memory_limit, device=device, checkpoint=checkpoint, until_stable=until_stable
@@ -94,7 +104,7 @@ def calibrate(
         raise UsageError("--until-stable needs all samples, and a shard has only some: omit --until-stable or --shard")
     convergence = _convergence(until_stable, method, percentile)
     calibration_device = open_device(device)
-    limit_bytes = parse_memory_limit(memory_limit, device)
+    limit_bytes = _memory_limit(memory_limit, device)
     loaded = load_model(model)
     inputs = (model, *loaded.external.files, *read_from(data, preprocess))
     check_writable(out, *inputs)
@@ -106,13 +116,13 @@ def calibrate(
     source = open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess)
     if ray is not None:
         result = collect_on_ray(
-            loaded, source, calibration_tensors, nonfinite_policy, ray, partial(console.progress, unit="shards")
+            loaded, source, calibration_tensors, nonfinite, ray, partial(console.progress, unit="shards")
         )
         statistics, findings = result.statistics, result.audit.findings() + result.incidents
     else:
         sharded = None if shard is None else ShardedSource(source, *parse_shard(shard))
         audit = Audit()
-        valid = ValidatedSource(sharded or source, loaded.inputs, allow_nonfinite=nonfinite_policy == "skip")
+        valid = ValidatedSource(sharded or source, loaded.inputs, allow_nonfinite=nonfinite == "skip")
         audited = observe(valid, audit)
         if limit_bytes is not None:
             passes = plan_passes(loaded, calibration_tensors, audited, limit_bytes)
@@ -121,7 +131,7 @@ def calibrate(
                 loaded,
                 audited,
                 calibration_tensors,
-                nonfinite_policy,
+                nonfinite,
                 console.progress,
                 passes,
                 device=calibration_device,
@@ -197,9 +207,16 @@ def _check_with_ray(**options_by_name: object) -> None:
         raise UsageError(f"--{used[0].replace('_', '-')} does not work with --ray: omit one of the two")
 
 
+def _memory_limit(text: str | None, device: str) -> int | None:
+    if text is not None and device != "cpu":
+        raise UsageError(f"--memory-limit applies to --device cpu, not {device}: use smaller batches there")
+    return None if text is None else parse_size("memory_limit", text)
+
+
 def _convergence(until_stable: str | None, method: str | None, percentile: float | None) -> Convergence | None:
     if until_stable is not None:
-        return Convergence([range_method(method or "percentile", percentile)], parse_tolerance(until_stable))
+        monitored = range_method(method or "percentile", percentile)
+        return Convergence([monitored], parse_tolerance("until_stable", until_stable))
     if method is not None or percentile is not None:
         raise UsageError(
             "--method selects the ranges that --until-stable monitors: omit it, or add --until-stable; statistics do "

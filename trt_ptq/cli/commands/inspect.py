@@ -1,4 +1,4 @@
-"""trt-ptq inspect"""
+"""trt-ptq inspect: the layers of an engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from trt_ptq.engines.running.runtime import EngineSession
 
 
 def inspect(engine: options.Engine, json: options.Json = False) -> None:
-    """Say which layers of an engine really run in INT8, and where it reformats. Needs the GPU that it is for.
+    """List the layers of an engine: the precision each really runs in, and the reformats between them.
+
+    Needs the GPU that the engine was built for.
 
     Example: trt-ptq inspect int8/model.int8.engine
     """

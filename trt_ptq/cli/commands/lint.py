@@ -1,4 +1,4 @@
-"""trt-ptq lint"""
+"""trt-ptq lint: problems of a Q/DQ model."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from trt_ptq.cli import console, options
 from trt_ptq.lint.finding import Finding
 from trt_ptq.lint.linter import lint_model
 
-_ROWS = 5  # of each rule, for people; --json has all
+_ROWS = 5  # of each rule; --json lists all
 _FAILED = 3
 
 
 def lint(
-    model: Annotated[
-        Path, typer.Argument(help="A Q/DQ model: ours, ONNX Runtime's, modelopt's, torch's.", show_default=False)
-    ],
+    model: Annotated[Path, typer.Argument(help="Q/DQ model, of any tool.", show_default=False)],
     stats: Annotated[
         Optional[Path],
-        typer.Option(help="Statistics of its float model: finds ranges far beyond the data's.", show_default=False),
+        typer.Option(
+            help="Statistics of its float model, to find ranges far larger than the activations.", show_default=False
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Look for what TensorRT would refuse, get wrong or run slowly in a Q/DQ model. Exit status 3 if there are errors.
+    """Find what TensorRT rejects, computes wrongly or runs slowly in a Q/DQ model.
 
-    An error: TensorRT refuses the model, or the numbers are wrong. A warning: slower or less accurate.
+    Errors are what TensorRT rejects or computes wrongly; warnings cost speed or accuracy. Exit status 3 if there are
+    errors.
 
     Example: trt-ptq lint model.int8.onnx --stats stats.safetensors
     """
@@ -42,23 +43,25 @@ def lint(
         if findings:
             _print(findings)
         counts = Counter(finding.severity for finding in findings)
-        told = ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in sorted(counts.items()))
-        console.say(f"{model}: {told or 'nothing suspicious'}")
+        summary = ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in sorted(counts.items()))
+        console.say(f"{model}: {summary or 'no problems found'}")
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(_FAILED)
 
 
 def _print(findings: list[Finding]) -> None:
-    """A table of the nodes, and below it what each rule means; errors first."""
-    ordered = sorted(findings, key=lambda one: ("error", "warning", "note").index(one.severity))  # rules stay together
+    """Print a table of the nodes, errors first, and below it what each rule means."""
+    ordered = sorted(
+        findings, key=lambda finding: ("error", "warning", "note").index(finding.severity)
+    )  # rules stay together
     rows: list[list[str]] = []
     meanings: list[str] = []
-    for rule, group in groupby(ordered, key=lambda one: one.rule):
-        found = list(group)
-        first = found[0]
-        rows += [[one.node, one.detail, one.severity, rule] for one in found[:_ROWS]]
-        if len(found) > _ROWS:
-            rows.append([f"... and {len(found) - _ROWS} more (--json has all)", "", first.severity, rule])
+    for rule, group in groupby(ordered, key=lambda finding: finding.rule):
+        of_rule = list(group)
+        first = of_rule[0]
+        rows += [[finding.node, finding.detail, finding.severity, rule] for finding in of_rule[:_ROWS]]
+        if len(of_rule) > _ROWS:
+            rows.append([f"... {len(of_rule) - _ROWS} more (--json)", "", first.severity, rule])
         meanings.append(f"{first.severity} {rule}: {first.effect}. Remedy: {first.remedy}.")
     console.print_table(["node", "detail", "severity", "rule"], rows)
     for meaning in meanings:

@@ -1,4 +1,4 @@
-"""trt-ptq merge"""
+"""trt-ptq merge: statistics of shards."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ from trt_ptq.data.shard import incomplete
 
 
 def merge(
-    shards: Annotated[list[Path], typer.Argument(help="Statistics files of the same model.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Statistics file to write.", show_default=False)],
+    shards: Annotated[list[Path], typer.Argument(help="Statistics files of one model.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="Statistics file to write.", rich_help_panel=options.OUTPUT, show_default=False
+        ),
+    ],
     json: options.Json = False,
 ) -> None:
-    """Merge the statistics of shards of the data. The result is bit-identical to one run over all data.
+    """Merge the statistics of several shards of the data, exactly: the file equals that of one run over all the data.
 
-    Missing shards of `calibrate --shard` are reported, and duplicates are rejected. To merge several data sets, first
-    merge the shards of each data set.
+    Missing shards of `trt-ptq calibrate --shard` are reported, and a shard is never counted twice. With several data
+    sets, merge the shards of each first.
 
     Example: trt-ptq merge shard0.safetensors shard1.safetensors -o stats.safetensors
     """

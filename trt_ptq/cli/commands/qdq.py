@@ -1,4 +1,4 @@
-"""trt-ptq qdq"""
+"""trt-ptq qdq: a Q/DQ model from a float model and a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from trt_ptq._internal.files import check_writable
 from trt_ptq.analysis.macs import count_macs
 from trt_ptq.calibration.measurements.magnitudes import measure_amax
 from trt_ptq.cli import console, options
-from trt_ptq.cli.parse import parse_high_precision
 from trt_ptq.cli.read_table import read_table
 from trt_ptq.data.open import open_data
 from trt_ptq.data.shape_profiles import check_profiles
@@ -28,57 +27,78 @@ from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.save import check_saveable, save_model
 from trt_ptq.qdq.insert import insert_qdq
 from trt_ptq.qdq.match_table import MatchReport, Unmatched, match_table
+from trt_ptq.qdq.node_selection import select_nodes
 from trt_ptq.qdq.plan import NodePlan, int8_fraction
 from trt_ptq.types import ShapeProfile
 
-_ROWS = 20  # of each list, for people; --json has all
+_ROWS = 20  # of each list; --json lists all
 
 
 def qdq(
     model: options.Model,
     table: Annotated[
-        Path, typer.Option(help="TensorRT cache, .json table, or ONNX Runtime's .flatbuffers.", show_default=False)
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Q/DQ model to write.")] = Path("model.int8.onnx"),
-    explain: Annotated[bool, typer.Option("--explain", help="List all candidate nodes: INT8 or not, and why.")] = False,
-    shape: Annotated[
-        Optional[list[str]],
+        Path,
         typer.Option(
-            help="Count multiply-accumulates at this shape of an input, e.g. x=1x3x48x320 (repeat); needed where more "
-            "than the first axis is open.",
+            help="Calibration table: a TensorRT cache, .json, or ONNX Runtime's .flatbuffers.",
+            rich_help_panel=options.CALIBRATION,
             show_default=False,
         ),
-    ] = None,
+    ],
+    allow_other_model: options.AllowOtherModel = False,
     attention: options.Attention = False,
+    exclude: options.Exclude = None,
+    include: options.Include = None,
     high_precision: Annotated[
-        Optional[str],
+        Optional[options.HighPrecisionName],
         typer.Option(
-            help="What is not INT8: fp16 or fp32; fp16 with --data, which tells where float16 would overflow, else "
-            "fp32.",
+            help="Precision of the nodes that are not INT8. Default: fp16 with --data, which shows where float16 would "
+            "overflow; else fp32.",
+            rich_help_panel=options.ACCURACY,
             show_default=False,
         ),
     ] = None,
     data: Annotated[
         Optional[str],
         typer.Option(
-            help="A few representative inputs, to keep in FP32 what float16 cannot hold (forms: see quantize).",
+            help="A few representative inputs (see `trt-ptq quantize`), to keep nodes in FP32 where float16 would "
+            "overflow.",
+            rich_help_panel=options.DATA,
             show_default=False,
         ),
     ] = None,
     batch_size: options.BatchSize = 8,
     preprocess: options.Preprocess = None,
-    allow_other_model: options.AllowOtherModel = False,
+    shape: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            metavar="NAME=SHAPE",
+            help="Shape of an input at which to count MACs, such as x=1x3x48x320 (repeatable). Needed if axes other "
+            "than the batch axis are dynamic.",
+            rich_help_panel=options.OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="List all quantizable nodes: INT8 or not, and why.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Q/DQ model to write.", rich_help_panel=options.OUTPUT)
+    ] = Path("model.int8.onnx"),
     json: options.Json = False,
 ) -> None:
-    """Make an explicit Q/DQ model for TensorRT 10, 11 and RTX from a float model and a table.
+    """Convert a float model and a calibration table to an explicit Q/DQ model, for TensorRT 10, 11 and RTX.
 
-    Tells which names of the table are in the model, which ranges were derived from others, and how much runs in INT8.
-
-    The ranges need no data. To have FP16 beside INT8 rather than FP32, give some with --data.
+    Reports which names of the table are in the model, which ranges were derived from others, and how much of the model
+    runs in INT8.
 
     Example: trt-ptq qdq model.onnx --table calibration.cache -o model.int8.onnx
     """
-    precision = parse_high_precision(high_precision or ("fp16" if data else "fp32"))
+    precision = high_precision or ("fp16" if data else "fp32")
     check_writable(out, model, table, *read_from(data))
     loaded = load_model(model)
     check_saveable(out, loaded)
@@ -87,9 +107,11 @@ def qdq(
     ranges = read_table(table)
     if not allow_other_model:
         ranges.check_model(loaded.identity, str(table))
-    matched_table = match_table(loaded.to_ir().graph, ranges, str(table))
-    result = insert_qdq(loaded, matched_table.table, attention=attention)
-    kept: tuple[Fp32Node, ...] = ()
+    graph = loaded.to_ir().graph
+    matched_table = match_table(graph, ranges, str(table))
+    excluded = select_nodes(graph, include or (), exclude or ())
+    result = insert_qdq(loaded, matched_table.table, excluded, attention)
+    fp32_nodes: tuple[Fp32Node, ...] = ()
     if precision == "fp32":
         save_model(result.model, out)
     else:
@@ -99,43 +121,45 @@ def qdq(
             amax = measure_amax(loaded, ValidatedSource(source, loaded.inputs))
         converted = convert_to_float16(result.model, amax)
         save_model(converted.model, out)
-        kept = converted.fp32_nodes
+        fp32_nodes = converted.fp32_nodes
         if amax is None:
             console.warn(options.UNMEASURED)
     macs, unknown = _count_macs(loaded, profiles)
-    share = None if macs is None else int8_fraction(result.plan, macs)
+    fraction = None if macs is None else int8_fraction(result.plan, macs)
     if json:
         console.print_json(
             {
                 "model": str(out),
                 "num_int8_nodes": result.num_int8_nodes,
-                "int8_fraction_of_macs": share,
-                "nodes": [{**asdict(one), "macs": (macs or {}).get(one.output)} for one in result.nodes],
-                "unsupported": [asdict(one) for one in result.plan.unsupported],
+                "int8_fraction_of_macs": fraction,
+                "nodes": [{**asdict(node), "macs": (macs or {}).get(node.output)} for node in result.nodes],
+                "unsupported": [asdict(node) for node in result.plan.unsupported],
                 "ranges": asdict(matched_table.report),
                 "high_precision": precision,
-                "fp32_nodes": [asdict(one) for one in kept],
+                "fp32_nodes": [asdict(node) for node in fp32_nodes],
             }
         )
         return
     _print_report(matched_table.report, table)
     if explain:
-        console.print_table(["node", "op", "runs in", "MACs", "why"], [_row(one, macs or {}) for one in result.nodes])
+        console.print_table(
+            ["node", "op", "runs in", "MACs", "reason"], [_row(node, macs or {}) for node in result.nodes]
+        )
     elif result.num_int8_nodes < len(result.nodes):
-        left = [[one.output, one.op_type, one.reason] for one in result.nodes if not one.is_int8]
-        console.print_table(["left in float", "op", "why"], left)
-    _print_rows(["stays in FP32", "op", "why"], [[one.output, one.op_type, one.reason] for one in kept])
-    for one in result.plan.unsupported:
-        console.warn(f"{one.op_type} {one.output!r} is left alone: {one.reason}")
+        excluded_rows = [[node.output, node.op_type, node.reason] for node in result.nodes if not node.is_int8]
+        console.print_table(["not quantized", "op", "reason"], excluded_rows)
+    _print_rows(["stays in FP32", "op", "reason"], [[node.output, node.op_type, node.reason] for node in fp32_nodes])
+    for node in result.plan.unsupported:
+        console.warn(f"{node.op_type} {node.output!r} is not quantized: {node.reason}")
     console.say(
-        f"{out}: {result.num_int8_nodes} of {len(result.nodes)} candidate nodes run in INT8, "
+        f"{out}: {result.num_int8_nodes} of {len(result.nodes)} quantizable nodes run in INT8, "
         f"the rest in {precision.upper()}; "
-        + (f"share of the multiply-accumulates unknown: {unknown}" if share is None else f"{share:.1%} of the MACs")
+        + (f"fraction of the MACs unknown: {unknown}" if fraction is None else f"{fraction:.1%} of the MACs")
     )
 
 
 def _count_macs(model: LoadedModel, profiles: Mapping[str, ShapeProfile]) -> tuple[dict[str, int] | None, str]:
-    """Multiply-accumulates by node, or None and why they cannot be counted."""
+    """Return the MACs by node, or None and why they cannot be counted."""
     try:
         return count_macs(model, {name: profile.optimum for name, profile in profiles.items()}), ""
     except UsageError as error:
@@ -151,16 +175,16 @@ def _row(node: NodePlan, macs: Mapping[str, int]) -> list[str]:
 
 def _print_report(report: MatchReport, table: Path) -> None:
     _print_rows(
-        ["derived range of", "amax", "from", "rule"],
-        [[one.name, f"{one.amax:.6g}", one.source, one.rule] for one in report.inferred],
+        ["derived range", "amax", "from", "rule"],
+        [[inferred.name, f"{inferred.amax:.6g}", inferred.source, inferred.rule] for inferred in report.inferred],
     )
-    _print_rows(["in the table, not in the model", "nearest in the model"], _nearest(report.unknown))
-    _print_rows(["needed, not in the table", "nearest in the table"], _nearest(report.missing))
+    _print_rows(["in the table, not in the model", "similar names in the model"], _similar(report.unknown))
+    _print_rows(["needed, not in the table", "similar names in the table"], _similar(report.missing))
     counts = {
         "derived": len(report.inferred),
         "not in the model": len(report.unknown),
-        "of unnamed layers, which cannot be matched": len(report.unnamed),
-        "of constants or other types": len(report.not_activations),
+        "for unnamed layers, which cannot be matched": len(report.unnamed),
+        "for constants or other types": len(report.not_activations),
         "without a usable scale": len(report.unusable),
         "needed but missing": len(report.missing),
     }
@@ -170,12 +194,12 @@ def _print_report(report: MatchReport, table: Path) -> None:
     )
 
 
-def _nearest(names: tuple[Unmatched, ...]) -> list[list[str]]:
-    return [[one.name, ", ".join(one.similar)] for one in names]
+def _similar(names: tuple[Unmatched, ...]) -> list[list[str]]:
+    return [[unmatched.name, ", ".join(unmatched.similar)] for unmatched in names]
 
 
 def _print_rows(head: list[str], rows: list[list[str]]) -> None:
     if rows:
         console.print_table(head, rows[:_ROWS])
     if len(rows) > _ROWS:
-        console.say(f"... and {len(rows) - _ROWS} more (--json has all)")
+        console.say(f"... and {len(rows) - _ROWS} more (--json lists all)")

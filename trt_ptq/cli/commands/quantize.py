@@ -1,8 +1,7 @@
-"""trt-ptq quantize"""
+"""trt-ptq quantize: the whole job in one command."""
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Optional
@@ -12,102 +11,81 @@ import typer
 from trt_ptq.cli import console, options
 from trt_ptq.cli.chosen import quantize_config
 from trt_ptq.evaluation.fidelity import worst_output
-from trt_ptq.evaluation.verdict import format_percent
 from trt_ptq.pipeline import quantize as run
 from trt_ptq.report.schema import Report
-
-_NOTE = 80  # characters; the report has all
 
 
 def quantize(
     model: options.Model,
     data: options.Data,
-    out: Annotated[Path, typer.Option(help="Folder for all results.")] = Path("int8"),
+    test_data: options.TestData = None,
+    batch_size: options.BatchSize = 8,
+    preprocess: options.Preprocess = None,
     method: Annotated[
-        Optional[str],
+        Optional[options.MethodChoice],
         typer.Option(
-            help="Range method: entropy, minmax, mse, percentile, or auto (the default): the one with the smallest "
+            metavar="METHOD",
+            help="Range method: entropy, minmax, mse, percentile, or auto (default): the method with the smallest "
             "output error on calibration data, for the whole model.",
+            rich_help_panel=options.CALIBRATION,
             show_default=False,
         ),
     ] = None,
     percentile: options.PercentileValue = None,
-    evaluate: Annotated[
-        Optional[str],
-        typer.Option(
-            "--eval",
-            help="file.py:function: takes run(feeds) -> outputs, returns a dict of metrics; higher is better unless "
-            "--lower-is-better names the metric. Without it, fidelity to FP32 is judged.",
-            show_default=False,
-        ),
-    ] = None,
-    lower_is_better: Annotated[
-        Optional[list[str]],
-        typer.Option(help="Name of a metric whose lower values are better (repeatable).", show_default=False),
-    ] = None,
-    max_drop: Annotated[str, typer.Option(help="Accuracy threshold: largest relative loss against FP32.")] = "1%",
-    technique: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            help="Accuracy-recovery techniques to apply: equalization, smoothquant, bias-correction (repeatable). "
-            "Default: auto (applied only if the loss exceeds --max-drop and they help). 'none' disables them.",
-            show_default=False,
-        ),
-    ] = None,
-    exclude: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            help="Nodes that are not quantized: node or output names, op types, or patterns with * (repeatable).",
-            show_default=False,
-        ),
-    ] = None,
-    include: Annotated[
-        Optional[list[str]],
-        typer.Option(help="Quantize these nodes only, named as for --exclude (repeatable).", show_default=False),
-    ] = None,
-    search: Annotated[
-        bool,
-        typer.Option(
-            help="Where the loss still exceeds --max-drop, exclude the most sensitive layers from quantization."
-        ),
-    ] = True,
-    recipe: Annotated[
-        Optional[Path],
-        typer.Option(
-            help="Quantize by a recipe.yaml that an earlier run wrote and you may have edited; nothing is tuned.",
-            show_default=False,
-        ),
-    ] = None,
-    test_data: options.TestData = None,
-    batch_size: options.BatchSize = 8,
-    preprocess: options.Preprocess = None,
     tensors: options.Tensors = ["fused"],
     attention: options.Attention = False,
     nonfinite: options.Nonfinite = "refuse",
+    until_stable: options.UntilStable = None,
     memory_limit: options.MemoryLimit = None,
     device: options.Device = "cpu",
-    until_stable: options.UntilStable = None,
-    high_precision: Annotated[
-        Optional[str],
+    evaluate: options.Evaluate = None,
+    lower_is_better: options.LowerIsBetter = None,
+    max_drop: options.MaxDrop = "1%",
+    technique: Annotated[
+        Optional[list[options.TechniqueName]],
         typer.Option(
-            help="What is not INT8: fp16 (fp32 where float16's range does not do, measured and reported), or fp32. "
-            "fp16 unless given.",
+            metavar="TECHNIQUE",
+            help="Accuracy-recovery techniques to apply: equalization, smoothquant, bias-correction (repeatable). "
+            "Default: auto (applied only if the loss exceeds --max-drop and they help). none disables them.",
+            rich_help_panel=options.ACCURACY,
             show_default=False,
         ),
     ] = None,
-    shape: options.Shapes = None,
+    no_search: Annotated[
+        bool,
+        typer.Option(
+            "--no-search",
+            help="Do not exclude sensitive layers from INT8 when the loss exceeds --max-drop.",
+            rich_help_panel=options.ACCURACY,
+        ),
+    ] = False,
+    exclude: options.Exclude = None,
+    include: options.Include = None,
+    high_precision: options.HighPrecision = None,
+    recipe: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="Quantize by a recipe.yaml that an earlier run wrote (and that you may have edited), without tuning.",
+            rich_help_panel=options.ACCURACY,
+            show_default=False,
+        ),
+    ] = None,
     backend: options.Backend = "auto",
+    shape: options.Shapes = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for all results.", rich_help_panel=options.OUTPUT)
+    ] = Path("int8"),
     json: options.Json = False,
 ) -> None:
-    """The whole job: calibrate, convert to Q/DQ, compare with FP32 and FP16, build engines, report.
+    """Calibrate and quantize a model, compare it with FP32 and FP16, build engines and write a report.
 
-    Leaves in --out: stats.safetensors, calibration.cache, calibration.json, model.int8.onnx, model.fp16.onnx, engines
-    with their manifests, recipe.yaml, report.json, report.html, and model.transformed.onnx if a technique changed the
-    float model. Exit status 3 when the loss is over --max-drop.
+    Writes to --out: model.int8.onnx, model.fp16.onnx, engines with their manifests, stats.safetensors,
+    calibration.cache, calibration.json, recipe.yaml, report.json and report.html; and model.transformed.onnx if a
+    technique changed the float model. Exit status 3 if the loss exceeds --max-drop.
 
     If the loss exceeds --max-drop, trt-ptq tries equalization, SmoothQuant and bias correction, then other range
     methods, then excludes the most sensitive layers. Without --eval, candidates are selected on one half of the
-    held-out batches and the verdict is computed on the other.
+    held-out batches and the verdict is computed on the other. See docs/accuracy.md.
 
     Example: trt-ptq quantize model.onnx --data calibration/ --eval metric.py:accuracy --out int8/
     """
@@ -117,7 +95,7 @@ def quantize(
         method=method,
         percentile=percentile,
         max_drop=max_drop,
-        techniques=technique,
+        techniques=technique and [choice.value for choice in technique],
         nodes_to_exclude=exclude,
         nodes_to_include=include,
         attention=attention,
@@ -137,7 +115,7 @@ def quantize(
         evaluate=evaluate,
         test_data=test_data,
         output_dir=out,
-        config=config if search else replace(config, search=False),
+        config=replace(config, search=not no_search),
         preprocess=preprocess,
         progress=console.progress,
     )
@@ -154,26 +132,26 @@ def quantize(
 
 
 def _show(report: Report, out: Path) -> None:
-    metrics = sorted({name for one in report.models for name in one.metrics})
-    engines = {one.precision: f"{one.size_bytes / 1e6:.2f}" for one in report.engines}
+    console.say_verdict(report.verdict)
+    metrics = sorted({name for result in report.models for name in result.metrics})
+    engines = {engine.precision: f"{engine.size_bytes / 1e6:.2f}" for engine in report.engines}
     rows = []
-    for one in report.models:
-        worst = worst_output(one.fidelity)
+    for result in report.models:
+        worst = worst_output(result.fidelity)
         rows.append(
             [
-                one.precision.upper(),
-                *(f"{one.metrics[name]:.4f}" if name in one.metrics else "" for name in metrics),
+                result.precision.upper(),
+                *(f"{result.metrics[name]:.4f}" if name in result.metrics else "" for name in metrics),
                 f"{worst.sqnr_db:.1f}" if worst else "",
                 worst.similarity_text if worst else "",
                 "" if worst is None or worst.top1 is None else f"{worst.top1:.2%}",
-                f"{one.size_bytes / 1e6:.2f}",
-                engines.get(one.precision, ""),
+                f"{result.size_bytes / 1e6:.2f}",
+                engines.get(result.precision, ""),
             ]
         )
-    head = ["", *metrics, "SQNR dB", "cosine", "top-1 agreement", "ONNX MB", "engine MB"]
-    console.print_table(head, rows, f"{report.model}, method {report.method}")
+    head = ["", *metrics, "SQNR dB", "cosine", "top-1 agree", "ONNX MB", "engine MB"]
+    console.print_table(head, rows, f"{Path(report.model).name}, method {report.method}")
     _show_trials(report)
-    verdict = report.verdict
     passes = f" in {report.passes} passes" if report.passes > 1 else ""
     console.say(
         f"{report.int8_summary}, the rest in {_rest(report)}; ranges of {len(report.tensors)} tensors from "
@@ -181,28 +159,23 @@ def _show(report: Report, out: Path) -> None:
     )
     if report.stability and report.stability.stable:
         console.say(str(report.stability))
-    console.say(
-        f"verdict: {verdict.grade} ({verdict.metric}: {verdict.loss:.2%} loss against FP32; allowed "
-        f"{format_percent(verdict.max_drop)}: {'passed' if verdict.passed else 'FAILED'})"
-    )
     console.say(f"results in {out}/: open {out / 'report.html'}")
 
 
 def _show_trials(report: Report) -> None:
-    """How the loss came about, and went."""
-    names = sorted({name for one in report.trials for name in one.losses})
+    """Print the loss of each trial; notes are in the report."""
+    losses = sorted({name for trial in report.trials for name in trial.losses})
     rows = [
         [
-            one.name,
-            *(f"{one.losses[name]:.2%}" if name in one.losses else "" for name in names),
-            one.decision,
-            textwrap.shorten(one.note, _NOTE),
+            trial.name,
+            *(f"{trial.losses[name]:.2%}" if name in trial.losses else "" for name in losses),
+            trial.decision,
         ]
-        for one in report.trials
+        for trial in report.trials
     ]
-    console.print_table(["in INT8", *(f"loss: {name}" for name in names), "", ""], rows)
+    console.print_table(["trial", *(f"loss: {name}" for name in losses), "decision"], rows)
 
 
 def _rest(report: Report) -> str:
-    fp32 = f" but for {len(report.fp32_nodes)} nodes in FP32" if report.fp32_nodes else ""
+    fp32 = f" except {len(report.fp32_nodes)} nodes in FP32" if report.fp32_nodes else ""
     return report.high_precision.upper() + fp32

@@ -1,4 +1,4 @@
-"""trt-ptq report"""
+"""trt-ptq report: report.html from report.json."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from trt_ptq.report.schema import load_report
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder that `quantize` left.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Output folder of `trt-ptq quantize`.", show_default=False)],
     json: options.Json = False,
 ) -> None:
-    """Write report.html anew from report.json.
+    """Write report.html again from report.json.
 
     Example: trt-ptq report int8/
     """
     page = folder / "report.html"
-    found = load_report(folder / "report.json")
-    write_atomic(page, render_html(found))
+    result = load_report(folder / "report.json")
+    write_atomic(page, render_html(result))
     if json:
-        console.print_json(found.model_dump(mode="json"))
+        console.print_json(result.model_dump(mode="json"))
     else:
-        console.say(f"{page}: {found.verdict.grade}, {found.verdict.loss:.2%} loss of {found.verdict.metric}")
+        console.say(f"{page}: {result.verdict.grade}, {result.verdict.loss:.2%} loss of {result.verdict.metric}")

@@ -1,4 +1,4 @@
-"""trt-ptq sensitivity"""
+"""trt-ptq sensitivity: the effect of INT8 layer by layer."""
 
 from __future__ import annotations
 
@@ -28,57 +28,78 @@ from trt_ptq.report.sensitivity_page import most_sensitive_first, render_sensiti
 from trt_ptq.sensitivity.measure import measure_sensitivity
 from trt_ptq.types import BatchSource, sample_count
 
-_ROWS = 20  # for people; --json has all
+_ROWS = 20  # --json lists all
 _progress = partial(console.progress, unit="")
 
 
 def sensitivity(
     model: options.Model,
     data: options.Data,
+    batch_size: options.BatchSize = 8,
+    preprocess: options.Preprocess = None,
+    samples: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Number of samples to measure on, rounded up to whole batches.", rich_help_panel=options.DATA
+        ),
+    ] = 16,
     stats: Annotated[
-        Optional[Path], typer.Option(help="Statistics of this model, by `calibrate`.", show_default=False)
+        Optional[Path],
+        typer.Option(
+            help="Statistics of this model, from `trt-ptq calibrate`.",
+            rich_help_panel=options.CALIBRATION,
+            show_default=False,
+        ),
     ] = None,
     method: Annotated[
-        Optional[str],
+        Optional[options.MethodName],
         typer.Option(
-            help="With --stats: entropy, minmax, mse or percentile; percentile unless given.", show_default=False
+            metavar="METHOD",
+            help="Range method for --stats: entropy, minmax, mse or percentile (default).",
+            rich_help_panel=options.CALIBRATION,
+            show_default=False,
         ),
     ] = None,
     percentile: options.PercentileValue = None,
     table: Annotated[
-        Optional[Path], typer.Option(help="Instead of --stats: a calibration table.", show_default=False)
+        Optional[Path],
+        typer.Option(
+            help="Calibration table, instead of --stats.", rich_help_panel=options.CALIBRATION, show_default=False
+        ),
     ] = None,
+    attention: options.Attention = False,
     evaluate: Annotated[
         Optional[str],
         typer.Option(
             "--eval",
-            help="file.py:function, as of `quantize`: also judge the whole model once a layer.",
+            help="file.py:function with a metric (see `trt-ptq quantize`): evaluates the whole model once per layer.",
+            rich_help_panel=options.ACCURACY,
             show_default=False,
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Measure on so many samples, rounded up to batches.")] = 16,
-    batch_size: options.BatchSize = 8,
-    preprocess: options.Preprocess = None,
-    attention: options.Attention = False,
-    json: options.Json = False,
     out: Annotated[
-        Optional[Path], typer.Option("--out", "-o", help="HTML page with a plot, to write.", show_default=False)
+        Optional[Path],
+        typer.Option(
+            "--out", "-o", help="HTML page with a plot to write.", rich_help_panel=options.OUTPUT, show_default=False
+        ),
     ] = None,
+    json: options.Json = False,
 ) -> None:
-    """Say what INT8 costs layer by layer, on the CPU, the layer that costs most first.
+    """Measure how sensitive each layer is to INT8, on the CPU. The most sensitive layers come first.
 
-    "alone" and "all but it" are the error of the model's worst output (noise energy / signal energy) with only that
-    layer in INT8, and with all others. At the layer's own output: SQNR in dB with only its weights, its activations, or
-    both in INT8. "clipped" is the share of its activations' error that clipping makes; the rest is rounding.
+    "alone" and "all but it" are the error of the worst model output (error energy / signal energy) with only that layer
+    in INT8, and with every layer but that one. "weights", "activations" and "both" are the SQNR in dB at the layer's
+    own output with these in INT8. "clipped" is the fraction of its activation error that clipping causes; the rest is
+    rounding.
 
     Example: trt-ptq sensitivity model.onnx --stats stats.safetensors --data test/ -o sensitivity.html
     """
     if (stats is None) == (table is None):
-        raise UsageError("give --stats or --table, one of the two")
+        raise UsageError("give either --stats or --table")
     if table is not None and (method is not None or percentile is not None):
-        raise UsageError(f"the ranges of {table} are what they are: --method and --percentile go with --stats")
+        raise UsageError("--method and --percentile need --stats: a table already has its ranges")
     if out is not None:
-        tables = [one for one in (stats, table) if one is not None]
+        tables = [path for path in (stats, table) if path is not None]
         check_writable(out, model, *tables, *read_from(data, preprocess, evaluate))
     metric = UserMetric(load_function(evaluate), evaluate) if evaluate else None
     loaded = load_model(model)
@@ -87,7 +108,7 @@ def sensitivity(
         samples,
     )
     ranges = _ranges(loaded, stats, table, method, percentile)
-    found = measure_sensitivity(
+    layers = measure_sensitivity(
         loaded,
         ranges,
         source,
@@ -96,30 +117,30 @@ def sensitivity(
         progress=_progress,
     )
     measured = sum(sample_count(batch.feeds) for batch in source)
-    made_from = f"{model}, ranges of {stats or table} ({_method(ranges)}), {measured} samples of {data}"
+    source_text = f"{model}, ranges of {stats or table} ({_method(ranges)}), {measured} samples of {data}"
     if out is not None:
-        write_atomic(out, render_sensitivity(found, model.name, made_from))
+        write_atomic(out, render_sensitivity(layers, model.name, source_text))
     if json:
         console.print_json(
             {
                 "samples": measured,
                 "method": ranges.provenance and ranges.provenance.method,
-                "layers": [asdict(one) for one in found],
+                "layers": [asdict(layer) for layer in layers],
             }
         )
         return
-    head, rows = sensitivity_cells(most_sensitive_first(found))
-    console.print_table(head, rows[:_ROWS], made_from)
+    head, rows = sensitivity_cells(most_sensitive_first(layers))
+    console.print_table(head, rows[:_ROWS], source_text)
     if len(rows) > _ROWS:
-        console.say(f"{len(rows) - _ROWS} more layers cost less: --json lists them all")
+        console.say(f"{len(rows) - _ROWS} less sensitive layers: --json lists them all")
     if out is not None:
-        console.say(f"{out}: {len(found)} layers")
+        console.say(f"{out}: {len(layers)} layers")
 
 
 def _few(source: BatchSource, samples: int) -> BatchSource:
     first = next(iter(source), None)
     if first is None:
-        raise DataError("there are no batches to measure on")
+        raise DataError("the data has no batches to measure on")
     return evenly_spaced(source, math.ceil(samples / sample_count(first.feeds)))
 
 
@@ -131,15 +152,15 @@ def _ranges(
     percentile: float | None,
 ) -> CalibrationTable:
     if table is not None:
-        found = read_table(table)
+        ranges = read_table(table)
     else:
         assert stats is not None
         statistics = load_statistics(stats)
         check_statistics(statistics, model, str(stats))
-        found = derive_table(statistics, range_method(method or "percentile", percentile))
-    found.check_model(model.identity, str(table or stats))
-    return found
+        ranges = derive_table(statistics, range_method(method or "percentile", percentile))
+    ranges.check_model(model.identity, str(table or stats))
+    return ranges
 
 
 def _method(table: CalibrationTable) -> str:
-    return f"method {table.provenance.method}" if table.provenance else "of unknown method"
+    return f"method {table.provenance.method}" if table.provenance else "unknown method"

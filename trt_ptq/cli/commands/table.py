@@ -1,4 +1,4 @@
-"""trt-ptq table"""
+"""trt-ptq table: a calibration table from statistics."""
 
 from __future__ import annotations
 
@@ -18,19 +18,25 @@ from trt_ptq.report.warnings import range_warnings
 
 
 def table(
-    stats: Annotated[Path, typer.Argument(help="Statistics file of `calibrate`.", show_default=False)],
-    out: Annotated[
-        Optional[Path],
-        typer.Option("--out", "-o", help="TensorRT cache, or .json, to write.", show_default=False),
-    ] = None,
+    stats: Annotated[Path, typer.Argument(help="Statistics file of `trt-ptq calibrate`.", show_default=False)],
     method: options.Method = "percentile",
     percentile: options.PercentileValue = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--out",
+            "-o",
+            help="TensorRT cache, or .json, to write.",
+            rich_help_panel=options.OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
     trt_version: options.TrtVersion = str(LAST_WITH_CALIBRATORS),
     json: options.Json = False,
 ) -> None:
-    """Derive a calibration table from statistics by any range method, without data or model.
+    """Derive a calibration table from statistics, with any range method. Needs neither data nor model.
 
-    The asymmetric scale and zero point are for analysis only: TensorRT uses symmetric INT8.
+    The asymmetric scale and zero point are for analysis only: TensorRT quantizes symmetrically.
 
     Example: trt-ptq table stats.safetensors --method percentile --percentile 99.9 -o calibration.cache
     """
@@ -50,7 +56,7 @@ def table(
         console.print_json({"method": chosen_method.name, "tensors": tensors, "warnings": warnings})
         return
     console.print_table(
-        ["tensor", "min", "max", "amax", "scale", "clipped", "asym. scale", "zero point"],
+        ["tensor", "min", "max", "amax", "scale", "clipped", "asym. scale", "zero pt"],
         (
             [
                 row.name,
