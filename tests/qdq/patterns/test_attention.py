@@ -76,7 +76,10 @@ def test_only_products_with_weights_are_quantized_in_a_transformer_block(convert
         ("n2", "f1"),
         ("gelu", "f2"),
     }
-    assert result.float_reasons == {"qk": "attention: float unless chosen", "pv": "attention: float unless chosen"}
+    assert result.float_reasons == {
+        "qk": "attention: runs in INT8 only on request",
+        "pv": "attention: runs in INT8 only on request",
+    }
     assert result.noise < 1e-3
 
 
