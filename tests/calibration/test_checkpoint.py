@@ -54,7 +54,7 @@ def cut_off(model: Model, path: Path, batches: int, passes: tuple[tuple[str, ...
 
 
 @pytest.mark.parametrize("batches", range(1, 7))
-def test_wherever_it_was_cut_off_the_statistics_end_the_same(cnn: Model, tmp_path: Path, batches: int) -> None:
+def test_statistics_are_the_same_wherever_the_run_was_interrupted(cnn: Model, tmp_path: Path, batches: int) -> None:
     calibration_tensors = select_calibration_tensors(cnn)
     cut_off(cnn, tmp_path / "c", batches)
     checkpoint = Checkpoint(tmp_path / "c")
@@ -66,7 +66,7 @@ def test_wherever_it_was_cut_off_the_statistics_end_the_same(cnn: Model, tmp_pat
     assert list(resumed.tensors) == list(whole.tensors)
 
 
-def test_what_is_measured_already_is_not_run_again(cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measured_batches_are_not_run_again(cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut_off(cnn, tmp_path / "c", 4)
     ran = []
     run = ObservedModel.run
@@ -85,7 +85,7 @@ def test_the_audit_sees_all_data_again(cnn: Model, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("batches", "current"), [(4, 0), (7, 1), (11, 1)])
-def test_a_run_in_passes_goes_on_in_the_pass_it_was_in(cnn: Model, tmp_path: Path, batches: int, current: int) -> None:
+def test_a_run_in_passes_resumes_in_its_pass(cnn: Model, tmp_path: Path, batches: int, current: int) -> None:
     calibration_tensors = select_calibration_tensors(cnn)
     groups = (calibration_tensors.tensors[:2], calibration_tensors.tensors[2:])
     cut_off(cnn, tmp_path / "c", batches, groups)
@@ -104,7 +104,9 @@ def test_a_run_in_passes_goes_on_in_the_pass_it_was_in(cnn: Model, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("batches", "kept"), [(4, 0), (7, 2), (11, 2)])
-def test_with_less_memory_what_is_left_is_grouped_anew(cnn: Model, tmp_path: Path, batches: int, kept: int) -> None:
+def test_with_less_memory_the_remaining_tensors_are_regrouped(
+    cnn: Model, tmp_path: Path, batches: int, kept: int
+) -> None:
     calibration_tensors = select_calibration_tensors(cnn)
     cut_off(cnn, tmp_path / "c", batches, (calibration_tensors.tensors[:2], calibration_tensors.tensors[2:]))
     checkpoint = Checkpoint(tmp_path / "c", memory_limit=10**9)
@@ -121,7 +123,7 @@ def test_with_less_memory_what_is_left_is_grouped_anew(cnn: Model, tmp_path: Pat
     assert resumed == collect_statistics(cnn, Given(BATCHES), calibration_tensors)
 
 
-def test_with_more_memory_the_old_groups_are_kept_to(cnn: Model, tmp_path: Path) -> None:
+def test_with_more_memory_the_groups_stay(cnn: Model, tmp_path: Path) -> None:
     calibration_tensors = select_calibration_tensors(cnn)
     groups = (calibration_tensors.tensors[:2], calibration_tensors.tensors[2:])
     cut_off(cnn, tmp_path / "c", 7, groups)
@@ -216,7 +218,7 @@ def test_a_checkpoint_is_never_read_as_statistics(cnn: Model, tmp_path: Path) ->
         load_statistics(tmp_path / "c")
 
 
-def test_a_note_of_another_version_is_refused(cnn: Model, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_version_is_refused(cnn: Model, tmp_path: Path) -> None:
     cut_off(cnn, tmp_path / "c", 4)
     statistics, note = load_unfinished(tmp_path / "c")
     save_statistics(statistics, tmp_path / "c", unfinished={**note, "passes": None})

@@ -41,7 +41,7 @@ class Given:
             yield Batch({"x": array}, f"batch {index}")
 
 
-def test_statistics_are_of_the_very_activations(cnn: Model) -> None:
+def test_statistics_match_the_activations(cnn: Model) -> None:
     batches = [images(4, seed=seed) for seed in range(3)]
     statistics = collect_statistics(cnn, Given(batches), select_calibration_tensors(cnn, ["all"]))
     names = [name for name in statistics.tensors if name != "x"]

@@ -33,21 +33,21 @@ def after(convergence: Convergence, ranges: dict[int, dict[str, float]]) -> list
     ]
 
 
-def test_ranges_are_taken_at_numbers_of_samples_that_grow_by_the_root_of_two() -> None:
+def test_snapshots_are_taken_at_numbers_of_samples_that_grow_by_the_root_of_two() -> None:
     convergence = Convergence([MINMAX])
     for samples in range(1, 100):
         convergence.update(samples, lambda: {"x": up_to(1)})
     assert convergence.trajectory().samples == [8, 11, 16, 23, 32, 45, 64, 91]
 
 
-def test_batches_that_jump_over_turns_take_the_next() -> None:
+def test_a_batch_that_skips_snapshots_takes_the_next() -> None:
     convergence = Convergence([MINMAX])
     for samples in range(12, 121, 12):
         convergence.update(samples, lambda: {"x": up_to(1)})
     assert convergence.trajectory().samples == [12, 24, 36, 48, 72, 96]
 
 
-def test_the_end_is_taken_once_more() -> None:
+def test_the_final_ranges_are_recorded() -> None:
     convergence = Convergence([MINMAX])
     after(convergence, {8: {"x": 1.0}})
     for _ in range(2):
@@ -57,8 +57,8 @@ def test_the_end_is_taken_once_more() -> None:
 
 def test_stable_when_no_range_moved_since_half_as_many_samples() -> None:
     convergence = Convergence([MINMAX], tolerance=0.01)
-    told = after(convergence, {50: {"x": 1.0, "y": 5.0}, 100: {"x": 1.0, "y": 6.0}, 200: {"x": 1.005, "y": 6.0}})
-    assert told == [False, False, True]
+    stable = after(convergence, {50: {"x": 1.0, "y": 5.0}, 100: {"x": 1.0, "y": 6.0}, 200: {"x": 1.005, "y": 6.0}})
+    assert stable == [False, False, True]
     assert str(convergence.stability()) == (
         "stable after 200 samples: since half of them, no range of method minmax has changed by more than 1%"
     )
@@ -66,15 +66,15 @@ def test_stable_when_no_range_moved_since_half_as_many_samples() -> None:
 
 def test_a_range_that_moved_and_came_back_is_not_stable() -> None:
     convergence = Convergence([MINMAX], tolerance=0.01)
-    told = after(convergence, {64: {"x": 1.0}, 91: {"x": 2.0}, 128: {"x": 1.0}})
-    assert not told[-1]
+    stable = after(convergence, {64: {"x": 1.0}, 91: {"x": 2.0}, 128: {"x": 1.0}})
+    assert not stable[-1]
     assert convergence.stability().moving == {"x": 0.5}
 
 
-def test_a_tensor_that_is_always_zero_is_stable_and_one_that_awakes_is_not() -> None:
+def test_a_tensor_that_is_always_zero_is_stable_until_it_is_not() -> None:
     convergence = Convergence([MINMAX], tolerance=0.5)
-    told = after(convergence, {64: {"x": 0.0, "y": 0.0}, 128: {"x": 0.0, "y": 0.0}, 256: {"x": 0.0, "y": 1e-9}})
-    assert told == [False, True, False]
+    stable = after(convergence, {64: {"x": 0.0, "y": 0.0}, 128: {"x": 0.0, "y": 0.0}, 256: {"x": 0.0, "y": 1e-9}})
+    assert stable == [False, True, False]
     assert convergence.stability().moving == {"y": 1.0}
 
 
@@ -86,13 +86,13 @@ def test_fewer_than_a_hundred_samples_are_never_stable() -> None:
     )
 
 
-def test_one_look_is_not_enough_to_be_stable() -> None:
+def test_one_snapshot_is_not_enough_to_be_stable() -> None:
     convergence = Convergence([MINMAX], tolerance=0.5)
     assert after(convergence, {1000: {"x": 1.0}}) == [False]
     assert str(convergence.stability()).startswith("cannot judge after 1000 samples")
 
 
-def test_what_still_moved_at_the_end_is_named_the_fastest_first() -> None:
+def test_unstable_tensors_are_named_the_fastest_first() -> None:
     convergence = Convergence([MINMAX], tolerance=0.01)
     first = {f"t{index}": 1.0 for index in range(8)}
     after(convergence, {8: first, 16: {name: 1.0 + index / 10 for index, name in enumerate(first)}})
@@ -101,7 +101,7 @@ def test_what_still_moved_at_the_end_is_named_the_fastest_first() -> None:
     assert "and 2 more" in warning
 
 
-def test_the_trajectory_tells_the_distance_to_the_final_ranges_by_each_method() -> None:
+def test_the_trajectory_has_the_change_to_the_final_ranges_by_each_method() -> None:
     convergence = Convergence([MINMAX, Percentile(50)])
     after(convergence, {8: {"x": 1.0, "y": 1.0}, 16: {"x": 2.0, "y": 1.0}, 32: {"x": 4.0, "y": 1.0}})
     trajectory = convergence.trajectory()
@@ -113,7 +113,7 @@ def test_the_trajectory_tells_the_distance_to_the_final_ranges_by_each_method() 
     assert minmax.slowest == {"x": [1 / 127, 2 / 127, 4 / 127]}
 
 
-def test_tensors_of_several_passes_come_together(cnn: Model) -> None:
+def test_tensors_of_several_passes_are_combined(cnn: Model) -> None:
     batches = [images(4, seed=seed) for seed in range(9)]
     calibration_tensors = select_calibration_tensors(cnn)
     at_once, in_passes = Convergence(all_methods(MINMAX)), Convergence(all_methods(MINMAX))
@@ -141,7 +141,7 @@ def test_several_passes_cannot_stop_early(cnn: Model) -> None:
         )
 
 
-def test_stopping_early_leaves_the_statistics_of_what_was_seen(cnn: Model) -> None:
+def test_stopping_early_keeps_the_statistics_so_far(cnn: Model) -> None:
     batches = [images(20)] * 9
     calibration_tensors = select_calibration_tensors(cnn)
     convergence = Convergence([MINMAX], tolerance=0)
@@ -150,13 +150,13 @@ def test_stopping_early_leaves_the_statistics_of_what_was_seen(cnn: Model) -> No
     assert statistics == collect_statistics(cnn, Given(batches[:5]), calibration_tensors)
 
 
-def test_all_methods_are_watched_and_the_chosen_one_decides() -> None:
+def test_all_methods_are_recorded_and_the_first_decides() -> None:
     chosen = Percentile(99)
     assert [method.name for method in all_methods(chosen)] == ["percentile 99", "entropy", "minmax", "mse"]
 
 
 @given(st.floats(0, 1e30), st.floats(0, 1e30))
-def test_the_distance_of_two_ranges_is_symmetric_and_between_0_and_1(a: float, b: float) -> None:
+def test_relative_change_is_symmetric_and_between_0_and_1(a: float, b: float) -> None:
     there, back = relative_change(np.array([a]), np.array([b]))[0], relative_change(np.array([b]), np.array([a]))[0]
     assert there == back
     assert 0 <= there <= 1

@@ -29,7 +29,7 @@ def test_torch_buffers_and_kernel_measure_what_numpy_and_numba_do(cnn: Model) ->
     )
 
 
-def test_shapes_that_the_graph_does_not_tell_are_measured_on_a_device_too(tmp_path: Path) -> None:
+def test_tensors_of_unknown_shape_are_measured_on_a_device_too(tmp_path: Path) -> None:
     model = load_model(values_decide_the_shape(tmp_path / "model.onnx"))
     source = Given([images(2), images(2, seed=1), images(3, seed=2)])
     calibration_tensors = select_calibration_tensors(model, ["all"])
@@ -50,7 +50,7 @@ def test_cuda_without_a_gpu_is_refused() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_provider_that_does_not_start_is_no_silent_cpu(cnn: Model) -> None:
+def test_a_provider_that_does_not_start_never_falls_back_to_the_cpu(cnn: Model) -> None:
     with pytest.raises(ModelError, match=rf"ONNX Runtime cannot start {CUDA}"):
         create_session(cnn.proto, cnn.path.parent, "cnn", providers=[(CUDA, {}), CPU])
 

@@ -27,7 +27,7 @@ def test_several_passes_measure_the_same_as_one(cnn: Model) -> None:
     )
 
 
-def test_a_roomy_limit_needs_one_pass(cnn: Model) -> None:
+def test_a_high_limit_needs_one_pass(cnn: Model) -> None:
     calibration_tensors = select_calibration_tensors(cnn)
     assert plan_passes(cnn, calibration_tensors, Given([images(4)]), 10**12) == (calibration_tensors.tensors,)
 
@@ -76,11 +76,11 @@ class Source:
             yield Batch({"x": np.random.default_rng(seed).standard_normal((20000, 16, 8, 8), np.float32)}, "batch")
 
 model = load_model(Path(sys.argv[1]))
-taps = select_calibration_tensors(model, ["all"])
+calibration_tensors = select_calibration_tensors(model, ["all"])
 limit = int(sys.argv[2])
-passes = plan_passes(model, taps, Source(), limit) if limit else (taps.tensors,)
+passes = plan_passes(model, calibration_tensors, Source(), limit) if limit else (calibration_tensors.tensors,)
 amax_passes = plan_passes(model, float32_tensors(model), Source(), limit) if limit else ()
-statistics = collect_statistics(model, Source(), taps, passes=passes)
+statistics = collect_statistics(model, Source(), calibration_tensors, passes=passes)
 measure_amax(model, Source(), amax_passes)
 print(len(passes), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """

@@ -1,4 +1,4 @@
-"""Convolutions tapped in the layout they are computed in: the same values, in another order."""
+"""Convolutions observed in the blocked layout that they are computed in: the same values in another order."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def convolutions(path: Path, channels: int) -> Path:
 
 
 @pytest.mark.parametrize("channels", [16, 20, 32])
-def test_a_tapped_convolution_has_the_values_that_a_plain_session_gives(tmp_path: Path, channels: int) -> None:
+def test_an_observed_convolution_has_the_values_of_a_plain_session(tmp_path: Path, channels: int) -> None:
     model = load_model(convolutions(tmp_path / "model.onnx", channels))
     tensors = [name for name in select_calibration_tensors(model, ["all"]).tensors if name != "x"]
     x = np.random.default_rng(0).standard_normal((3, 16, 8, 8), np.float32)
@@ -46,7 +46,7 @@ def test_a_tapped_convolution_has_the_values_that_a_plain_session_gives(tmp_path
             assert np.array_equal(np.sort(measured[name], axis=None), np.sort(array, axis=None)), name
 
 
-def test_only_channels_that_fill_their_blocks_are_left_in_them(tmp_path: Path) -> None:
+def test_only_channels_that_fill_their_blocks_stay_blocked(tmp_path: Path) -> None:
     if not _has_blocked_kernels(load_model(convolutions(tmp_path / "probe.onnx", 16))):
         pytest.skip("ONNX Runtime has no blocked convolutions for this processor")
     padded = load_model(convolutions(tmp_path / "model.onnx", 20))

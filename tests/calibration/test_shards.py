@@ -1,4 +1,4 @@
-"""Machines that know nothing of each other measure what one machine would, to the byte."""
+"""Independent machines collect the same statistics as one machine, byte for byte."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_shards_merge_to_the_bytes_of_one_run_for_any_batch_size(
 def test_a_batch_scheduler_needs_two_commands(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
     def calibrate(out: Path, *options: object) -> None:
         done = trt_ptq("calibrate", cnn_path, "--data", npz_folder, "-o", out, *options)
-        assert (done.returncode, done.stderr) == (0, "")  # a shard of 36 samples is not told that it is small
+        assert (done.returncode, done.stderr) == (0, "")  # a shard of 36 samples gets no warning that it is small
 
     shards = [tmp_path / f"shard-{index}.st" for index in range(3)]
     for index, shard in enumerate(shards):
@@ -53,21 +53,21 @@ def test_a_batch_scheduler_needs_two_commands(cnn_path: Path, npz_folder: Path, 
     assert (tmp_path / "merged.st").read_bytes() == (tmp_path / "whole.st").read_bytes()
 
 
-def test_a_shard_that_is_given_twice_is_refused_and_one_that_is_missing_is_named(
+def test_a_duplicate_shard_is_refused_and_a_missing_one_is_named(
     cnn_path: Path, npz_folder: Path, tmp_path: Path
 ) -> None:
     files = [tmp_path / f"{index}.st" for index in range(3)]
     for index, file in enumerate(files):
         trt_ptq("calibrate", cnn_path, "--data", npz_folder, "-o", file, "--shard", f"{index}/4")
-    told = refused("merge", *files, tmp_path / "1.st", "-o", tmp_path / "merged.st")
-    assert told.startswith("shard 1/4 occurs twice")
+    message = refused("merge", *files, tmp_path / "1.st", "-o", tmp_path / "merged.st")
+    assert message.startswith("shard 1/4 occurs twice")
     done = trt_ptq("merge", files[2], files[0], "-o", tmp_path / "part.st")
     assert "warning: part of the data is missing: shards 1/4, 3/4 are not merged\n" in done.stderr
     done = trt_ptq("merge", tmp_path / "part.st", files[1], "-o", tmp_path / "merged.st")
     assert "part of the data is missing: shard 3/4 is not merged\n" in done.stderr
 
 
-def test_the_only_shard_is_everything(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+def test_a_single_shard_covers_all_data(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
     trt_ptq("calibrate", cnn_path, "--data", npz_folder, "-o", tmp_path / "whole.st")
     trt_ptq("calibrate", cnn_path, "--data", npz_folder, "-o", tmp_path / "only.st", "--shard", "0/1")
     assert (tmp_path / "only.st").read_bytes() == (tmp_path / "whole.st").read_bytes()
@@ -88,8 +88,8 @@ def test_a_shard_without_batches_is_an_error_and_the_others_are_complete(
     cnn_path: Path, samples: Path, tmp_path: Path
 ) -> None:
     options = ["--data", samples, "--batch-size", 15]
-    told = refused("calibrate", cnn_path, *options, "--shard", "2/3", "-o", tmp_path / "2.st")
-    assert "shard 2/3 has no batches: the data has 2, so use 2 shards at most" in told
+    message = refused("calibrate", cnn_path, *options, "--shard", "2/3", "-o", tmp_path / "2.st")
+    assert "shard 2/3 has no batches: the data has 2, so use 2 shards at most" in message
     assert not (tmp_path / "2.st").exists()
     for index in range(2):
         trt_ptq("calibrate", cnn_path, *options, "--shard", f"{index}/3", "-o", tmp_path / f"{index}.st")
@@ -99,5 +99,7 @@ def test_a_shard_without_batches_is_an_error_and_the_others_are_complete(
 
 
 def test_counting_shards_from_one_is_refused(cnn_path: Path, samples: Path) -> None:
-    told = refused("calibrate", cnn_path, "--data", samples, "--shard", "8/8")
-    assert told == ("there is no shard 8/8: shards count from 0, so 8 of them are 0/8 to 7/8 (for SLURM: --array=0-7)")
+    message = refused("calibrate", cnn_path, "--data", samples, "--shard", "8/8")
+    assert message == (
+        "there is no shard 8/8: shards count from 0, so 8 of them are 0/8 to 7/8 (for SLURM: --array=0-7)"
+    )

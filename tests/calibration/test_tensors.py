@@ -44,7 +44,7 @@ def test_a_model_that_cannot_be_quantized_says_why(tmp_path: Path) -> None:
         select_calibration_tensors(load_model(path))
 
 
-def test_a_tapped_model_has_the_tensors_as_its_outputs(cnn: Model) -> None:
+def test_an_observed_model_has_the_tensors_as_outputs(cnn: Model) -> None:
     assert [value.name for value in model_with_outputs(cnn, ["r1", "c2"]).graph.outputs] == ["r1", "c2"]
     assert [value.name for value in cnn.proto.graph.output] == ["y"]
 

@@ -23,7 +23,7 @@ print(usable_cores(), session_options().intra_op_num_threads)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to cores")
-def test_cores_that_the_process_is_kept_from_do_not_count() -> None:
+def test_cores_that_the_process_may_not_use_do_not_count() -> None:
     done = subprocess.run([sys.executable, "-c", ON_ONE_CORE], capture_output=True, text=True, check=True, cwd=ROOT)
     machine_has_one = os.cpu_count() == 1
     assert done.stdout.split() == ["1", "0" if machine_has_one else "1"]
@@ -34,5 +34,5 @@ def test_onnx_runtime_chooses_where_all_cores_may_be_used() -> None:
     assert session_options().intra_op_num_threads == 0
 
 
-def test_a_number_of_threads_that_is_told_is_kept() -> None:
+def test_an_explicit_number_of_threads_is_used() -> None:
     assert session_options(3).intra_op_num_threads == 3

@@ -1,4 +1,4 @@
-"""Writing: a reader finds the old file or the new one, whole, and never a part."""
+"""Atomic writes: a reader sees the complete old file or the complete new one."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def test_gives_the_module() -> None:
         ("PIL.Image", "images"),
     ],
 )
-def test_a_missing_package_is_told_with_the_pip_command(
+def test_a_missing_package_is_reported_with_the_pip_command(
     monkeypatch: pytest.MonkeyPatch, module: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
@@ -40,7 +40,7 @@ def test_a_missing_package_is_told_with_the_pip_command(
     "failure",
     ["import no_such_library_of_it", "import ctypes; ctypes.CDLL('libnosuch.so')", "raise ImportError('a\\nb')"],
 )
-def test_a_package_that_cannot_load_its_library_is_told_in_one_line(
+def test_a_package_that_cannot_load_its_library_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: str
 ) -> None:
     (tmp_path / "half_installed_package.py").write_text(failure)

@@ -29,7 +29,7 @@ def test_the_block_is_finished_first(waiting) -> None:  # type: ignore[no-untype
 
 @pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
 @pytest.mark.parametrize("waiting", [deferred_interrupts, deferred_interrupts_unless_handled])
-def test_a_termination_waits_too_and_is_heard_where_ctrl_c_is_ignored(waiting, ctrl_c) -> None:  # type: ignore[no-untyped-def]
+def test_sigterm_is_deferred_too_and_works_where_ctrl_c_is_ignored(waiting, ctrl_c) -> None:  # type: ignore[no-untyped-def]
     done = []
 
     def work() -> None:
@@ -58,7 +58,7 @@ def test_a_failing_block_does_not_swallow_an_interrupt() -> None:
         fail()
 
 
-def test_a_termination_that_is_ignored_stays_so() -> None:
+def test_an_ignored_sigterm_stays_ignored() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with sigterm_as_interrupt():
@@ -67,7 +67,7 @@ def test_a_termination_that_is_ignored_stays_so() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_in_tensorrt_a_termination_is_kept_where_ctrl_c_is_ignored() -> None:
+def test_in_tensorrt_sigterm_works_where_ctrl_c_is_ignored() -> None:
     kept = DeferredError()
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -82,7 +82,7 @@ def test_in_tensorrt_a_termination_is_kept_where_ctrl_c_is_ignored() -> None:
         kept.raise_deferred()
 
 
-def test_a_forked_child_is_terminated_as_ever() -> None:
+def test_a_forked_child_is_terminated_as_usual() -> None:
     with sigterm_as_interrupt():
         child = os.fork()
         if not child:
@@ -92,25 +92,25 @@ def test_a_forked_child_is_terminated_as_ever() -> None:
     assert os.WTERMSIG(status) == signal.SIGTERM
 
 
-def test_who_handles_ctrl_c_already_is_told_at_once() -> None:
-    told: list[str] = []
-    before = signal.signal(signal.SIGINT, lambda *_: told.append("Ctrl-C"))
+def test_an_existing_handler_of_ctrl_c_is_called_at_once() -> None:
+    received: list[str] = []
+    before = signal.signal(signal.SIGINT, lambda *_: received.append("Ctrl-C"))
     try:
         with deferred_interrupts_unless_handled():
             signal.raise_signal(signal.SIGINT)
-            assert told == ["Ctrl-C"]
+            assert received == ["Ctrl-C"]
     finally:
         signal.signal(signal.SIGINT, before)
 
 
 def test_in_other_threads_nothing_is_done() -> None:
-    found = []
+    handlers = []
 
     def run() -> None:
         with deferred_interrupts():
-            found.append(signal.getsignal(signal.SIGINT))
+            handlers.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert found == [signal.default_int_handler]
+    assert handlers == [signal.default_int_handler]

@@ -52,20 +52,20 @@ def alone_in_int8(
 ) -> Array:
     """The mean of (float - INT8) for each channel (`axis`) of `layer`, where only this one is INT8."""
     plan = insert_qdq(model, table).plan
-    others = [one.output for one in plan.nodes if one.output != layer]
+    others = [node.output for node in plan.nodes if node.output != layer]
     save_model(insert_qdq(model, table, others).model, folder / "alone.onnx")
     proto = onnx.load(folder / "alone.onnx")
     del proto.graph.output[:]
     proto.graph.output.append(helper.make_empty_tensor_value_info(layer))
     quantized, exact = (
-        ort.InferenceSession(one.SerializeToString()).run([layer], {"x": array})[0].astype(np.float64)
-        for one in (proto, ir.to_proto(model_with_outputs(model, [layer])))
+        ort.InferenceSession(model_proto.SerializeToString()).run([layer], {"x": array})[0].astype(np.float64)
+        for model_proto in (proto, ir.to_proto(model_with_outputs(model, [layer])))
     )
-    mean: Array = (exact - quantized).mean(axis=tuple(one for one in range(exact.ndim) if one != axis))
+    mean: Array = (exact - quantized).mean(axis=tuple(dim for dim in range(exact.ndim) if dim != axis))
     return mean
 
 
-def test_each_is_the_mean_error_of_a_layer_that_alone_is_int8(cnn: Model, tmp_path: Path) -> None:
+def test_the_bias_is_the_mean_error_if_only_this_layer_is_int8(cnn: Model, tmp_path: Path) -> None:
     data = images(30)  # of which the last batch is short
     table = minmax(cnn, data)
     measured = measure_bias_error(cnn, table, source(data))
@@ -116,7 +116,7 @@ def test_every_kind_of_layer_is_measured(network: Callable[[Path], Path], axis: 
 
 
 @pytest.mark.parametrize(("positions", "counts"), [(1, False), (16, True)])
-def test_a_mean_counts_where_it_is_a_part_of_the_error_worth_mending(
+def test_a_mean_counts_only_if_it_is_a_large_fraction_of_the_error(
     tmp_path: Path, positions: int, counts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 64 positions some are clipped. One alone would spread its error over all others, which have none."""
@@ -129,7 +129,7 @@ def test_a_mean_counts_where_it_is_a_part_of_the_error_worth_mending(
     assert measure_bias_error(model, table, source(data))["y"].any() == counts
 
 
-def test_batches_count_by_how_many_values_they_have(cnn: Model) -> None:
+def test_batches_are_weighted_by_their_number_of_values(cnn: Model) -> None:
     data = images(20)
     table = minmax(cnn, data)
     apart, together = (measure_bias_error(cnn, table, source(data, size)) for size in (16, 20))
@@ -147,7 +147,7 @@ def test_it_stops_after_enough_samples(cnn: Model) -> None:
     assert not np.array_equal(more["c1"], few["c1"])
 
 
-def test_it_is_the_same_each_time_and_in_any_number_of_passes(cnn: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bias_does_not_depend_on_the_number_of_passes(cnn: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     table = minmax(cnn, images(16))
     once, again = (measure_bias_error(cnn, table, source(images(16))) for _ in range(2))
     monkeypatch.setattr(bias_error, "_MAX_LAYERS", 1)

@@ -32,16 +32,19 @@ def scaling(tmp_path: Path) -> Model:
 
 def test_the_largest_magnitude_of_each_channel_is_exact(scaling: Model) -> None:
     data = tokens(12)
-    found = sample_channels(scaling, source(data), {"h": WIDTH})["h"]
+    channels = sample_channels(scaling, source(data), {"h": WIDTH})["h"]
     expected = np.abs(data * FACTORS.astype(np.float32)).max(axis=(0, 1))
-    np.testing.assert_array_equal(found.amax, expected)
+    np.testing.assert_array_equal(channels.amax, expected)
 
 
 @pytest.mark.parametrize("opset", [17, 18])
 def test_several_tensors_are_sampled_at_once_in_any_opset(tmp_path: Path, opset: int) -> None:
     model = load_model(layer_norm(tmp_path / "m.onnx", opset))
-    found = sample_channels(model, source(tokens(4)), {"q": 48, "h": WIDTH})
-    assert [(len(one.amax), one.rows.shape) for one in found.values()] == [(48, (32, 48)), (WIDTH, (32, WIDTH))]
+    channels = sample_channels(model, source(tokens(4)), {"q": 48, "h": WIDTH})
+    assert [(len(tensor.amax), tensor.rows.shape) for tensor in channels.values()] == [
+        (48, (32, 48)),
+        (WIDTH, (32, WIDTH)),
+    ]
 
 
 def test_rows_are_those_of_the_tensor(scaling: Model) -> None:
@@ -62,8 +65,8 @@ def test_rows_come_from_all_batches_and_are_limited(scaling: Model, monkeypatch:
 
 def test_rows_of_all_tensors_fit_into_the_memory_given(scaling: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collecting, "_MAX_BYTES", 4 * (WIDTH + 48) * 8)
-    found = sample_channels(scaling, source(tokens(64), 8), {"h": WIDTH, "y": 48})
-    assert sum(one.rows.nbytes for one in found.values()) <= 4 * (WIDTH + 48) * 8
+    channels = sample_channels(scaling, source(tokens(64), 8), {"h": WIDTH, "y": 48})
+    assert sum(tensor.rows.nbytes for tensor in channels.values()) <= 4 * (WIDTH + 48) * 8
 
 
 def test_it_stops_after_enough_samples(scaling: Model) -> None:

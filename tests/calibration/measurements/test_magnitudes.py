@@ -31,7 +31,7 @@ def model(tmp_path: Path, *nodes: onnx.NodeProto, output: str = "y") -> Model:
     return load_model(path)
 
 
-def test_it_is_what_statistics_find_over_the_same_data(cnn: Model) -> None:
+def test_magnitudes_equal_those_of_statistics_over_the_same_data(cnn: Model) -> None:
     data = source(images(16))
     tensors = collect_statistics(cnn, data, select_calibration_tensors(cnn, ("all",))).tensors
     measured = measure_amax(cnn, data)
@@ -46,7 +46,7 @@ def test_it_stops_after_enough_samples(cnn: Model) -> None:
     assert measure_amax(cnn, source(data), samples=21)["x"] > 500
 
 
-def test_infinities_are_left_out_and_nan_is_told(tmp_path: Path) -> None:
+def test_infinities_are_ignored_and_nan_is_reported(tmp_path: Path) -> None:
     measured = measure_amax(
         model(tmp_path, helper.make_node("Sqrt", ["x"], ["y"])), source(np.array([[4, np.inf]], "f"))
     )
@@ -56,7 +56,7 @@ def test_infinities_are_left_out_and_nan_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 40_000, 99_999])
-def test_a_nan_is_told_wherever_it_is(tmp_path: Path, place: int) -> None:
+def test_a_nan_is_reported_wherever_it_is(tmp_path: Path, place: int) -> None:
     values = np.ones((1, 100_000), np.float32)
     values[0, place] = -1
     values[0, 7] = np.inf
@@ -65,7 +65,7 @@ def test_a_nan_is_told_wherever_it_is(tmp_path: Path, place: int) -> None:
     assert np.isnan(measured["y"])
 
 
-def test_several_passes_find_what_one_finds(cnn: Model) -> None:
+def test_several_passes_measure_the_same_as_one_pass(cnn: Model) -> None:
     names = float32_tensors(cnn).tensors
     assert set(names) == {"x", "c1", "r1", "c2", "a", "r2", "p", "f", "y"}
     each = [(name,) for name in names]
@@ -91,7 +91,10 @@ def test_an_overflow_inside_the_network_is_kept_out_of_float16(tmp_path: Path) -
     """x cubed, as in the approximation of GELU by tanh: 90 ** 3 is 729000."""
     cube = helper.make_node("Mul", ["s", "x"], ["c"])
     network = model(tmp_path, helper.make_node("Mul", ["x", "x"], ["s"]), cube, helper.make_node("Tanh", ["c"], ["y"]))
-    kept = convert_to_float16(
+    fp32_nodes = convert_to_float16(
         network.to_ir(), measure_amax(network, source(np.full((1, 1), 90, np.float32)))
     ).fp32_nodes
-    assert [(one.output, one.reason) for one in kept] == [("c", "'c' reaches 7.29e+05"), ("y", "'c' reaches 7.29e+05")]
+    assert [(node.output, node.reason) for node in fp32_nodes] == [
+        ("c", "'c' reaches 7.29e+05"),
+        ("y", "'c' reaches 7.29e+05"),
+    ]

@@ -1,4 +1,4 @@
-"""Workers of a Ray cluster measure what one process would, to the byte, even if one of them is killed."""
+"""Workers of a Ray cluster collect the same statistics as one process, byte for byte, even if a worker is killed."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def content(statistics: Statistics, path: Path) -> bytes:
     return path.read_bytes()
 
 
-def same_bytes(one: Statistics, other: Statistics, folder: Path) -> bool:
-    return content(one, folder / "one.st") == content(other, folder / "other.st")
+def same_bytes(statistics: Statistics, other: Statistics, folder: Path) -> bool:
+    return content(statistics, folder / "statistics.st") == content(other, folder / "other.st")
 
 
 on_cluster = partial(collect_on_ray, address="auto")
@@ -112,7 +112,7 @@ on_cluster = partial(collect_on_ray, address="auto")
 
 @pytest.mark.slow
 class TestOnACluster:
-    def test_the_statistics_are_those_of_one_process_to_the_byte(
+    def test_the_statistics_are_those_of_one_process_byte_for_byte(
         self, cluster: Any, cnn: Model, npz_folder: Path, tmp_path: Path
     ) -> None:
         source = open_data(str(npz_folder), cnn.inputs)
@@ -124,9 +124,7 @@ class TestOnACluster:
         with pytest.raises(ClusterError, match=r"no Ray cluster at 'local': .*twice"):
             collect_on_ray(cnn, source, calibration_tensors, address="local")
 
-    def test_a_killed_worker_is_replaced_told_and_leaves_no_trace(
-        self, cluster: Any, cnn: Model, tmp_path: Path
-    ) -> None:
+    def test_a_killed_worker_is_replaced_and_reported(self, cluster: Any, cnn: Model, tmp_path: Path) -> None:
         calibration_tensors = select_calibration_tensors(cnn)
         result = on_cluster(cnn, KillsOnce(tmp_path), calibration_tensors)
         assert int((tmp_path / "killed").read_text()) != os.getpid()
@@ -140,11 +138,11 @@ class TestOnACluster:
         ):
             on_cluster(cnn, KillsAlways(tmp_path), select_calibration_tensors(cnn))
 
-    def test_a_bad_batch_is_told_as_one_process_does_and_stops_the_others(
+    def test_a_bad_batch_is_reported_as_in_one_process_and_stops_the_others(
         self, cluster: Any, cnn: Model, tmp_path: Path
     ) -> None:
-        told = r"^batch 1: input 'x' has nan at \[0, 0, 0, 0\]: remove it \(calibrate and"
-        with pytest.raises(DataError, match=told):
+        message = r"^batch 1: input 'x' has nan at \[0, 0, 0, 0\]: remove it \(calibrate and"
+        with pytest.raises(DataError, match=message):
             on_cluster(cnn, BrokenAndSlow(tmp_path), select_calibration_tensors(cnn))
         time.sleep(2)
         read = len(list(tmp_path.glob("*.read")))
@@ -165,7 +163,7 @@ class TestOnACluster:
             f"1 batches repeat earlier ones, e.g. {tmp_path}/4.npz repeats {tmp_path}/0.npz",
         ]
 
-    def test_a_users_function_is_loaded_anew_by_each_worker_from_the_path_that_was_given(
+    def test_each_worker_loads_a_users_function_from_its_path(
         self, cluster: Any, cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -225,20 +223,20 @@ class TestOnACluster:
         self, cluster: Any, cnn: Model, tmp_path: Path
     ) -> None:
         residual_cnn(cnn.path, seed=1)
-        told = (
+        message = (
             rf"^node {socket.gethostname()}: {cnn.path} is another model there: the graph is the same but the weights"
         )
-        with pytest.raises(ModelError, match=told):
+        with pytest.raises(ModelError, match=message):
             on_cluster(cnn, Made(tmp_path), select_calibration_tensors(cnn))
 
-    def test_a_model_that_a_node_does_not_have_is_told_by_the_nodes_name(
+    def test_a_model_missing_on_a_node_is_reported_with_the_nodes_name(
         self, cluster: Any, cnn: Model, tmp_path: Path
     ) -> None:
         cnn.path.unlink()
         with pytest.raises(ModelError, match=rf"^node {socket.gethostname()}: {cnn.path}: no such model file; the mod"):
             on_cluster(cnn, Made(tmp_path), select_calibration_tensors(cnn))
 
-    def test_a_users_file_that_a_node_does_not_have_is_told_by_the_nodes_name(
+    def test_a_users_file_missing_on_a_node_is_reported_with_the_nodes_name(
         self, cluster: Any, cnn: Model, tmp_path: Path
     ) -> None:
         (tmp_path / "load.py").write_text("def batches():\n    return []\n")
@@ -247,12 +245,12 @@ class TestOnACluster:
         with pytest.raises(ClusterError, match=rf"^node {socket.gethostname()}: .*load\.py: no such Python file"):
             on_cluster(cnn, source, select_calibration_tensors(cnn))
 
-    def test_a_source_that_cannot_travel_is_refused(self, cluster: Any, cnn: Model) -> None:
+    def test_a_source_that_cannot_be_pickled_is_refused(self, cluster: Any, cnn: Model) -> None:
         source = open_data(threading.Lock().acquire, cnn.inputs)
         with pytest.raises(DataError, match="this data source cannot be sent to other machines: "):
             on_cluster(cnn, source, select_calibration_tensors(cnn))
 
-    def test_shards_are_tracked(self, cluster: Any, cnn: Model, tmp_path: Path) -> None:
+    def test_progress_counts_shards(self, cluster: Any, cnn: Model, tmp_path: Path) -> None:
         seen = []
 
         def progress(shards: Any, description: str, total: int | None) -> Any:
@@ -280,19 +278,19 @@ class TestOnACluster:
 
 
 @pytest.mark.parametrize("address", ["", "nonsense", ":6379", "ray://head:10001", "head:port"])
-def test_what_is_no_address_is_refused(address: str, cnn: Model, tmp_path: Path) -> None:
+def test_an_invalid_address_is_refused(address: str, cnn: Model, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs ray")
     with pytest.raises(UsageError, match="is not the address of a Ray cluster: use local, auto or HOST:PORT"):
         collect_on_ray(cnn, Made(tmp_path), select_calibration_tensors(cnn), address=address)
 
 
-def test_an_address_where_nobody_listens_is_told_at_once(cnn: Model, tmp_path: Path) -> None:
+def test_an_address_where_nobody_listens_is_refused_at_once(cnn: Model, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs ray")
     with pytest.raises(ClusterError, match=r"no Ray cluster at '127\.0\.0\.1:1': .*refused \(--ray local starts"):
         collect_on_ray(cnn, Made(tmp_path), select_calibration_tensors(cnn), address="127.0.0.1:1")
 
 
-def test_without_ray_the_pip_command_is_told(cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_pip_command_is_shown(cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingPackageError, match=r'pip install "trt-ptq\[ray\]"'):
         collect_on_ray(cnn, Made(tmp_path), select_calibration_tensors(cnn))

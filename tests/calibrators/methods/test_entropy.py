@@ -93,18 +93,18 @@ def histogram_of(size: int, seed: int, shape: str) -> Counts:
 @given(
     st.integers(2, 700), st.integers(0, 2**32 - 1), st.sampled_from(["bell", "tail", "sparse", "levels", "shapeless"])
 )
-def test_chooses_the_bin_of_the_literal_reference(size: int, seed: int, shape: str) -> None:
+def test_selects_the_bin_of_the_literal_reference(size: int, seed: int, shape: str) -> None:
     counts = histogram_of(size, seed, shape)
     histogram = Histogram(0, counts)
-    found = best_bin(without_gaps(histogram), histogram.last_bin)
+    result = best_bin(without_gaps(histogram), histogram.last_bin)
     if size <= LEVELS:
-        assert found == size - 1
+        assert result == size - 1
         return
     divergences = literal_divergences(counts)
     expected = literal_best_bin(divergences)
-    if found != expected:  # both sums round: only a tie to the last digits may be decided otherwise
-        assert divergences[found] == pytest.approx(divergences[expected], abs=3e-9)
-        assert abs(abs(divergences[found] - divergences[expected]) - 1e-9) < 1e-11
+    if result != expected:  # both sums round: only a tie to the last digits may be decided otherwise
+        assert divergences[result] == pytest.approx(divergences[expected], abs=3e-9)
+        assert abs(abs(divergences[result] - divergences[expected]) - 1e-9) < 1e-11
 
 
 @pytest.mark.parametrize("shape", ["bell", "tail", "sparse", "levels", "shapeless"])
@@ -117,7 +117,7 @@ def test_the_divergence_of_every_bin_is_that_of_the_literal_reference(shape: str
 
 
 @pytest.mark.parametrize("shape", ["bell", "tail", "sparse", "levels"])
-def test_chooses_the_bin_of_the_literal_reference_on_a_full_histogram(shape: str) -> None:
+def test_selects_the_bin_of_the_literal_reference_on_a_full_histogram(shape: str) -> None:
     counts = histogram_of(2200, 7, shape)
     histogram = Histogram(0, counts)
     assert best_bin(without_gaps(histogram), histogram.last_bin) == literal_best_bin(literal_divergences(counts))
@@ -128,7 +128,7 @@ def test_chooses_the_bin_of_the_literal_reference_on_a_full_histogram(shape: str
     st.integers(0, 2**32 - 1),
     st.sampled_from(["bell", "tail", "sparse", "levels", "shapeless"]),
 )
-def test_leaving_sums_unfinished_chooses_the_same_bin_as_finishing_all(size: int, seed: int, shape: str) -> None:
+def test_stopping_sums_early_selects_the_same_bin(size: int, seed: int, shape: str) -> None:
     filled = without_gaps(Histogram(0, histogram_of(size, seed, shape)))
     mass, entropy = cumulative(filled, size - 1)
     best, least = size - 1, math.inf
@@ -142,7 +142,7 @@ def test_leaving_sums_unfinished_chooses_the_same_bin_as_finishing_all(size: int
 @given(
     st.integers(LEVELS + 1, BINS), st.integers(0, 2**32 - 1), st.sampled_from(["bell", "tail", "levels", "shapeless"])
 )
-def test_a_sum_is_left_unfinished_only_above_the_ceiling(size: int, seed: int, shape: str) -> None:
+def test_a_sum_stops_early_only_above_the_ceiling(size: int, seed: int, shape: str) -> None:
     mass, entropy = cumulative(without_gaps(Histogram(0, histogram_of(size, seed, shape))), size - 1)
     for candidate in range(LEVELS, size, 97):
         whole = divergence(mass, entropy, candidate, math.inf)
@@ -154,9 +154,7 @@ quarters = st.integers(0, 40).map(lambda quarters: quarters / 4)  # of a tie: ti
 
 
 @given(st.lists(quarters, min_size=1, max_size=12), st.one_of(quarters, st.just(math.inf)))
-def test_a_search_under_any_ceiling_finds_the_same_bin_or_says_that_it_is_not_sure(
-    losses: list[float], ceiling: float
-) -> None:
+def test_a_search_under_any_ceiling_finds_the_same_bin_or_returns_minus_1(losses: list[float], ceiling: float) -> None:
     last = LEVELS + len(losses) - 1
     search: Any = widest_best
     with pytest.MonkeyPatch.context() as patch:
@@ -166,10 +164,10 @@ def test_a_search_under_any_ceiling_finds_the_same_bin_or_says_that_it_is_not_su
         for position, lost in enumerate(losses):
             if lost < least - 1:
                 best, least = last - position, lost
-        found = search.py_func(np.ones(1), np.ones(1), last, ceiling)
-    assert found == best or (found == -1 and ceiling < math.inf)
+        result = search.py_func(np.ones(1), np.ones(1), last, ceiling)
+    assert result == best or (result == -1 and ceiling < math.inf)
     if ceiling > max(losses) + 1:
-        assert found == best
+        assert result == best
 
 
 @given(st.integers(2, BINS), st.integers(0, 2**32 - 1), st.sampled_from(["bell", "sparse", "levels"]))
@@ -221,7 +219,7 @@ def test_scaling_the_data_by_a_power_of_two_scales_the_range(seed: int, exponent
     )
 
 
-def test_a_share_too_small_for_float64_beside_the_rest_does_not_spoil_the_choice() -> None:
+def test_a_fraction_too_small_for_float64_does_not_change_the_result() -> None:
     counts = np.zeros(BINS, np.int64)
     counts[1:1000] = 2**53
     counts[4095] = 1

@@ -66,12 +66,12 @@ def test_the_error_of_an_edge_is_the_exact_integral(seed: int, edge: int) -> Non
     moments[2, 1:] = np.cumsum(counts * (index * (index + 1.0) + 1 / 3))
     # Cumulative second moments reach counts * 4096**2, of which float64 keeps 1e-16.
     slack = 1e-15 * LEVELS * counts.sum() * 4096**2
-    found = squared_error(counts, moments, edge, math.inf)
-    assert found == pytest.approx(exact_squared_error(counts, edge), rel=1e-9, abs=slack)
+    result = squared_error(counts, moments, edge, math.inf)
+    assert result == pytest.approx(exact_squared_error(counts, edge), rel=1e-9, abs=slack)
 
 
 @given(st.sampled_from(["bell", "tail", "few", "large", "lonely"]), st.integers(64, 4096), st.integers(0, 2**32 - 1))
-def test_leaving_sums_unfinished_chooses_the_same_edge_as_finishing_all(shape: str, size: int, seed: int) -> None:
+def test_stopping_sums_early_selects_the_same_edge(shape: str, size: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
     index = np.arange(size)
     shapes: dict[str, Callable[[], Any]] = {
@@ -96,9 +96,7 @@ def test_leaving_sums_unfinished_chooses_the_same_edge_as_finishing_all(shape: s
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.one_of(st.integers(0, 40), st.just(math.inf)))
-def test_a_search_under_any_ceiling_finds_the_same_edge_or_says_that_it_is_not_sure(
-    quarters: list[int], ceiling: float
-) -> None:
+def test_a_search_under_any_ceiling_finds_the_same_edge_or_returns_minus_1(quarters: list[int], ceiling: float) -> None:
     errors = [1 + mse._TIE * quarter / 4 for quarter in quarters]  # ties and chains of ties abound
     last = 63 + len(errors) - 1
     search: Any = widest_best
@@ -108,8 +106,8 @@ def test_a_search_under_any_ceiling_finds_the_same_edge_or_says_that_it_is_not_s
         for position, error in enumerate(errors):
             if error < least * (1 - mse._TIE):
                 best, least = last + 1 - position, error
-        found = search.py_func(np.zeros(1), np.zeros(1), last, 1 + mse._TIE * ceiling / 4)
-    assert found == best or (found == -1 and ceiling < math.inf)
+        result = search.py_func(np.zeros(1), np.zeros(1), last, 1 + mse._TIE * ceiling / 4)
+    assert result == best or (result == -1 and ceiling < math.inf)
 
 
 def test_no_edge_is_better_on_the_histogram() -> None:

@@ -27,8 +27,8 @@ def test_is_within_a_bin_of_numpys_percentile_of_the_raw_data(
     tensor = measure(values)
     # The smallest value with `percentile` % at or below it: interpolating between values could leave the bin.
     expected = np.percentile(np.abs(values).astype(np.float64), percentile, method="inverted_cdf")
-    found = Percentile(percentile).amax(tensor)
-    assert abs(found - expected) <= tensor.histogram.bin_width
+    amax = Percentile(percentile).amax(tensor)
+    assert abs(amax - expected) <= tensor.histogram.bin_width
 
 
 def test_is_interpolated_within_its_bin() -> None:
@@ -42,7 +42,7 @@ def test_is_interpolated_within_its_bin() -> None:
 @given(st.integers(0, 1000), st.lists(st.floats(0.01, 100), min_size=2, max_size=2))
 def test_grows_with_the_percentile_and_never_beyond_the_data(seed: int, percentiles: list[float]) -> None:
     tensor = measure(np.random.default_rng(seed).standard_normal(500).astype(np.float32))
-    low, high = (Percentile(one).amax(tensor) for one in sorted(percentiles))
+    low, high = (Percentile(percentile).amax(tensor) for percentile in sorted(percentiles))
     assert 0 < low <= high <= tensor.amax
 
 
@@ -78,5 +78,5 @@ def test_a_percentile_outside_0_to_100_is_a_usage_error(percentile: float) -> No
     ("percentile", "name"),
     [(99.99, "percentile 99.99"), (100, "percentile 100"), (99.99999, "percentile 99.99999"), (50.0, "percentile 50")],
 )
-def test_its_name_tells_the_percentile_in_full(percentile: float, name: str) -> None:
+def test_its_name_has_the_exact_percentile(percentile: float, name: str) -> None:
     assert Percentile(percentile).name == name

@@ -95,8 +95,8 @@ def test_depends_on_nothing_but_the_multiset_of_values(values: Floats, data: st.
 
 
 def test_a_part_without_any_finite_value_leaves_the_range_of_the_others() -> None:
-    found = measure(np.array([-2, -1], np.float32), np.array([np.inf, np.nan], np.float32))
-    assert (found.minimum, found.maximum, found.nonfinite) == (-2, -1, 2)
+    measured = measure(np.array([-2, -1], np.float32), np.array([np.inf, np.nan], np.float32))
+    assert (measured.minimum, measured.maximum, measured.nonfinite) == (-2, -1, 2)
 
 
 @given(any_bits(120), st.data())
@@ -112,10 +112,10 @@ def test_any_merge_tree_of_any_shards_equals_one_pass(values: Floats, data: st.D
 
 def test_a_large_random_tensor_equals_numpys_own_histogram() -> None:
     values = np.random.default_rng(1).standard_normal(1_000_003).astype(np.float32)
-    found = measure(values)
-    expected, _ = np.histogram(np.abs(values), BINS, (0.0, 2.0**found.histogram.exponent))
-    assert np.array_equal(found.histogram.counts, expected)
-    assert (found.minimum, found.maximum) == (values.min(), values.max())
+    measured = measure(values)
+    expected, _ = np.histogram(np.abs(values), BINS, (0.0, 2.0**measured.histogram.exponent))
+    assert np.array_equal(measured.histogram.counts, expected)
+    assert (measured.minimum, measured.maximum) == (values.min(), values.max())
 
 
 @pytest.mark.parametrize("bad", NONFINITE.tolist())
@@ -125,9 +125,9 @@ def test_nonfinite_values_are_counted_apart_at_every_border_of_a_block(bad: floa
     for position in {0, size // 2, size - 1, min(BLOCK - 1, size - 1), min(BLOCK, size - 1), min(2 * BLOCK, size - 1)}:
         values = clean.copy()
         values[position] = bad
-        found, expected = measure(values), measure(np.delete(clean, position))
-        assert (found.nonfinite, found.count) == (1, size - 1)
-        assert (found.histogram, found.minimum, found.maximum) == (
+        measured, expected = measure(values), measure(np.delete(clean, position))
+        assert (measured.nonfinite, measured.count) == (1, size - 1)
+        assert (measured.histogram, measured.minimum, measured.maximum) == (
             expected.histogram,
             expected.minimum,
             expected.maximum,
@@ -139,24 +139,24 @@ def test_nonfinite_values_anywhere_never_reach_a_bin(positions: set[int], bad: f
     values = np.linspace(-3, 5, 3 * BLOCK + 1, dtype=np.float32)
     kept = np.delete(values, sorted(positions))
     values[sorted(positions)] = bad
-    found, expected = measure(values), measure(kept)
-    assert found.nonfinite == len(positions)
-    assert found.histogram == expected.histogram
-    assert (found.minimum, found.maximum, found.zeros) == (expected.minimum, expected.maximum, expected.zeros)
+    measured, expected = measure(values), measure(kept)
+    assert measured.nonfinite == len(positions)
+    assert measured.histogram == expected.histogram
+    assert (measured.minimum, measured.maximum, measured.zeros) == (expected.minimum, expected.maximum, expected.zeros)
 
 
 def test_a_block_of_nothing_but_nan_leaves_the_others_alone() -> None:
     values = np.concatenate([np.full(BLOCK, np.nan), np.full(BLOCK, 2.0), np.full(7, np.nan)]).astype(np.float32)
-    found = measure(values)
-    assert (found.count, found.nonfinite, found.minimum, found.maximum) == (BLOCK, BLOCK + 7, 2.0, 2.0)
+    measured = measure(values)
+    assert (measured.count, measured.nonfinite, measured.minimum, measured.maximum) == (BLOCK, BLOCK + 7, 2.0, 2.0)
 
 
 @given(any_bits(300))
 def test_counts_add_up(values: Floats) -> None:
-    found = measure(values)
-    assert found.count + found.nonfinite == values.size
-    assert int(found.histogram.counts.sum()) == found.count
-    assert found.zeros <= int(found.histogram.counts[0])
+    measured = measure(values)
+    assert measured.count + measured.nonfinite == values.size
+    assert int(measured.histogram.counts.sum()) == measured.count
+    assert measured.zeros <= int(measured.histogram.counts[0])
 
 
 def test_update_returns_how_many_values_of_this_batch_were_not_finite() -> None:
@@ -174,9 +174,9 @@ def test_update_returns_how_many_values_of_this_batch_were_not_finite() -> None:
 def test_one_sided_and_degenerate_data_keep_their_true_range(
     values: list[float], minimum: float, maximum: float
 ) -> None:
-    found = measure(np.array(values, np.float32))
-    assert (found.minimum, found.maximum) == (minimum, maximum)
-    assert not np.signbit(found.minimum) or found.minimum < 0
+    measured = measure(np.array(values, np.float32))
+    assert (measured.minimum, measured.maximum) == (minimum, maximum)
+    assert not np.signbit(measured.minimum) or measured.minimum < 0
 
 
 def test_float64_is_rounded_to_float32_first() -> None:
@@ -212,11 +212,11 @@ def test_zeros_of_both_signs_are_counted_whatever_their_share(share: float, size
     generator = np.random.default_rng(size)
     values = generator.standard_normal(size).astype(np.float32)
     values[generator.random(size) < share] = generator.choice(np.array([0.0, -0.0], np.float32))
-    found, nonzero = measure(values), measure(values[values != 0])
+    measured, nonzero = measure(values), measure(values[values != 0])
     expected = nonzero.histogram.counts.copy()
-    expected[0] += found.zeros
-    assert found.zeros == np.count_nonzero(values == 0)
-    assert np.array_equal(found.histogram.counts, expected)
+    expected[0] += measured.zeros
+    assert measured.zeros == np.count_nonzero(values == 0)
+    assert np.array_equal(measured.histogram.counts, expected)
 
 
 def test_a_scalar_is_one_value() -> None:
@@ -247,7 +247,7 @@ def test_accumulators_in_a_pool_count_as_in_one_thread() -> None:
     with ThreadPoolExecutor(8) as pool:
         for step in range(6):
             list(pool.map(TensorAccumulator.update, pooled, [tensor[step] for tensor in batches]))
-    assert [one.statistics() for one in pooled] == [measure(*tensor) for tensor in batches]
+    assert [accumulator.statistics() for accumulator in pooled] == [measure(*tensor) for tensor in batches]
 
 
 def test_memory_does_not_grow_with_the_number_of_samples() -> None:

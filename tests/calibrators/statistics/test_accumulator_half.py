@@ -24,8 +24,8 @@ def test_every_16_bit_pattern_is_measured_as_the_float32_with_its_value(dtype: n
     """Together, so that all finite values meet the widest range; and one by one, so that each meets its own."""
     values = np.arange(2**16, dtype=np.uint16).view(dtype)
     assert measure(values) == measure(values.astype(np.float32))
-    for one in values[::127]:
-        assert measure(np.array([one])) == measure(np.array([one], np.float32))
+    for value in values[::127]:
+        assert measure(np.array([value])) == measure(np.array([value], np.float32))
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)

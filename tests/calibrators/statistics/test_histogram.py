@@ -33,11 +33,11 @@ def test_widening_adds_neighbours_in_pairs(steps: int) -> None:
 
 @given(histograms, histograms, histograms)
 def test_merge_is_commutative_associative_and_keeps_every_count(
-    one: Histogram, two: Histogram, three: Histogram
+    first: Histogram, second: Histogram, third: Histogram
 ) -> None:
-    assert one.merge(two) == two.merge(one)
-    assert one.merge(two).merge(three) == one.merge(two.merge(three))
-    assert one.merge(two).counts.sum() == one.counts.sum() + two.counts.sum()
+    assert first.merge(second) == second.merge(first)
+    assert first.merge(second).merge(third) == first.merge(second.merge(third))
+    assert first.merge(second).counts.sum() == first.counts.sum() + second.counts.sum()
 
 
 def test_merge_changes_neither_side() -> None:

@@ -1,4 +1,4 @@
-"""Statistics on disk: the same bytes for the same statistics, and damage is always told."""
+"""Statistics on disk: the same bytes for the same statistics, and damage is always detected."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def test_no_tensors_are_read_back_too(tmp_path: Path) -> None:
 
 
 def test_the_same_statistics_give_the_same_bytes(tmp_path: Path, content: bytes) -> None:
-    one = example()
+    statistics = example()
     reordered = replace(
-        one,
-        tools=tuple(reversed(one.tools)),
-        tensors=dict(reversed(list(one.tensors.items()))),
-        shares_range=dict(reversed(list(one.shares_range.items()))),
+        statistics,
+        tools=tuple(reversed(statistics.tools)),
+        tensors=dict(reversed(list(statistics.tensors.items()))),
+        shares_range=dict(reversed(list(statistics.shares_range.items()))),
     )
     save_statistics(reordered, tmp_path / "s")
     assert (tmp_path / "s").read_bytes() == content

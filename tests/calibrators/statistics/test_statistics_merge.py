@@ -49,7 +49,7 @@ def test_merge_is_commutative_and_associative() -> None:
     shards = [statistics_over(range(0, 5)), statistics_over(range(5, 11)), statistics_over(range(11, 24))]
     left = [reduce(Statistics.merge, order) for order in permutations(shards)]
     right = [a.merge(b.merge(c)) for a, b, c in permutations(shards)]
-    assert all(one == left[0] for one in left + right)
+    assert all(merged == left[0] for merged in left + right)
 
 
 def test_a_single_shard_is_itself() -> None:
@@ -62,15 +62,15 @@ def test_nothing_to_merge_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "message"),
     [
         (ModelIdentity("graph", "other"), "the weights differ"),
         (ModelIdentity("other", "weights"), "the graph differs"),
         (ModelIdentity("other", "other"), "both graph and weights differ"),
     ],
 )
-def test_another_model_is_refused_with_what_differs(other: ModelIdentity, told: str) -> None:
-    with pytest.raises(StatisticsError, match=told):
+def test_another_model_is_refused_with_what_differs(other: ModelIdentity, message: str) -> None:
+    with pytest.raises(StatisticsError, match=message):
         merge_statistics([statistics_over([0]), replace(statistics_over([1]), model=other)])
 
 
@@ -94,7 +94,7 @@ def test_the_same_data_twice_is_refused_even_in_another_order() -> None:
 
 def part(*indices: int, count: int, batches: int = 24) -> Statistics:
     """Every `count`-th sample from each of `indices` on, as `calibrate --shard` leaves it."""
-    samples = [one for one in range(24) if one % count in indices]
+    samples = [sample for sample in range(24) if sample % count in indices]
     shards = tuple(Shard(index, count, batches) for index in indices)
     return replace(statistics_over(samples), shards=shards if len(indices) < count else ())
 
@@ -110,7 +110,7 @@ def part(*indices: int, count: int, batches: int = 24) -> Statistics:
     ],
     ids=["whole and its shards", "two parts with one shard", "every shard twice", "whole and a part", "two divisions"],
 )
-def test_what_may_hold_the_same_samples_is_refused_in_every_order(parts: list[Statistics]) -> None:
+def test_parts_that_may_overlap_are_refused_in_every_order(parts: list[Statistics]) -> None:
     for order in permutations(parts):
         with pytest.raises(StatisticsError, match=r"twice"):
             merge_statistics(order)

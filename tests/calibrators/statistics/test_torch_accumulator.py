@@ -54,9 +54,9 @@ def test_a_tensor_of_several_chunks_is_counted_as_in_the_numba_kernel(
 def test_one_sided_and_degenerate_data_keep_their_true_range(
     values: list[float], minimum: float, maximum: float
 ) -> None:
-    found = measure_torch(torch.tensor(values))
-    assert (found.minimum, found.maximum) == (minimum, maximum)
-    assert not np.signbit(found.minimum) or found.minimum < 0
+    measured = measure_torch(torch.tensor(values))
+    assert (measured.minimum, measured.maximum) == (minimum, maximum)
+    assert not np.signbit(measured.minimum) or measured.minimum < 0
 
 
 def test_update_returns_how_many_values_of_this_batch_were_not_finite() -> None:

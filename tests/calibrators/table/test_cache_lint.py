@@ -1,4 +1,4 @@
-"""The cache linter: one finding a defect, and none for a sound cache."""
+"""The cache linter: one finding per defect, and none for a valid cache."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def lint(text: str, tensors: list[str] | None = None) -> list[CacheFinding]:
 
 
 def rules(text: str, tensors: list[str] | None = None) -> list[tuple[str, str, str]]:
-    return [(one.severity, one.rule, one.subject) for one in lint(text, tensors)]
+    return [(finding.severity, finding.rule, finding.subject) for finding in lint(text, tensors)]
 
 
-def test_a_sound_cache_has_no_findings() -> None:
+def test_a_valid_cache_has_no_findings() -> None:
     assert lint(f"{HEADER}\nx: 3c010a14\ny: 3caa54fc\n", ["x", "y"]) == []
 
 
@@ -49,18 +49,18 @@ def test_each_rule_finds_its_defect_and_nothing_else(text: str, severity: str, r
     assert rules(text) == [(severity, rule, subject)]
 
 
-def test_dead_tensors_do_not_make_all_others_look_far() -> None:
+def test_dead_tensors_do_not_affect_the_median_range() -> None:
     text = f"{HEADER}\na: 00000000\nb: 00000000\nc: 00000000\nx: 3c010a14\n"
     assert {rule for _, rule, _ in rules(text)} == {"scale"}
 
 
 def test_names_are_compared_with_the_models() -> None:
-    found = rules(f"{HEADER}\nx: 3c010a14\nold: 3c010a14\n", ["x", "new"])
-    assert found == [("warning", "missing-name", "new"), ("warning", "unknown-name", "old")]
+    findings = rules(f"{HEADER}\nx: 3c010a14\nold: 3c010a14\n", ["x", "new"])
+    assert findings == [("warning", "missing-name", "new"), ("warning", "unknown-name", "old")]
 
 
 def test_every_finding_tells_effect_and_remedy() -> None:
     entries = ["x: 00000000", "x: 7e967699", "(Unnamed Layer* 3): 7e967699", *(f"{name}: 3c010a14" for name in "abc")]
-    found = lint("\r\n".join(["TRT-110000-X", *entries]), ["new"])
-    assert len({one.rule for one in found}) == 8
-    assert all(one.effect and one.remedy for one in found)
+    findings = lint("\r\n".join(["TRT-110000-X", *entries]), ["new"])
+    assert len({finding.rule for finding in findings}) == 8
+    assert all(finding.effect and finding.remedy for finding in findings)

@@ -204,7 +204,7 @@ def test_a_diff_names_what_is_missing_and_sorts_changes_by_size() -> None:
     after = CalibrationTable({"same": 1.0, "up": 2.0, "down": 1.0, "come": 1.0})
     difference = diff_tables(before, after)
     assert (difference.only_before, difference.only_after, difference.equal) == (("gone",), ("come",), 1)
-    assert [(one.name, one.ratio) for one in difference.changed] == [("down", 1 / 8), ("up", 2.0)]
+    assert [(change.name, change.ratio) for change in difference.changed] == [("down", 1 / 8), ("up", 2.0)]
     assert not difference.identical
 
 

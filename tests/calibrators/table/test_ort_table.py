@@ -49,7 +49,7 @@ def test_any_table_comes_back_exactly(
 def test_onnxruntimes_own_classes_read_our_flatbuffers() -> None:
     table = TrtTable.GetRootAs(ort_table.to_flatbuffers(CalibrationTable(AMAX)), 0)
     entries = [table.Dict(index) for index in range(table.DictLength())]
-    assert {one.Key().decode(): float(one.Value()) for one in entries} == AMAX
+    assert {entry.Key().decode(): float(entry.Value()) for entry in entries} == AMAX
 
 
 def test_onnxruntime_reads_our_json(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_flatbuffer_cut_anywhere_is_refused_or_whole() -> None:
             accepted.append(ort_table.from_flatbuffers(content[:length]))
         except TableError:
             continue
-    assert all(dict(one.amax) == AMAX for one in accepted)
+    assert all(dict(table.amax) == AMAX for table in accepted)
     assert len(accepted) < 4  # only the padding at the end may be missed
 
 

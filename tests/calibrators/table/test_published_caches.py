@@ -44,7 +44,7 @@ def test_survives_with_crlf_line_ends(row: dict[str, str]) -> None:
     cache = TensorRTCache.parse(windows, row["file"])
     assert cache.to_bytes() == windows
     assert cache.entries == TensorRTCache.parse(unix, row["file"]).entries
-    assert "line-ending" in {one.rule for one in lint_cache(cache)}
+    assert "line-ending" in {finding.rule for finding in lint_cache(cache)}
 
 
 @published
@@ -63,7 +63,7 @@ def test_infinite_scales_of_the_gnmt_cache_are_reported_and_get_no_range() -> No
     infinite = [name for name, digits in cache.entries if digits == "7f800000"]
     assert len(infinite) == 3
     assert cache.to_table().tensors_without_range == tuple(sorted(infinite))
-    assert {one.subject for one in lint_cache(cache) if one.rule == "scale"} == set(infinite)
+    assert {finding.subject for finding in lint_cache(cache) if finding.rule == "scale"} == set(infinite)
 
 
 def test_a_published_scale_is_amax_over_127() -> None:

@@ -37,7 +37,7 @@ def test_anything_written_is_read_back_the_same(
 ) -> None:
     table = CalibrationTable({name: scale * 127 for name, scale in amax.items()})
     cache = replace(TensorRTCache.from_table(table, version, algorithm), newline=newline)
-    if amax:  # a file of one line takes its line end from its ending
+    if amax:  # a file of one line has no newline but its ending
         cache = replace(cache, ending=ending)
     assert parse(cache.to_bytes()).to_bytes() == cache.to_bytes()
     assert parse(cache.to_bytes()).entries == cache.entries
@@ -200,7 +200,7 @@ def test_an_unusable_scale_leaves_the_tensor_without_a_range(digits: str) -> Non
     assert list(table.amax) == ["y"]
 
 
-def test_two_scales_of_one_tensor_are_not_chosen_between() -> None:
+def test_two_scales_of_one_tensor_are_refused() -> None:
     with pytest.raises(TableError, match="'x' has two scales, 3c010a14 and 3caa54fc"):
         parse(f"{HEADER}\nx: 3c010a14\nx: 3caa54fc\n").to_table()
 
