@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds the CPU image without a container engine and without pulling anything, then runs what it promises in it: that
-# `trt-ptq doctor` is its health, that it fails when a package is broken, and that `trt-ptq quantize` works as the image's
-# own user. Its base is a Debian that debootstrap makes, where the Dockerfile by itself takes python:3.12-slim-bookworm.
+# Builds the CPU image without a container engine and without pulling an image, then tests it: `trt-ptq doctor` is its
+# health check, the check fails when a package is broken, and `trt-ptq quantize` works as the user of the image. The base
+# is a Debian from debootstrap, instead of python:3.12-slim-bookworm in the Dockerfile.
 #
 # Needs root, about 4 GB, and:  apt-get install --no-install-recommends buildah debootstrap
-# Usage: docker/build-without-engine.sh [EXTRAS] [FOLDER]    EXTRAS: images (default) or images,rtx; FOLDER keeps the image.
-# Behind an index or certificate of its own, a network's PIP_CONFIG_FILE and SSL_CERT_FILE are used, for the build only.
+# Usage: docker/build-without-engine.sh [EXTRAS] [FOLDER]    EXTRAS: images (default) or images,rtx; FOLDER: keep the image there.
+# PIP_CONFIG_FILE and SSL_CERT_FILE are used for the build if they are set (networks with their own index or certificate).
 set -euo pipefail
 
 extras=${1:-images}
@@ -44,7 +44,7 @@ certificates=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
 buildah bud --quiet --isolation chroot --format docker --pull-never "${secrets[@]}" \
   --build-arg "BASE=$base" --build-arg "EXTRAS=$extras" --file docker/cpu.Dockerfile --tag "$image" .
 
-# buildah applies neither entry point nor health check when it runs a container: both are read from the image.
+# buildah ignores entry point and health check when it runs a container, so both are read from the image.
 setting() { buildah inspect --type image --format "{{range .Docker.Config.$1}}{{println .}}{{end}}" "$image"; }
 mapfile -t entry < <(setting Entrypoint | sed '/^$/d')
 mapfile -t health < <(setting Healthcheck.Test | sed '/^$/d')
@@ -58,7 +58,7 @@ mkdir -p "$folder/empty" "$folder/models"
 chmod 1777 "$folder/models"
 in_image() { buildah run --isolation chroot --volume "$folder/models:/models" "$container" -- "$@"; }
 
-# Answers come as exit statuses and files: buildah 1.28 may lose what a short command in a chroot prints.
+# Results are passed by exit status and by files: buildah 1.28 may lose the output of a short command in a chroot.
 say "user: $user"
 in_image sh -c "test \$(id -u):\$(id -g) = $user" || fail "the container does not run as $user"
 ! in_image touch /opt/trt-ptq/written 2>/dev/null || fail "the user can change the installation"
@@ -91,7 +91,7 @@ in_image /opt/trt-ptq/bin/python make.py
 in_image "${entry[@]}" quantize tiny.onnx --data inputs.npy --out int8 --max-drop 1%
 [ "$(stat --format %u "$folder/models/int8/model.int8.onnx")" = "${user%%:*}" ] || fail "the results are not the user's"
 
-say "another user, one that the image does not know"
+say "a user that the image does not know"
 buildah run --isolation chroot --user 4242:4242 --volume "$folder/models:/models" "$container" -- \
   "${entry[@]}" quantize tiny.onnx --data inputs.npy --out int8-other --max-drop 1% >/dev/null
 [ "$(stat --format %u "$folder/models/int8-other/model.int8.onnx")" = 4242 ] || fail "the results are not user 4242's"

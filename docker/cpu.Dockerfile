@@ -1,5 +1,5 @@
-# trt-ptq without a GPU: measures, converts and compares on ONNX Runtime's CPU provider. With EXTRAS=images,rtx it also
-# builds TensorRT-RTX engines, which needs no GPU either. From the root of the repository:
+# trt-ptq without a GPU: calibrates, quantizes and compares with ONNX Runtime's CPU provider. With EXTRAS=images,rtx it
+# also builds TensorRT-RTX engines, which needs no GPU either. From the root of the repository:
 #     docker build -f docker/cpu.Dockerfile -t trt-ptq:cpu .
 
 # Any Debian or Ubuntu image with Python 3.10 to 3.13 and its venv module.
@@ -9,7 +9,7 @@ FROM ${BASE} AS builder
 ARG EXTRAS=images
 WORKDIR /src
 COPY . .
-# The two secrets are for networks with a package index or certificate of their own; nobody else has to give them.
+# The two secrets are optional, for networks with their own package index or certificate.
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca.crt,target=/etc/ssl/certs/ca-certificates.crt \
     python3 -m venv /opt/trt-ptq \
@@ -18,7 +18,7 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
 
 FROM ${BASE}
 COPY --from=builder /opt/trt-ptq /opt/trt-ptq
-# Open to every user, as /tmp is: --user may name one that the image does not know.
+# Writable for every user, like /tmp: --user may name a user that the image does not know.
 RUN useradd --uid 10001 --user-group --home-dir /caches --no-create-home trt-ptq \
     && install --directory --mode=1777 /caches /models /data
 ENV PATH=/opt/trt-ptq/bin:${PATH} HOME=/caches NUMBA_CACHE_DIR=/caches/numba PYTHONUNBUFFERED=1

@@ -1,10 +1,10 @@
-# trt-ptq with TensorRT 10, the last line with INT8 calibrators, and pycuda. From the root of the repository:
+# trt-ptq with TensorRT 10, the last major version with INT8 calibrators, and pycuda. From the root of the repository:
 #     docker build -f docker/tensorrt10.Dockerfile -t trt-ptq:tensorrt10 .
-# On NVIDIA's own image, which brings TensorRT and the toolkit:
+# On NVIDIA's own image, which includes TensorRT and the CUDA toolkit:
 #     … --build-arg BASE=nvcr.io/nvidia/tensorrt:26.05-py3 --build-arg BUILDER_BASE=nvcr.io/nvidia/tensorrt:26.05-py3 \
 #       --build-arg TENSORRT=
 ARG BASE=nvidia/cuda:12.9.1-runtime-ubuntu24.04
-# pycuda comes as source: compiling it takes the toolkit's headers, which the final image does without.
+# pycuda is compiled from source, with the headers of the CUDA toolkit, which the final image does not need.
 ARG BUILDER_BASE=nvidia/cuda:12.9.1-devel-ubuntu24.04
 
 FROM ${BUILDER_BASE} AS builder
@@ -17,8 +17,8 @@ ARG PYCUDA=pycuda==2026.1
 ARG EXTRAS=images
 WORKDIR /src
 COPY . .
-# Without cuRAND, which nothing here uses, pycuda links the driver only.
-# The two secrets are for networks with a package index or certificate of their own; nobody else has to give them.
+# Without cuRAND, which nothing here uses, pycuda links only to the driver.
+# The two secrets are optional, for networks with their own package index or certificate.
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca.crt,target=/etc/ssl/certs/ca-certificates.crt \
     echo "CUDA_ENABLE_CURAND = False" > "${HOME}/.aksetup-defaults.py" \
@@ -41,7 +41,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=builder /opt/trt-ptq /opt/trt-ptq
-# Open to every user, as /tmp is: --user may name one that the image does not know.
+# Writable for every user, like /tmp: --user may name a user that the image does not know.
 RUN useradd --uid 10001 --user-group --home-dir /caches --no-create-home trt-ptq \
     && install --directory --mode=1777 /caches /models /data
 ENV PATH=/opt/trt-ptq/bin:${PATH} HOME=/caches NUMBA_CACHE_DIR=/caches/numba PYTHONUNBUFFERED=1

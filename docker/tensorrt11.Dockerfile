@@ -1,8 +1,7 @@
-# trt-ptq with TensorRT 11, which takes Q/DQ models only, and cuda-bindings. From the root of the repository:
+# trt-ptq with TensorRT 11, which supports only explicit (Q/DQ) quantization. From the root of the repository:
 #     docker build -f docker/tensorrt11.Dockerfile -t trt-ptq:tensorrt11 .
-# On NVIDIA's own image, which brings TensorRT; cuda-bindings must fit its CUDA:
-#     … --build-arg BASE=nvcr.io/nvidia/tensorrt:26.08-py3 --build-arg TENSORRT= \
-#       --build-arg CUDA_BINDINGS='cuda-bindings>=13,<14'
+# On NVIDIA's own image, which includes TensorRT:
+#     … --build-arg BASE=nvcr.io/nvidia/tensorrt:26.08-py3 --build-arg TENSORRT=
 ARG BASE=nvidia/cuda:12.9.1-runtime-ubuntu24.04
 
 FROM ${BASE} AS builder
@@ -11,16 +10,15 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*
 ARG TENSORRT=tensorrt-cu12==11.4.0.106
-ARG CUDA_BINDINGS=cuda-bindings==12.9.10
 ARG EXTRAS=images
 WORKDIR /src
 COPY . .
-# The two secrets are for networks with a package index or certificate of their own; nobody else has to give them.
+# The two secrets are optional, for networks with their own package index or certificate.
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca.crt,target=/etc/ssl/certs/ca-certificates.crt \
     if [ -n "${TENSORRT}" ]; then python3 -m venv /opt/trt-ptq; \
     else python3 -m venv --system-site-packages /opt/trt-ptq; fi \
-    && /opt/trt-ptq/bin/pip install --no-cache-dir ".[${EXTRAS}]" "${CUDA_BINDINGS}" ${TENSORRT:+"${TENSORRT}"} \
+    && /opt/trt-ptq/bin/pip install --no-cache-dir ".[${EXTRAS}]" ${TENSORRT:+"${TENSORRT}"} \
     && /opt/trt-ptq/bin/pip uninstall --quiet --yes pip
 
 # make test-gpu in a container: docker build --target tests -t trt-ptq:tensorrt11-tests -f docker/tensorrt11.Dockerfile . && docker run --rm --gpus all …
@@ -37,7 +35,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=builder /opt/trt-ptq /opt/trt-ptq
-# Open to every user, as /tmp is: --user may name one that the image does not know.
+# Writable for every user, like /tmp: --user may name a user that the image does not know.
 RUN useradd --uid 10001 --user-group --home-dir /caches --no-create-home trt-ptq \
     && install --directory --mode=1777 /caches /models /data
 ENV PATH=/opt/trt-ptq/bin:${PATH} HOME=/caches NUMBA_CACHE_DIR=/caches/numba PYTHONUNBUFFERED=1

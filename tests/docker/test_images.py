@@ -1,4 +1,4 @@
-"""What every image promises. That the CPU image really builds and runs: docker/build-without-engine.sh."""
+"""Properties of every Dockerfile. docker/build-without-engine.sh builds and runs the CPU image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ PINNED = [
     ("tensorrt10", "TENSORRT", "trt10"),
     ("tensorrt10", "PYCUDA", "pycuda"),
     ("tensorrt11", "TENSORRT", "trt11"),
-    ("tensorrt11", "CUDA_BINDINGS", "trt11"),
 ]
 
 
@@ -49,7 +48,7 @@ def _services() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
 class TestEveryImage:
     def test_runs_as_a_numbered_user_that_is_not_root(self, dockerfile: Path) -> None:
-        user = _final_stage(dockerfile)["USER"]  # a number, so that Kubernetes' runAsNonRoot can tell
+        user = _final_stage(dockerfile)["USER"]  # a number, so that Kubernetes' runAsNonRoot can check it
         assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
 
     def test_is_the_command(self, dockerfile: Path) -> None:
