@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import struct
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from . import packages
 from .build import Standins
 from .probe import batch
+from .processes import run_script
 
 PROBE = Path(__file__).with_name("probe.py")
 LATEST = packages.TENSORRT_VERSIONS[-1]
@@ -29,14 +29,7 @@ def run(
     **switches: Any,
 ) -> subprocess.CompletedProcess[str]:
     folders = [packages.tensorrt_bindings(version), memory or packages.cuda_bindings()]
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=standins.environment(folders, **switches),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_script(standins, arguments, folders, modules=["numpy"], **switches)
 
 
 def probe(standins: Standins, options: dict[str, Any], **how: Any) -> dict[str, Any]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,9 +11,15 @@ import pytest
 
 from tests.standins import packages
 from tests.standins.build import Standins, StandinUnavailableError, build
+from tests.standins.processes import run_script
 
-ROOT = Path(__file__).parents[3]
 LATEST = packages.TENSORRT_VERSIONS[-1]
+MODULES = (
+    "numba",
+    "tests.calibrators.tensorrt.building",
+    "trt_ptq.calibrators.tensorrt.percentile_calibrator",
+    "trt_ptq.calibrators.tensorrt.table_calibrator",
+)
 PRELUDE = """
 import signal, os
 from pathlib import Path
@@ -58,17 +61,8 @@ def play(standins: Standins, tmp_path: Path) -> Play:
             folders = [packages.tensorrt_bindings(version), *memory_packages(memory, standins)]
         except StandinUnavailableError as error:
             pytest.skip(str(error))
-        environment = standins.environment(folders, **switches)
-        environment["PYTHONPATH"] = os.pathsep.join([environment["PYTHONPATH"], str(ROOT)])
-        done = subprocess.run(
-            [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        code = PRELUDE + textwrap.dedent(script)
+        done = run_script(standins, ["-c", code], folders, modules=MODULES, folder=tmp_path, **switches)
         assert done.returncode == 0, done.stderr
         *log, last_line = done.stdout.splitlines()
         outcome: dict[str, Any] = json.loads(last_line)

@@ -8,16 +8,22 @@ from pathlib import Path
 import pytest
 
 from tests.cli.run import refused
-from tests.engines.on_standins import LATEST, run_python
+from tests.engines.on_standins import LATEST
 from tests.standins import packages
 from tests.standins.build import Standins
+from tests.standins.processes import run_script
 
+MODULES = [
+    "onnx_ir",
+    "typer",
+    "trt_ptq.calibrators.tensorrt.batch",
+]  # onnxruntime cannot be forked
 SHAPE = "x=1x16x8x8:12x16x8x8:12x16x8x8"
 
 
 def run(standins: Standins, *arguments: object) -> subprocess.CompletedProcess[str]:
-    folders = [packages.tensorrt_bindings(LATEST), packages.cuda_bindings()]
-    return run_python(standins, ["-m", "trt_ptq", "build", *map(str, arguments)], folders)
+    command = ["-m", "trt_ptq", "build", *map(str, arguments)]
+    return run_script(standins, command, [packages.tensorrt_bindings(LATEST)], modules=MODULES)
 
 
 @pytest.mark.parametrize(
