@@ -19,7 +19,7 @@ from trt_ptq.errors import DataError
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import insert_qdq
-from trt_ptq.transforms.alpha_search import ALPHAS, smooth
+from trt_ptq.transforms.alpha_search import ALPHAS, apply_smoothquant
 from trt_ptq.types import Array
 
 
@@ -48,12 +48,12 @@ def int8_error(path: Path, reference: Path) -> float:
 
 def test_a_channel_of_outliers_costs_less_in_int8(tmp_path: Path) -> None:
     path = outlying(tmp_path / "m.onnx")
-    smoothed = saved(smooth(load_model(path), source(tokens(16)), MinMax()), tmp_path / "smooth.onnx")
+    smoothed = saved(apply_smoothquant(load_model(path), source(tokens(16)), MinMax()), tmp_path / "smooth.onnx")
     assert int8_error(smoothed, path) < 0.7 * int8_error(path, path)
 
 
 def test_the_note_has_alpha_and_what_it_brought(tmp_path: Path) -> None:
-    transformed = smooth(load_model(outlying(tmp_path / "m.onnx")), source(tokens(16)), MinMax())
+    transformed = apply_smoothquant(load_model(outlying(tmp_path / "m.onnx")), source(tokens(16)), MinMax())
     assert [one.tensor for one in transformed.applied] == ["h"]
     assert not transformed.skipped
     found = re.fullmatch(r"alpha (0\.\d+), output error ([\d.]+)% -> ([\d.]+)%", transformed.applied[0].note)
@@ -65,7 +65,7 @@ def test_the_note_has_alpha_and_what_it_brought(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_the_smoothed_model_computes_the_same(tmp_path: Path, method: MinMax) -> None:
     path = outlying(tmp_path / "m.onnx")
-    smoothed = saved(smooth(load_model(path), source(tokens(16)), method), tmp_path / "smooth.onnx")
+    smoothed = saved(apply_smoothquant(load_model(path), source(tokens(16)), method), tmp_path / "smooth.onnx")
     x = tokens()
     np.testing.assert_allclose(outputs(smoothed, x=x)[0], outputs(path, x=x)[0], rtol=1e-4, atol=1e-3)
 
@@ -75,7 +75,7 @@ def test_a_pair_that_loses_nothing_is_left_alone(tmp_path: Path) -> None:
     signs = np.where(np.random.default_rng(0).random((WIDTH, 48)) < 0.5, -1, 1)
     nodes = [node("Mul", "x gamma", "h"), node("MatMul", "h w", "y")]
     path = network(tmp_path / "m.onnx", nodes, [constant("gamma", np.ones(WIDTH)), constant("w", signs)])
-    transformed = smooth(load_model(path), source(np.sign(tokens(8))), MinMax())
+    transformed = apply_smoothquant(load_model(path), source(np.sign(tokens(8))), MinMax())
     assert not transformed.applied
     assert [str(one) for one in transformed.skipped] == ["'h': no alpha lowers the output error, 0.00%"]
     x = tokens()
@@ -88,7 +88,7 @@ def test_channels_without_data_or_weights_are_not_scaled(tmp_path: Path) -> None
     scale[5], scale[0], rows[1] = 100, 0, 0
     nodes = [node("LayerNormalization", "x gamma", "h"), node("MatMul", "h w", "y")]
     path = network(tmp_path / "m.onnx", nodes, [constant("gamma", scale), constant("w", rows)])
-    transformed = smooth(load_model(path), source(tokens(16)), MinMax())
+    transformed = apply_smoothquant(load_model(path), source(tokens(16)), MinMax())
     gamma = transformed.model.graph.initializers["gamma"].const_value
     assert gamma is not None
     assert list(gamma.numpy()[:2]) == [0, 1]
@@ -99,17 +99,17 @@ def test_channels_without_data_or_weights_are_not_scaled(tmp_path: Path) -> None
 
 def test_a_model_without_normalizations_is_left_as_it_is(tmp_path: Path) -> None:
     path = network(tmp_path / "m.onnx", [node("MatMul", "x w", "y")], [weight("w", WIDTH, 48)])
-    transformed = smooth(load_model(path), source(tokens()), MinMax())
+    transformed = apply_smoothquant(load_model(path), source(tokens()), MinMax())
     assert transformed.applied == transformed.skipped == ()
 
 
 def test_infinite_values_are_named(tmp_path: Path) -> None:
     nodes = [node("Exp", "x", "e"), node("Mul", "e gamma", "h"), node("MatMul", "h w", "y")]
     path = network(tmp_path / "m.onnx", nodes, [constant("gamma", np.arange(1, WIDTH + 1)), weight("w", WIDTH, 48)])
-    transformed = smooth(load_model(path), source(np.full((1, 8, WIDTH), 200, np.float32)), MinMax())
+    transformed = apply_smoothquant(load_model(path), source(np.full((1, 8, WIDTH), 200, np.float32)), MinMax())
     assert [str(one) for one in transformed.skipped] == ["'h': it has NaN or infinite values"]
 
 
 def test_an_empty_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no batch"):
-        smooth(load_model(layer_norm(tmp_path / "m.onnx")), source(tokens(0)), MinMax())
+        apply_smoothquant(load_model(layer_norm(tmp_path / "m.onnx")), source(tokens(0)), MinMax())

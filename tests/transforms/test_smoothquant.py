@@ -158,7 +158,7 @@ def test_a_weight_that_is_read_as_it_is_and_transposed_is_left(tmp_path: Path) -
     ]
     path = network(tmp_path / "m.onnx", nodes, [gamma(), weight("w", WIDTH, WIDTH)], "y z")
     assert not found(path)
-    assert skipped(path) == ["'h': the weight 'w' is read both as it is and transposed"]
+    assert skipped(path) == ["'h': the weight 'w' is read both with and without a transposition"]
 
 
 def test_a_weight_that_is_read_behind_another_normalization_too_is_left(tmp_path: Path) -> None:
@@ -171,8 +171,8 @@ def test_a_weight_that_is_read_behind_another_normalization_too_is_left(tmp_path
     path = network(tmp_path / "m.onnx", nodes, [gamma(), gamma("gamma2"), weight("w", WIDTH, WIDTH)])
     assert not found(path)
     assert skipped(path) == [
-        "'h': the weight of 'm' cannot be scaled: 'w' is read elsewhere too, or has another number of rows",
-        "'h2': the weight of 'y' cannot be scaled: 'w' is read elsewhere too, or has another number of rows",
+        "'h': the weight of 'm' cannot be scaled: 'w' has other readers, or a different number of rows",
+        "'h2': the weight of 'y' cannot be scaled: 'w' has other readers, or a different number of rows",
     ]
 
 

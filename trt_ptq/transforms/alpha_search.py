@@ -1,7 +1,7 @@
-"""SmoothQuant: how far to smooth each tensor between constants and weights, judged by the weights' output.
+"""SmoothQuant: the strength alpha for each tensor, by the output error of the layers that read it.
 
-s_j = amax(x_j)^alpha / amax(w_j)^(1 - alpha) for input channel j. The paper takes one alpha, found by trying, for the
-whole model; here each pair has its own, the one of least output error among a few, and may have none.
+s_j = amax(x_j)^alpha / amax(w_j)^(1 - alpha) for input channel j. The paper uses one alpha for the whole model, found
+by trial; here each tensor has its own, the one of a few with the smallest output error, or is not smoothed at all.
 
 Source: Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", 2022,
 equation 4.
@@ -28,15 +28,15 @@ from trt_ptq.transforms.smoothquant import Linear, find_pairs, matrix, scale_pai
 from trt_ptq.types import Array, BatchSource
 
 ALPHAS = (0.25, 0.4, 0.5, 0.6, 0.75, 0.9)
-_MOST_COLUMNS = 256  # of a weight, to tell the output error by
-_FARTHEST = 2.0**12  # of a scale from the mean, so that what is nearly zero stays a normal float16 number
+_MAX_COLUMNS = 256  # columns of a weight that the output error is computed on
+_MAX_SCALE = 2.0**12  # relative to the mean, so that small values stay normal float16 numbers
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class _Weight:
-    """The name of a weight, amax [channels] of all its rows, and some of its columns [channels, n]."""
+    """A weight: its name, amax [channels] of all its rows, and some of its columns [channels, n]."""
 
     name: str
     amax: Floats
@@ -50,24 +50,30 @@ class _Choice:
     error: float
 
 
-def smooth(model: Model, source: BatchSource, method: RangeMethod, samples: int = DEFAULT_SAMPLES) -> TransformResult:
-    """Smooth the pairs of `model` that lose less that way, judged on the first `samples` samples of `source`.
+def apply_smoothquant(
+    model: Model, source: BatchSource, method: RangeMethod, samples: int = DEFAULT_SAMPLES
+) -> TransformResult:
+    """Apply SmoothQuant to the tensors of `model` where it lowers the output error.
 
-    `method` is that by which the tensors will get their ranges, from statistics taken anew on the model returned.
+    Args:
+        model: the float model.
+        source: the calibration data.
+        method: the range method that the tensors will be quantized with, after the new model is calibrated.
+        samples: number of samples to measure the output error on.
 
     Raises:
-        DataError: a batch on which the model fails, or no batch.
-        ModelError: NaN or infinity in a weight.
+        DataError: there are no batches, or the model fails on one.
+        ModelError: a weight has NaN or infinite values.
     """
     result = model.to_ir()
     pairs, skipped = find_pairs(result.graph)
     if not pairs:
         return TransformResult(result, (), tuple(skipped))
-    found = sample_channels(model, source, {str(pair.tensor.name): pair.channels for pair in pairs}, samples)
+    channels_of = sample_channels(model, source, {str(pair.tensor.name): pair.channels for pair in pairs}, samples)
     applied, chosen = [], []
     for pair in pairs:
         name = str(pair.tensor.name)
-        channels = found.pop(name)
+        channels = channels_of.pop(name)
         if not np.isfinite(channels.amax).all():
             skipped.append(TransformSite(name, "it has NaN or infinite values"))
             continue
@@ -87,31 +93,31 @@ def _read(linear: Linear) -> _Weight:
 
     def look(values: Array) -> _Weight:
         weight = matrix(linear, values)
-        every = -(-weight.shape[1] // _MOST_COLUMNS)
+        every = -(-weight.shape[1] // _MAX_COLUMNS)
         return _Weight(str(linear.weight.name), np.abs(weight).max(axis=1), np.ascontiguousarray(weight[:, ::every]))
 
     return read_once(linear.weight.const_value, look)
 
 
 def _best(channels: Channels, weights: Sequence[_Weight], method: RangeMethod) -> tuple[float, _Choice | None]:
-    """The output error without smoothing, and the alpha that has the least; None if that is no less."""
+    """The output error without smoothing, and the best alpha; None if that does not lower it."""
     exact = [channels.rows @ weight.columns for weight in weights]
-    size = sum(float(np.square(one).sum()) for one in exact)
+    size = sum(float(np.square(output).sum()) for output in exact)
     if not size:
         return 0.0, None
 
     def error(scales: Floats) -> float:
-        data = _rounded(channels.rows / scales, method)
-        lost = sum(
-            float(np.square(data @ _in_int8(weight, scales) - one).sum())
-            for weight, one in zip(weights, exact, strict=True)
+        data = _quantized_rows(channels.rows / scales, method)
+        energy = sum(
+            float(np.square(data @ _quantized_columns(weight, scales) - output).sum())
+            for weight, output in zip(weights, exact, strict=True)
         )
-        return float(np.sqrt(lost / size))
+        return float(np.sqrt(energy / size))
 
     plain = error(np.ones_like(channels.amax))
     widest = np.maximum.reduce([weight.amax for weight in weights])
     tried = [_Choice(alpha, scales, error(scales)) for alpha, scales in _candidates(channels.amax, widest)]
-    best = min(tried, key=lambda one: one.error)
+    best = min(tried, key=lambda choice: choice.error)
     return plain, best if best.error < plain else None
 
 
@@ -121,19 +127,19 @@ def _candidates(data: Floats, weights: Floats) -> Iterator[tuple[float, Floats]]
     for alpha in ALPHAS:
         logs = alpha * np.log2(data[alive]) - (1 - alpha) * np.log2(weights[alive])
         scales = np.ones_like(data)
-        scales[alive] = np.clip(np.exp2(logs - logs.mean()), 1 / _FARTHEST, _FARTHEST)
+        scales[alive] = np.clip(np.exp2(logs - logs.mean()), 1 / _MAX_SCALE, _MAX_SCALE)
         yield alpha, scales
 
 
-def _rounded(rows: Floats, method: RangeMethod) -> Floats:
-    """`rows` in int8 and back, by the range that `method` finds for them."""
+def _quantized_rows(rows: Floats, method: RangeMethod) -> Floats:
+    """`rows` quantized to INT8 and back, with the range by `method`."""
     statistics = TensorAccumulator()
     statistics.update(rows)
     scale = np.float32(method.amax(statistics.statistics()) / INT8_MAX)
     return fake_quantize(rows, scale)
 
 
-def _in_int8(weight: _Weight, scales: Floats) -> Floats:
-    """The columns of `weight`, their rows multiplied by `scales`, in int8 and back; one int8 scale a column."""
+def _quantized_columns(weight: _Weight, scales: Floats) -> Floats:
+    """The columns of `weight`, with rows multiplied by `scales`, in INT8 and back; one INT8 scale per column."""
     rounded = quantize_weight(weight.columns * scales[:, None], 1, weight.name)
     return rounded.values * rounded.scales

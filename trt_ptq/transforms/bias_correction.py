@@ -1,4 +1,4 @@
-"""Bias correction: the mean error of each output channel of an INT8 layer is added to its bias."""
+"""Bias correction: subtract the mean error of each output channel of an INT8 layer through its bias."""
 
 from __future__ import annotations
 
@@ -13,25 +13,31 @@ from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.qdq.insert import QdqModel, remove_unused
 from trt_ptq.types import Array
 
-CORRECTED = ".corrected"  # ends the name of a sum with a correction
-_BIAS = 2  # the input
+CORRECTED = ".corrected"  # suffix of the name of a corrected sum
+_BIAS = 2  # index of the input
 
 
 def correct_bias(qdq: QdqModel, shifts: Mapping[str, Array]) -> tuple[QdqModel, int]:
-    """Add `shifts`, as `measure_bias_error` finds them, to the biases of the layers that run in INT8; how many it were.
+    """Add corrections to the biases of the layers that run in INT8.
 
-    `qdq` is used up; its activations are float32, which means before `convert_to_float16`. A layer without a bias gets
-    one: for a MatMul it is the constant of the Add behind it, or an Add of its own, which TensorRT joins with it. A
-    bias that is computed in the graph is left as it is.
+    A layer without a bias gets one: for a MatMul it is the constant of the Add behind it, or a new Add, which TensorRT
+    fuses with the MatMul. A bias that is computed in the graph is not corrected.
 
     Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019.
+
+    Args:
+        qdq: the Q/DQ model, changed in place; with float32 activations, so before `convert_to_float16`.
+        shifts: corrections [channels] by layer, from `measure_bias_error`.
+
+    Returns:
+        The model, and how many layers were corrected.
     """
     graph = qdq.model.graph
-    in_int8 = {one.output for one in qdq.nodes if one.is_int8}
+    int8_nodes = {node.output for node in qdq.nodes if node.is_int8}
     corrector = _Corrector(graph, qdq.model.opset_imports[""])
     corrected = 0
     for node in list(graph):
-        shift = shifts.get(name_of(node.outputs[0])) if name_of(node.outputs[0]) in in_int8 else None
+        shift = shifts.get(name_of(node.outputs[0])) if name_of(node.outputs[0]) in int8_nodes else None
         if shift is not None:
             corrected += corrector.matmul(node, shift) if node.op_type == "MatMul" else corrector.bias(node, shift)
     graph.sort()
@@ -39,7 +45,7 @@ def correct_bias(qdq: QdqModel, shifts: Mapping[str, Array]) -> tuple[QdqModel, 
 
 
 class _Corrector:
-    """Changes biases, under names that the graph does not have yet."""
+    """Changes biases, with names that are new to the graph."""
 
     def __init__(self, graph: ir.Graph, opset: int) -> None:
         self._graph = graph
@@ -85,7 +91,7 @@ class _Corrector:
             remove_unused(self._graph, old)
 
     def _append_add(self, result: ir.Value, shift: Array) -> None:
-        """Let all that reads `result` read its sum with `shift`; an output of the model keeps its name."""
+        """Make all readers of `result` read its sum with `shift`; an output of the model keeps its name."""
         name = str(result.name)
         total = ir.val(self._editor.unique_name(f"{name}{CORRECTED}"), dtype=result.dtype, shape=result.shape)
         result.replace_all_uses_with(total, replace_graph_outputs=True)
@@ -96,7 +102,7 @@ class _Corrector:
 
 
 def _with_another_input(graph: ir.Graph, node: ir.Node) -> ir.Node:
-    """A node in the place of `node` that has one input more, which is left out as yet."""
+    """Replace `node` by one with another input, still empty."""
     old = node.outputs[0]
     output = ir.val(str(old.name), dtype=old.dtype, shape=old.shape)
     longer = ir.node(node.op_type, [*node.inputs, None], node.attributes, outputs=[output], name=node.name)

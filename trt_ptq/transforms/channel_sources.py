@@ -1,7 +1,8 @@
-"""The constants that scale the channels of a tensor, one number or one column a channel.
+"""The constants that scale the channels of a tensor, with one number or one column per channel.
 
-They end a normalization, or are the weights of a linear layer; between them and the tensor may be an addition of
-constants, a function with f(s x) = s f(x) for s > 0, and a multiplication with other data, the gate of LLaMA's MLP.
+They are the scale of a normalization or the weights of a linear layer. Between them and the tensor there may be an
+addition of constants, a function with f(s x) = s f(x) for s > 0, and a multiplication by other data (the gated MLP of
+LLaMA).
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ _AFFINE = {"LayerNormalization": (1, 2), "RMSNormalization": (1,)}  # inputs tha
 
 @dataclass(frozen=True)
 class ChannelConstant:
-    """Input `index` of `node`, a float32 initializer whose `axis` (-1, or 0 of a matrix) is that of the channels."""
+    """A float32 initializer with one entry or column per channel.
+
+    Attributes:
+        node: the node that reads it.
+        index: which of its inputs it is.
+        axis: its axis of channels: -1, or 0 of a matrix.
+    """
 
     node: ir.Node
     index: int
@@ -26,7 +33,7 @@ class ChannelConstant:
 
     @property
     def tensor(self) -> ir.TensorProtocol | None:
-        """None if it is no float32 initializer after all."""
+        """The value; None if it is not a float32 initializer."""
         value = self.node.inputs[self.index]
         return value.const_value if value is not None and value.dtype == ir.DataType.FLOAT else None
 
@@ -39,10 +46,7 @@ class ChannelConstant:
 
 
 def channel_constants(tensor: ir.Value | None) -> tuple[ChannelConstant, ...]:
-    """All constants that have to be divided for the channels of `tensor`, its last axis, to be divided; or none.
-
-    Nothing but `tensor` changes by that.
-    """
+    """All constants to divide so that the channels (last axis) of `tensor` and nothing else are divided."""
     node = tensor.producer() if tensor is not None else None
     if node is None or node.domain != "":
         return ()
@@ -50,14 +54,14 @@ def channel_constants(tensor: ir.Value | None) -> tuple[ChannelConstant, ...]:
         indices = [index for index in _AFFINE[node.op_type] if index < len(node.inputs) and node.inputs[index]]
         return tuple(ChannelConstant(node, index, -1) for index in indices)
     if node.op_type in POSITIVELY_HOMOGENEOUS_OPS:
-        return _of_own(node.inputs[0])
+        return _of_unshared(node.inputs[0])
     if node.op_type in ("Mul", "Add"):
         return _of_product(node) if node.op_type == "Mul" else _of_sum(node)
     return _of_linear(node) if node.op_type in ("MatMul", "Gemm") else ()
 
 
-def _of_own(tensor: ir.Value | None) -> tuple[ChannelConstant, ...]:
-    """Those of a tensor that has no more than one reader."""
+def _of_unshared(tensor: ir.Value | None) -> tuple[ChannelConstant, ...]:
+    """The constants of a tensor that only one node reads."""
     if tensor is None or len(tensor.uses()) != 1 or tensor.is_graph_output():
         return ()
     return channel_constants(tensor)
@@ -67,12 +71,12 @@ def _of_product(node: ir.Node) -> tuple[ChannelConstant, ...]:
     index = _constant_input(node)
     if index is not None:
         return (ChannelConstant(node, index, -1),)
-    return _of_own(node.inputs[0]) or _of_own(node.inputs[1])
+    return _of_unshared(node.inputs[0]) or _of_unshared(node.inputs[1])
 
 
 def _of_sum(node: ir.Node) -> tuple[ChannelConstant, ...]:
     index = _constant_input(node)
-    scaled = () if index is None else _of_own(node.inputs[1 - index])
+    scaled = () if index is None else _of_unshared(node.inputs[1 - index])
     return (*scaled, ChannelConstant(node, index, -1)) if scaled and index is not None else ()
 
 
@@ -88,7 +92,7 @@ def _of_linear(node: ir.Node) -> tuple[ChannelConstant, ...]:
 
 
 def _constant_input(node: ir.Node) -> int | None:
-    """Which of two inputs is a constant with channels."""
+    """Index of the input that is a constant with channels."""
     for index, value in enumerate(node.inputs):
         if value is not None and value.is_initializer() and value.shape and value.shape[-1] != 1:
             return index

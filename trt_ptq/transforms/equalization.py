@@ -1,13 +1,13 @@
-"""Evens out the ranges of channels between convolutions that follow each other (cross-layer equalisation).
+"""Cross-layer equalization: equal channel ranges in the weights of consecutive convolutions.
 
-Where the second convolution reads nothing but the first, by way of functions with f(s x) = s f(x) for s > 0, output
-channel i of the first is divided by s_i, and input channel i of the second multiplied by it:
+Where only the second convolution reads the first, possibly through functions with f(s x) = s f(x) for s > 0, output
+channel i of the first is divided by s_i, and input channel i of the second is multiplied by it:
 
     s_i = sqrt(r1_i / r2_i)
 
-with r1_i, r2_i the largest magnitudes of that channel's weights; both become sqrt(r1_i r2_i). The pairs of the model
-are gone through again and again, as a convolution may be in two of them, until nothing changes. A BatchNormalization
-behind the first convolution counts as part of its weights, and is divided in their place.
+where r1_i and r2_i are the largest magnitudes of that channel's weights; both become sqrt(r1_i r2_i). All pairs are
+equalized repeatedly until nothing changes, as a convolution can be in two pairs. A BatchNormalization behind the first
+convolution counts as part of its weights, and is divided in their place.
 
 Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, equations 9 to 11.
 """
@@ -30,24 +30,30 @@ from trt_ptq.transforms.scaling import divide, multiplied
 from trt_ptq.types import Array
 
 _HOMOGENEOUS_OPS = POSITIVELY_HOMOGENEOUS_OPS | {"PRelu", "MaxPool", "AveragePool", "Identity"}
-_SWEEPS = 100
-_SETTLED = 1e-3  # largest change of log2(s) in a sweep that counts as none
-_DEAD = 1e-6  # of the largest range: such a channel is as good as constant, and scaling it would blow up its bias
-_EVEN = 0.05  # log2 of scales that are not worth a change
+_MAX_SWEEPS = 100
+_CONVERGED = 1e-3  # largest change of log2(s) in the last sweep
+_DEAD = 1e-6  # of the largest range: such a channel is nearly constant, and scaling it would make its bias very large
+_EVEN = 0.05  # log2(s) below which a pair is left unchanged
 
 Floats = npt.NDArray[np.float64]
 
 
 class _UnfitError(Exception):
-    """Why a convolution and the next one make no pair."""
+    """Why two convolutions cannot be equalized."""
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A convolution with constant weights, and the BatchNormalization that alone reads it, if there is one.
+    """A convolution with constant weights.
 
-    `ranges` [outputs, inputs of a group]: largest magnitude of each kernel, BatchNormalization included; kept up to
-    date as scales are found. `divided` [outputs] and `multiplied` [inputs]: all scales so far.
+    Attributes:
+        node: the convolution.
+        normalization: the BatchNormalization that is its only reader, if there is one.
+        groups: its groups.
+        ranges: [outputs, inputs of a group] largest magnitude of each kernel, including BatchNormalization and all
+            scales so far.
+        divided: [outputs] all scales of the outputs so far.
+        multiplied: [inputs] all scales of the inputs so far.
     """
 
     node: ir.Node
@@ -84,14 +90,14 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Pair:
-    """`tensor` is what `second` reads of `first`."""
+    """Two convolutions; `second` reads `tensor`, which comes from `first`."""
 
     tensor: str
     first: _Layer
     second: _Layer
 
     def equalize(self) -> float:
-        """Make the ranges of both sides equal; returns by how much that changed any scale, as log2."""
+        """Make the ranges of both sides equal; returns the largest change of a scale, as log2."""
         outputs, inputs = self.first.of_outputs, self.second.of_inputs
         alive = (outputs > _DEAD * outputs.max()) & (inputs > _DEAD * inputs.max())
         scales = np.ones_like(outputs)
@@ -102,18 +108,18 @@ class _Pair:
 
 
 def equalize(model: Model) -> TransformResult:
-    """Equalize the pairs of `model`; needs no data.
+    """Equalize consecutive convolutions of `model`; needs no data.
 
-    Skipped are pairs with a function between them that is not homogeneous (Clip, HardSwish), those of which something
-    else reads what is between, and those whose weights are shared or computed.
+    Pairs are skipped if a function between them is not homogeneous (Clip, HardSwish), if other nodes read a tensor
+    between them, or if their weights are shared or computed.
 
     Raises:
         ModelError: a weights file became shorter.
     """
     result = model.to_ir()
     pairs, skipped = _find_pairs(result.graph)
-    for _ in range(_SWEEPS):
-        if max([pair.equalize() for pair in pairs], default=0.0) < _SETTLED:
+    for _ in range(_MAX_SWEEPS):
+        if max([pair.equalize() for pair in pairs], default=0.0) < _CONVERGED:
             break
     applied = []
     for pair in pairs:
@@ -126,13 +132,13 @@ def equalize(model: Model) -> TransformResult:
             low, high = pair.first.divided.min(), pair.first.divided.max()
             applied.append(TransformSite(pair.tensor, f"channels scaled by 1/{high:.3g} to 1/{low:.3g}"))
     editor = GraphEditor(result.graph)
-    for layer in {one.node: one for pair in pairs for one in (pair.first, pair.second)}.values():
+    for layer in {layer.node: layer for pair in pairs for layer in (pair.first, pair.second)}.values():
         _write(editor, layer)
     return TransformResult(result, tuple(applied), tuple(skipped))
 
 
 def _find_pairs(graph: ir.Graph) -> tuple[list[_Pair], list[TransformSite]]:
-    """The pairs in graph order, and the convolutions right behind another that make none with it."""
+    """The pairs in graph order, and the convolutions that are followed by another one but make no pair with it."""
     layers: dict[ir.Node, _Layer] = {}
     pairs, skipped = [], []
     for node in graph:
@@ -143,9 +149,9 @@ def _find_pairs(graph: ir.Graph) -> tuple[list[_Pair], list[TransformSite]]:
             if following is None:
                 continue
             second, tensor = following
-            for one in (node, second):
-                if one not in layers:
-                    layers[one] = _layer(one)
+            for convolution in (node, second):
+                if convolution not in layers:
+                    layers[convolution] = _layer(convolution)
             if len(layers[node].divided) != len(layers[second].multiplied):
                 raise _UnfitError("the weights of both convolutions have different numbers of channels")
             pairs.append(_Pair(name_of(tensor), layers[node], layers[second]))
@@ -159,10 +165,10 @@ def _is_convolution(node: ir.Node) -> bool:
 
 
 def _following(first: ir.Node) -> tuple[ir.Node, ir.Value] | None:
-    """The convolution that alone reads `first`, and the tensor that it reads; None if none is near.
+    """The convolution that is the only reader of `first`, and the tensor that it reads; None if there is none.
 
     Raises:
-        _UnfitError: there is one, but what is between does not let it pair.
+        _UnfitError: there is one, but the nodes between prevent a pair.
     """
     tensor = first.outputs[0]
     normalization = _normalization(first)
@@ -173,7 +179,7 @@ def _following(first: ir.Node) -> tuple[ir.Node, ir.Value] | None:
         next_to_it = any(_is_convolution(use.node) for use in uses)
         if tensor.is_graph_output() or len(uses) != 1:
             if next_to_it:
-                raise _UnfitError(f"not only a convolution reads {name_of(tensor)!r}")
+                raise _UnfitError(f"{name_of(tensor)!r} has other readers, or is an output of the model")
             return None
         (use,) = uses
         if next_to_it:
@@ -182,19 +188,19 @@ def _following(first: ir.Node) -> tuple[ir.Node, ir.Value] | None:
             return None
         if use.node.op_type not in _HOMOGENEOUS_OPS:
             if any(_is_convolution(behind.node) for behind in use.node.outputs[0].uses()):
-                raise _UnfitError(f"{use.node.op_type} behind it does not scale with its input")
+                raise _UnfitError(f"{use.node.op_type} follows, which does not scale with its input")
             return None
         tensor = use.node.outputs[0]
 
 
 def _normalization(convolution: ir.Node) -> ir.Node | None:
-    """The BatchNormalization that alone reads a convolution."""
+    """The BatchNormalization that is the only reader of a convolution."""
     tensor = convolution.outputs[0]
     if tensor.is_graph_output() or len(tensor.uses()) != 1:
         return None
     (use,) = tensor.uses()
-    found = use.node
-    return found if found.op_type == "BatchNormalization" and len(found.outputs) == 1 and use.idx == 0 else None
+    node = use.node
+    return node if node.op_type == "BatchNormalization" and len(node.outputs) == 1 and use.idx == 0 else None
 
 
 def _layer(node: ir.Node) -> _Layer:
@@ -207,8 +213,8 @@ def _layer(node: ir.Node) -> _Layer:
         kernels *= gain[:, None]
     if not np.isfinite(kernels).all():
         raise _UnfitError(f"the weights of {name_of(node.outputs[0])!r} are not finite")
-    for one, index in _shifted(node, normalization):
-        _constant(one, index)
+    for reader, index in _per_output_inputs(node, normalization):
+        _constant(reader, index)
     groups = int(node.attributes.get_int("group", 1))
     return _Layer(node, normalization, groups, kernels, np.ones(len(kernels)), np.ones(kernels.shape[1] * groups))
 
@@ -218,8 +224,8 @@ def _largest_of_kernels(weight: Array) -> Floats:
     return largest
 
 
-def _shifted(node: ir.Node, normalization: ir.Node | None) -> list[tuple[ir.Node, int]]:
-    """The inputs (node, index) that hold a number for each output channel, to be divided with it."""
+def _per_output_inputs(node: ir.Node, normalization: ir.Node | None) -> list[tuple[ir.Node, int]]:
+    """The inputs (node, index) with one number per output channel, which are divided along with it."""
     if normalization is not None:
         return [(normalization, 1), (normalization, 2)]
     return [(node, 2)] if len(node.inputs) > 2 and node.inputs[2] is not None else []
@@ -228,7 +234,7 @@ def _shifted(node: ir.Node, normalization: ir.Node | None) -> list[tuple[ir.Node
 def _constant(node: ir.Node, index: int) -> ir.TensorProtocol:
     value = node.inputs[index]
     if value is None or not value.is_initializer() or value.const_value is None or value.dtype != ir.DataType.FLOAT:
-        raise _UnfitError(f"{name_of(value)!r} is no float32 constant")
+        raise _UnfitError(f"{name_of(value)!r} is not a float32 constant")
     return value.const_value
 
 
@@ -242,7 +248,7 @@ def _own_constant(node: ir.Node, index: int) -> ir.TensorProtocol:
 
 
 def _write(editor: GraphEditor, layer: _Layer) -> None:
-    """Give the layer its scaled constants; weights are scaled when they are written."""
+    """Scale the constants of the layer; weights are scaled when the model is written."""
     weight = layer.node.inputs[1]
     assert weight is not None and weight.const_value is not None
     source = weight.const_value
@@ -251,8 +257,8 @@ def _write(editor: GraphEditor, layer: _Layer) -> None:
     if layer.normalization is None:
         factors = factors / layer.divided[:, None]
     if (factors != 1).any():
-        spread = factors.reshape(*factors.shape, *[1] * (len(source.shape) - 2))
-        weight.const_value = multiplied(source, spread.astype(np.float32))
+        broadcast = factors.reshape(*factors.shape, *[1] * (len(source.shape) - 2))
+        weight.const_value = multiplied(source, broadcast.astype(np.float32))
     if (layer.divided != 1).any():
-        for node, index in _shifted(layer.node, layer.normalization):
+        for node, index in _per_output_inputs(layer.node, layer.normalization):
             divide(editor, node, index, layer.divided)

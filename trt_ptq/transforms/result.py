@@ -1,4 +1,4 @@
-"""What a change of the float model before quantization did, and where it could not be made."""
+"""The result of a transformation of the float model before quantization."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 @dataclass(frozen=True)
 class TransformSite:
-    """A place in the model, by the name of a tensor, and what is to be said of it."""
+    """A place in the model: the name of a tensor, and a note about what was done there or why nothing was."""
 
     tensor: str
     note: str
@@ -20,10 +20,12 @@ class TransformSite:
 
 @dataclass(frozen=True)
 class TransformResult:
-    """A float model that computes the same function; tensors that it had keep their names, and weights theirs.
+    """A float model that computes the same function as before; its tensors and weights keep their names.
 
-    `applied` are the places that changed, `skipped` those that would fit but for the reason in the note. Without any
-    `applied` the model is the one that there was.
+    Attributes:
+        model: the transformed model; unchanged if nothing was applied.
+        applied: the places that changed.
+        skipped: places where the transformation would apply, were it not for the reason in the note.
     """
 
     model: ir.Model

@@ -14,21 +14,21 @@ from trt_ptq.types import Array
 
 
 def multiplied(tensor: ir.TensorProtocol, factors: npt.NDArray[np.float32]) -> ir.LazyTensor:
-    """`tensor` times `factors`, which broadcast to its shape, computed when it is written."""
+    """`tensor` times `factors`, which broadcast to its shape; computed when the model is written."""
     return lazy_map(tensor, partial(np.multiply, factors), ir.DataType.FLOAT, str(tensor.name))
 
 
 def divide(editor: GraphEditor, node: ir.Node, index: int, divisors: npt.NDArray[np.floating], axis: int = -1) -> None:
-    """Divide a float32 constant that `node` reads along its last axis, or along the first (0) of a matrix.
+    """Divide a float32 constant that `node` reads along its last axis, or along the first axis (0) of a matrix.
 
-    Done when it is written; at once, and to a copy, if others read it too.
+    Computed when the model is written; if other nodes read the constant too, computed now, on a copy.
     """
     value = node.inputs[index]
     assert value is not None and value.const_value is not None
-    spread = divisors if axis == -1 else divisors[:, None]
+    broadcast = divisors if axis == -1 else divisors[:, None]
 
     def divided(array: Array) -> Array:
-        quotients: npt.NDArray[np.float32] = (array / spread).astype(np.float32)
+        quotients: npt.NDArray[np.float32] = (array / broadcast).astype(np.float32)
         return quotients
 
     if len(value.uses()) == 1 and not value.is_graph_output():

@@ -1,9 +1,9 @@
-"""Moves the scale of single channels from a tensor into the weights that read it.
+"""SmoothQuant: move the scale of single channels from a tensor into the weights that read it.
 
-A normalization ends in a multiplication of each channel by a constant, a linear layer in that by a column of its
+A normalization ends with a multiplication of each channel by a constant, a linear layer with one by a column of its
 weight. Dividing channel j there by s_j, and multiplying row j of the weights that read it by s_j, changes what is
-quantized and not what is computed. Other readers of the tensor (the residual Add of BERT, whose normalization stands
-behind it) get it multiplied by s again.
+quantized but not what is computed. Other readers of the tensor (the residual Add of BERT, which comes after its
+normalization) read it multiplied by s again.
 
 Source: Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", 2022,
 equations 3 and 4; between linear layers: Lin et al., "AWQ: Activation-aware Weight Quantization", 2023.
@@ -31,7 +31,7 @@ _FLOAT = ir.DataType.FLOAT
 
 @dataclass(frozen=True)
 class Linear:
-    """A MatMul or Gemm whose weight can be scaled: the initializer, and its axis of the input channels."""
+    """A MatMul or Gemm whose weight can be scaled: the initializer, and its axis of input channels."""
 
     node: ir.Node
     weight: ir.Value
@@ -45,8 +45,15 @@ class Linear:
 
 @dataclass(frozen=True)
 class Pair:
-    """A tensor of `channels` in its last axis, the constants that scale and shift them, and its readers with weights;
-    `quantized` are those in INT8."""
+    """A tensor and the weights that read it.
+
+    Attributes:
+        tensor: the tensor.
+        channels: size of its last axis.
+        sources: the constants that scale and shift its channels.
+        linears: its readers whose weights can be scaled.
+        quantized: those of them that run in INT8.
+    """
 
     tensor: ir.Value
     channels: int
@@ -56,16 +63,16 @@ class Pair:
 
 
 def find_pairs(graph: ir.Graph) -> tuple[list[Pair], list[TransformSite]]:
-    """The pairs of the main graph in its order, and the tensors between constants and INT8 weights that make none."""
-    in_int8 = {
-        one.output for one in plan_quantization(graph).nodes if one.is_int8 and one.op_type in ("MatMul", "Gemm")
+    """The pairs of the main graph in its order, and the tensors that INT8 weights read but that cannot be smoothed."""
+    quantized = {
+        node.output for node in plan_quantization(graph).nodes if node.is_int8 and node.op_type in ("MatMul", "Gemm")
     }
     data = activations(graph)
     pairs, skipped = [], []
     for node in graph:
         tensor = node.outputs[0]
         sources = channel_constants(tensor) if name_of(tensor) in data else ()
-        readers = [use.node for use in tensor.uses() if use.idx == 0 and name_of(use.node.outputs[0]) in in_int8]
+        readers = [use.node for use in tensor.uses() if use.idx == 0 and name_of(use.node.outputs[0]) in quantized]
         if not sources or not readers:
             continue
         try:
@@ -76,7 +83,7 @@ def find_pairs(graph: ir.Graph) -> tuple[list[Pair], list[TransformSite]]:
 
 
 class _UnfitError(Exception):
-    """Why a tensor and its readers make no pair."""
+    """Why a tensor cannot be smoothed."""
 
 
 def _pair(tensor: ir.Value, sources: tuple[ChannelConstant, ...], readers: list[ir.Node]) -> Pair:
@@ -84,33 +91,35 @@ def _pair(tensor: ir.Value, sources: tuple[ChannelConstant, ...], readers: list[
         raise _UnfitError("it is an output of the model")
     channels = _channels(sources)
     candidates = [use.node for use in tensor.uses() if use.idx == 0]
-    linears = [one for one in map(_linear, dict.fromkeys(candidates)) if one and one.channels == channels]
-    while foreign := [one for one in linears if not _read_only_by(one.weight, {linear.node for linear in linears})]:
-        linears = [one for one in linears if one not in foreign]
+    linears = [linear for linear in map(_linear, dict.fromkeys(candidates)) if linear and linear.channels == channels]
+    while shared := [item for item in linears if not _read_only_by(item.weight, {linear.node for linear in linears})]:
+        linears = [linear for linear in linears if linear not in shared]
     axes = {linear.weight: linear.axis for linear in linears}
     for linear in linears:
         if axes[linear.weight] != linear.axis:
-            raise _UnfitError(f"the weight {name_of(linear.weight)!r} is read both as it is and transposed")
-    scalable = {one.node for one in linears}
+            raise _UnfitError(f"the weight {name_of(linear.weight)!r} is read both with and without a transposition")
+    scalable = {linear.node for linear in linears}
     for node in readers:
         if node not in scalable:
             raise _UnfitError(f"the weight of {name_of(node.outputs[0])!r} cannot be scaled: {_why_not(node)}")
-    return Pair(tensor, channels, sources, tuple(linears), tuple(one for one in linears if one.node in readers))
+    return Pair(
+        tensor, channels, sources, tuple(linears), tuple(linear for linear in linears if linear.node in readers)
+    )
 
 
 def _channels(sources: tuple[ChannelConstant, ...]) -> int:
-    """How many channels the constants have, all of them the same number."""
-    for one in sources:
-        if one.tensor is None:
-            raise _UnfitError(f"{str(one)!r}, by which it is scaled or shifted, is no float32 constant")
-    found = {one.channels for one in sources}
-    if len(found) != 1 or 1 in found:
-        raise _UnfitError("it is not scaled and shifted channel by channel")
-    return found.pop()
+    """The number of channels, which all the constants have in common."""
+    for source in sources:
+        if source.tensor is None:
+            raise _UnfitError(f"{str(source)!r}, which scales or shifts it, is not a float32 constant")
+    counts = {source.channels for source in sources}
+    if len(counts) != 1 or 1 in counts:
+        raise _UnfitError("it is not scaled and shifted per channel")
+    return counts.pop()
 
 
 def _linear(node: ir.Node) -> Linear | None:
-    """The weight behind `node`, be it by a Transpose; None if it is no float32 matrix, or computed in the graph."""
+    """The weight of `node`, possibly read through a Transpose; None if it is computed, or no float32 matrix."""
     if node.domain != "" or node.op_type not in ("MatMul", "Gemm") or node.attributes.get_int("transA"):
         return None
     weight = node.inputs[1]
@@ -126,7 +135,7 @@ def _linear(node: ir.Node) -> Linear | None:
 
 
 def _read_only_by(weight: ir.Value, nodes: set[ir.Node]) -> bool:
-    """Whether `weight` goes into the second input of `nodes` and nowhere else."""
+    """Whether only the second inputs of `nodes` read `weight`."""
     if weight.is_graph_output():
         return False
     for use in weight.uses():
@@ -140,8 +149,8 @@ def _read_only_by(weight: ir.Value, nodes: set[ir.Node]) -> bool:
 def _why_not(node: ir.Node) -> str:
     linear = _linear(node)
     if linear is None:
-        return "it is no initializer"
-    return f"{name_of(linear.weight)!r} is read elsewhere too, or has another number of rows"
+        return "it is not an initializer"
+    return f"{name_of(linear.weight)!r} has other readers, or a different number of rows"
 
 
 def matrix(linear: Linear, weight: Array) -> Array:
@@ -150,14 +159,14 @@ def matrix(linear: Linear, weight: Array) -> Array:
 
 
 def scale_pairs(graph: ir.Graph, pairs: Iterable[tuple[Pair, npt.NDArray[np.float32]]]) -> None:
-    """Divide the channels of each pair's tensor by the scales beside it, and make up for it in all that reads them.
+    """Divide the channels of each pair's tensor by the scales given with it, and compensate in all its readers.
 
-    Weights are scaled when they are written.
+    Weights are scaled when the model is written.
     """
     editor = GraphEditor(graph)
     for pair, scales in pairs:
-        for one in pair.sources:
-            divide(editor, one.node, one.index, scales, one.axis)
+        for source in pair.sources:
+            divide(editor, source.node, source.index, scales, source.axis)
         for weight, axis in {linear.weight: linear.axis for linear in pair.linears}.items():
             assert weight.const_value is not None
             rows = scales if axis == 1 else scales[:, None]
@@ -171,7 +180,7 @@ def scale_pairs(graph: ir.Graph, pairs: Iterable[tuple[Pair, npt.NDArray[np.floa
 
 
 def _restored(graph: ir.Graph, editor: GraphEditor, tensor: ir.Value, scales: npt.NDArray[np.float32]) -> ir.Value:
-    """What `tensor` was before it was divided by `scales`, in a Mul behind it."""
+    """`tensor` multiplied by `scales` again, by a Mul behind it."""
     node = tensor.producer()
     assert node is not None
     name = editor.unique_name(f"{tensor.name}.restored")

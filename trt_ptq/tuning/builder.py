@@ -27,7 +27,7 @@ from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import TENSOR_KINDS, QdqModel, TensorKind, insert_qdq
 from trt_ptq.recipe import Recipe, Technique
 from trt_ptq.sensitivity.measure import Ranking, rank_layers
-from trt_ptq.transforms.alpha_search import smooth
+from trt_ptq.transforms.alpha_search import apply_smoothquant
 from trt_ptq.transforms.bias_correction import CORRECTED, correct_bias
 from trt_ptq.transforms.equalization import equalize
 from trt_ptq.transforms.result import TransformResult
@@ -218,7 +218,7 @@ class CandidateBuilder:
         if key.techniques[-1] == "equalization":
             transformed = equalize(before.model)
         else:
-            transformed = smooth(before.model, self._calibration, METHODS["percentile"])
+            transformed = apply_smoothquant(before.model, self._calibration, METHODS["percentile"])
         if not transformed.applied:
             return CalibratedModel(before.model, before.statistics, transformed)
         path = self._folder / f"{next(self._number)}.onnx"
