@@ -180,7 +180,7 @@ def test_the_model_in_half_precision_is_told_so(data: Path, tmp_path: Path) -> N
     model = tmp_path / "half.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), model)
     told = refused("calibrate", model, "--data", data)
-    assert "it computes in float16, bfloat16 or double: give the float32 model" in told
+    assert "it computes in float16, bfloat16 or double; use the float32 model" in told
 
 
 def test_a_model_too_narrow_for_int8_is_told_why(data: Path, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_tolerance_that_every_range_keeps_is_refused(cnn_path: Path, npz_folde
     assert told.startswith("--until-stable must be above 0 and below 1")
 
 
-def test_a_method_to_watch_without_until_stable_is_refused(cnn_path: Path, npz_folder: Path) -> None:
+def test_a_method_without_until_stable_is_refused(cnn_path: Path, npz_folder: Path) -> None:
     told = refused("calibrate", cnn_path, "--data", npz_folder, "--method", "mse")
     assert told.startswith("--method selects the ranges that --until-stable monitors")
 

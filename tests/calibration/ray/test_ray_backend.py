@@ -223,9 +223,7 @@ class TestOnACluster:
         self, cluster: Any, cnn: Model, tmp_path: Path
     ) -> None:
         residual_cnn(cnn.path, seed=1)
-        message = (
-            rf"^node {socket.gethostname()}: {cnn.path} is another model there: the graph is the same but the weights"
-        )
+        message = rf"^node {socket.gethostname()}: {cnn.path} is another model on that node: .* the weights"
         with pytest.raises(ModelError, match=message):
             on_cluster(cnn, Made(tmp_path), select_calibration_tensors(cnn))
 
