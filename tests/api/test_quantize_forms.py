@@ -96,6 +96,20 @@ def test_a_metric_with_splits_selects_on_one_and_is_judged_on_the_other(cnn: Mod
     assert "select" in splits
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"config": {"max_drop": 0.1}}, "`config`"),
+        ({"evaluate": 1}, "`evaluate`"),
+        ({"example_inputs": 1}, "`example_"),
+    ],
+)
+def test_invalid_arguments_are_named(cnn: Model, tmp_path: Path, arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(trt_ptq.UsageError, match=named):
+        trt_ptq.quantize(cnn.path, BATCHES, output_dir=tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
 def test_defaults_quantize_into_a_folder_called_int8(
     cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,19 @@ def test_a_module_is_exported_for_inference_and_left_as_it_was() -> None:
     assert module.dropout.training
 
 
+def test_the_same_module_is_the_same_model_twice() -> None:
+    identities = []
+    for _ in range(2):
+        with opened_model(network(), EXAMPLE) as model:
+            identities.append(model.identity)
+    assert identities[0] == identities[1]
+
+
+def test_one_example_is_enough_for_a_dynamic_batch() -> None:
+    with opened_model(network(), EXAMPLE[:1]) as model:
+        assert isinstance(model.inputs[0].shape[0], str)
+
+
 def test_a_module_without_examples_is_refused() -> None:
     with pytest.raises(trt_ptq.UsageError, match="`example_inputs` is missing"):
         trt_ptq.calibrate(network(), [images(4)])

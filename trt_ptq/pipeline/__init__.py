@@ -9,6 +9,7 @@ from typing import Any
 
 from trt_ptq.api.model_input import ModelLike, describe_model, opened_model
 from trt_ptq.config import QuantizeConfig
+from trt_ptq.errors import UsageError
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.pipeline.calibration_step import calibrate
 from trt_ptq.pipeline.engine_step import build
@@ -42,9 +43,11 @@ def quantize(
         data: representative inputs to calibrate with: a folder, a file, "file.py:function", a list or generator of
             feed dicts or arrays, a callable that returns one, a torch DataLoader, a Hugging Face dataset, or a
             `BatchSource`.
-        evaluate: your metric: a function, or "file.py:function". It gets `run(feeds) -> outputs` and returns a dict of
-            metrics; higher is better unless `config.lower_is_better` names the metric. Without it, the outputs are
-            compared with those of FP32.
+        evaluate: your metric: a function, or "file.py:function". It is called as `evaluate(run)`, where
+            `run(feeds) -> outputs` runs a model, or as `evaluate(run, split)`, where the split is "select" while
+            candidates are compared and "test" for the verdict. It returns a dict of metrics, name to number; wrap those
+            whose lower values are better in `Lower`, or name them in `config.lower_is_better`. Without a metric, the
+            outputs are compared with those of FP32.
         test_data: inputs to compare on, in the forms of `data`; without it, one batch in five of `data` is held out.
         output_dir: folder for all results; created if need be.
         config: how to quantize; see `QuantizeConfig`.
@@ -64,6 +67,8 @@ def quantize(
         TrtPtqError: bad input, before or while it is used; what was finished by then stays in `output_dir`. A builder
             failure is no exception: see `QuantizeResult.engine_error`.
     """
+    if config is not None and not isinstance(config, QuantizeConfig):
+        raise UsageError(f"`config` must be a QuantizeConfig, not {type(config).__name__}")
     with (
         opened_model(model, example_inputs) as loaded,
         tempfile.TemporaryDirectory(prefix="trt-ptq-") as scratch,
