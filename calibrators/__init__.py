@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trt_ptq.calibrators.tensorrt.batch import EntropyCalibrator as EntropyCalibrator
     from trt_ptq.calibrators.tensorrt.batch import MinMaxCalibrator as MinMaxCalibrator
+    from trt_ptq.calibrators.tensorrt.calibration_warning import CalibrationFailedWarning as CalibrationFailedWarning
+    from trt_ptq.calibrators.tensorrt.calibration_warning import CalibrationWarning as CalibrationWarning
     from trt_ptq.calibrators.tensorrt.percentile_calibrator import PercentileCalibrator as PercentileCalibrator
     from trt_ptq.calibrators.tensorrt.table_calibrator import TableCalibrator as TableCalibrator
 
 _HOME = {
+    "CalibrationFailedWarning": "calibration_warning",
+    "CalibrationWarning": "calibration_warning",
     "EntropyCalibrator": "batch",
     "MinMaxCalibrator": "batch",
     "PercentileCalibrator": "percentile_calibrator",

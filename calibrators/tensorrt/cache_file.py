@@ -76,7 +76,7 @@ def read_cache(
     if model is not None and record.model is None:
         notify(f"{path}: used without a check that it belongs to this model: {record_path(path).name} names none")
     if record.sha256 != sha256(path.read_bytes()):
-        raise TableError(f"{path}: is not the file that {record_path(path).name} describes; {_REMEDY}")
+        raise TableError(f"{path}: differs from the cache in {record_path(path).name}; {_REMEDY}")
     if record.ranges != ranges:
         raise TableError(f"{path}: holds {record.ranges} ranges, not {ranges}; {_REMEDY}")
     difference = model and record.model and record.model.difference(model)
@@ -99,12 +99,12 @@ def _check_header(path: Path, cache: TensorRTCache, version: TensorRTVersion, al
 
 
 def _read_record(path: Path) -> CacheRecord | None:
-    beside = record_path(path)
+    record_file = record_path(path)
     try:
-        return CacheRecord.model_validate_json(beside.read_bytes())
+        return CacheRecord.model_validate_json(record_file.read_bytes())
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise TableError(f"cannot read {beside}: {error.strerror}") from error
+        raise TableError(f"cannot read {record_file}: {error.strerror}") from error
     except ValidationError as error:
-        raise TableError(f"{beside}: not the record of a calibration cache; {_REMEDY}") from error
+        raise TableError(f"{record_file}: not the record of a calibration cache; {_REMEDY}") from error

@@ -48,4 +48,4 @@ class TableCalibrator(Calibrator):
         """Ignored: TensorRT returns the table that it was served."""
 
     def pointers(self, names: Sequence[str]) -> list[int] | None:  # noqa: ARG002
-        raise EngineError("TensorRT did not accept the calibration table, and asked for batches")
+        raise EngineError("TensorRT did not accept the calibration table, and requested batches")

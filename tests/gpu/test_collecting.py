@@ -21,7 +21,9 @@ def cuda() -> TorchDevice:
     return TorchDevice("cuda")
 
 
-def test_the_gpu_measures_what_the_cpu_does_but_for_rounding(cnn: Model, cuda: TorchDevice, pictures: Pictures) -> None:
+def test_the_gpu_measures_the_same_as_the_cpu_except_for_rounding(
+    cnn: Model, cuda: TorchDevice, pictures: Pictures
+) -> None:
     calibration_tensors = select_calibration_tensors(cnn, ("all",))
     on_gpu, on_cpu = (
         collect_statistics(cnn, pictures, calibration_tensors, device=cuda),

@@ -52,7 +52,7 @@ def test_copy_is_there_after_synchronize(buffers: DeviceBuffers) -> None:
     assert read_back(buffers, pointer, SIZE) == content.tobytes()
 
 
-def test_slots_in_turn_hold_the_last_two_batches(buffers: DeviceBuffers) -> None:
+def test_two_slots_hold_the_last_two_batches(buffers: DeviceBuffers) -> None:
     double_buffer = DoubleBuffer(buffers, {"x": 4 * 1000})
     batches = [np.full(1000, value, np.float32) for value in range(3)]
     pointers = []

@@ -28,7 +28,7 @@ from trt_ptq.pipeline import quantize
 pytestmark = [*ON_GPU, EXPLICIT]
 
 
-def test_a_float_engine_answers_as_onnx_runtime_does(build: EngineBuilder, cnn: Model) -> None:
+def test_a_float_engine_matches_onnx_runtime(build: EngineBuilder, cnn: Model) -> None:
     reference = ort.InferenceSession(cnn.path, providers=["CPUExecutionProvider"])
     with EngineSession(build("fp32")) as session:
         for samples in (1, 8, 3):
@@ -43,7 +43,7 @@ def test_a_qdq_engine_is_close_to_the_fp16_engine_by_polygraphy(build: EngineBui
     assert comparison.outputs["y"].sqnr_db > 20
 
 
-def test_a_qdq_engine_answers_as_the_qdq_model_does_on_onnx_runtime(
+def test_a_qdq_engine_matches_the_qdq_model_in_onnx_runtime(
     build: EngineBuilder, others: Pictures, tmp_path: Path
 ) -> None:
     engine = build("int8")

@@ -20,11 +20,11 @@ COMPILE_TIMEOUT_S = 300
 
 
 class StandinUnavailableError(RuntimeError):
-    """A stand-in, or a genuine package for it, cannot be had on this machine; the message says why."""
+    """A stand-in, or a genuine package for it, is not available on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
-class TensorRTLibrary:
+class StandinLibrary:
     """One shared library: the folder of its sources, its file name, and the names that point to it."""
 
     sources: str
@@ -33,8 +33,8 @@ class TensorRTLibrary:
 
 
 LIBRARIES = (
-    TensorRTLibrary("cuda", "libcuda.so.1", ("libcuda.so",)),
-    TensorRTLibrary("nvinfer", "libnvinfer.so.10", ("libnvinfer_plugin.so.10", "libnvonnxparser.so.10")),
+    StandinLibrary("cuda", "libcuda.so.1", ("libcuda.so",)),
+    StandinLibrary("nvinfer", "libnvinfer.so.10", ("libnvinfer_plugin.so.10", "libnvonnxparser.so.10")),
 )
 
 
@@ -58,9 +58,9 @@ class Standins:
         Args:
             packages: folders from packages.py, first match wins; this Python's own packages come after.
             limit_bytes: the stand-in device's memory; an allocation beyond it is CUDA_ERROR_OUT_OF_MEMORY.
-            no_device: cuInit answers CUDA_ERROR_NO_DEVICE.
+            no_device: cuInit returns CUDA_ERROR_NO_DEVICE.
             defer: asynchronous work is done only when something synchronizes with its stream.
-            reverse_names: get_batch is asked for the inputs in the reverse of the network's order.
+            reverse_names: get_batch is called with the input names in reverse order.
         """
         environment = dict(os.environ)
         environment["LD_LIBRARY_PATH"] = _joined([self.libraries], environment.get("LD_LIBRARY_PATH"))
@@ -79,7 +79,7 @@ class Standins:
 
 
 def default_cache() -> Path:
-    """Where libraries and packages are kept between runs; TRT_PTQ_STANDIN_CACHE overrides it."""
+    """Folder of libraries and packages between runs; TRT_PTQ_STANDIN_CACHE overrides it."""
     chosen = os.environ.get("TRT_PTQ_STANDIN_CACHE")
     if chosen:
         return Path(chosen)
@@ -127,7 +127,7 @@ class atomic_folder:  # noqa: N801 - used like a function
         shutil.rmtree(self._unfinished, ignore_errors=True)
 
 
-def _compile(compiler: str, library: TensorRTLibrary, folder: Path) -> None:
+def _compile(compiler: str, library: StandinLibrary, folder: Path) -> None:
     sources = sorted(str(path) for path in (SOURCES / library.sources).glob("*.cpp"))
     output = folder / library.name
     command = [compiler, *COMPILE_FLAGS, *sources, f"-Wl,-soname,{library.name}", "-ldl", "-o", str(output)]

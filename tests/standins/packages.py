@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .build import Standins, StandinUnavailableError, atomic_folder, default_cache
 
-# The first and the last of the 10 line, and two between.
+# The first and the last release of TensorRT 10, and two between.
 TENSORRT_VERSIONS = ("10.0.1", "10.9.0.34", "10.13.3.9.post1", "10.16.1.11")
 
 CUDA_BINDINGS = ("cuda-bindings==12.9.10", "cuda-pathfinder==1.*")
@@ -22,7 +22,7 @@ CUDA_HEADERS = ("nvidia-cuda-runtime-cu12==12.9.79", "nvidia-cuda-profiler-api-c
 
 INSTALL_TIMEOUT_S = 900
 
-# The wheel of NVIDIA's libraries is what makes `import tensorrt` work; here the name is an alias of the bindings.
+# `import tensorrt` comes with the wheel of NVIDIA's libraries; here the name is an alias of the bindings.
 TENSORRT_ALIAS = """\
 import importlib
 import sys
@@ -84,7 +84,7 @@ def _installed(
         return folder
     with atomic_folder(folder) as unfinished:
         options = [] if dependencies else ["--no-deps"]
-        # No cache: pip would keep a pycuda that was compiled for the stand-in, and hand it to other projects.
+        # No cache: pip would store a pycuda that was compiled for the stand-in, and install it in other projects.
         command = [
             *_installer(),
             "install",

@@ -1,7 +1,7 @@
 """Runs on the stand-ins, in a subprocess: one small calibration. The last line of stdout is JSON.
 
-The options come as JSON in the first argument: see Options. The calibrator is plain on purpose: it shows what
-the bindings and the stand-in builder do, not what trt_ptq's calibrators make of it.
+The options are JSON in the first argument: see Options. The calibrator is simple on purpose: it shows what the
+bindings and the stand-in builder do, without trt_ptq's calibrators.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Options:
     batches: int = 5
     fail_at: int | None = None  # get_batch raises at this batch
     failure: str = "ValueError"  # what it raises, or "empty": it returns [] there
-    cache: str | None = None  # what read_calibration_cache answers
+    cache: str | None = None  # the result of read_calibration_cache
     copy: str = "synchronous"  # or asynchronous, or unsynchronized (the mistake)
     short_buffer: bool = False  # buffers of half the size (the mistake)
-    onnx: str | None = None  # a model file, instead of a network made by hand
+    onnx: str | None = None  # a model file, instead of a network built by hand
 
 
 def batch(index: int) -> dict[str, npt.NDArray[np.float32]]:
@@ -107,7 +107,7 @@ class PycudaMemory:
 
 
 class Recorder:
-    """What the calibrator saw."""
+    """Calls and arguments that the calibrator received."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -228,5 +228,5 @@ def run(options: Options) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # the calibrators are deprecated, as everyone knows by now
+    warnings.simplefilter("ignore")  # TensorRT 10 deprecates calibrators
     print(json.dumps(run(Options(**json.loads(sys.argv[1])))))

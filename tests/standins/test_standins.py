@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from . import packages
-from .asked import LATEST, ask, header, probe, run, table
 from .build import Standins, StandinUnavailableError, build
+from .probes import LATEST, ask, header, probe, run, table
 
 # ---- calibration, as TensorRT drives it
 
@@ -27,7 +27,7 @@ def test_callbacks_come_in_the_order_of_the_contract(standins: Standins, version
     assert outcome["names"] == ["image", "mask"]
 
 
-def test_pointers_are_taken_in_the_order_of_the_names_asked_for(standins: Standins) -> None:
+def test_pointers_are_in_the_order_of_the_requested_names(standins: Standins) -> None:
     outcome = probe(standins, {}, reverse_names=True)
     assert outcome["names"] == ["mask", "image"]
     assert outcome["written"] == table(header(LATEST), batches=5)
@@ -48,7 +48,7 @@ def test_empty_list_ends_the_data(standins: Standins, version: str) -> None:
     assert outcome["written"] == table(header(version), batches=3)
 
 
-def test_cache_is_handed_over_as_a_read_only_view(standins: Standins, version: str) -> None:
+def test_cache_is_written_from_a_read_only_view(standins: Standins, version: str) -> None:
     assert probe(standins, {}, version=version)["written_is_read_only"] is True
 
 
@@ -58,7 +58,7 @@ def test_no_batch_at_all_fails_the_build_and_writes_nothing(standins: Standins, 
     assert outcome["written"] is None
 
 
-def test_matching_cache_is_used_and_no_batch_is_asked_for(standins: Standins, version: str) -> None:
+def test_matching_cache_is_used_and_no_batch_is_requested(standins: Standins, version: str) -> None:
     cache = table(header(version), batches=1)
     outcome = probe(standins, {"cache": cache}, version=version)
     assert "get_batch" not in outcome["calls"]
@@ -83,7 +83,7 @@ def test_cache_of_another_algorithm_is_ignored(standins: Standins) -> None:
     assert outcome["plan"]["source"] == "calibrated"
 
 
-def test_name_missing_from_the_cache_is_warned_of(standins: Standins) -> None:
+def test_name_missing_from_the_cache_gets_a_warning(standins: Standins) -> None:
     outcome = probe(standins, {"cache": f"{header(LATEST)}\nimage: 3c010204\n"})
     assert "Missing scale and zero-point for tensor mask" in outcome["log"]
     assert "for tensor image" not in outcome["log"]
@@ -161,7 +161,7 @@ print(d.cuStreamQuery(stream)[0].name, counters().pinned_allocations, back.value
     assert ask(standins, code, defer=True).split("\n") == ["CUDA_ERROR_NOT_READY 1", "CUDA_SUCCESS 0 2"]
 
 
-def test_event_makes_one_stream_wait_for_another_and_tells_the_time(standins: Standins) -> None:
+def test_event_makes_a_stream_wait_for_another_and_measures_time(standins: Standins) -> None:
     code = """
 import ctypes
 from cuda.bindings import driver as d
@@ -217,7 +217,7 @@ print(runtime.deserialize_cuda_engine(plan.replace(b"101601", b"100900")))
     assert "None" in done.stdout
 
 
-def test_settings_are_kept(standins: Standins, version: str) -> None:
+def test_builder_configuration_is_stored(standins: Standins, version: str) -> None:
     code = """
 import warnings; warnings.simplefilter("ignore")
 import tensorrt as trt
@@ -267,7 +267,7 @@ def test_pycuda_raises_memory_error_when_memory_is_out(standins: Standins, pycud
 # ---- building the stand-ins
 
 
-def test_missing_compiler_is_said_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_compiler_is_a_plain_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(StandinUnavailableError, match=r"no-such-compiler.*install g\+\+"):
         build(tmp_path)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .asked import IDENTITY_OUTPUT, header, probe, table
 from .build import Standins
+from .probes import IDENTITY_OUTPUT, header, probe, table
 
 
 def text_field(number: int, text: str | bytes) -> bytes:

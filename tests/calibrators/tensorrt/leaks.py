@@ -1,4 +1,4 @@
-"""Nothing may be left on the device when a calibrator is done."""
+"""Checks that a calibrator frees everything on the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What TensorRT's stand-in makes of batches, computed by numpy: the expected caches."""
+"""The expected caches: what the TensorRT stand-in computes from batches, computed with numpy."""
 
 from __future__ import annotations
 

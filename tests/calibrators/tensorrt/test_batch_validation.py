@@ -42,7 +42,7 @@ def test_arrays_are_made_contiguous() -> None:
 
 
 @given(samples=st.integers(1, 7))
-def test_short_last_batch_is_filled_up_with_its_own_samples_in_turn(samples: int) -> None:
+def test_small_last_batch_is_filled_up_with_its_own_samples_in_turn(samples: int) -> None:
     array = np.arange(samples, dtype=np.float32)[:, None]
     validator = BatchValidator({"x": InputSpec("float32", (8, 1))})
     with pytest.warns(CalibrationWarning, match=f"batch 0: the last batch has {samples} samples of 8"):
@@ -51,7 +51,7 @@ def test_short_last_batch_is_filled_up_with_its_own_samples_in_turn(samples: int
     assert validator.repeated_samples == 8 - samples
 
 
-def test_input_without_the_batch_axis_passes_whole_beside_a_short_one() -> None:
+def test_input_without_the_batch_axis_is_unchanged_in_a_small_batch() -> None:
     validator = BatchValidator({"x": InputSpec("float32", (8, 1)), "grid": InputSpec("float32", (3, 2))})
     feeds = {"x": np.ones((5, 1), np.float32), "grid": np.ones((3, 2), np.float32)}
     with pytest.warns(CalibrationWarning):
@@ -61,14 +61,14 @@ def test_input_without_the_batch_axis_passes_whole_beside_a_short_one() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::trt_ptq.calibrators.tensorrt.calibration_warning.CalibrationWarning")
-def test_only_the_last_batch_may_be_short() -> None:
+def test_only_the_last_batch_may_be_small() -> None:
     with pytest.raises(
         DataError, match="batch 1: has 3 samples of 4, and batch 2 follows: only the last batch may be smaller"
     ):
         validate([batch(0), batch(1, size=3), batch(2)])
 
 
-def test_without_a_network_the_first_batch_is_the_pattern() -> None:
+def test_without_a_network_batches_must_match_the_first_batch() -> None:
     with pytest.raises(DataError, match=r"batch 1: input 'image' has shape \[6, 3, 2, 2\], calibration reads \[4, 3"):
         validate([batch(0), batch(1, size=6)], inputs=None)
 

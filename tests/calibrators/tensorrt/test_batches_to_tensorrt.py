@@ -79,7 +79,7 @@ def test_network_with_dynamic_dimensions_needs_its_profile(play: Play) -> None:
     )
 
 
-def test_calibrator_without_a_network_says_what_it_cannot_check(play: Play) -> None:
+def test_calibrator_without_a_network_warns_what_it_cannot_check(play: Play) -> None:
     outcome = play("build = Build(); tell(**build_with(EntropyCalibrator(batches(2)), build))")
     assert "without `network`, batches are only checked against the first batch" in outcome["log"]
     assert outcome["plans"][0]["table"] == cache_text(header(LATEST), batches(2))

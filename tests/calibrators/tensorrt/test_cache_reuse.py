@@ -1,4 +1,4 @@
-"""Stand-in: which calibration caches a calibrator hands to TensorRT, and which it refuses."""
+"""Stand-in: which calibration caches a calibrator serves to TensorRT, and which it refuses."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_cache_is_reused_without_reading_a_batch(play: Play, tmp_path: Path, ver
     assert outcome["counters"]["peak_device_bytes"] == 0
 
 
-def test_record_beside_the_cache_says_what_it_was_made_from(play: Play, tmp_path: Path) -> None:
+def test_record_beside_the_cache_names_its_origin(play: Play, tmp_path: Path) -> None:
     made_cache(play)
     data = sum((DataFingerprint.from_feeds(feeds) for feeds in batches(5)), DataFingerprint())
     assert json.loads((tmp_path / "model.cache.json").read_text()) == {
@@ -135,7 +135,7 @@ def test_corrupt_cache_is_refused_with_the_line(play: Play, tmp_path: Path) -> N
 def test_cache_that_was_changed_after_its_record_is_refused(play: Play, tmp_path: Path) -> None:
     made_cache(play)
     (tmp_path / "model.cache").write_text(cache_text(header(LATEST), batches(1)))
-    assert "model.cache: is not the file that model.cache.json describes" in refusal(play)
+    assert "model.cache: differs from the cache in model.cache.json" in refusal(play)
 
 
 def test_damaged_record_is_refused(play: Play, tmp_path: Path) -> None:
@@ -190,9 +190,7 @@ def test_record_without_a_model_is_warned_about_where_the_model_is_known(play: P
         "TableCalibrator(CalibrationTable({'image': 1.0}), network=build.network)",
     ],
 )
-def test_a_cache_that_tensorrt_gives_back_after_it_was_served_is_no_error(
-    play: Play, tmp_path: Path, calibrator: str
-) -> None:
+def test_a_served_cache_that_tensorrt_writes_back_changes_nothing(play: Play, tmp_path: Path, calibrator: str) -> None:
     made_cache(play)
     before = (tmp_path / "model.cache").read_bytes()
     outcome = play(

@@ -38,7 +38,7 @@ def test_calibrator_is_a_real_one_and_its_cache_holds_the_scales_that_numpy_comp
     assert_nothing_leaked(outcome)
 
 
-def test_batches_arrive_whole_and_in_order_when_copies_are_deferred(play: Play) -> None:
+def test_batches_arrive_complete_and_in_order_when_copies_are_deferred(play: Play) -> None:
     outcome = play(
         """
         import ctypes
@@ -63,7 +63,7 @@ def test_batches_arrive_whole_and_in_order_when_copies_are_deferred(play: Play) 
     assert outcome["plans"][0]["batches"] == 7
 
 
-def test_pointers_follow_the_order_of_the_names_asked_for(play: Play) -> None:
+def test_pointers_follow_the_order_of_the_requested_names(play: Play) -> None:
     outcome = play(
         "build = Build(); tell(**build_with(EntropyCalibrator(batches(3), **build.known), build))", reverse_names=True
     )

@@ -12,7 +12,7 @@ from tests.calibrators.tensorrt.leaks import assert_nothing_leaked
 from tests.calibrators.tensorrt.tables import cache_text, header
 
 
-def test_out_of_memory_tells_what_was_asked_for_and_what_is_free(play: Play, tmp_path: Path) -> None:
+def test_out_of_memory_names_the_required_and_the_free_memory(play: Play, tmp_path: Path) -> None:
     outcome = play(
         "build = Build(); tell(**build_with(EntropyCalibrator(batches(5), 'model.cache', **build.known), build))",
         limit_bytes=300,
@@ -23,7 +23,7 @@ def test_out_of_memory_tells_what_was_asked_for_and_what_is_free(play: Play, tmp
     assert_nothing_leaked(outcome)
 
 
-def test_machine_without_a_device_is_told_plainly(play: Play) -> None:
+def test_machine_without_a_device_is_a_plain_error(play: Play) -> None:
     outcome = play(
         "build = Build(); tell(**build_with(EntropyCalibrator(batches(5), **build.known), build))", no_device=True
     )
@@ -32,7 +32,7 @@ def test_machine_without_a_device_is_told_plainly(play: Play) -> None:
     )
 
 
-def test_context_that_the_caller_made_current_is_used_and_left_alone(play: Play) -> None:
+def test_current_context_of_the_caller_is_used_and_left_alone(play: Play) -> None:
     outcome = play(
         """
         from cuda.bindings import driver
@@ -73,7 +73,7 @@ def test_pycuda_is_used_where_it_is_installed_and_leaks_nothing(play: Play, tmp_
 
 
 @pytest.mark.slow
-def test_out_of_memory_in_pycuda_tells_what_was_asked_for_and_what_is_free(play: Play) -> None:
+def test_out_of_memory_in_pycuda_names_the_required_and_the_free_memory(play: Play) -> None:
     outcome = play(
         "build = Build(); tell(**build_with(EntropyCalibrator(batches(5), **build.known), build))",
         memory="pycuda",
@@ -85,7 +85,7 @@ def test_out_of_memory_in_pycuda_tells_what_was_asked_for_and_what_is_free(play:
 
 
 @pytest.mark.slow
-def test_machine_without_a_device_is_told_plainly_by_pycuda(play: Play) -> None:
+def test_machine_without_a_device_is_a_plain_error_with_pycuda(play: Play) -> None:
     outcome = play(
         "build = Build(); tell(**build_with(EntropyCalibrator(batches(5), **build.known), build))",
         memory="pycuda",
@@ -95,7 +95,7 @@ def test_machine_without_a_device_is_told_plainly_by_pycuda(play: Play) -> None:
 
 
 @pytest.mark.slow
-def test_pycuda_context_that_the_caller_made_is_used_and_left_alone(play: Play) -> None:
+def test_current_pycuda_context_of_the_caller_is_used_and_left_alone(play: Play) -> None:
     outcome = play(
         """
         import pycuda.driver as driver

@@ -109,7 +109,7 @@ def test_exception_that_escapes_a_callback_leaves_no_cache(play: Play, tmp_path:
     assert_nothing_leaked(outcome)
 
 
-def test_ctrl_c_works_as_ever_after_the_block(play: Play) -> None:
+def test_ctrl_c_works_as_usual_after_the_block(play: Play) -> None:
     outcome = play(
         """
         build = Build()

@@ -1,4 +1,4 @@
-"""What the calibrators need to be imported, and what they say where it is missing."""
+"""Calibrators are importable without TensorRT or CUDA, and name what is missing when they are created."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_package_is_imported_without_loading_anything_heavy() -> None:
 
 
 @pytest.mark.parametrize("name", ["EntropyCalibrator", "MinMaxCalibrator", "PercentileCalibrator", "TableCalibrator"])
-def test_classes_are_found_in_the_package_without_tensorrt(name: str) -> None:
+def test_classes_are_importable_without_tensorrt(name: str) -> None:
     assert run(f"{BLOCK}from trt_ptq.calibrators import {name}; print({name}.__name__)") == f"{name}\n"
 
 

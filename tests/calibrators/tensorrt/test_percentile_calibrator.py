@@ -112,7 +112,7 @@ def test_cache_without_a_record_is_refused(play: Play, tmp_path: Path) -> None:
     assert "model.cache: no model.cache.json confirms that it holds percentile 99.99" in outcome["raised"]
 
 
-def test_leaving_after_one_build_says_that_its_engine_has_other_ranges(play: Play) -> None:
+def test_leaving_after_the_first_build_is_an_error(play: Play) -> None:
     outcome = play(
         f"""{STATISTICS}
 build = Build()

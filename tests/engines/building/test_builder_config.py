@@ -25,7 +25,7 @@ def configured(library: TensorRTLibrary, options: BuilderConfig) -> tuple[Any, t
     return config, apply_builder_config(library, builder, config, options)
 
 
-def test_nothing_is_set_unless_asked_for(library: TensorRTLibrary) -> None:
+def test_nothing_is_set_by_default(library: TensorRTLibrary) -> None:
     config, flags = configured(library, BuilderConfig())
     assert flags == ()
     assert not config.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE)

@@ -32,7 +32,7 @@ def spec_of(model: Model, onnx: Path, **profiles: ShapeProfile) -> EngineSpec:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int8 in fp16"])
-def test_every_precision_builds_and_leaves_a_manifest(cnn: Model, tmp_path: Path, precision: str) -> None:
+def test_every_precision_builds_with_a_manifest(cnn: Model, tmp_path: Path, precision: str) -> None:
     path = tmp_path / "converted.onnx"
     models: dict[str, Callable[[], ir.Model]] = {
         "fp32": cnn.to_ir,

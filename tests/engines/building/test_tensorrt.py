@@ -95,9 +95,7 @@ def test_a_table_is_served_as_the_running_versions_cache(
     assert built["manifest"]["tensors_without_range"] == []
 
 
-def test_ranges_are_set_on_the_tensors_where_that_is_asked_for(
-    standins: Standins, version: str, cnn_path: Path, out: Path
-) -> None:
+def test_dynamic_ranges_are_set_on_the_tensors(standins: Standins, version: str, cnn_path: Path, out: Path) -> None:
     built = build_on(standins, cnn_path, out, version, implicit="ranges", amax=AMAX)
     assert built["plan"]["dynamic_ranges"] == {name: [-amax, amax] for name, amax in AMAX.items()}
     assert built["plan"]["source"] == "none"
@@ -122,7 +120,7 @@ def test_a_table_of_another_model_is_refused(standins: Standins, cnn_path: Path,
     assert built["files"] == []
 
 
-def test_a_calibrator_is_made_for_the_network_and_its_profile(standins: Standins, cnn_path: Path, out: Path) -> None:
+def test_a_calibrator_is_created_for_the_network_and_its_profile(standins: Standins, cnn_path: Path, out: Path) -> None:
     built = build_on(standins, cnn_path, out, implicit="IInt8MinMaxCalibrator")
     assert built["seen"] == {"calls": ["enter", "pass", "exit"], "profile": [4, 16, 8, 8], "inputs": ["x"]}
     assert built["manifest"]["flags"][-1] == "calibrator=MINMAX_CALIBRATION"
@@ -136,7 +134,7 @@ def test_a_calibrator_that_needs_two_passes_gets_them(standins: Standins, cnn_pa
 @pytest.mark.parametrize(
     ("failure", "message"), [("OSError", "OSError: disk on fire"), ("KeyboardInterrupt", "KeyboardInterrupt: ")]
 )
-def test_what_a_callback_raised_ends_the_build_and_nothing_is_written(
+def test_an_exception_in_a_callback_ends_the_build_and_nothing_is_written(
     standins: Standins, version: str, cnn_path: Path, out: Path, failure: str, message: str
 ) -> None:
     built = build_on(standins, cnn_path, out, version, implicit="IInt8EntropyCalibrator2", failure=failure)
@@ -184,7 +182,7 @@ def test_a_dla_core_that_the_machine_does_not_have_is_refused(standins: Standins
     assert built["error"].startswith("EngineError: there is no DLA core 0 (`dla_core`): this machine has no DLA")
 
 
-def test_dla_takes_no_other_algorithm_than_entropy_2(standins: Standins, cnn_path: Path, out: Path) -> None:
+def test_dla_requires_entropy_calibration_2(standins: Standins, cnn_path: Path, out: Path) -> None:
     builder_config = {"dla_core": 0}
     built = build_on(
         standins,

@@ -12,7 +12,7 @@ from trt_ptq.engines.running.benchmark import summarize
 from trt_ptq.errors import UsageError
 
 
-def test_median_and_p99_are_of_the_runs_and_throughput_of_their_sum() -> None:
+def test_median_and_p99_are_over_the_runs_and_throughput_over_their_sum() -> None:
     latency = summarize([2.0] * 99 + [102.0], batch=8)
     assert (latency.runs, latency.batch, latency.median_ms) == (100, 8, 2.0)
     assert latency.p99_ms == pytest.approx(3.0)  # between the 99th and the 100th, linearly
@@ -28,6 +28,6 @@ def test_the_order_of_the_runs_does_not_matter(times: list[float]) -> None:
 
 
 @pytest.mark.parametrize("times", [[], [0.0, 0.0], [1.0, math.nan]])
-def test_times_that_no_clock_gives_are_refused(times: list[float]) -> None:
+def test_invalid_times_are_refused(times: list[float]) -> None:
     with pytest.raises(UsageError, match="`times_ms` has no valid measurements"):
         summarize(times, 1)

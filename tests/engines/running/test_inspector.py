@@ -33,7 +33,7 @@ def test_a_layer_that_only_dequantizes_what_it_reads_is_not_in_int8(sample: Insp
     assert (softmax.inputs, softmax.outputs, softmax.precision) == (("int8",), ("fp16",), "fp16")
 
 
-def test_reformats_are_named_and_not_counted_as_computing(sample: Inspection) -> None:
+def test_reformats_do_not_count_as_computing_layers(sample: Inspection) -> None:
     assert names(sample.reformats) == ["Reformatting CopyNode for Input Tensor 0 to conv1 + relu1"]
     assert (sample.reformats[0].inputs, sample.reformats[0].outputs) == (("fp32",), ("int8",))
 
@@ -79,6 +79,6 @@ def test_an_engine_with_only_the_names_of_its_layers_is_refused_with_what_to_do(
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"Layers": [{"Name": "conv"}]}', '{"Layers": 3}'])
-def test_another_answer_is_refused(text: str) -> None:
+def test_other_json_is_refused(text: str) -> None:
     with pytest.raises(EngineError, match="unexpected output of the engine inspector"):
         parse_inspection(text, "m.engine")

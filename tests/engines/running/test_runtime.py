@@ -36,12 +36,12 @@ def engine(cnn: Model, tmp_path: Path) -> Path:
 
 
 @NO_GPU
-def test_an_engine_where_no_gpu_is_says_so(engine: Path) -> None:
+def test_an_engine_cannot_be_loaded_without_a_gpu(engine: Path) -> None:
     with pytest.raises(EngineError, match=r"model\.engine: an engine runs only on an NVIDIA GPU, and there is none"):
         load_engine(engine)
 
 
-def test_a_plan_that_is_not_the_one_of_its_manifest_is_refused(engine: Path) -> None:
+def test_a_plan_that_differs_from_its_manifest_is_refused(engine: Path) -> None:
     engine.write_bytes(engine.read_bytes()[:-1])
     with pytest.raises(EngineError, match=r"differs from the engine in model\.engine\.json: damaged, or replaced"):
         load_engine(engine)
@@ -111,7 +111,7 @@ def test_outputs_come_back_for_batches_of_any_size_in_turn(session: dict[str, An
     assert session["answers"] == [True, True, True]
 
 
-def test_a_latency_is_of_the_runs_that_count_in_the_shape_that_the_engine_is_optimized_for(
+def test_latency_counts_the_runs_after_the_warm_up_in_the_optimal_shape(
     session: dict[str, Any],
 ) -> None:
     assert session["timed"] == [5, 4, [4, 3], 1234]
@@ -124,7 +124,7 @@ def test_feeds_that_do_not_fit_are_refused_with_what_the_engine_takes(session: d
     assert refused["shape"].endswith("input 'x' takes shapes from [1, 3] to [8, 3], the batch has [9, 3]")
 
 
-def test_leaving_the_session_frees_everything(session: dict[str, Any]) -> None:
+def test_closing_the_session_frees_everything(session: dict[str, Any]) -> None:
     assert session["while_open"]["device_allocations"] == 2
     kinds = ("device_allocations", "device_bytes", "streams", "events", "primary_context_users")
     assert [session["closed"][kind] for kind in kinds] == [0] * len(kinds)

@@ -1,4 +1,4 @@
-"""For code that runs on the stand-ins: what libcuda counted, and what a stand-in plan says."""
+"""For code that runs on the stand-ins: counters of libcuda, and the contents of stand-in plans."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PLAN_MARK = "TRT_PTQ STAND-IN PLAN, NOT A TENSORRT ENGINE"
 
 
 class Counters(NamedTuple):
-    """The libcuda stand-in's books, in the order in which it gives them (cuda/lookup.cpp)."""
+    """Counters of the libcuda stand-in, in its order (cuda/lookup.cpp)."""
 
     device_allocations: int
     device_bytes: int
@@ -26,7 +26,7 @@ class Counters(NamedTuple):
 
 
 def counters() -> Counters:
-    """What is alive in the stand-in device now, and the copies so far."""
+    """Allocations and objects that exist now, and the number of copies so far."""
     values = (ctypes.c_uint64 * len(Counters._fields))()
     ctypes.CDLL("libcuda.so.1").standin_cuda_counters(values)
     return Counters(*values)
@@ -34,7 +34,7 @@ def counters() -> Counters:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the stand-in builder would have gone by.
+    """The inputs of a stand-in build.
 
     `source` is "calibrated", "cache", "explicit" (Q/DQ layers) or "none"; `table` is the cache in use.
     """
@@ -51,7 +51,7 @@ class Plan:
 
 
 def read_plan(plan: bytes) -> Plan:
-    """Reads what `build_serialized_network` gave; ValueError for anything else."""
+    """Parse a plan from `build_serialized_network`; ValueError for anything else."""
     head, separator, table = plan.decode().partition("\ntable:\n")
     mark, *lines = head.split("\n")
     if mark != PLAN_MARK or not separator:

@@ -1,4 +1,4 @@
-"""The stand-ins under the genuine packages, asked in a process of their own."""
+"""Runs code and `probe.py` on the stand-ins, with genuine packages of NVIDIA's."""
 
 from __future__ import annotations
 
