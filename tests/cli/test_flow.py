@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from tests.cli.run import trt_ptq
 from tests.networks import images
@@ -110,17 +109,3 @@ def test_a_report_is_rendered_anew(cnn_path: Path, npz_folder: Path, tmp_path: P
 
 def test_doctor_names_versions() -> None:
     assert json.loads(trt_ptq("doctor", "--json").stdout)["numpy"] == np.__version__
-
-
-COMMANDS = ["quantize", "calibrate", "merge", "table", "qdq", "build", "compare", "report", "doctor"]
-CACHE_COMMANDS = ["show", "diff", "convert", "retarget", "lint"]
-
-
-@pytest.mark.parametrize(
-    "command", [[one] for one in COMMANDS] + [["cache", one] for one in CACHE_COMMANDS], ids=" ".join
-)
-def test_every_command_has_help_with_an_example_and_json(command: list[str]) -> None:
-    done = trt_ptq(*command, "--help")
-    assert done.returncode == 0
-    assert f"Example: trt-ptq {' '.join(command)}" in done.stdout
-    assert "--json" in done.stdout

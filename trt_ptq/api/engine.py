@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from trt_ptq._internal.files import check_writable
 from trt_ptq.api.model_input import ModelLike, describe_model, opened_model
 from trt_ptq.api.table_input import TableLike, matched_table
-from trt_ptq.config import ShapeLike, parse_shapes
+from trt_ptq.config import QuantizeConfig, ShapeLike, parse_shapes
 from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.engines.backends import build_engine as _build_engine
 from trt_ptq.engines.backends import check_backend
@@ -22,6 +22,7 @@ from trt_ptq.fp16.convert import to_float16
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import insert_qdq
+from trt_ptq.qdq.node_selection import select_nodes
 
 
 def build_engine(
@@ -29,6 +30,8 @@ def build_engine(
     engine_path: str | os.PathLike[str],
     *,
     table: TableLike | None = None,
+    nodes_to_exclude: str | Sequence[str] = (),
+    nodes_to_include: str | Sequence[str] = (),
     precision: Precision | None = None,
     shapes: Mapping[str, ShapeLike] | None = None,
     backend: str = "auto",
@@ -46,6 +49,8 @@ def build_engine(
             `example_inputs`.
         engine_path: the file to write.
         table: for "int8" and a float model: a `CalibrationTable`, or the path of one.
+        nodes_to_exclude: with `table`: nodes that are not quantized; see `QuantizeConfig`.
+        nodes_to_include: with `table`: if given, only these nodes are quantized.
         precision: "int8" (a Q/DQ model, or a float model with `table`), "fp16" or "fp32". Unless given, "int8" for
             these and "fp16" for others.
         shapes: optimization profiles by input name; see `QuantizeConfig`. Inputs with dynamic sizes need one.
@@ -66,17 +71,21 @@ def build_engine(
     """
     check_backend(backend)
     profiles = parse_shapes(shapes or {})
+    selection = QuantizeConfig(nodes_to_exclude=nodes_to_exclude, nodes_to_include=nodes_to_include)
+    if table is None and (nodes_to_exclude or nodes_to_include):
+        raise UsageError("`nodes_to_exclude` and `nodes_to_include` need `table`")
     engine = Path(engine_path)
     with opened_model(model, example_inputs, allow_quantized=True) as loaded:
         chosen = _precision(loaded, precision, table is not None)
         check_profiles(profiles, loaded.inputs)
-        check_writable(engine, loaded.path, *loaded.external.files)
+        tables = [Path(table)] if isinstance(table, (str, os.PathLike)) else []
+        check_writable(engine, loaded.path, *loaded.external.files, *tables)
         # Beside the engine: there is room for another file of its size, and /tmp may be memory.
         with tempfile.TemporaryDirectory(dir=engine.parent, prefix=".trt-ptq-") as folder:
             onnx = loaded.path
             if not loaded.is_quantized:
                 onnx = Path(folder) / f"{loaded.path.stem}.{chosen}.onnx"
-                _convert(loaded, chosen, table, allow_other_model, onnx)
+                _convert(loaded, chosen, table, selection, allow_other_model, onnx)
             spec = EngineSpec(onnx, engine, chosen, loaded.identity, profiles, builder_config or BuilderConfig())
             try:
                 return _build_engine(spec, backend)
@@ -102,9 +111,17 @@ def _precision(model: Model, precision: Precision | None, has_table: bool) -> Pr
     return precision or ("int8" if has_table else "fp16")
 
 
-def _convert(model: Model, precision: Precision, table: TableLike | None, allow_other_model: bool, path: Path) -> None:
+def _convert(
+    model: Model,
+    precision: Precision,
+    table: TableLike | None,
+    selection: QuantizeConfig,
+    allow_other_model: bool,
+    path: Path,
+) -> None:
     if table is not None:
         ranges = matched_table(table, model, allow_other_model=allow_other_model).table
-        save_model(insert_qdq(model, ranges).model, path)
+        excluded = select_nodes(model.to_ir().graph, selection.nodes_to_include, selection.nodes_to_exclude)
+        save_model(insert_qdq(model, ranges, excluded).model, path)
     else:
         save_model(to_float16(model) if precision == "fp16" else model.to_ir(), path)

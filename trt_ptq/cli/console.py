@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -113,10 +115,32 @@ def say_verdict(verdict: Verdict, reference: str = "FP32") -> None:
     )
 
 
-def tell(text: str) -> None:
-    """Print a line of progress on standard error, if that is a terminal."""
-    if err.is_terminal and not _state.quiet:
-        err.print(text, markup=False)
+@contextmanager
+def log_shown() -> Iterator[None]:
+    """Show the log of the library on standard error."""
+    logger, handler = logging.getLogger("trt_ptq"), _LogHandler()
+    level, propagate = logger.level, logger.propagate
+    # A failure of a calibrator is raised after the build.
+    handler.addFilter(lambda record: not record.name.startswith("trt_ptq.calibrators."))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+class _LogHandler(logging.Handler):
+    """Shows the library's log on standard error: warnings, and progress if that is a terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            warn(record.getMessage())
+        elif err.is_terminal and not _state.quiet:
+            err.print(with_options(record.getMessage()), markup=False)
 
 
 def warn(text: str) -> None:

@@ -61,7 +61,7 @@ def main() -> None:
     console.start("--json" in sys.argv)
     try:
         _check_nonempty(sys.argv[1:])
-        with sigterm_as_interrupt():
+        with sigterm_as_interrupt(), console.log_shown():
             status = app(standalone_mode=False, prog_name="trt-ptq")
             sys.stdout.flush()
         if status == INTERRUPTED:  # Ctrl-C: newer versions of Typer return this

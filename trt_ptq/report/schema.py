@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer, field_validator
 
 from trt_ptq._internal.files import write_atomic
 from trt_ptq.calibration.convergence import Stability, Trajectory
@@ -100,6 +101,17 @@ class Report(_Part):
     engine_measurements: list[MeasuredEngine] = []
     verdict: Verdict
     warnings: list[str]
+
+    @field_validator("verdict", mode="before")
+    @classmethod
+    def _verdict_without_passed(cls, verdict: Any) -> Any:
+        return (
+            {name: value for name, value in verdict.items() if name != "passed"} if type(verdict) is dict else verdict
+        )
+
+    @field_serializer("verdict")
+    def _verdict_with_passed(self, verdict: Verdict) -> dict[str, Any]:
+        return {**asdict(verdict), "passed": verdict.passed}
 
     @property
     def num_int8_nodes(self) -> int:

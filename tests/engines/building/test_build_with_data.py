@@ -62,11 +62,11 @@ def test_a_failure_in_the_data_leaves_no_engine_and_no_cache(
     ("options", "message"),
     [
         (["--implicit"], "--implicit needs either --table or --data"),
-        (["--data", "d"], "--data goes with --implicit"),
-        (["--calibrator", "minmax"], "--calibrator and --preprocess go with --data"),
-        (["--implicit", "--data", "DATA", "--dynamic-ranges"], "--dynamic-ranges is a way of --implicit --table"),
+        (["--data", "d"], "--data needs --implicit"),
+        (["--calibrator", "minmax"], "--calibrator and --preprocess need --data"),
+        (["--implicit", "--data", "DATA", "--dynamic-ranges"], "--dynamic-ranges needs --implicit"),
         (["--implicit", "--data", "DATA", "--cache", "model.engine"], "it is an input of this command"),
-        (["--implicit", "--data", "DATA", "--calibrator", "mse"], "--calibrator must be entropy or minmax"),
+        (["--implicit", "--data", "DATA", "--calibrator", "mse"], "'mse' is not one of 'entropy', 'minmax'"),
     ],
 )
 def test_options_that_do_not_go_together(cnn_path: Path, npz_folder: Path, options: list[str], message: str) -> None:

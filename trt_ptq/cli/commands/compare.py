@@ -8,15 +8,8 @@ from typing import Annotated
 
 import typer
 
-from trt_ptq._internal.quantities import parse_max_drop
+from trt_ptq.api.comparing import compare as compare_models
 from trt_ptq.cli import console, options
-from trt_ptq.data.open import open_data
-from trt_ptq.data.user_function import load_function
-from trt_ptq.data.validation import ValidatedSource
-from trt_ptq.evaluation.compare_engines import engine_inputs
-from trt_ptq.evaluation.comparison import check_comparable, compare_with_reference, is_engine
-from trt_ptq.evaluation.metrics import UserMetric
-from trt_ptq.onnx_io.load import read_inputs
 
 
 def compare(
@@ -41,14 +34,17 @@ def compare(
 
     Example: trt-ptq compare model.onnx int8/model.int8.onnx --data test/
     """
-    metric = UserMetric(load_function(evaluate), evaluate, lower_is_better or ()) if evaluate else None
-    threshold = parse_max_drop("max_drop", max_drop)
-    check_comparable(reference, candidate, metric)
-    inputs = engine_inputs(reference) if is_engine(reference) else read_inputs(reference)
-    if not is_engine(candidate):
-        read_inputs(candidate)
-    source = ValidatedSource(open_data(data, inputs, batch_size=batch_size, preprocess=preprocess), inputs)
-    comparison = compare_with_reference(reference, candidate, source, metric, threshold, console.progress)
+    comparison = compare_models(
+        reference,
+        candidate,
+        data,
+        evaluate=evaluate,
+        max_drop=max_drop,
+        lower_is_better=lower_is_better or (),
+        batch_size=batch_size,
+        preprocess=preprocess,
+        progress=console.progress,
+    )
     verdict = comparison.verdict
     for warning in comparison.warnings:
         console.warn(warning)
