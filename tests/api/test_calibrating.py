@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import onnx
 import pytest
+from rich.progress import track
 
 import trt_ptq
 from tests.networks import images
@@ -155,6 +156,11 @@ def test_tqdm_shows_progress(cnn: Model, capsys: pytest.CaptureFixture[str]) -> 
 
     trt_ptq.calibrate(cnn, BATCHES, progress=progress)
     assert "Calibrating: 100%" in capsys.readouterr().err
+
+
+def test_rich_shows_progress(cnn: Model, capsys: pytest.CaptureFixture[str]) -> None:
+    trt_ptq.calibrate(cnn, BATCHES, progress=track)
+    assert "Calibrating" in capsys.readouterr().out
 
 
 def test_sensitivity_needs_no_table(cnn: Model) -> None:

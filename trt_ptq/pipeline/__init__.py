@@ -54,8 +54,8 @@ def quantize(
         example_inputs: for a torch module: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
         preprocess: for a folder of images: a function from a PIL image to the array of one sample, or
             "file.py:function".
-        progress: shows progress; called with (items, description, number of items or None), and yields the items. With
-            tqdm:
+        progress: shows progress; called with (items, description, number of items or None), and yields the items. For
+            Rich, it is `rich.progress.track`; for tqdm:
 
                 def progress(items, description, total):
                     return tqdm(items, desc=description, total=total)
