@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.errors import UsageError
@@ -15,7 +15,6 @@ from trt_ptq.types import ShapeProfile
 
 Precision = Literal["fp32", "fp16", "int8"]
 HardwareCompatibility = Literal["none", "ampere+", "same-compute-capability"]
-HARDWARE_COMPATIBILITY: tuple[HardwareCompatibility, ...] = ("none", "ampere+", "same-compute-capability")
 
 
 class Int8Calibrator(Protocol):
@@ -57,6 +56,9 @@ class BuilderConfig:
         hardware_compatibility: other GPUs that have to run the engine: "none", "ampere+" or
             "same-compute-capability". Costs speed.
         version_compatible: whether later minor versions of TensorRT have to run the engine. Costs speed.
+
+    Raises:
+        UsageError: an option is out of range; names it.
     """
 
     timing_cache: Path | None = None
@@ -64,6 +66,13 @@ class BuilderConfig:
     dla_core: int | None = None
     hardware_compatibility: HardwareCompatibility = "none"
     version_compatible: bool = False
+
+    def __post_init__(self) -> None:
+        if self.hardware_compatibility not in get_args(HardwareCompatibility):
+            levels = ", ".join(get_args(HardwareCompatibility))
+            raise UsageError(f"`hardware_compatibility` must be one of {levels}, not {self.hardware_compatibility!r}")
+        if self.workspace_bytes is not None and self.workspace_bytes < 1:
+            raise UsageError(f"`workspace_bytes` must be at least 1, not {self.workspace_bytes}")
 
 
 @dataclass(frozen=True)
@@ -96,18 +105,6 @@ class EngineSpec:
     def __post_init__(self) -> None:
         if self.implicit is not None and self.precision != "int8":
             raise UsageError(f"implicit quantization needs `precision=int8`, not {self.precision!r}")
-
-
-def parse_hardware_compatibility(text: str) -> HardwareCompatibility:
-    """The hardware compatibility level with the name `text`.
-
-    Raises:
-        UsageError: there is no such level.
-    """
-    for level in HARDWARE_COMPATIBILITY:
-        if text == level:
-            return level
-    raise UsageError(f"`hardware_compatibility` must be one of {', '.join(HARDWARE_COMPATIBILITY)}, not {text!r}")
 
 
 def parse_profiles(options: Sequence[str]) -> dict[str, ShapeProfile]:

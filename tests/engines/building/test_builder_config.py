@@ -9,6 +9,7 @@ import pytest
 from trt_ptq.engines.building.builder_config import apply_builder_config
 from trt_ptq.engines.library import BuilderLog, TensorRTLibrary
 from trt_ptq.engines.spec import BuilderConfig
+from trt_ptq.errors import UsageError
 
 trt = pytest.importorskip("tensorrt_rtx", reason='needs tensorrt-rtx: pip install "trt-ptq[rtx]"')
 
@@ -41,3 +42,18 @@ def test_version_compatibility_reaches_the_builder(library: TensorRTLibrary) -> 
     config, flags = configured(library, BuilderConfig(version_compatible=True))
     assert config.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     assert flags == ("version_compatible",)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"hardware_compatibility": "hopper"},
+            r"must be one of none, ampere\+, .*, not 'hopper'",
+        ),
+        ({"workspace_bytes": 0}, "`workspace_bytes` must be at least 1, not 0"),
+    ],
+)
+def test_an_option_out_of_range_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        BuilderConfig(**options)
