@@ -24,7 +24,7 @@ MEMORY_BYTES = 14 << 30  # of address space
 
 
 def make_apart(name: str, row: str, result: Path, limit: float) -> dict[str, Any]:
-    """What the process of its own told; `failed` where it did not, or took more than `limit` seconds."""
+    """The result of the other process; `failed` where there is none, or it took more than `limit` seconds."""
     command = [sys.executable, "-m", "benchmarks.accuracy.make", name, row, str(result)]
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         process = subprocess.Popen(
@@ -44,9 +44,9 @@ def make_apart(name: str, row: str, result: Path, limit: float) -> dict[str, Any
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)  # with modelopt's process, if there is one
                 process.wait()
-        told = Path(f"{result}.json")
-        if told.exists():
-            answer: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
+        file = Path(f"{result}.json")
+        if file.exists():
+            answer: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             return answer
         log.seek(0)
         last = (log.read().strip().splitlines() or ["no message"])[-1]
@@ -57,14 +57,14 @@ def main(name: str, row: str, result: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     from benchmarks.accuracy.rows import ROWS
 
-    told: dict[str, Any]
+    answer: dict[str, Any]
     try:
-        told = asdict(ROWS[row](name, Path(result)))
+        answer = asdict(ROWS[row](name, Path(result)))
     except MemoryError as error:
-        told = {"failed": f"needs more than {MEMORY_BYTES >> 30} GiB: {error}"}
+        answer = {"failed": f"needs more than {MEMORY_BYTES >> 30} GiB: {error}"}
     except Exception as error:  # whatever a peer raises is a row that says so
-        told = {"failed": f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[-1]}"}
-    Path(f"{result}.json").write_text(json.dumps(told), encoding="utf-8")
+        answer = {"failed": f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[-1]}"}
+    Path(f"{result}.json").write_text(json.dumps(answer), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ _PER_CHANNEL_OPSET = 13
 
 
 def quantize_theirs(path: Path, batches: Sequence[Feeds], method: str, operators: Sequence[str], result: Path) -> str:
-    """Quantize `path` to `result` by the calibration `method`; what is to be told of it.
+    """Quantize `path` to `result` by the calibration `method`; returns notes about it.
 
     `operators` are the types that are quantized, all when empty.
 
@@ -87,9 +87,10 @@ def _flatten_biases(graph: onnx.GraphProto) -> int:
     """Make [n] of what only Gemm adds and is [1, n], as the pre-processing leaves it; how many."""
     read = {name: {node.op_type for node in graph.node if name in node.input} for name in _biases(graph)}
     changed = 0
-    for one in graph.initializer:
-        if read.get(one.name) == {"Gemm"} and len(one.dims) == 2 and one.dims[0] == 1:
-            one.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(one).reshape(-1), one.name))
+    for tensor in graph.initializer:
+        if read.get(tensor.name) == {"Gemm"} and len(tensor.dims) == 2 and tensor.dims[0] == 1:
+            flat = onnx.numpy_helper.to_array(tensor).reshape(-1)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(flat, tensor.name))
             changed += 1
     return changed
 
@@ -108,7 +109,7 @@ def _all_operators() -> list[str]:
 def _with_per_channel(path: Path, folder: Path) -> Path:
     """The model in opset 13 at least, which Q/DQ per channel needs."""
     model = onnx.load(path)
-    if next(one.version for one in model.opset_import if not one.domain) >= _PER_CHANNEL_OPSET:
+    if next(opset.version for opset in model.opset_import if not opset.domain) >= _PER_CHANNEL_OPSET:
         return path
     converted = folder / "opset.onnx"
     onnx.save(onnx.version_converter.convert_version(model, _PER_CHANNEL_OPSET), converted)

@@ -15,15 +15,15 @@ from trt_ptq.report.schema import Report
 
 
 def plain(name: str, batches: list[Feeds], result: Path) -> None:
-    """INT8 wherever the plan puts it, by the range method that keeps outputs closest; nothing repaired or searched."""
+    """Quantize every quantizable layer by the range method with the smallest output error; no tuning."""
     _quantize(name, batches, result, techniques=(), search=False)
 
 
 def within(max_drop: float, name: str, batches: list[Feeds], result: Path) -> str:
-    """`quantize` told to lose at most `max_drop` of the metric on the validation data, which is not the test data."""
+    """Quantize with at most `max_drop` loss of the metric on validation data, which is separate from the test data."""
     report = _quantize(name, batches, result, evaluate=CASES[name].validation, max_drop=max_drop)
-    kept = [one.name for one in report.trials[3:] if one.decision == "accepted"]
-    return f"{', '.join(kept) or 'nothing changed'}; {report.verdict.loss:+.2%} on the validation data"
+    accepted = [trial.name for trial in report.trials[3:] if trial.decision == "accepted"]
+    return f"{', '.join(accepted) or 'nothing changed'}; {report.verdict.loss:+.2%} on the validation data"
 
 
 def _quantize(

@@ -22,7 +22,7 @@ def share_of_macs_in_int8(path: Path, inputs: Mapping[str, Shape]) -> float:
     DequantizeLinear: what TensorRT needs to run it in INT8.
 
     Raises:
-        TrtPtqError: the model cannot be read, or its shapes cannot be told.
+        TrtPtqError: the model cannot be read, or its shapes cannot be inferred.
     """
     proto = read_proto(path)
     nodes = [node for node in proto.graph.node if node.op_type in WEIGHTED_OPS]

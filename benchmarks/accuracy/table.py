@@ -8,7 +8,7 @@ from benchmarks.accuracy.row import Row
 
 
 def markdown(name: str, rows: Mapping[str, Row]) -> str:
-    """One model's table: metrics, loss of the worst one, share of the MACs in INT8, seconds."""
+    """One model's table: metrics, loss of the worst one, fraction of the MACs in INT8, seconds."""
     metrics = next((list(row.metrics) for row in rows.values() if row.metrics), [])
     headings = [name, *metrics, "loss", "MACs in INT8", "seconds", ""]
     lines = [headings, ["---"] * len(headings)]
@@ -18,7 +18,7 @@ def markdown(name: str, rows: Mapping[str, Row]) -> str:
             continue
         figures = [f"{row.metrics[metric]:.4f}" for metric in metrics]
         loss = "" if row.loss is None else f"{row.loss:+.2%}"
-        share = "" if row.int8_fraction_of_macs is None else f"{row.int8_fraction_of_macs:.1%}"
+        fraction = "" if row.int8_fraction_of_macs is None else f"{row.int8_fraction_of_macs:.1%}"
         seconds = "" if row.seconds is None else f"{row.seconds:.0f}"
-        lines.append([label, *figures, loss, share, seconds, row.note])
+        lines.append([label, *figures, loss, fraction, seconds, row.note])
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

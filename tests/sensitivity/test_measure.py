@@ -35,8 +35,8 @@ def table_of(model: Model, source: Given, attention: bool = False) -> Calibratio
     )
 
 
-def by_node(found: Sequence[LayerSensitivity]) -> dict[str, LayerSensitivity]:
-    return {one.node: one for one in found}
+def by_node(layers: Sequence[LayerSensitivity]) -> dict[str, LayerSensitivity]:
+    return {layer.node: layer for layer in layers}
 
 
 def plain_ratio(model: Model, changed: Path, source: Given) -> float:
@@ -64,14 +64,14 @@ def test_one_layer_in_int8_costs_what_the_whole_model_with_it_does(
 ) -> None:
     model, source, attention = subject
     table = table_of(model, source, attention)
-    every = [one.output for one in insert_qdq(model, table, attention=attention).nodes]
-    found = measure_sensitivity(model, table, source, attention=attention, all_but_one=False)
-    layers = [one for one in found if one.op_type != "Add"]  # which is in INT8 with its convolution only
+    every = [node.output for node in insert_qdq(model, table, attention=attention).nodes]
+    measured = measure_sensitivity(model, table, source, attention=attention, all_but_one=False)
+    layers = [layer for layer in measured if layer.op_type != "Add"]  # which is in INT8 with its convolution only
     assert len(layers) == (3 if "f" in table.amax else 8 if attention else 6)
-    for one in layers:
-        others = [name for name in every if name != one.node]
+    for layer in layers:
+        others = [name for name in every if name != layer.node]
         save_model(insert_qdq(model, table, others, attention).model, tmp_path / "one.onnx")
-        assert one.alone == pytest.approx(plain_ratio(model, tmp_path / "one.onnx", source), rel=1e-3), one.node
+        assert layer.alone == pytest.approx(plain_ratio(model, tmp_path / "one.onnx", source), rel=1e-3), layer.node
 
 
 def test_all_layers_but_one_cost_what_the_whole_model_without_it_does(
@@ -79,10 +79,12 @@ def test_all_layers_but_one_cost_what_the_whole_model_without_it_does(
 ) -> None:
     model, source, attention = subject
     table = table_of(model, source, attention)
-    found = measure_sensitivity(model, table, source, attention=attention)
-    for one in found:
-        save_model(insert_qdq(model, table, [one.node], attention).model, tmp_path / "but_one.onnx")
-        assert one.all_but == pytest.approx(plain_ratio(model, tmp_path / "but_one.onnx", source), rel=1e-2), one.node
+    layers = measure_sensitivity(model, table, source, attention=attention)
+    for layer in layers:
+        save_model(insert_qdq(model, table, [layer.node], attention).model, tmp_path / "but_one.onnx")
+        assert layer.all_but == pytest.approx(plain_ratio(model, tmp_path / "but_one.onnx", source), rel=1e-2), (
+            layer.node
+        )
 
 
 def test_the_int8_kernels_of_onnx_runtime_say_nearly_the_same(
@@ -90,12 +92,12 @@ def test_the_int8_kernels_of_onnx_runtime_say_nearly_the_same(
 ) -> None:
     model, source, attention = subject
     table = table_of(model, source, attention)
-    every = [one.output for one in insert_qdq(model, table, attention=attention).nodes]
-    for one in measure_sensitivity(model, table, source, attention=attention, all_but_one=False):
-        if one.op_type != "Add":
-            save_model(insert_qdq(model, table, set(every) - {one.node}, attention).model, tmp_path / "one.onnx")
+    every = [node.output for node in insert_qdq(model, table, attention=attention).nodes]
+    for layer in measure_sensitivity(model, table, source, attention=attention, all_but_one=False):
+        if layer.op_type != "Add":
+            save_model(insert_qdq(model, table, set(every) - {layer.node}, attention).model, tmp_path / "one.onnx")
             sqnr = compare_models(model.path, [tmp_path / "one.onnx"], source)[0].outputs["y"].sqnr_db
-            assert -10 * math.log10(one.alone) == pytest.approx(sqnr, abs=0.5), one.node
+            assert -10 * math.log10(layer.alone) == pytest.approx(sqnr, abs=0.5), layer.node
 
 
 def test_a_residual_add_is_measured_by_its_shortcut(cnn: Model) -> None:
@@ -124,8 +126,8 @@ def test_batches_that_rank_layers_otherwise_do_not_agree(tmp_path: Path) -> None
 
 
 def test_only_without_the_sabotaged_layer_the_rest_is_good(sabotaged: Model) -> None:
-    found = by_node(measure_sensitivity(sabotaged, table_of(sabotaged, IMAGES), IMAGES))
-    without = {name: one.all_but for name, one in found.items()}
+    layers = by_node(measure_sensitivity(sabotaged, table_of(sabotaged, IMAGES), IMAGES))
+    without = {name: layer.all_but for name, layer in layers.items()}
     assert without.pop("c3") < 0.001  # type: ignore[operator]
     assert all(value > 0.5 for value in without.values() if value is not None)
 
@@ -153,10 +155,10 @@ def test_a_users_metric_is_of_the_model_with_that_layer_in_int8(sabotaged: Model
     def quality(run: Callable[[dict[str, Array]], dict[str, Array]]) -> dict[str, float]:
         return {"quality": 1 - float(np.square(run(feeds)["y"] - wanted).sum() / np.square(wanted).sum())}
 
-    found = measure_sensitivity(
+    layers = measure_sensitivity(
         sabotaged, table_of(sabotaged, IMAGES), IMAGES, all_but_one=False, metric=UserMetric(quality, "quality")
     )
-    metrics = {one.node: one.metrics["quality"] for one in found}
+    metrics = {layer.node: layer.metrics["quality"] for layer in layers}
     assert metrics.pop("c3") < 0.5
     assert min(metrics.values()) > 0.99
 

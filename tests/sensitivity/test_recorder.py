@@ -41,7 +41,7 @@ def branching(path: Path) -> Path:
         helper.make_node("If", ["large"], ["chosen"], then_branch=then, else_branch=other),
         helper.make_node("Conv", ["chosen", "w3"], ["y"], **ONE_BY_ONE),
     ]
-    weights = [weight(f"w{one}", CHANNELS, CHANNELS, 1, 1) for one in (1, 2, 3)]
+    weights = [weight(f"w{number}", CHANNELS, CHANNELS, 1, 1) for number in (1, 2, 3)]
     weights.append(helper.make_tensor("limit", TensorProto.FLOAT, [], [0.5]))
     return write(path, nodes, weights, [image_input()], ["y"])
 

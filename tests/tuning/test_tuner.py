@@ -41,15 +41,15 @@ def run(model: Model, out: Path, data: Any = None, **options: Any) -> Report:
     return quantized(model, out, data, **options).report
 
 
-def test_the_stages_tell_where_the_loss_comes_from(sabotaged: Model, tmp_path: Path) -> None:
+def test_the_analysis_shows_where_the_loss_comes_from(sabotaged: Model, tmp_path: Path) -> None:
     trials = run(sabotaged, tmp_path / "out", search=False, techniques=()).trials
-    weights, activations, both = [(one.name, one.losses["fidelity of y"]) for one in trials]
+    weights, activations, both = [(trial.name, trial.losses["fidelity of y"]) for trial in trials]
     assert (weights[0], activations[0], both[0]) == ("weights only", "activations only", "weights and activations")
     assert weights[1] < 0.03 < activations[1]
     assert both[1] > 0.03
 
 
-def test_only_the_sabotaged_layer_is_left_in_float(sabotaged: Model, tmp_path: Path) -> None:
+def test_only_the_sabotaged_layer_is_excluded(sabotaged: Model, tmp_path: Path) -> None:
     report = run(sabotaged, tmp_path / "out", techniques=())
     assert load_recipe(tmp_path / "out" / "recipe.yaml").nodes_to_exclude == ("c3",)
     assert report.trials[-1].name == "mixed precision: 1 of 4 layers excluded"
@@ -58,9 +58,7 @@ def test_only_the_sabotaged_layer_is_left_in_float(sabotaged: Model, tmp_path: P
 
 
 @pytest.mark.parametrize(("alike", "batches"), [(True, [2]), (False, [2, 8])])
-def test_layers_are_ranked_on_more_batches_where_few_do_not_agree(
-    tmp_path: Path, alike: bool, batches: list[int]
-) -> None:
+def test_layers_are_ranked_on_more_batches_where_few_disagree(tmp_path: Path, alike: bool, batches: list[int]) -> None:
     recorded = []
 
     def progress(items: Iterable[T], description: str, total: int | None) -> Iterable[T]:
@@ -77,13 +75,13 @@ def test_layers_are_ranked_on_more_batches_where_few_do_not_agree(
     assert recorded == batches
 
 
-def test_the_verdict_is_on_batches_that_were_not_searched_with(sabotaged: Model, tmp_path: Path) -> None:
+def test_the_verdict_is_on_batches_that_nothing_was_selected_on(sabotaged: Model, tmp_path: Path) -> None:
     report = run(sabotaged, tmp_path / "out", techniques=())
     assert report.held_out_samples == 4
     assert not any("the verdict is optimistic" in warning for warning in report.warnings)
 
 
-def test_a_search_by_the_users_metric_is_told_to_flatter(sabotaged: Model, tmp_path: Path) -> None:
+def test_selecting_by_the_metric_of_the_verdict_is_warned_of(sabotaged: Model, tmp_path: Path) -> None:
     feeds = {"x": images(16, seed=5)}
     wanted = ort.InferenceSession(sabotaged.path).run(None, feeds)[0]
 
@@ -96,7 +94,7 @@ def test_a_search_by_the_users_metric_is_told_to_flatter(sabotaged: Model, tmp_p
     assert any("the verdict is optimistic" in warning for warning in report.warnings)
 
 
-def test_a_metric_that_int8_makes_infinite_is_repaired_not_refused(sabotaged: Model, tmp_path: Path) -> None:
+def test_a_metric_that_int8_makes_infinite_is_tuned_not_refused(sabotaged: Model, tmp_path: Path) -> None:
     feeds = {"x": images(16, seed=5)}
     wanted = ort.InferenceSession(sabotaged.path).run(None, feeds)[0]
 
@@ -110,7 +108,7 @@ def test_a_metric_that_int8_makes_infinite_is_repaired_not_refused(sabotaged: Mo
     assert load_recipe(tmp_path / "out" / "recipe.yaml").nodes_to_exclude == ("c3",)
 
 
-def test_an_unknown_node_to_keep_is_refused_before_the_work(cnn: Model, tmp_path: Path) -> None:
+def test_an_unknown_node_to_exclude_is_refused_before_the_work(cnn: Model, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'c9'"):
         run(cnn, tmp_path / "out", nodes_to_exclude=("c9",))
     assert not (tmp_path / "out").exists()
@@ -133,20 +131,20 @@ def test_a_bias_correction_behind_a_matmul_stays_in_fp16(tmp_path: Path) -> None
     assert any("model.int8.onnx has bias correction" in warning for warning in report.warnings)
 
 
-def test_a_model_that_passes_is_left_alone(cnn: Model, tmp_path: Path) -> None:
+def test_a_model_that_passes_is_not_tuned(cnn: Model, tmp_path: Path) -> None:
     report = run(cnn, tmp_path / "out")
     recipe = load_recipe(tmp_path / "out" / "recipe.yaml")
     assert (recipe.nodes_to_exclude, recipe.techniques, recipe.method) == ((), (), "minmax")
     assert len(report.trials) == 3
 
 
-def test_without_search_and_repair_the_gate_fails(sabotaged: Model, tmp_path: Path) -> None:
+def test_without_search_and_techniques_the_threshold_is_exceeded(sabotaged: Model, tmp_path: Path) -> None:
     assert not run(sabotaged, tmp_path / "out", search=False, techniques=()).verdict.passed
 
 
-def test_a_repair_that_is_asked_for_is_made_and_told(cnn: Model, tmp_path: Path) -> None:
+def test_a_requested_technique_is_applied_and_reported(cnn: Model, tmp_path: Path) -> None:
     report = run(cnn, tmp_path / "out", techniques=("smoothquant", "bias-correction", "auto"))
-    assert [(one.name, one.decision) for one in report.trials[3:]] == [
+    assert [(trial.name, trial.decision) for trial in report.trials[3:]] == [
         ("SmoothQuant", "accepted"),
         ("bias correction", "accepted"),
     ]
@@ -155,7 +153,7 @@ def test_a_repair_that_is_asked_for_is_made_and_told(cnn: Model, tmp_path: Path)
     assert not (tmp_path / "out" / "model.transformed.onnx").exists()
 
 
-def test_of_several_methods_the_one_that_keeps_the_outputs_closest_is_taken(cnn: Model, tmp_path: Path) -> None:
+def test_the_method_with_the_smallest_output_error_is_selected(cnn: Model, tmp_path: Path) -> None:
     calibration, _ = split_source(source(), None)
     losses = {}
     for method in AUTO_CANDIDATES:
@@ -181,39 +179,41 @@ def clipping(reference: Path) -> Evaluate:
     return largest
 
 
-def told_order(report: Report) -> list[str]:
+def ranked_methods(report: Report) -> list[str]:
     """The methods in the order of the ranking."""
-    _, _, told = report.trials[2].note.partition(": ")
-    return [one.rsplit(" ", 1)[0] for one in told.split(", ")]
+    _, _, ranking = report.trials[2].note.partition(": ")
+    return [method.rsplit(" ", 1)[0] for method in ranking.split(", ")]
 
 
-def test_above_the_gate_a_metric_is_asked_about_the_next_two_methods(cnn: Model, tmp_path: Path) -> None:
+def test_above_the_threshold_the_metric_is_computed_for_the_next_two_methods(cnn: Model, tmp_path: Path) -> None:
     report = run(cnn, tmp_path, method="auto", evaluate=clipping(cnn.path), max_drop=0.0, techniques=(), search=False)
-    tried = [one.name.removeprefix("method ") for one in report.trials[3:]]
-    assert tried == told_order(report)[1:3]
-    losses = {name: one.losses["largest"] for name, one in zip(told_order(report), report.trials[2:], strict=False)}
+    tried = [trial.name.removeprefix("method ") for trial in report.trials[3:]]
+    assert tried == ranked_methods(report)[1:3]
+    losses = {
+        name: trial.losses["largest"] for name, trial in zip(ranked_methods(report), report.trials[2:], strict=False)
+    }
     assert losses[report.method] == min(losses.values()) < max(losses.values())
 
 
-def test_fidelity_is_not_asked_again_about_methods(cnn: Model, tmp_path: Path) -> None:
+def test_without_a_metric_no_more_methods_are_tried(cnn: Model, tmp_path: Path) -> None:
     report = run(cnn, tmp_path, method="auto", max_drop=0.0, techniques=(), search=False)
     assert len(report.trials) == 3
-    assert report.method == told_order(report)[0]
+    assert report.method == ranked_methods(report)[0]
 
 
-def test_a_repair_that_brings_nothing_is_dropped(sabotaged: Model, tmp_path: Path) -> None:
+def test_a_technique_without_a_gain_is_rejected(sabotaged: Model, tmp_path: Path) -> None:
     report = run(sabotaged, tmp_path / "out", search=False)
-    assert {one.decision for one in report.trials[3:]} <= {
+    assert {trial.decision for trial in report.trials[3:]} <= {
         "accepted",
         "rejected: no gain",
         "rejected: larger output error",
     }
-    kept = [one.name for one in report.trials if one.decision == "accepted"]
-    losses = [one.losses["fidelity of y"] for one in report.trials if one.decision == "accepted"]
-    assert losses == sorted(losses, reverse=True), kept
+    accepted = [trial.name for trial in report.trials if trial.decision == "accepted"]
+    losses = [trial.losses["fidelity of y"] for trial in report.trials if trial.decision == "accepted"]
+    assert losses == sorted(losses, reverse=True), accepted
 
 
-def test_where_nothing_short_of_all_layers_would_do_the_plain_model_stays(cnn: Model, tmp_path: Path) -> None:
+def test_where_only_excluding_all_layers_would_help_the_plain_model_stays(cnn: Model, tmp_path: Path) -> None:
     report = run(cnn, tmp_path / "out", max_drop=0.0, techniques=())
     assert report.int8_fraction_of_macs == 1
     assert not report.verdict.passed

@@ -50,7 +50,7 @@ class Lower(float):
 
 
 def known_direction(name: str, value: float, lower_is_better: Collection[str] = ()) -> Direction | None:
-    """Tell which values of a metric are better; None if neither the caller nor the name says so.
+    """Determine which values of a metric are better; None if neither the caller nor the name says so.
 
     Names are understood word by word ("val_loss", "eval/loss", "top-1 accuracy"); of several known words, the last one
     counts ("accuracy_loss" is a loss). A leading "neg" or "negative" reverses it.
