@@ -23,17 +23,24 @@ def preprocess(image: Image.Image) -> np.ndarray:
     return np.asarray(image, np.float32)[None] / 255
 
 
+class Digits(torch.nn.Module):
+    """Two convolutions and a linear layer: x [n, 1, 8, 8] -> logits [n, 10]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Conv2d(1, 32, 3, padding=1)
+        self.second = torch.nn.Conv2d(32, 32, 3, padding=1)
+        self.head = torch.nn.Linear(32 * 16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.second(self.first(x).relu()).relu()
+        logits: torch.Tensor = self.head(torch.nn.functional.max_pool2d(x, 2).flatten(1))
+        return logits
+
+
 def train(images: np.ndarray, labels: np.ndarray) -> torch.nn.Module:
     torch.manual_seed(0)
-    model = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 32, 3, padding=1),
-        torch.nn.ReLU(),
-        torch.nn.Conv2d(32, 32, 3, padding=1),
-        torch.nn.ReLU(),
-        torch.nn.MaxPool2d(2),
-        torch.nn.Flatten(),
-        torch.nn.Linear(32 * 16, 10),
-    )
+    model = Digits()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     inputs, targets = torch.from_numpy(images), torch.from_numpy(labels)
     for _ in range(60):
