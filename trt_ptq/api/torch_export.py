@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from trt_ptq._internal.optional_packages import require
 from trt_ptq.errors import MissingPackageError, ModelError
 
 _logger = logging.getLogger(__name__)
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def export_module(module: Any, example_inputs: Any, path: Path) -> None:
@@ -94,5 +96,8 @@ def _without_notes() -> Iterator[None]:
         registration.setLevel(level)
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "")
+def _first_line(error: BaseException) -> str:
+    """What went wrong at first: torch wraps it in errors that explain the steps of the export, in colour."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next(iter(_ESCAPES.sub("", str(error)).strip().splitlines()), "")
