@@ -1,4 +1,4 @@
-"""A TensorRT 10 builder script that calibrates with our EntropyCalibrator. Swap the class, keep the rest of your script.
+"""A TensorRT 10 builder script that calibrates with our EntropyCalibrator: swap the class, keep the rest of yours.
 
 Run: python examples/tensorrt10_builder.py MODEL.onnx CALIBRATION_FOLDER OUT.engine    (TensorRT 10 and an NVIDIA GPU)
 """
