@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trt_ptq._internal.cpu import usable_cores
-from trt_ptq.calibrators.methods import RangeMethod
-from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.errors import TableError
 from trt_ptq.provenance import DataFingerprint, ModelIdentity
 
 if TYPE_CHECKING:
+    from trt_ptq.calibrators.methods import RangeMethod
+    from trt_ptq.calibrators.statistics.statistics import Statistics
     from trt_ptq.calibrators.table.tensorrt_cache import TensorRTVersion
 
 INT8_MAX = 127

@@ -31,13 +31,17 @@ def test_from_data_to_engine_step_by_step(cnn_path: Path, npz_folder: Path, tmp_
 
 def test_quantize_does_it_all_and_json_is_the_report(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = trt_ptq("quantize", cnn_path, "--data", npz_folder, "--out", out, "--max-drop", "100%", "--json")
+    done = trt_ptq(
+        "quantize", cnn_path, "--data", npz_folder, "--out", out, "--max-drop", "100%", "--backend", "none", "--json"
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((out / "report.json").read_text())
 
 
 def test_a_missed_gate_is_exit_status_3(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
-    done = trt_ptq("quantize", cnn_path, "--data", npz_folder, "--out", tmp_path / "out", "--max-drop", "0%")
+    done = trt_ptq(
+        "quantize", cnn_path, "--data", npz_folder, "--out", tmp_path / "out", "--max-drop", "0%", "--backend", "none"
+    )
     assert done.returncode == 3
     assert "FAILED" in done.stdout
     assert (tmp_path / "out" / "report.html").is_file()
@@ -52,7 +56,9 @@ def test_a_users_metric_is_run(cnn_path: Path, npz_folder: Path, tmp_path: Path)
         "    return {'accuracy': 0.5 + 0 * float(y.sum())}\n"
     )
     out = tmp_path / "out"
-    done = trt_ptq("quantize", cnn_path, "--data", npz_folder, "--out", out, "--eval", f"{metric}:accuracy")
+    done = trt_ptq(
+        "quantize", cnn_path, "--data", npz_folder, "--out", out, "--eval", f"{metric}:accuracy", "--backend", "none"
+    )
     assert done.returncode == 0, done.stderr
     assert "accuracy: 0.00% loss" in done.stdout
 
@@ -100,7 +106,10 @@ def test_caches_are_shown_compared_converted_retargeted_and_linted(tmp_path: Pat
 
 
 def test_a_report_is_rendered_anew(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
-    assert trt_ptq("quantize", cnn_path, "--data", npz_folder, "--out", tmp_path).returncode in (0, 3)
+    assert trt_ptq("quantize", cnn_path, "--data", npz_folder, "--out", tmp_path, "--backend", "none").returncode in (
+        0,
+        3,
+    )
     page = (tmp_path / "report.html").read_bytes()
     (tmp_path / "report.html").unlink()
     assert trt_ptq("report", tmp_path).returncode == 0

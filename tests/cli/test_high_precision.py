@@ -67,7 +67,19 @@ def test_another_precision_is_refused(command: str, cnn_path: Path, table: Path,
 @pytest.mark.parametrize(("precision", "type_"), [("fp16", TensorProto.FLOAT16), ("fp32", TensorProto.FLOAT)])
 def test_quantize_takes_either(precision: str, type_: int, cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    options = ["--data", npz_folder, "--out", out, "--max-drop", "100%", "--high-precision", precision, "--json"]
+    options = [
+        "--data",
+        npz_folder,
+        "--out",
+        out,
+        "--max-drop",
+        "100%",
+        "--backend",
+        "none",
+        "--high-precision",
+        precision,
+        "--json",
+    ]
     done = trt_ptq("quantize", cnn_path, *options)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["high_precision"] == precision

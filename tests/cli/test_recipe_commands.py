@@ -15,12 +15,24 @@ from trt_ptq.recipe import load_recipe
 def test_a_model_with_layers_in_float_is_made_again_by_its_recipe(npz_folder: Path, tmp_path: Path) -> None:
     model, out, again = sabotaged_cnn(tmp_path / "m.onnx"), tmp_path / "out", tmp_path / "again"
     done = trt_ptq(
-        "quantize", model, "--data", npz_folder, "--out", out, "--method", "minmax", "--technique", "none", "--json"
+        "quantize",
+        model,
+        "--data",
+        npz_folder,
+        "--backend",
+        "none",
+        "--out",
+        out,
+        "--method",
+        "minmax",
+        "--technique",
+        "none",
+        "--json",
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials"][-1]["name"] == "mixed precision: 1 of 4 layers excluded"
     recipe = out / "recipe.yaml"
-    done = trt_ptq("quantize", model, "--data", npz_folder, "--out", again, "--recipe", recipe)
+    done = trt_ptq("quantize", model, "--data", npz_folder, "--backend", "none", "--out", again, "--recipe", recipe)
     assert done.returncode == 0, done.stderr
     for name in ("model.int8.onnx", "recipe.yaml"):
         assert (again / name).read_bytes() == (out / name).read_bytes()
@@ -30,10 +42,14 @@ def test_a_model_with_layers_in_float_is_made_again_by_its_recipe(npz_folder: Pa
 
 def test_an_edited_recipe_is_followed(npz_folder: Path, tmp_path: Path) -> None:
     model, out = sabotaged_cnn(tmp_path / "m.onnx"), tmp_path / "out"
-    trt_ptq("quantize", model, "--data", npz_folder, "--out", out, "--technique", "none", "--no-search")
+    trt_ptq(
+        "quantize", model, "--data", npz_folder, "--backend", "none", "--out", out, "--technique", "none", "--no-search"
+    )
     recipe = out / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("nodes_to_exclude: []", "nodes_to_exclude: [c1, c3]"))
-    done = trt_ptq("quantize", model, "--data", npz_folder, "--out", out, "--recipe", recipe, "--json")
+    done = trt_ptq(
+        "quantize", model, "--data", npz_folder, "--backend", "none", "--out", out, "--recipe", recipe, "--json"
+    )
     assert done.returncode == 0, done.stderr
     assert [one["output"] for one in json.loads(done.stdout)["nodes"] if not one["is_int8"]] == ["c1", "c3"]
     assert load_recipe(recipe).nodes_to_exclude == ("c1", "c3")

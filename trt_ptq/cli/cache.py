@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Annotated, Optional
 import typer
 
 from trt_ptq._internal.files import check_writable, write_atomic
-from trt_ptq.analysis.dataflow import activations
 from trt_ptq.calibrators.table.cache_lint import lint_cache
 from trt_ptq.calibrators.table.diff import diff_tables
 from trt_ptq.calibrators.table.table_file import table_format
@@ -24,8 +24,6 @@ from trt_ptq.cli import console, options
 from trt_ptq.cli.lazy_group import add_command, new_app
 from trt_ptq.cli.read_table import read_table
 from trt_ptq.errors import UsageError
-from trt_ptq.onnx_io.load import load_model
-from trt_ptq.qdq.read_ranges import read_qdq_ranges
 
 app = new_app(help="Show, compare, convert and check calibration tables.", no_args_is_help=True)
 
@@ -149,6 +147,8 @@ def extract(
     """
     version = TensorRTVersion.parse(trt_version)
     check_writable(target, model)
+    from trt_ptq.qdq.read_ranges import read_qdq_ranges  # imports ONNX, which the other commands do not need
+
     found = read_qdq_ranges(model)
     found.table.save(target, tensorrt_version=version)
     if found.widened:
@@ -228,7 +228,7 @@ def lint(
     Example: trt-ptq cache lint calibration.cache --model model.onnx
     """
     _require_cache(file)
-    names = activations(load_model(model).to_ir().graph) if model else None
+    names = None if model is None else _activations(model)
     findings = lint_cache(TensorRTCache.read(file), names)
     if json:
         console.print_json([asdict(finding) for finding in findings])
@@ -239,6 +239,13 @@ def lint(
         console.say(f"{file}: no problems found")
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(3)
+
+
+def _activations(model: Path) -> Collection[str]:
+    from trt_ptq.analysis.dataflow import activations
+    from trt_ptq.onnx_io.load import load_model
+
+    return activations(load_model(model).to_ir().graph)
 
 
 def _require_cache(*files: Path) -> None:
