@@ -66,19 +66,24 @@ class _FileRange:
 
 def _all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     yield from proto.graph.initializer
-    yield from _node_tensors(proto)
+    yield from _small_tensors(proto)
 
 
-def _node_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Tensor attributes of nodes and initializers of nested graphs, functions included."""
+def _small_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Sparse initializers, tensor attributes of nodes and initializers of nested graphs, functions included."""
+    for sparse in proto.graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
     pending = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
     while pending:
         for attribute in pending.pop().attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
+            if attribute.HasField("sparse_tensor"):
+                yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
             for body in [attribute.g, *attribute.graphs]:
                 yield from body.initializer
+                yield from (part for sparse in body.sparse_initializer for part in (sparse.values, sparse.indices))
                 pending += body.node
 
 
@@ -111,7 +116,7 @@ def resolve_external_data(proto: onnx.ModelProto, path: Path) -> ExternalWeights
         ModelError: A file is missing, truncated, or outside the model's folder; names the tensor and the file.
     """
     initializers = external_initializers(proto).values()
-    others = [tensor for tensor in _node_tensors(proto) if uses_external_data(tensor)]
+    others = [tensor for tensor in _small_tensors(proto) if uses_external_data(tensor)]
     ranges = [_locate(tensor, path.parent, path) for tensor in (*initializers, *others)]
     files = frozenset(file_range.file for file_range in ranges)
     folder = _common_folder(path, files)
@@ -211,7 +216,8 @@ def hash_values(hasher: hashlib._Hash, tensor: onnx.TensorProto, folder: Path) -
             hasher.update(chunk)
         return
     array = numpy_helper.to_array(tensor, str(folder))
-    hasher.update(f"{array.dtype.str}|{array.shape}|".encode())
+    kind = array.dtype.name if array.dtype.kind == "V" else array.dtype.str  # ".str" of all 8-bit floats is equal
+    hasher.update(f"{kind}|{array.shape}|".encode())
     if array.dtype == object:
         hasher.update(repr(array.tolist()).encode())
     else:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +21,13 @@ from trt_ptq.onnx_io.external_data import (
     ExternalWeights,
     external_files,
     external_initializers,
-    hash_values,
     resolve_external_data,
     without_values,
 )
+from trt_ptq.onnx_io.identity import all_nodes, model_identity
 from trt_ptq.onnx_io.opset import ONNX_DOMAINS, onnx_opset
 from trt_ptq.onnx_io.quantized_ops import INTEGER_OPS, QDQ_OPS
+from trt_ptq.onnx_io.sparse import make_dense
 from trt_ptq.provenance import ModelIdentity
 from trt_ptq.types import TensorSpec
 
@@ -93,7 +92,7 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
     quantized = _quantized_ops(proto)
     if quantized and not allow_quantized:
         raise ModelError(f"{path}: already quantized (contains {', '.join(quantized)}): pass the float model")
-    identity = ModelIdentity(_graph_hash(proto), _weights_hash(proto, external.folder))
+    identity = model_identity(proto, external.folder)
     if onnx_opset(proto) < MIN_OPSET:
         proto = _raise_opset(proto, path)
     model = ir.from_proto(proto)
@@ -151,6 +150,7 @@ def _read(path: Path) -> tuple[onnx.ModelProto, ExternalWeights]:
     except onnx.checker.ValidationError as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: not a valid ONNX model: {reason}") from error
+    make_dense(proto)
     return proto, external
 
 
@@ -194,51 +194,7 @@ def _infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _quantized_ops(proto: onnx.ModelProto) -> list[str]:
     """The quantized operators of the model, sorted."""
-    return sorted({node.op_type for node in _nodes(proto.graph)} & (QDQ_OPS | INTEGER_OPS))
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for body in [attribute.g, *attribute.graphs]:
-                yield from _nodes(body)
-
-
-def _graph_hash(proto: onnx.ModelProto) -> str:
-    """Hash of nodes, attributes, tensor names, functions, inputs and outputs; without weights, comments, node names."""
-    hasher = hashlib.sha256()
-    for node in proto.graph.node:
-        if _is_weight(node):
-            continue
-        bare = onnx.NodeProto()
-        bare.CopyFrom(node)
-        for field in ("name", "doc_string", "metadata_props"):
-            bare.ClearField(field)
-        hasher.update(bare.SerializeToString(deterministic=True))
-    for function in proto.functions:
-        hasher.update(function.SerializeToString(deterministic=True))
-    for value in [*proto.graph.input, *proto.graph.output]:
-        hasher.update(value.name.encode() + value.type.SerializeToString(deterministic=True))
-    return hasher.hexdigest()
-
-
-def _is_weight(node: onnx.NodeProto) -> bool:
-    """Whether a node is a Constant with a tensor; a Constant with plain numbers counts as part of the graph."""
-    return node.op_type == "Constant" and node.attribute[0].HasField("t")
-
-
-def _weights_hash(proto: onnx.ModelProto, folder: Path) -> str:
-    """Hash of the weights' values, ordered by name."""
-    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
-    for node in proto.graph.node:
-        if _is_weight(node):
-            weights[node.output[0]] = node.attribute[0].t
-    hasher = hashlib.sha256()
-    for name in sorted(weights):
-        hasher.update(f"{name}|".encode())
-        hash_values(hasher, weights[name], folder)
-    return hasher.hexdigest()
+    return sorted({node.op_type for node in all_nodes(proto.graph.node)} & (QDQ_OPS | INTEGER_OPS))
 
 
 def _tensor_spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
