@@ -13,7 +13,8 @@ from trt_ptq.calibrators.methods import AUTO_CANDIDATES, RangeMethod
 from trt_ptq.provenance import ModelIdentity
 from trt_ptq.recipe import Recipe, Technique
 from trt_ptq.tuning.objective import Score
-from trt_ptq.tuning.tuner import Decision, TuningResult, tune
+from trt_ptq.tuning.trials import Decision, TuningResult
+from trt_ptq.tuning.tuner import tune
 
 
 class Bench:

@@ -13,7 +13,8 @@ from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.recipe import Recipe
 from trt_ptq.report.warnings import range_warnings, stability_method_warnings, technique_warnings
 from trt_ptq.tuning.builder import CalibratedModel, CandidateBuilder
-from trt_ptq.tuning.tuner import TuningResult, tune
+from trt_ptq.tuning.trials import TuningResult
+from trt_ptq.tuning.tuner import tune
 
 
 @dataclass(frozen=True)

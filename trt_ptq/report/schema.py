@@ -20,7 +20,7 @@ from trt_ptq.fp16.convert import HighPrecision
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.provenance import DataFingerprint, ModelIdentity
 from trt_ptq.qdq.plan import NodePlan
-from trt_ptq.tuning.tuner import Trial
+from trt_ptq.tuning.trials import Trial
 
 BARS = 64
 

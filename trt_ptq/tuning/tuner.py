@@ -5,12 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Literal
 
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.errors import TrtPtqError
-from trt_ptq.evaluation.metrics import Metrics
 from trt_ptq.evaluation.verdict import format_percent
 from trt_ptq.qdq.insert import TENSOR_KINDS
 from trt_ptq.recipe import Recipe, Technique
@@ -18,8 +15,7 @@ from trt_ptq.tuning.builder import BEFORE_CALIBRATION, CandidateBuilder
 from trt_ptq.tuning.layer_search import SearchResult, search_layers
 from trt_ptq.tuning.objective import Objective, Score
 from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
-
-Decision = Literal["accepted", "rejected: no gain", "rejected: larger output error", "failed", "analysis"]
+from trt_ptq.tuning.trials import Decision, Trial, TuningResult
 
 TECHNIQUES_TO_TRY: tuple[Technique, ...] = ("equalization", "smoothquant", "bias-correction")  # in this order
 TITLES: dict[Technique, str] = {
@@ -29,44 +25,6 @@ TITLES: dict[Technique, str] = {
 }
 
 _logger = logging.getLogger("trt_ptq.tuning")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One candidate that tuning tried.
-
-    Attributes:
-        name: what is new in it.
-        losses: relative loss against FP32 by metric, as fractions; empty if it was not evaluated.
-        metrics: the user's metrics behind them; empty without any.
-        decision: whether it was accepted, and why not.
-        note: details.
-    """
-
-    name: str
-    losses: dict[str, float]
-    metrics: Metrics
-    decision: Decision = "accepted"
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class TuningResult:
-    """The result of `tune`.
-
-    Attributes:
-        recipe: the recipe that was settled on.
-        searched: whether tuning added something to the recipe that it started from, selected by the objective.
-        metrics: the user's metrics of its model by the objective; empty without any.
-        trials: all candidates, in order.
-        warnings: what failed, a sentence each.
-    """
-
-    recipe: Recipe
-    searched: bool
-    metrics: Metrics
-    trials: tuple[Trial, ...]
-    warnings: tuple[str, ...] = ()
 
 
 def tune(

@@ -1,0 +1,49 @@
+"""What tuning tried, and what it settled on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from trt_ptq.evaluation.metrics import Metrics
+from trt_ptq.recipe import Recipe
+
+Decision = Literal["accepted", "rejected: no gain", "rejected: larger output error", "failed", "analysis"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate that tuning tried.
+
+    Attributes:
+        name: what is new in it.
+        losses: relative loss against FP32 by metric, as fractions; empty if it was not evaluated.
+        metrics: the user's metrics behind them; empty without any.
+        decision: whether it was accepted, and why not.
+        note: details.
+    """
+
+    name: str
+    losses: dict[str, float]
+    metrics: Metrics
+    decision: Decision = "accepted"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """The result of `tune`.
+
+    Attributes:
+        recipe: the recipe that was settled on.
+        searched: whether tuning added something to the recipe that it started from, selected by the objective.
+        metrics: the user's metrics of its model by the objective; empty without any.
+        trials: all candidates, in order.
+        warnings: what failed, a sentence each.
+    """
+
+    recipe: Recipe
+    searched: bool
+    metrics: Metrics
+    trials: tuple[Trial, ...]
+    warnings: tuple[str, ...] = ()
