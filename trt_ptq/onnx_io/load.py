@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from trt_ptq.onnx_io.identity import all_nodes, model_identity
 from trt_ptq.onnx_io.opset import ONNX_DOMAINS, onnx_opset
 from trt_ptq.onnx_io.quantized_ops import INTEGER_OPS, QDQ_OPS
 from trt_ptq.onnx_io.sparse import make_dense
+from trt_ptq.onnx_io.training_mode import training_nodes
 from trt_ptq.provenance import ModelIdentity
 from trt_ptq.types import TensorSpec
 
@@ -85,13 +87,19 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
 
     Raises:
         ModelError: The file is missing, truncated or not ONNX, its external data is missing, or the model is quantized
-            already.
+            already or was exported in training mode.
     """
     path = Path(path)
     proto, external = _read(path)
     quantized = _quantized_ops(proto)
     if quantized and not allow_quantized:
         raise ModelError(f"{path}: already quantized (contains {', '.join(quantized)}): pass the float model")
+    training = training_nodes(proto)
+    if training:
+        raise ModelError(
+            f"{path}: exported in training mode ({_describe_nodes(training)}), so it computes something else for every "
+            "batch, and TensorRT refuses it: call model.eval() before the export"
+        )
     identity = model_identity(proto, external.folder)
     if onnx_opset(proto) < MIN_OPSET:
         proto = _raise_opset(proto, path)
@@ -195,6 +203,11 @@ def _infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
 def _quantized_ops(proto: onnx.ModelProto) -> list[str]:
     """The quantized operators of the model, sorted."""
     return sorted({node.op_type for node in all_nodes(proto.graph.node)} & (QDQ_OPS | INTEGER_OPS))
+
+
+def _describe_nodes(nodes: Sequence[onnx.NodeProto]) -> str:
+    first = f"{nodes[0].op_type} {next(filter(None, nodes[0].output), '')!r}"
+    return first if len(nodes) == 1 else f"{first} and {len(nodes) - 1} more"
 
 
 def _tensor_spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
