@@ -25,7 +25,6 @@ _OPTIONAL = {  # package: module, extra, what it is for
     "tensorrt-rtx-cu12": ("tensorrt_rtx", "rtx", "builds engines, without a GPU"),
     "tensorrt": ("tensorrt", "trt11", "builds engines on a GPU; extra trt10 for INT8 calibrators"),
     "pycuda": ("pycuda.driver", "pycuda", "memory on the GPU"),
-    "cuda-bindings": ("cuda.bindings.driver", "trt11", "memory on the GPU"),
     "pillow": ("PIL.Image", "images", "folders of images"),
 }
 _DISTRIBUTIONS = {"tensorrt": ("tensorrt-cu12", "tensorrt-cu13", "tensorrt")}  # NVIDIA's images have the last
