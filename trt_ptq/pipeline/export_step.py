@@ -16,7 +16,7 @@ from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.pipeline.tuning_step import Tuned
 from trt_ptq.recipe import save_recipe
 from trt_ptq.report.warnings import NO_INT8_NODES, fp32_warnings
-from trt_ptq.tuning.builder import QuantizedCandidate
+from trt_ptq.tuning.candidate_builder import QuantizedCandidate
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from trt_ptq.pipeline.calibration_step import Calibrated, magnitudes, recalibrat
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.recipe import Recipe
 from trt_ptq.report.warnings import range_warnings, stability_method_warnings, technique_warnings
-from trt_ptq.tuning.builder import CalibratedModel, CandidateBuilder
+from trt_ptq.tuning.candidate_builder import CalibratedModel, CandidateBuilder
 from trt_ptq.tuning.trials import TuningResult
 from trt_ptq.tuning.tuner import tune
 

@@ -11,7 +11,7 @@ from trt_ptq.errors import TrtPtqError
 from trt_ptq.evaluation.verdict import format_percent
 from trt_ptq.qdq.insert import TENSOR_KINDS
 from trt_ptq.recipe import Recipe, Technique
-from trt_ptq.tuning.builder import BEFORE_CALIBRATION, CandidateBuilder
+from trt_ptq.tuning.candidate_builder import BEFORE_CALIBRATION, CandidateBuilder
 from trt_ptq.tuning.layer_search import SearchResult, search_layers
 from trt_ptq.tuning.objective import Objective, Score
 from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
