@@ -34,9 +34,9 @@ def test_an_empty_folder(cnn_path: Path, tmp_path: Path) -> None:
 
 def test_a_wrong_input_name_lists_the_right_ones(cnn_path: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", image=images(4))
-    told = refused("calibrate", cnn_path, "--data", tmp_path / "d.npz")
-    assert "'image' unknown; x missing" in told
-    assert "the model takes x: float32 [n, 16, 8, 8]" in told
+    message = refused("calibrate", cnn_path, "--data", tmp_path / "d.npz")
+    assert "'image' unknown; x missing" in message
+    assert "the model takes x: float32 [n, 16, 8, 8]" in message
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_a_nan_in_one_file_names_the_file(cnn_path: Path, npz_folder: Path, tmp_
     broken[3, 1, 0, 7] = np.nan
     np.savez(npz_folder / "004.npz", x=broken)
     out = tmp_path / "stats.safetensors"
-    told = refused("calibrate", cnn_path, "--data", npz_folder, "-o", out)
-    assert "004.npz: input 'x' has nan at [3, 1, 0, 7]" in told
+    message = refused("calibrate", cnn_path, "--data", npz_folder, "-o", out)
+    assert "004.npz: input 'x' has nan at [3, 1, 0, 7]" in message
     assert not out.exists()
 
 
@@ -111,8 +111,8 @@ def test_a_table_of_another_model_says_what_differs(cnn_path: Path, npz_folder: 
     assert trt_ptq("calibrate", cnn_path, "--data", npz_folder, "-o", stats).returncode == 0
     assert trt_ptq("table", stats, "-o", table).returncode == 0
     out = tmp_path / "int8.onnx"
-    told = refused("qdq", other, "--table", table, "-o", out)
-    assert "made for another model: the graph is the same but the weights differ" in told
+    message = refused("qdq", other, "--table", table, "-o", out)
+    assert "made for another model: the graph is the same but the weights differ" in message
     assert not out.exists()
     assert trt_ptq("qdq", other, "--table", table, "-o", out, "--allow-other-model").returncode == 0
 
@@ -137,12 +137,12 @@ def test_a_metric_that_never_runs_the_model_is_refused(cnn_path: Path, npz_folde
     assert "does not run the model" in refused("quantize", cnn_path, *options)
 
 
-@pytest.mark.parametrize(("gate", "told"), [("1", "1% or 100%"), ("0.5", "0.5% or 50%"), ("0.1", "0.1% or 10%")])
-def test_a_gate_that_may_be_meant_in_percent_is_refused(
-    cnn_path: Path, npz_folder: Path, tmp_path: Path, gate: str, told: str
+@pytest.mark.parametrize(("max_drop", "message"), [("1", "1% or 100%"), ("0.5", "0.5% or 50%"), ("0.1", "0.1% or 10%")])
+def test_a_threshold_that_may_be_meant_in_percent_is_refused(
+    cnn_path: Path, npz_folder: Path, tmp_path: Path, max_drop: str, message: str
 ) -> None:
-    options = ["--data", npz_folder, "--out", tmp_path / "out", "--max-drop", gate]
-    assert f"write {told}" in refused("quantize", cnn_path, *options)
+    options = ["--data", npz_folder, "--out", tmp_path / "out", "--max-drop", max_drop]
+    assert f"write {message}" in refused("quantize", cnn_path, *options)
 
 
 @pytest.mark.parametrize("name", ["model.int8.onnx", "recipe.yaml", "stats.safetensors"])
@@ -168,22 +168,22 @@ def test_the_model_that_is_read_is_never_overwritten(
     before = cnn_path.read_bytes()
     given = data if source == "--data" else tmp_path / "c.cache"
     (tmp_path / "c.cache").write_text("TRT-101601-EntropyCalibration2\nx: 3c010a14\nr1: 3c010a14\n")
-    told = refused(command, cnn_path, source, given, "--out", out)
-    assert "it is an input of this command" in told or "would replace the model" in told
+    message = refused(command, cnn_path, source, given, "--out", out)
+    assert "it is an input of this command" in message or "would replace the model" in message
     assert cnn_path.read_bytes() == before
 
 
-def test_the_model_in_half_precision_is_told_so(data: Path, tmp_path: Path) -> None:
+def test_the_model_in_half_precision_is_refused(data: Path, tmp_path: Path) -> None:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT16, ["n", 16]) for name in "xy")
     weight = numpy_helper.from_array(np.ones((16, 16), np.float16), "w")
     graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "half", [x], [y], [weight])
     model = tmp_path / "half.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), model)
-    told = refused("calibrate", model, "--data", data)
-    assert "it computes in float16, bfloat16 or double; use the float32 model" in told
+    message = refused("calibrate", model, "--data", data)
+    assert "it computes in float16, bfloat16 or double; use the float32 model" in message
 
 
-def test_a_model_too_narrow_for_int8_is_told_why(data: Path, tmp_path: Path) -> None:
+def test_a_model_too_narrow_for_int8_is_refused(data: Path, tmp_path: Path) -> None:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8])
     weight = numpy_helper.from_array(np.ones((8, 8), np.float32), "w")
     model = write(tmp_path / "m.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], [weight], [x], ["y"])
@@ -196,7 +196,7 @@ def test_a_loader_that_exits_is_no_success(code: str, cnn_path: Path, tmp_path: 
     assert "it calls sys.exit(0)" in refused("calibrate", cnn_path, "--data", f"{tmp_path}/loader.py:f")
 
 
-def test_a_loader_that_yields_once_only_is_told_to_yield_anew(cnn_path: Path, tmp_path: Path) -> None:
+def test_a_loader_that_yields_once_only_is_refused(cnn_path: Path, tmp_path: Path) -> None:
     (tmp_path / "loader.py").write_text(
         "import numpy as np\none = iter([{'x': np.ones((2, 16, 8, 8), np.float32)}] * 4)\ndef f():\n    return one\n"
     )
@@ -216,8 +216,8 @@ def test_a_candidate_with_another_input_shape_is_one_line(cnn_path: Path, data: 
 
 
 def test_an_engine_that_cannot_be_built_is_named_by_its_model(cnn_path: Path, tmp_path: Path) -> None:
-    told = refused("build", cnn_path, "--backend", "rtx", "--out", tmp_path / "e.engine")
-    assert told.startswith(f"{cnn_path}: input 'x' has dynamic dimensions")
+    message = refused("build", cnn_path, "--backend", "rtx", "--out", tmp_path / "e.engine")
+    assert message.startswith(f"{cnn_path}: input 'x' has dynamic dimensions")
 
 
 @pytest.mark.parametrize(
@@ -247,43 +247,41 @@ def test_a_backend_asked_for_by_name_must_be_there(cnn_path: Path, npz_folder: P
 
 
 def test_a_tolerance_that_every_range_keeps_is_refused(cnn_path: Path, npz_folder: Path) -> None:
-    told = refused("quantize", cnn_path, "--data", npz_folder, "--until-stable", "100%")
-    assert told.startswith("--until-stable must be above 0 and below 1")
+    message = refused("quantize", cnn_path, "--data", npz_folder, "--until-stable", "100%")
+    assert message.startswith("--until-stable must be above 0 and below 1")
 
 
 def test_a_method_without_until_stable_is_refused(cnn_path: Path, npz_folder: Path) -> None:
-    told = refused("calibrate", cnn_path, "--data", npz_folder, "--method", "mse")
-    assert told.startswith("--method selects the ranges that --until-stable monitors")
+    message = refused("calibrate", cnn_path, "--data", npz_folder, "--method", "mse")
+    assert message.startswith("--method selects the ranges that --until-stable monitors")
 
 
 def test_a_checkpoint_that_would_replace_the_result_is_refused(
     cnn_path: Path, npz_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "stats.safetensors"
-    told = refused("calibrate", cnn_path, "--data", npz_folder, "-o", out, "--checkpoint", out)
-    assert told.startswith(f"--checkpoint and --out are the same file, {out}")
+    message = refused("calibrate", cnn_path, "--data", npz_folder, "-o", out, "--checkpoint", out)
+    assert message.startswith(f"--checkpoint and --out are the same file, {out}")
 
 
 def test_a_shard_is_never_stopped_early(cnn_path: Path, npz_folder: Path) -> None:
-    told = refused("calibrate", cnn_path, "--data", npz_folder, "--shard", "0/2", "--until-stable", "1%")
-    assert told.startswith("--until-stable needs all samples, and a shard has only some")
+    message = refused("calibrate", cnn_path, "--data", npz_folder, "--shard", "0/2", "--until-stable", "1%")
+    assert message.startswith("--until-stable needs all samples, and a shard has only some")
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "message"),
     [
         (["quantize", "m.onnx", "--data", "d", "--eval", ""], "empty value after --eval: is a variable unset?"),
         (["calibrate", "m.onnx", "--data="], "empty value in --data=: is a variable unset?"),
         (["calibrate", ""], "empty value after calibrate: is a variable unset?"),
     ],
 )
-def test_an_unset_variable_is_no_default(command: list[str], told: str) -> None:
-    assert refused(*command) == told
+def test_an_unset_variable_is_no_default(command: list[str], message: str) -> None:
+    assert refused(*command) == message
 
 
-def test_what_is_read_is_not_written_over_be_it_code_or_a_file_of_a_folder(
-    cnn_path: Path, npz_folder: Path, tmp_path: Path
-) -> None:
+def test_inputs_are_never_overwritten(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
     loader = tmp_path / "loader.py"
     loader.write_text("def batches():\n    return []\n")
     batch = next(npz_folder.iterdir())

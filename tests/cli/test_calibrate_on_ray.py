@@ -31,5 +31,5 @@ def test_the_command_tells_a_workers_error_in_the_one_line_of_one_process(
 
 
 def test_a_cluster_and_a_shard_are_not_asked_for_at_once(cnn_path: Path, npz_folder: Path) -> None:
-    told = refused("calibrate", cnn_path, "--data", npz_folder, "--ray", "local", "--shard", "0/2")
-    assert told == "--shard does not work with --ray: omit one of the two"
+    message = refused("calibrate", cnn_path, "--data", npz_folder, "--ray", "local", "--shard", "0/2")
+    assert message == "--shard does not work with --ray: omit one of the two"

@@ -38,7 +38,7 @@ def test_quantize_does_it_all_and_json_is_the_report(cnn_path: Path, npz_folder:
     assert json.loads(done.stdout) == json.loads((out / "report.json").read_text())
 
 
-def test_a_missed_gate_is_exit_status_3(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+def test_a_loss_above_max_drop_is_exit_status_3(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
     done = trt_ptq(
         "quantize", cnn_path, "--data", npz_folder, "--out", tmp_path / "out", "--max-drop", "0%", "--backend", "none"
     )
@@ -105,7 +105,7 @@ def test_caches_are_shown_compared_converted_retargeted_and_linted(tmp_path: Pat
     assert json.loads(linted.stdout)[0]["rule"] == "scale"
 
 
-def test_a_report_is_rendered_anew(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+def test_a_report_is_rendered_again(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
     assert trt_ptq("quantize", cnn_path, "--data", npz_folder, "--out", tmp_path, "--backend", "none").returncode in (
         0,
         3,

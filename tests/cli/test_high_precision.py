@@ -21,7 +21,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def weight_types(path: Path) -> set[int]:
-    return {one.data_type for one in onnx.load(path).graph.initializer}
+    return {tensor.data_type for tensor in onnx.load(path).graph.initializer}
 
 
 def test_qdq_without_data_leaves_the_rest_in_fp32(cnn_path: Path, table: Path, tmp_path: Path) -> None:
@@ -37,7 +37,9 @@ def test_qdq_with_data_gives_an_fp16_rest(cnn_path: Path, table: Path, npz_folde
     assert "the rest in FP16" in done.stdout
     # float32: the scale of the input's quantizer alone
     singles = [
-        one.name for one in onnx.load(tmp_path / "q.onnx").graph.initializer if one.data_type == TensorProto.FLOAT
+        tensor.name
+        for tensor in onnx.load(tmp_path / "q.onnx").graph.initializer
+        if tensor.data_type == TensorProto.FLOAT
     ]
     assert singles == ["x.qdq.scale"]
 
@@ -51,9 +53,9 @@ def test_fp16_without_data_is_warned_of(cnn_path: Path, table: Path, tmp_path: P
 def test_what_overflows_is_named(cnn_path: Path, table: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "large.npz", x=np.full((16, 16, 8, 8), 1e5, np.float32))
     command = ["qdq", cnn_path, "--table", table, "-o", tmp_path / "q.onnx", "--data", tmp_path / "large.npz", "--json"]
-    kept = json.loads(trt_ptq(*command).stdout)["fp32_nodes"]
-    assert {"c1", "r1", "c2", "a", "r2"} <= {one["output"] for one in kept}
-    assert {one["cause"] for one in kept} == {"range"}
+    fp32_nodes = json.loads(trt_ptq(*command).stdout)["fp32_nodes"]
+    assert {"c1", "r1", "c2", "a", "r2"} <= {node["output"] for node in fp32_nodes}
+    assert {node["cause"] for node in fp32_nodes} == {"range"}
 
 
 @pytest.mark.parametrize("command", ["qdq", "quantize"])
@@ -83,5 +85,5 @@ def test_quantize_takes_either(precision: str, type_: int, cnn_path: Path, npz_f
     done = trt_ptq("quantize", cnn_path, *options)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["high_precision"] == precision
-    bias = next(one for one in onnx.load(out / "model.int8.onnx").graph.initializer if one.name == "b1")
+    bias = next(tensor for tensor in onnx.load(out / "model.int8.onnx").graph.initializer if tensor.name == "b1")
     assert bias.data_type == type_

@@ -104,8 +104,8 @@ def test_statistics_of_the_float_model_judge_its_ranges(trt_ptq: Run, tmp_path: 
 
 def test_a_float_model_is_refused_in_one_line(trt_ptq: Run, tmp_path: Path) -> None:
     model = residual_cnn(tmp_path / "cnn.onnx")
-    told = f"error: {model}: nothing in it is quantized: pass a Q/DQ model (trt-ptq qdq creates one)\n"
-    assert trt_ptq("lint", model) == (2, "", told)
+    message = f"error: {model}: nothing in it is quantized: pass a Q/DQ model (trt-ptq qdq creates one)\n"
+    assert trt_ptq("lint", model) == (2, "", message)
 
 
 def test_statistics_that_are_none_are_refused_in_one_line(trt_ptq: Run) -> None:

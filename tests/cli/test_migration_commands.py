@@ -56,7 +56,7 @@ def test_qdq_reports_what_matched_what_was_derived_and_what_is_unknown(run: Run)
 def test_qdq_uses_the_derived_range_in_the_model(run: Run) -> None:
     write_cache("old.cache", r1=2.0, r2=3.0)
     run("qdq", "tiny.onnx", "--table", "old.cache", "-o", "int8.onnx")
-    scales = {one.name: onnx.numpy_helper.to_array(one) for one in onnx.load("int8.onnx").graph.initializer}
+    scales = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load("int8.onnx").graph.initializer}
     assert scales["p1.qdq.scale"] == np.float32(2.0 / 127)
 
 
@@ -167,8 +167,8 @@ def test_convert_keeps_the_header_through_json_unless_a_version_is_given(run: Ru
     assert header in run("cache", "show", "a.json")[1]
     assert run("cache", "convert", "a.json", "b.cache")[1] == f"b.cache: 2 ranges, header {header}\n"
     assert Path("b.cache").read_bytes() == Path("a.cache").read_bytes()
-    told = run("cache", "convert", "a.cache", "c.cache", "--trt-version", "10.3.0")[1]
-    assert told == f"c.cache: 2 ranges, header TRT-100300-{algorithm}, was {header}\n"
+    result = run("cache", "convert", "a.cache", "c.cache", "--trt-version", "10.3.0")[1]
+    assert result == f"c.cache: 2 ranges, header TRT-100300-{algorithm}, was {header}\n"
     assert TensorRTCache.read(Path("c.cache")).header == f"TRT-100300-{algorithm}"
 
 
@@ -185,12 +185,12 @@ def test_qdq_explains_every_candidate_and_how_much_of_the_arithmetic_runs_in_int
     write_cache("old.cache", r1=2.0, r2=3.0)
     _, out, _ = run("qdq", "tiny.onnx", "--table", "old.cache", "-o", "int8.onnx", "--explain")
     _, text, _ = run("qdq", "tiny.onnx", "--table", "old.cache", "-o", "int8.onnx", "--json")
-    told = json.loads(text)
-    macs = {one["output"]: one["macs"] for one in told["nodes"] if one["macs"] is not None}
-    in_int8 = sum(macs.get(one["output"], 0) for one in told["nodes"] if one["is_int8"])
-    assert told["int8_fraction_of_macs"] == in_int8 / sum(macs.values())
-    assert f"{told['int8_fraction_of_macs']:.1%} of the MACs" in out
-    for one in told["nodes"]:
-        assert one["op_type"] in out
+    result = json.loads(text)
+    macs = {node["output"]: node["macs"] for node in result["nodes"] if node["macs"] is not None}
+    in_int8 = sum(macs.get(node["output"], 0) for node in result["nodes"] if node["is_int8"])
+    assert result["int8_fraction_of_macs"] == in_int8 / sum(macs.values())
+    assert f"{result['int8_fraction_of_macs']:.1%} of the MACs" in out
+    for node in result["nodes"]:
+        assert node["op_type"] in out
     for count in macs.values():
         assert f"{count:,}" in out

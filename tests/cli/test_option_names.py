@@ -23,4 +23,4 @@ def test_parameters_in_backticks_become_options(text: str, shown: str) -> None:
 
 def test_every_option_exists() -> None:
     parameters = [parameter for name in COMMANDS for parameter in getattr(load_command(name), "params", [])]
-    assert set(OPTIONS.values()) <= {option for one in parameters for option in (*one.opts, *one.secondary_opts)}
+    assert set(OPTIONS.values()) <= {option for parameter in parameters for option in parameter.opts}

@@ -61,7 +61,7 @@ def test_the_size_of_a_model_counts_its_external_weights(cnn_path: Path, npz_fol
     assert fp32["size_bytes"] == split.stat().st_size + (tmp_path / "split.data").stat().st_size
 
 
-def test_who_has_read_enough_ends_it_quietly(cnn_path: Path, npz_folder: Path) -> None:
+def test_a_closed_pipe_ends_the_command_silently(cnn_path: Path, npz_folder: Path) -> None:
     model, data = str(cnn_path), str(npz_folder)
     command = [sys.executable, "-m", "trt_ptq", "compare", model, model, "--data", data, "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -72,7 +72,7 @@ def test_who_has_read_enough_ends_it_quietly(cnn_path: Path, npz_folder: Path) -
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_output_that_finds_no_room_is_told(cnn_path: Path, npz_folder: Path) -> None:
+def test_a_full_disk_is_one_line(cnn_path: Path, npz_folder: Path) -> None:
     model, data = str(cnn_path), str(npz_folder)
     command = [sys.executable, "-m", "trt_ptq", "compare", model, model, "--data", data, "--json"]
     with Path("/dev/full").open("w") as full:

@@ -1,4 +1,4 @@
-"""Repairs, search and recipes, as a user would type them."""
+"""Techniques, search and recipes, as a user would type them."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_an_edited_recipe_is_followed(npz_folder: Path, tmp_path: Path) -> None:
         "quantize", model, "--data", npz_folder, "--backend", "none", "--out", out, "--recipe", recipe, "--json"
     )
     assert done.returncode == 0, done.stderr
-    assert [one["output"] for one in json.loads(done.stdout)["nodes"] if not one["is_int8"]] == ["c1", "c3"]
+    assert [node["output"] for node in json.loads(done.stdout)["nodes"] if not node["is_int8"]] == ["c1", "c3"]
     assert load_recipe(recipe).nodes_to_exclude == ("c1", "c3")
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--method", "minmax"], "--method is defined by"),
         (["--technique", "none"], "--technique is defined by"),
@@ -65,13 +65,13 @@ def test_an_edited_recipe_is_followed(npz_folder: Path, tmp_path: Path) -> None:
     ],
 )
 def test_an_option_beside_a_recipe_that_says_the_same_is_refused(
-    options: list[str], told: str, cnn_path: Path, npz_folder: Path, tmp_path: Path
+    options: list[str], message: str, cnn_path: Path, npz_folder: Path, tmp_path: Path
 ) -> None:
-    assert told in refused("quantize", cnn_path, "--data", npz_folder, "--recipe", tmp_path / "r.yaml", *options)
+    assert message in refused("quantize", cnn_path, "--data", npz_folder, "--recipe", tmp_path / "r.yaml", *options)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--technique", "hope"], "is not one of 'auto', 'none', 'equalization', 'smoothquant', 'bias-correction'"),
         (["--technique", "none", "--technique", "bias-correction"], "cannot be combined"),
@@ -79,5 +79,5 @@ def test_an_option_beside_a_recipe_that_says_the_same_is_refused(
         (["--recipe", "missing.yaml"], "cannot read missing.yaml"),
     ],
 )
-def test_wrong_choices_are_refused(options: list[str], told: str, cnn_path: Path, npz_folder: Path) -> None:
-    assert told in refused("quantize", cnn_path, "--data", npz_folder, *options)
+def test_wrong_choices_are_refused(options: list[str], message: str, cnn_path: Path, npz_folder: Path) -> None:
+    assert message in refused("quantize", cnn_path, "--data", npz_folder, *options)

@@ -100,8 +100,8 @@ def test_ctrl_c_saves_what_was_measured_first_and_says_so_in_one_line(
         if tenth.exists():
             break
     process.send_signal(signal.SIGINT)
-    told = process.communicate()[1]
-    assert told == f"error: interrupted: progress is saved in {checkpoint}; run the same command again to resume\n"
+    message = process.communicate()[1]
+    assert message == f"error: interrupted: progress is saved in {checkpoint}; run the same command again to resume\n"
     assert process.returncode == 130
     assert load_unfinished(checkpoint)[1]["batches"] >= 9
     assert trt_ptq(*command, "-o", resumed, "--checkpoint", checkpoint).returncode == 0
@@ -165,13 +165,13 @@ def test_a_killed_calibration_stops_where_it_would_have_stopped(
     whole, resumed, checkpoint = tmp_path / "whole.st", tmp_path / "resumed.st", tmp_path / "checkpoint"
     command = ["calibrate", cnn_path, "--data", slow_loader, "--until-stable", "5%"]
     kill_in_the_middle(checkpoint, *command, "-o", resumed)
-    told = [
+    stabilities = [
         json.loads(trt_ptq(*command, *options, "--json").stdout)["stability"]
         for options in (["-o", resumed, "--checkpoint", checkpoint], ["-o", whole])
     ]
-    assert told[0] == told[1]
-    assert told[0]["stable"]
-    assert told[0]["samples"] < 5 * BATCHES
+    assert stabilities[0] == stabilities[1]
+    assert stabilities[0]["stable"]
+    assert stabilities[0]["samples"] < 5 * BATCHES
     assert resumed.read_bytes() == whole.read_bytes()
 
 
@@ -208,5 +208,5 @@ def test_a_checkpoint_of_something_else_is_refused(cnn_path: Path, slow_loader: 
 def test_complete_statistics_are_not_taken_for_a_checkpoint(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
     command = ["calibrate", cnn_path, "--data", npz_folder]
     assert trt_ptq(*command, "-o", tmp_path / "a.st").returncode == 0
-    told = refused(*command, "-o", tmp_path / "b.st", "--checkpoint", tmp_path / "a.st")
-    assert told.endswith("not a checkpoint but complete statistics: choose another path")
+    message = refused(*command, "-o", tmp_path / "b.st", "--checkpoint", tmp_path / "a.st")
+    assert message.endswith("not a checkpoint but complete statistics: choose another path")

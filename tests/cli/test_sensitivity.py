@@ -48,8 +48,8 @@ def test_json_has_every_layer_in_graph_order_and_the_metric(sabotaged: tuple[Pat
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["samples"], found["method"]) == (16, "mse")
-    assert [one["node"] for one in found["layers"]] == ["c1", "c2", "c3", "y0"]
-    assert all(one["metrics"]["energy"] >= 0 for one in found["layers"])
+    assert [layer["node"] for layer in found["layers"]] == ["c1", "c2", "c3", "y0"]
+    assert all(layer["metrics"]["energy"] >= 0 for layer in found["layers"])
 
 
 def test_statistics_and_table_are_one_too_many(sabotaged: tuple[Path, Path, Path]) -> None:

@@ -28,7 +28,9 @@ def run(model: Model, out: Path, until_stable: float | None = None) -> Report:
 def test_the_report_has_the_ranges_of_every_method_over_the_samples(cnn: Model, tmp_path: Path) -> None:
     report = run(cnn, tmp_path)
     assert report.trajectory.samples == [8, 12, 16, 24, 32, 48, 64, 92, 128, 184, 256]
-    assert {one.method for one in report.trajectory.methods} == {method.name for method in METHODS.values()}
+    assert {trajectory.method for trajectory in report.trajectory.methods} == {
+        method.name for method in METHODS.values()
+    }
     chosen = report.trajectory.methods[0]
     scales = {row.name: row.scale for row in report.tensors}
     assert chosen.method == "mse"
@@ -50,8 +52,8 @@ def test_quantize_stops_when_its_own_method_is_stable(cnn: Model, tmp_path: Path
 
 def test_what_never_settled_is_a_warning_that_names_tensors(cnn: Model, tmp_path: Path) -> None:
     warnings = run(cnn, tmp_path, until_stable=1e-6).warnings
-    told = next(warning for warning in warnings if warning.startswith("not stable after all 256 samples"))
-    assert "ranges of method mse have changed by more than 0.0001%: '" in told
+    message = next(warning for warning in warnings if warning.startswith("not stable after all 256 samples"))
+    assert "ranges of method mse have changed by more than 0.0001%: '" in message
 
 
 def test_a_plot_marks_samples_and_scales_relative_to_the_final_one() -> None:

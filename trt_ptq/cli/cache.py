@@ -149,28 +149,28 @@ def extract(
     check_writable(target, model)
     from trt_ptq.qdq.read_ranges import read_qdq_ranges  # imports ONNX, which the other commands do not need
 
-    found = read_qdq_ranges(model)
-    found.table.save(target, tensorrt_version=version)
-    if found.widened:
-        console.warn(f"{len(found.widened)} tensors are not quantized to symmetric int8: their ranges were widened")
-    if found.conflicting:
-        names = ", ".join(map(repr, found.conflicting))
+    extracted = read_qdq_ranges(model)
+    extracted.table.save(target, tensorrt_version=version)
+    if extracted.widened:
+        console.warn(f"{len(extracted.widened)} tensors are not quantized to symmetric int8: their ranges were widened")
+    if extracted.conflicting:
+        names = ", ".join(map(repr, extracted.conflicting))
         console.warn(f"quantized with several scales, the largest was used: {names}")
     if json:
         console.print_json(
             {
                 "file": str(target),
-                "ranges": dict(found.table.amax),
-                "widened": [asdict(tensor) for tensor in found.widened],
-                "conflicting": list(found.conflicting),
-                "weights_skipped": found.num_weights,
+                "ranges": dict(extracted.table.amax),
+                "widened": [asdict(tensor) for tensor in extracted.widened],
+                "conflicting": list(extracted.conflicting),
+                "weights_skipped": extracted.num_weights,
             }
         )
         return
-    if found.widened:
-        rows = [[tensor.name, tensor.encoding, f"{tensor.amax:.6g}"] for tensor in found.widened]
+    if extracted.widened:
+        rows = [[tensor.name, tensor.encoding, f"{tensor.amax:.6g}"] for tensor in extracted.widened]
         console.print_table(["widened to symmetric", "from", "amax"], rows)
-    console.say(f"{target}: {len(found.table.amax)} ranges; {found.num_weights} weights skipped")
+    console.say(f"{target}: {len(extracted.table.amax)} ranges; {extracted.num_weights} weights skipped")
 
 
 @partial(add_command, app)
@@ -185,7 +185,11 @@ def retarget(
     ] = None,
     algorithm: Annotated[
         Optional[str],
-        typer.Option(help=f"{', '.join(ALGORITHMS)}. Default: unchanged.", show_default=False),
+        typer.Option(
+            metavar="ALGORITHM",
+            help=f"Calibration algorithm: {', '.join(ALGORITHMS)}. Default: unchanged.",
+            show_default=False,
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -236,7 +240,7 @@ def lint(
         for finding in findings:
             console.say(f"{finding.severity} {finding.rule}: {finding.subject}: {finding.effect}; {finding.remedy}")
     else:
-        console.say(f"{file}: no problems found")
+        console.say(f"{file}: no problems extracted")
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(3)
 

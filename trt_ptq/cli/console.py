@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from trt_ptq.evaluation.verdict import Verdict
 
 T = TypeVar("T")
+_NUMBER = re.compile(r"$|[-+]?\d|-?inf|nan", re.IGNORECASE)
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -80,18 +82,22 @@ def print_json(value: Any) -> None:
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """Print a table no wider than the terminal; long cells are folded, heads break at spaces only."""
+    """Print a table no wider than the terminal: long cells are folded, heads break at spaces only.
+
+    Columns of numbers are aligned right, the others left.
+    """
     from rich.table import Table
 
     if _state.quiet:
         return
     if title:
         say(title)
-    table = Table()
+    table, rows = Table(), list(rows)
     for index, name in enumerate(head):
         longest_word = max(map(len, name.split()), default=0)
-        justify = "left" if index == 0 else "right"
-        table.add_column(escape(name), overflow="fold", justify=justify, min_width=longest_word)  # type: ignore[arg-type]
+        numeric = index > 0 and all(_NUMBER.match(row[index]) for row in rows)
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(escape(name), overflow="fold", justify=justify, min_width=longest_word)
     for row in rows:
         table.add_row(*map(escape, row))  # [brackets] in a tensor's name are no markup
     width = None if out.is_terminal else _TABLE_WIDTH

@@ -20,6 +20,7 @@ _REQUIRED = {
     "safetensors": "safetensors",
     "pydantic": "pydantic",
     "polygraphy": "polygraphy",
+    "jinja2": "jinja2",
 }
 _OPTIONAL = {  # package: module, extra, what it is for
     "tensorrt-rtx-cu12": ("tensorrt_rtx", "rtx", "builds engines, without a GPU"),

@@ -123,7 +123,8 @@ def build(
 ) -> None:
     """Build an engine, with a manifest (.json) beside it.
 
-    A Q/DQ model is built as it is; a float model is converted first: to Q/DQ with --table, else to FP16 or not at all.
+    A Q/DQ model is built unchanged. A float model is converted first: to Q/DQ with --table, else to FP16 (unless
+    --precision is fp32).
 
     With --implicit --data, TensorRT 10 calibrates with the calibrators of trt_ptq and keeps its cache in --cache.
 
