@@ -37,8 +37,11 @@ def test_random_noise_is_warned_of(cnn: Model, tmp_path: Path) -> None:
 
 
 def test_a_comparison_on_calibration_data_is_warned_of(cnn: Model, tmp_path: Path) -> None:
-    warnings = quantized(cnn, tmp_path, test_data=source()).warnings
-    assert [warning for warning in warnings if warning.startswith("10 batches") and "images.npz, samples 0" in warning]
+    result = quantized(cnn, tmp_path, test_data=source())
+    assert [text for text in result.warnings if text.startswith("10 batches") and "images.npz, samples 0" in text]
+    page = (tmp_path / "report.html").read_text()
+    assert "40 samples, not all held out: 10 batches were also used for calibration" in page
+    assert "held-out samples" not in page
 
 
 def test_a_method_that_until_stable_did_not_check_is_warned_of(cnn: Model, tmp_path: Path) -> None:

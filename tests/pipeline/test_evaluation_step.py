@@ -29,6 +29,7 @@ def test_the_users_metric_decides(cnn: Model, tmp_path: Path) -> None:
     result = quantized(cnn, tmp_path, evaluate=accuracy, max_drop=0.5)
     assert result.metrics["fp32"] == {"accuracy": 1}
     assert result.verdict.metric == "accuracy"
+    assert result.report.comparison_data == "8 held-out samples; metrics by accuracy, on its own data"
     assert result.verdict.loss == pytest.approx(1 - result.metrics["int8"]["accuracy"])
 
 

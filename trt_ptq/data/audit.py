@@ -106,6 +106,11 @@ class HeldOutAudit:
         if self._calibration.has_seen(batch):
             self._calibrated.add(batch.origin)
 
+    @property
+    def num_calibrated(self) -> int:
+        """Number of batches that calibration used as well."""
+        return self._calibrated.count
+
     def findings(self) -> list[str]:
         """Warnings, each a sentence that names the batch."""
         if not self._calibrated.count:

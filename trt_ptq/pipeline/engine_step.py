@@ -14,6 +14,7 @@ from trt_ptq.output import ENGINES
 from trt_ptq.pipeline.calibration_step import Calibrated
 from trt_ptq.pipeline.evaluation_step import Evaluated
 from trt_ptq.pipeline.job import QuantizationJob
+from trt_ptq.report.warnings import engine_size_warnings
 
 _logger = logging.getLogger(__name__)
 _PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
@@ -60,7 +61,7 @@ def build(job: QuantizationJob, calibrated: Calibrated, evaluated: Evaluated) ->
             warnings.append(f"no {precision} engine was built: {refused}")
             error = refused
     measured, failures = _measure(job, engines)
-    return Built(tuple(engines), measured, error, (*warnings, *failures))
+    return Built(tuple(engines), measured, error, (*warnings, *engine_size_warnings(engines), *failures))
 
 
 def _measure(job: QuantizationJob, engines: list[EngineManifest]) -> tuple[tuple[MeasuredEngine, ...], list[str]]:

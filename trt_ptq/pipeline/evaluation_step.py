@@ -17,10 +17,14 @@ from trt_ptq.report.warnings import OPTIMISTIC_VERDICT, TUNING_SKIPPED
 
 @dataclass(frozen=True)
 class Evaluated:
-    """How the FP16 and INT8 models compare with FP32, and whether INT8 meets the accuracy threshold."""
+    """How the FP16 and INT8 models compare with FP32, and whether INT8 meets the accuracy threshold.
+
+    `calibration_batches` counts the batches of the comparison that were also used for calibration.
+    """
 
     comparison: PrecisionComparison
     verdict: Verdict
+    calibration_batches: int
     warnings: tuple[str, ...]
 
 
@@ -41,4 +45,4 @@ def evaluate_models(job: QuantizationJob, calibrated: Calibrated, tuned: Tuned, 
         warnings.append(OPTIMISTIC_VERDICT)
     if not verdict.passed and not searched and not tuned.result.warnings and job.search:
         warnings.append(TUNING_SKIPPED)
-    return Evaluated(comparison, verdict, tuple(warnings))
+    return Evaluated(comparison, verdict, audit.num_calibrated, tuple(warnings))

@@ -45,7 +45,7 @@ class QuantizationJob:
     """A job that was checked.
 
     Attributes:
-        model_name: what the report calls the model; `data_name` likewise.
+        model_name: what the report calls the model; `data_name` and `metric_name` likewise.
         recipe: how to quantize, before anything is tuned.
         methods: range methods; of several, the one with the smallest output error replaces that of the recipe.
         try_techniques: whether techniques beyond the recipe may be tried.
@@ -62,6 +62,7 @@ class QuantizationJob:
     model: Model
     model_name: str
     data_name: str
+    metric_name: str
     recipe: Recipe
     methods: tuple[RangeMethod, ...]
     try_techniques: bool
@@ -113,6 +114,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         model=model,
         model_name=arguments.model_name,
         data_name=_describe(arguments.data),
+        metric_name="" if metric is None else _describe(arguments.evaluate),
         recipe=recipe,
         methods=(recipe.range_method(),) if config.recipe is not None else config.methods,
         try_techniques="auto" in config.techniques and config.recipe is None,
@@ -153,8 +155,8 @@ def _asked_recipe(model: Model, config: QuantizeConfig) -> Recipe:
     )
 
 
-def _describe(data: Any) -> str:
-    """What the report calls the data."""
-    if isinstance(data, (str, os.PathLike)):
-        return os.fspath(data)
-    return str(getattr(data, "__name__", type(data).__name__))
+def _describe(argument: Any) -> str:
+    """What the report calls the data or the metric."""
+    if isinstance(argument, (str, os.PathLike)):
+        return os.fspath(argument)
+    return str(getattr(argument, "__name__", type(argument).__name__))

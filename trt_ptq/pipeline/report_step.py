@@ -45,6 +45,8 @@ def report(
         trajectory=calibrated.trajectory,
         stability=calibrated.stability,
         held_out_samples=evaluated.comparison.fidelity["int8"].samples,
+        comparison_batches_calibrated_with=evaluated.calibration_batches,
+        metric_function=job.metric_name,
         method=tuned.recipe.method,
         tensors=tensor_rows(statistics, tuned.table),
         nodes=list(candidate.qdq.nodes),

@@ -68,6 +68,8 @@ class Report(_Part):
         trajectory: how the ranges settled as samples were added.
         stability: whether the ranges were stable when calibration ended; None without `until_stable`.
         held_out_samples: number of samples that the models were compared on.
+        comparison_batches_calibrated_with: number of batches of the comparison that calibration used as well.
+        metric_function: the user's metric; empty without one.
         method: the range method.
         nodes: every quantizable node: whether it runs in INT8, and why.
         int8_fraction_of_macs: fraction of the multiply-accumulates that the INT8 nodes compute, 0 to 1; None where
@@ -89,6 +91,8 @@ class Report(_Part):
     trajectory: Trajectory
     stability: Stability | None = None
     held_out_samples: int
+    comparison_batches_calibrated_with: int = 0
+    metric_function: str = ""
     method: str
     tensors: list[TensorRow]
     nodes: list[NodePlan]
@@ -117,6 +121,17 @@ class Report(_Part):
     def num_int8_nodes(self) -> int:
         """Number of nodes that run in INT8."""
         return sum(node.is_int8 for node in self.nodes)
+
+    @property
+    def comparison_data(self) -> str:
+        """What the models were compared on."""
+        repeated = self.comparison_batches_calibrated_with
+        samples = (
+            f"{self.held_out_samples} samples, not all held out: {repeated} batches were also used for calibration"
+            if repeated
+            else f"{self.held_out_samples} held-out samples"
+        )
+        return f"{samples}; metrics by {self.metric_function}, on its own data" if self.metric_function else samples
 
     @property
     def int8_summary(self) -> str:

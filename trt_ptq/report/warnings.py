@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from trt_ptq.calibration.convergence import Stability
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.output import TRANSFORMED
 from trt_ptq.recipe import Recipe
@@ -63,6 +64,17 @@ def fp32_warnings(nodes: Sequence[Fp32Node]) -> list[str]:
     more = f", and {len(named) - _NUM_EXAMPLES} more" if len(named) > _NUM_EXAMPLES else ""
     examples = ", ".join(named[:_NUM_EXAMPLES])
     return [f"{len(named)} nodes stay in FP32, beyond float16's range: {examples}{more}"]
+
+
+def engine_size_warnings(engines: Sequence[EngineManifest]) -> list[str]:
+    """Warn of an INT8 engine that is larger than the FP16 engine."""
+    sizes = {engine.precision: engine.size_bytes for engine in engines}
+    if "fp16" not in sizes or sizes.get("int8", 0) <= sizes["fp16"]:
+        return []
+    return [
+        f"the INT8 engine ({sizes['int8'] / 1e6:.2f} MB) is larger than the FP16 engine ({sizes['fp16'] / 1e6:.2f} "
+        "MB): INT8 may not pay off for this model; measure both with `trt-ptq bench`"
+    ]
 
 
 def stability_warnings(stability: Stability | None, inputs: Sequence[TensorSpec], profiles_given: bool) -> list[str]:
