@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import helper
 
-from trt_ptq._internal.memory import peak_memory_bytes
+from trt_ptq._internal.memory import PeakMemory
 from trt_ptq.analysis.dynamic_sizes import dynamic_sizes, known_shape
 from trt_ptq.calibration.tensors import CalibrationTensors, model_with_outputs
 from trt_ptq.errors import DataError, UsageError
@@ -25,8 +25,8 @@ _MB = 1_000_000
 def plan_passes(model: Model, calibration_tensors: CalibrationTensors, source: BatchSource, limit_bytes: int) -> Passes:
     """Group the tensors into passes so that the process stays below `limit_bytes`, judged by the first batch.
 
-    The model first runs once without extra outputs. A pass may use the limit minus the peak memory of the process by
-    then. Tensors whose shape the graph does not determine count twice, since ONNX Runtime allocates them before they
+    The model first runs once without extra outputs. A pass may use the limit minus the peak memory of that run, in
+    which the rest of the process counts too, but not what it has freed before. Tensors whose shape the graph does not determine count twice, since ONNX Runtime allocates them before they
     are copied.
 
     Args:
@@ -42,14 +42,15 @@ def plan_passes(model: Model, calibration_tensors: CalibrationTensors, source: B
         DataError: No batches, or the model fails on the first one.
         UsageError: The limit is too low for a single tensor; says which limit is enough.
     """
+    memory = PeakMemory()
     first = first_batch(source)
     sizes = tensor_bytes(model, calibration_tensors.tensors, first)
-    used = peak_memory_bytes()
+    used = memory.peak_bytes()
     used += sum(array.nbytes for array in first.feeds.values())  # the next batch is loaded while this one is in memory
     largest = max(sizes, key=lambda name: sizes[name], default=None)
     if largest is not None and used + sizes[largest] > limit_bytes:
         raise UsageError(
-            f"`memory_limit={limit_bytes // _MB}MB` is too low: with {first.origin} the model alone takes "
+            f"`memory_limit={limit_bytes // _MB}MB` is too low: with {first.origin} the process already takes "
             f"{used // _MB} MB, and tensor {largest!r} {-(-sizes[largest] // _MB)} MB; raise it to "
             f"{-(-(used + sizes[largest]) // _MB)}MB, or use smaller batches"
         )
