@@ -34,7 +34,7 @@ def test_a_high_limit_needs_one_pass(cnn: Model) -> None:
 
 
 def test_a_limit_that_no_pass_can_keep_is_refused(cnn: Model) -> None:
-    with pytest.raises(UsageError, match=r"`memory_limit=10MB` is too low: with batch 0 the process already takes \d+ MB"):
+    with pytest.raises(UsageError, match=r"`memory_limit=10MB` is too low: with batch 0 the process already takes \d+"):
         plan_passes(cnn, select_calibration_tensors(cnn), Given([images(4)]), 10_000_000)
 
 

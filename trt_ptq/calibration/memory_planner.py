@@ -25,9 +25,9 @@ _MB = 1_000_000
 def plan_passes(model: Model, calibration_tensors: CalibrationTensors, source: BatchSource, limit_bytes: int) -> Passes:
     """Group the tensors into passes so that the process stays below `limit_bytes`, judged by the first batch.
 
-    The model first runs once without extra outputs. A pass may use the limit minus the peak memory of that run, in
-    which the rest of the process counts too, but not what it has freed before. Tensors whose shape the graph does not determine count twice, since ONNX Runtime allocates them before they
-    are copied.
+    The model first runs once without extra outputs. A pass may use the limit minus the peak memory of the process in
+    that run; memory that was freed earlier does not count. Tensors whose shape the graph does not determine count
+    twice, since ONNX Runtime allocates them before they are copied.
 
     Args:
         model: The float model.
