@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trt_ptq._internal.cpu import usable_cores
+from trt_ptq.calibrators.table.table_recipe import TableRecipe
 from trt_ptq.errors import TableError
 from trt_ptq.provenance import DataFingerprint, ModelIdentity
 
@@ -51,12 +52,14 @@ class CalibrationTable:
             range in the file was not finite.
         tensorrt_header: First line of the TensorRT cache that the table was read from, such as
             "TRT-8601-MinMaxCalibration"; None if it came from elsewhere.
+        recipe: How `quantize` built the INT8 model from the ranges; None if the table was not made by `quantize`.
     """
 
     amax: Mapping[str, float]
     provenance: TableProvenance | None = None
     tensors_without_range: tuple[str, ...] = ()
     tensorrt_header: str | None = None
+    recipe: TableRecipe | None = None
 
     def __post_init__(self) -> None:
         for name, value in self.amax.items():

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from trt_ptq._internal.files import write_atomic
 from trt_ptq.calibrators.table import ort_table
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, TableProvenance
+from trt_ptq.calibrators.table.table_recipe import parse_table_recipe
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache, TensorRTVersion, parse_header
 from trt_ptq.errors import TableError
 from trt_ptq.provenance import DataFingerprint, ModelIdentity
@@ -56,6 +57,7 @@ def save_table(
             "format": _FORMAT,
             "provenance": table.provenance and asdict(table.provenance),
             **({"tensorrt_header": table.tensorrt_header} if table.tensorrt_header else {}),
+            **({"recipe": asdict(table.recipe)} if table.recipe else {}),
             "tensors_without_range": list(table.tensors_without_range),
             "amax": dict(table.amax),
         }
@@ -132,4 +134,5 @@ def _parse(content: Any) -> CalibrationTable:
         provenance,
         tuple(content["tensors_without_range"]),
         header,
+        parse_table_recipe(content["recipe"]) if content.get("recipe") else None,
     )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from trt_ptq.api.apply_table import quantize_by_table
 from trt_ptq.api.model_input import ModelLike, model_file, opened_model
 from trt_ptq.api.table_input import TableLike, matched_table
 from trt_ptq.calibration.measurements.magnitudes import measure_amax
@@ -17,11 +18,11 @@ from trt_ptq.calibrators.statistics.statistics_file import load_statistics
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.open import open_data
 from trt_ptq.data.validation import ValidatedSource
-from trt_ptq.fp16.convert import HighPrecision, convert_to_float16
+from trt_ptq.fp16.convert import HighPrecision
 from trt_ptq.lint.finding import Finding
 from trt_ptq.lint.linter import lint_model as _lint_model
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.qdq.insert import QdqModel, insert_qdq
+from trt_ptq.qdq.insert import QdqModel
 from trt_ptq.qdq.node_selection import select_nodes
 
 _logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def quantize_model(
     nodes_to_exclude: str | Sequence[str] = (),
     nodes_to_include: str | Sequence[str] = (),
     attention: bool = False,
-    high_precision: HighPrecision = "fp32",
+    high_precision: HighPrecision | None = None,
     data: Any = None,
     batch_size: int = 8,
     preprocess: Any = None,
@@ -43,13 +44,17 @@ def quantize_model(
 ) -> QdqModel:
     """Convert a float model to an explicit Q/DQ model by a calibration table: int8, symmetric, per-channel weights.
 
+    The calibration.json of `quantize` also records which nodes are excluded and what runs around INT8: with it, the
+    result is the model that `quantize` verified.
+
     Args:
         model: path of an ONNX model, an `onnx.ModelProto`, or a `torch.nn.Module` with `example_inputs`.
         table: a `CalibrationTable`, or the path of one, such as a TensorRT calibration cache.
-        nodes_to_exclude: nodes that are not quantized; see `QuantizeConfig`.
+        nodes_to_exclude: nodes that are not quantized, beside those that the table excludes; see `QuantizeConfig`.
         nodes_to_include: if given, only these nodes are quantized.
         attention: also quantize the MatMuls of attention, over sequences of up to 512.
-        high_precision: what runs around INT8: "fp32", or "fp16" (with FP32 where float16 overflows on `data`).
+        high_precision: what runs around INT8: "fp32", or "fp16" (with FP32 where float16 overflows on `data`). Unless
+            given, that of the table; "fp32" if the table does not say.
         data: for "fp16": a few representative inputs in any form; see `open_data`. Without them, only constants are
             checked against float16's range.
         batch_size: for data that does not define its batches.
@@ -69,21 +74,22 @@ def quantize_model(
         nodes_to_exclude=nodes_to_exclude,
         nodes_to_include=nodes_to_include,
         attention=attention,
-        high_precision=high_precision,
+        high_precision=high_precision or "fp32",
         batch_size=batch_size,
     )
     with ExitStack() as stack:
         loaded = stack.enter_context(opened_model(model, example_inputs))
         ranges = matched_table(table, loaded, allow_other_model=allow_other_model).table
         excluded = select_nodes(loaded.to_ir().graph, config.nodes_to_include, config.nodes_to_exclude)
-        result = insert_qdq(loaded, ranges, excluded, attention)
-        if high_precision == "fp16":
-            if data is None:
-                _logger.warning(
-                    "activations may overflow in float16, as none was measured: pass `data`, or `high_precision=fp32`"
-                )
-            amax = None if data is None else _magnitudes(loaded, data, batch_size, preprocess)
-            result = QdqModel(convert_to_float16(result.model, amax).model, result.plan)
+        amax = None
+        if data is not None and "fp16" in (high_precision, ranges.recipe and ranges.recipe.high_precision):
+            amax = _magnitudes(loaded, data, batch_size, preprocess)
+        quantized = quantize_by_table(loaded, ranges, excluded, attention, high_precision, amax)
+        if not quantized.measured:
+            _logger.warning(
+                "activations may overflow in float16, as none was measured: pass `data`, or `high_precision=fp32`"
+            )
+        result = quantized.qdq
         if loaded.external.files:  # the result reads its weights from there when it is saved
             weakref.finalize(result.model, stack.pop_all().close)
     return result

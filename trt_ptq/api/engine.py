@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from trt_ptq._internal.files import check_writable
+from trt_ptq.api.apply_table import quantize_by_table
 from trt_ptq.api.model_input import ModelLike, describe_model, opened_model
 from trt_ptq.api.table_input import TableLike, matched_table
 from trt_ptq.config import QuantizeConfig, ShapeLike, parse_shapes
@@ -21,7 +22,6 @@ from trt_ptq.errors import EngineError, UsageError
 from trt_ptq.fp16.convert import to_float16
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.save import save_model
-from trt_ptq.qdq.insert import insert_qdq
 from trt_ptq.qdq.node_selection import select_nodes
 
 
@@ -48,8 +48,10 @@ def build_engine(
         model: path of an ONNX model (float or Q/DQ), an `onnx.ModelProto`, or a `torch.nn.Module` with
             `example_inputs`.
         engine_path: the file to write.
-        table: for "int8" and a float model: a `CalibrationTable`, or the path of one.
-        nodes_to_exclude: with `table`: nodes that are not quantized; see `QuantizeConfig`.
+        table: for "int8" and a float model: a `CalibrationTable`, or the path of one. The calibration.json of
+            `quantize` leads to the model that was verified there.
+        nodes_to_exclude: with `table`: nodes that are not quantized, beside those that it excludes; see
+            `QuantizeConfig`.
         nodes_to_include: with `table`: if given, only these nodes are quantized.
         precision: "int8" (a Q/DQ model, or a float model with `table`), "fp16" or "fp32". Unless given, "int8" for
             these and "fp16" for others.
@@ -122,6 +124,6 @@ def _convert(
     if table is not None:
         ranges = matched_table(table, model, allow_other_model=allow_other_model).table
         excluded = select_nodes(model.to_ir().graph, selection.nodes_to_include, selection.nodes_to_exclude)
-        save_model(insert_qdq(model, ranges, excluded).model, path)
+        save_model(quantize_by_table(model, ranges, excluded).qdq.model, path)
     else:
         save_model(to_float16(model) if precision == "fp16" else model.to_ir(), path)

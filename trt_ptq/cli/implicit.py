@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,12 @@ def _table_ranges(model: Model, table: Path, dynamic_ranges: bool, allow_other_m
     ranges = read_table(table)
     if not allow_other_model:
         ranges.check_model(model.identity, str(table))
+    if ranges.recipe and ranges.recipe.nodes_to_exclude:
+        console.warn(
+            f"TensorRT decides what runs in INT8: an implicit engine does not exclude "
+            f"{', '.join(ranges.recipe.nodes_to_exclude)}, as the model does that `trt-ptq quantize` verified"
+        )
+    ranges = replace(ranges, recipe=None)
     matched = match_table(model.to_ir().graph, ranges, str(table)).table
     return DynamicRanges(matched) if dynamic_ranges else matched
 

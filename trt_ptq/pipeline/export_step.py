@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trt_ptq.calibrators.statistics.statistics_file import save_statistics
 from trt_ptq.calibrators.table.table_file import save_table
+from trt_ptq.calibrators.table.table_recipe import TableRecipe
 from trt_ptq.engines.spec import Precision
 from trt_ptq.fp16.convert import to_float16
 from trt_ptq.onnx_io.save import save_model
@@ -40,11 +41,12 @@ def export(job: QuantizationJob, tuned: Tuned) -> Exported:
     if calibrated_model.model is not job.model:
         save_model(calibrated_model.model.to_ir(), out / TRANSFORMED)
         save_statistics(calibrated_model.statistics, out / STATISTICS)
+    candidate = tuned.candidates.build(tuned.recipe)
+    table = replace(tuned.table, recipe=_table_recipe(tuned, candidate))
     for name in TABLES:
-        save_table(tuned.table, out / name)
+        save_table(table, out / name)
     if job.objective.metric is not None:
         job.objective.metric.require_finite(tuned.result.metrics, out / INT8_MODEL)
-    candidate = tuned.candidates.build(tuned.recipe)
     save_model(candidate.qdq.model, out / INT8_MODEL)
     plain = job.recipe.model_copy(update={"techniques": ()})
     save_model(to_float16(job.model, tuned.candidates.amax(plain)), out / FP16_MODEL)
@@ -52,6 +54,21 @@ def export(job: QuantizationJob, tuned: Tuned) -> Exported:
         files={"fp32": job.model.path, "int8": out / INT8_MODEL, "fp16": out / FP16_MODEL},
         candidate=candidate,
         warnings=_warnings(candidate),
+    )
+
+
+def _table_recipe(tuned: Tuned, candidate: QuantizedCandidate) -> TableRecipe:
+    """What the table records so that it leads to the same INT8 model on another machine."""
+    recipe, candidates = tuned.recipe, tuned.candidates
+    corrections = candidates.bias_corrections(recipe)
+    return TableRecipe(
+        nodes_to_exclude=recipe.nodes_to_exclude,
+        attention=recipe.attention,
+        high_precision=candidate.high_precision,
+        magnitudes=candidates.float16_amax(recipe) if candidate.high_precision == "fp16" else {},
+        bias_corrections=None
+        if corrections is None
+        else {name: tuple(map(float, corrections[name])) for name in corrections},
     )
 
 

@@ -81,7 +81,7 @@ def match_table(graph: ir.Graph, table: CalibrationTable, origin: str) -> Matche
     model_names = {value.name for node in graph for value in [*node.inputs, *node.outputs] if value is not None}
     model_names |= {value.name for value in graph.inputs} | set(graph.initializers)
     names = [*table.amax, *table.tensors_without_range]
-    inferred = infer_ranges(graph, table)
+    inferred = () if table.recipe else infer_ranges(graph, table)  # a recipe goes with the ranges as they are
     completed = replace(table, amax={**table.amax, **{tensor.name: tensor.amax for tensor in inferred}})
     unnamed = tuple(name for name in names if name.startswith(UNNAMED))
     unknown = [name for name in names if name not in model_names and not name.startswith(UNNAMED)]

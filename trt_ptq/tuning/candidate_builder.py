@@ -131,13 +131,27 @@ class CandidateBuilder:
         """The largest magnitudes in the float model that is quantized; see `measure_amax`."""
         return self._amax_of(_model_key(recipe))
 
+    def float16_amax(self, recipe: Recipe) -> dict[str, float]:
+        """`amax`, raised for tensors that bias correction shifts, also where it adds an Add."""
+        amax = self.amax(recipe)
+        shifted = {
+            name: amax[name] + float(np.abs(error).max(initial=0))
+            for name, error in (self.bias_corrections(recipe) or {}).items()
+            if name in amax
+        }
+        return {**amax, **shifted, **{f"{name}{CORRECTED}": value for name, value in shifted.items()}}
+
+    def bias_corrections(self, recipe: Recipe) -> dict[str, Array] | None:
+        """The corrections of the biases by layer; None without the technique. See `measure_bias_error`."""
+        return self._bias_error_of(_range_key(recipe)) if "bias-correction" in recipe.techniques else None
+
     def build(self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS) -> QuantizedCandidate:
         """Build the model of `recipe`, or with only its weights or only its activations in INT8."""
         qdq = self._insert_qdq(recipe, kinds)
         if recipe.high_precision == "fp32":
             return QuantizedCandidate(qdq, "fp32")
         try:
-            converted = convert_to_float16(qdq.model, self._amax_with_corrections(recipe))
+            converted = convert_to_float16(qdq.model, self.float16_amax(recipe))
         except ModelError as error:  # the model is half converted by then
             qdq = self._insert_qdq(recipe, kinds)
             return QuantizedCandidate(qdq, "fp32", warning=f"nodes that are not quantized stay in FP32: {error}")
@@ -195,21 +209,8 @@ class CandidateBuilder:
     def _insert_qdq(self, recipe: Recipe, kinds: tuple[TensorKind, ...]) -> QdqModel:
         model = self.calibrated_model(recipe).model
         qdq = insert_qdq(model, self.table(recipe), recipe.nodes_to_exclude, recipe.attention, kinds)
-        if "bias-correction" not in recipe.techniques:
-            return qdq
-        return correct_bias(qdq, self._bias_error_of(_range_key(recipe)))[0]
-
-    def _amax_with_corrections(self, recipe: Recipe) -> dict[str, float]:
-        """`amax`, raised for tensors that bias correction shifts, also where it adds an Add."""
-        amax = self.amax(recipe)
-        if "bias-correction" not in recipe.techniques:
-            return amax
-        shifted = {
-            name: amax[name] + float(np.abs(error).max(initial=0))
-            for name, error in self._bias_error_of(_range_key(recipe)).items()
-            if name in amax
-        }
-        return {**amax, **shifted, **{f"{name}{CORRECTED}": value for name, value in shifted.items()}}
+        corrections = self.bias_corrections(recipe)
+        return qdq if corrections is None else correct_bias(qdq, corrections)[0]
 
     def _transform(self, key: Recipe) -> CalibratedModel:
         if not key.techniques:

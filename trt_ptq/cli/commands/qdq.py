@@ -11,22 +11,20 @@ import typer
 
 from trt_ptq._internal.files import check_writable
 from trt_ptq.analysis.macs import count_macs
+from trt_ptq.api.apply_table import quantize_by_table
+from trt_ptq.api.table_input import matched_table
 from trt_ptq.calibration.measurements.magnitudes import measure_amax
 from trt_ptq.cli import console, options
-from trt_ptq.cli.read_table import read_table
 from trt_ptq.data.open import open_data
 from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.data.user_function import read_from
 from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.engines.spec import parse_profiles
 from trt_ptq.errors import ModelError, UsageError
-from trt_ptq.fp16.convert import convert_to_float16
-from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.onnx_io.load import Model as LoadedModel
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.save import check_saveable, save_model
-from trt_ptq.qdq.insert import insert_qdq
-from trt_ptq.qdq.match_table import MatchReport, Unmatched, match_table
+from trt_ptq.qdq.match_table import MatchReport, Unmatched
 from trt_ptq.qdq.node_selection import select_nodes
 from trt_ptq.qdq.plan import NodePlan, int8_fraction
 from trt_ptq.types import ShapeProfile
@@ -52,7 +50,7 @@ def qdq(
         Optional[options.HighPrecisionName],
         typer.Option(
             help="Precision of the nodes that are not INT8. Default: fp16 with --data, which shows where float16 would "
-            "overflow; else fp32.",
+            "overflow; else that of the table's run, or fp32.",
             rich_help_panel=options.ACCURACY,
             show_default=False,
         ),
@@ -93,37 +91,31 @@ def qdq(
 ) -> None:
     """Convert a float model and a calibration table to an explicit Q/DQ model, for TensorRT 10, 11 and RTX.
 
+    With the calibration.json of `trt-ptq quantize`, the result is the model that was verified there: the table records
+    which nodes are excluded, and what runs in FP16.
+
     Reports which names of the table are in the model, which ranges were derived from others, and how much of the model
     runs in INT8.
 
     Example: trt-ptq qdq model.onnx --table calibration.cache -o model.int8.onnx
     """
-    precision = high_precision or ("fp16" if data else "fp32")
     check_writable(out, model, table, *read_from(data))
     loaded = load_model(model)
     check_saveable(out, loaded)
     profiles = parse_profiles(shape or [])
     check_profiles(profiles, loaded.inputs)
-    ranges = read_table(table)
-    if not allow_other_model:
-        ranges.check_model(loaded.identity, str(table))
-    graph = loaded.to_ir().graph
-    matched_table = match_table(graph, ranges, str(table))
-    excluded = select_nodes(graph, include or (), exclude or ())
-    result = insert_qdq(loaded, matched_table.table, excluded, attention)
-    fp32_nodes: tuple[Fp32Node, ...] = ()
-    if precision == "fp32":
-        save_model(result.model, out)
-    else:
-        amax = None
-        if data is not None:
-            source = open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess)
-            amax = measure_amax(loaded, ValidatedSource(source, loaded.inputs))
-        converted = convert_to_float16(result.model, amax)
-        save_model(converted.model, out)
-        fp32_nodes = converted.fp32_nodes
-        if amax is None:
-            console.warn(options.UNMEASURED)
+    matched = matched_table(table, loaded, allow_other_model=allow_other_model)
+    excluded = select_nodes(loaded.to_ir().graph, include or (), exclude or ())
+    amax = None
+    if data is not None and high_precision != "fp32":
+        source = open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess)
+        amax = measure_amax(loaded, ValidatedSource(source, loaded.inputs))
+    precision = high_precision or ("fp16" if data else None)
+    quantized = quantize_by_table(loaded, matched.table, excluded, attention, precision, amax)
+    result, fp32_nodes = quantized.qdq, quantized.fp32_nodes
+    save_model(result.model, out)
+    if not quantized.measured:
+        console.warn(options.UNMEASURED)
     macs, unknown = _count_macs(loaded, profiles)
     fraction = None if macs is None else int8_fraction(result.plan, macs)
     if json:
@@ -134,13 +126,13 @@ def qdq(
                 "int8_fraction_of_macs": fraction,
                 "nodes": [{**asdict(node), "macs": (macs or {}).get(node.output)} for node in result.nodes],
                 "unsupported": [asdict(node) for node in result.plan.unsupported],
-                "ranges": asdict(matched_table.report),
-                "high_precision": precision,
+                "ranges": asdict(matched.report),
+                "high_precision": quantized.high_precision,
                 "fp32_nodes": [asdict(node) for node in fp32_nodes],
             }
         )
         return
-    _print_report(matched_table.report, table)
+    _print_report(matched.report, table)
     if explain:
         console.print_table(
             ["node", "op", "runs in", "MACs", "reason"], [_row(node, macs or {}) for node in result.nodes]
@@ -153,7 +145,7 @@ def qdq(
         console.warn(f"{node.op_type} {node.output!r} is not quantized: {node.reason}")
     console.say(
         f"{out}: {result.num_int8_nodes} of {len(result.nodes)} quantizable nodes run in INT8, "
-        f"the rest in {precision.upper()}; "
+        f"the rest in {quantized.high_precision.upper()}; "
         + (f"fraction of the MACs unknown: {unknown}" if fraction is None else f"{fraction:.1%} of the MACs")
     )
 

@@ -1,0 +1,47 @@
+"""What a table must record beside its ranges so that it leads to the very INT8 model that was verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class TableRecipe:
+    """How `quantize` built the INT8 model from the ranges of a table; for the float model of the table only.
+
+    Attributes:
+        nodes_to_exclude: nodes that are not quantized, by their first output.
+        attention: whether the MatMuls of attention are quantized.
+        high_precision: what runs around INT8.
+        magnitudes: for "fp16": the largest magnitude of each float32 activation, by tensor name.
+        bias_corrections: correction of each output channel, by the first output of the layer; None without bias
+            correction.
+    """
+
+    nodes_to_exclude: tuple[str, ...]
+    attention: bool
+    high_precision: Literal["fp16", "fp32"]
+    magnitudes: Mapping[str, float]
+    bias_corrections: Mapping[str, tuple[float, ...]] | None = None
+
+
+def parse_table_recipe(content: Any) -> TableRecipe:
+    """Read the recipe of a JSON table.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is damaged.
+    """
+    if content["high_precision"] not in ("fp16", "fp32"):
+        raise ValueError(f"high_precision is {content['high_precision']!r}")
+    corrections = content["bias_corrections"]
+    return TableRecipe(
+        nodes_to_exclude=tuple(map(str, content["nodes_to_exclude"])),
+        attention=bool(content["attention"]),
+        high_precision=content["high_precision"],
+        magnitudes={name: float(value) for name, value in content["magnitudes"].items()},
+        bias_corrections=None
+        if corrections is None
+        else {name: tuple(map(float, corrections[name])) for name in corrections},
+    )

@@ -1,0 +1,95 @@
+"""The files of a run lead to the very model that was verified, wherever they are used."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from onnx import helper
+
+import trt_ptq
+from tests.networks import CHANNELS, image_input, weight, write
+from tests.pipeline.quantizing import quantized
+from trt_ptq.engines.manifest import EngineManifest
+from trt_ptq.engines.spec import EngineSpec
+from trt_ptq.onnx_io.load import Model, load_model
+
+CONFIGS: list[dict[str, Any]] = [
+    {},
+    {"nodes_to_exclude": ["c2"]},
+    {"nodes_to_exclude": ["c2"], "high_precision": "fp32"},
+    {"techniques": ("bias-correction",)},
+    {"techniques": ("bias-correction",), "high_precision": "fp32", "method": "entropy"},
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_model_and_table_give_the_verified_bytes(cnn: Model, tmp_path: Path, config: dict[str, Any]) -> None:
+    quantized(cnn, tmp_path, **config)
+    trt_ptq.quantize_model(cnn.path, tmp_path / "calibration.json").save(tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "model.int8.onnx").read_bytes()
+
+
+def test_an_engine_is_built_of_the_verified_model(cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[bytes] = []
+
+    def build(spec: EngineSpec, _backend: str) -> EngineManifest:
+        built.append(spec.onnx.read_bytes())
+        return EngineManifest.model_construct()
+
+    monkeypatch.setattr("trt_ptq.api.engine._build_engine", build)
+    quantized(cnn, tmp_path, nodes_to_exclude=["c2"])
+    trt_ptq.build_engine(cnn.path, tmp_path / "e.engine", table=tmp_path / "calibration.json")
+    assert built == [(tmp_path / "model.int8.onnx").read_bytes()]
+
+
+def test_a_transformed_model_and_its_table_give_the_verified_bytes(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c"]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Conv", ["r", "w2"], ["y"]),
+    ]
+    weights = [weight(name, CHANNELS, CHANNELS, 1, 1) for name in ("w1", "w2")]
+    chain = load_model(write(tmp_path / "m.onnx", nodes, weights, [image_input()], ["y"]))
+    quantized(chain, tmp_path, techniques=("equalization",))
+    model = tmp_path / "model.transformed.onnx"
+    trt_ptq.quantize_model(model, tmp_path / "calibration.json").save(tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "model.int8.onnx").read_bytes()
+
+
+def test_more_nodes_can_be_excluded(cnn: Model, tmp_path: Path) -> None:
+    quantized(cnn, tmp_path, nodes_to_exclude=["c2"])
+    nodes = trt_ptq.quantize_model(cnn.path, tmp_path / "calibration.json", nodes_to_exclude="c1").nodes
+    assert not any(node.is_int8 for node in nodes if node.output in ("c1", "c2"))
+
+
+def test_a_cache_which_cannot_say_what_was_excluded_names_the_table_that_can(
+    cnn: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    quantized(cnn, tmp_path, nodes_to_exclude=["c2"])
+    with caplog.at_level(logging.WARNING, "trt_ptq"):
+        trt_ptq.quantize_model(cnn.path, tmp_path / "calibration.cache")
+    assert "calibration.json to get the model that was verified" in caplog.text
+
+
+def test_tables_that_quantize_did_not_make_have_no_recipe(cnn: Model, tmp_path: Path) -> None:
+    quantized(cnn, tmp_path)
+    trt_ptq.load_statistics(tmp_path / "stats.safetensors").table("minmax").save(tmp_path / "table.json")
+    made = json.loads((tmp_path / "calibration.json").read_text())
+    assert made.pop("recipe")["high_precision"] == "fp16"
+    assert (tmp_path / "table.json").read_text() == json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+
+
+@pytest.mark.parametrize("damage", [{"high_precision": "int4"}, {"magnitudes": {"x": "large"}}, {"attention": None}])
+def test_a_damaged_recipe_is_refused(cnn: Model, tmp_path: Path, damage: dict[str, Any]) -> None:
+    quantized(cnn, tmp_path)
+    content = json.loads((tmp_path / "calibration.json").read_text())
+    content["recipe"] = {**content["recipe"], **damage}
+    if damage == {"attention": None}:
+        del content["recipe"]["attention"]
+    (tmp_path / "calibration.json").write_text(json.dumps(content))
+    with pytest.raises(trt_ptq.TableError, match="not a calibration table"):
+        trt_ptq.load_table(tmp_path / "calibration.json")

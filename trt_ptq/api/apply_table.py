@@ -1,0 +1,73 @@
+"""An INT8 model by a calibration table: by the recipe in it, the model that `quantize` verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.fp16.convert import HighPrecision, convert_to_float16
+from trt_ptq.fp16.keep_fp32 import Fp32Node
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.qdq.insert import QdqModel, insert_qdq
+from trt_ptq.transforms.bias_correction import correct_bias
+
+
+@dataclass(frozen=True)
+class QuantizedByTable:
+    """A Q/DQ model, what runs around INT8, and the nodes that stay in FP32.
+
+    `measured` says whether float16's range was checked against activations, not only constants.
+    """
+
+    qdq: QdqModel
+    high_precision: HighPrecision
+    fp32_nodes: tuple[Fp32Node, ...] = ()
+    measured: bool = True
+
+
+def quantize_by_table(
+    model: Model,
+    table: CalibrationTable,
+    nodes_to_exclude: Sequence[str] = (),
+    attention: bool = False,
+    high_precision: HighPrecision | None = None,
+    amax: Mapping[str, float] | None = None,
+) -> QuantizedByTable:
+    """Quantize a float model by the ranges of `table`, and by its recipe if it has one.
+
+    Args:
+        model: the float model.
+        table: the ranges, matched with the model; see `matched_table`.
+        nodes_to_exclude: nodes that are not quantized, beside those that the table excludes.
+        attention: also quantize the MatMuls of attention, even if the table does not.
+        high_precision: what runs around INT8; None for that of the table, or "fp32".
+        amax: the largest magnitude of each float32 activation, beside those that the table knows.
+
+    Raises:
+        ModelError, TableError, UsageError: see `insert_qdq` and `convert_to_float16`.
+    """
+    recipe = table.recipe
+    if recipe is None:
+        qdq = insert_qdq(model, table, nodes_to_exclude, attention)
+        precision = high_precision or "fp32"
+    else:
+        excluded = (*recipe.nodes_to_exclude, *nodes_to_exclude)
+        qdq = insert_qdq(model, table, excluded, attention or recipe.attention)
+        precision = high_precision or recipe.high_precision
+        if recipe.bias_corrections is not None:
+            corrections = recipe.bias_corrections.items()
+            qdq, _ = correct_bias(qdq, {name: np.array(shift, np.float32) for name, shift in corrections})
+        if recipe.magnitudes:
+            amax = _larger(recipe.magnitudes, amax or {})
+    if precision == "fp32":
+        return QuantizedByTable(qdq, "fp32")
+    converted = convert_to_float16(qdq.model, amax)
+    return QuantizedByTable(QdqModel(converted.model, qdq.plan), "fp16", converted.fp32_nodes, amax is not None)
+
+
+def _larger(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+    names = {**first, **second}
+    return {name: max(amax[name] for amax in (first, second) if name in amax) for name in names}
