@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.cli.run import trt_ptq
 from tests.networks import images
@@ -118,3 +119,23 @@ def test_a_report_is_rendered_again(cnn_path: Path, npz_folder: Path, tmp_path: 
 
 def test_doctor_names_versions() -> None:
     assert json.loads(trt_ptq("doctor", "--json").stdout)["numpy"] == np.__version__
+
+
+def test_build_takes_a_quantized_model(cnn_path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason='needs tensorrt-rtx: pip install "trt-ptq[rtx]"')
+    (tmp_path / "t.cache").write_text("TRT-101601-MinMaxCalibration\nx: 3c010204\nr1: 3cc18306\nf: 3d010204\n")
+    int8 = tmp_path / "int8.onnx"
+    assert trt_ptq("qdq", cnn_path, "--table", tmp_path / "t.cache", "-o", int8).returncode == 0
+    options = ["--backend", "rtx", "--shape", SHAPE, "-o", tmp_path / "e.engine", "--json"]
+    done = trt_ptq("build", int8, *options)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["precision"] == "int8"
+    assert "leave the table out" in trt_ptq("build", int8, "--table", tmp_path / "t.cache", *options).stderr
+
+
+def test_qdq_excludes_nodes_by_operator(cnn_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.cache").write_text("TRT-101601-MinMaxCalibration\nx: 3c010204\nr1: 3cc18306\nf: 3d010204\n")
+    command = ["qdq", cnn_path, "--table", tmp_path / "t.cache", "-o", tmp_path / "q.onnx"]
+    nodes = json.loads(trt_ptq(*command, "--exclude", "Conv", "--json").stdout)["nodes"]
+    assert "Conv" not in {node["op_type"] for node in nodes if node["is_int8"]}
+    assert "--exclude" in trt_ptq(*command, "--exclude", "Convv").stderr
