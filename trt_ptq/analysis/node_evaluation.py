@@ -8,7 +8,7 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from trt_ptq.onnx_io.opset import ONNX_DOMAINS
+from trt_ptq.onnx_io.domains import ONNX_DOMAINS
 from trt_ptq.types import Array
 
 

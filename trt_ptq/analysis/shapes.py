@@ -11,8 +11,8 @@ from onnx import defs, helper, numpy_helper, shape_inference
 
 from trt_ptq.analysis.node_evaluation import evaluate_node
 from trt_ptq.errors import UsageError
+from trt_ptq.onnx_io.domains import ONNX_DOMAINS
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.onnx_io.opset import ONNX_DOMAINS
 from trt_ptq.types import Array, TensorSpec
 
 Shape = tuple[int, ...]

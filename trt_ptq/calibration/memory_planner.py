@@ -10,7 +10,7 @@ from onnx import helper
 
 from trt_ptq._internal.memory import PeakMemory
 from trt_ptq.analysis.dynamic_sizes import dynamic_sizes, known_shape
-from trt_ptq.calibration.tensors import CalibrationTensors, model_with_outputs
+from trt_ptq.calibration.tensors import CalibrationTensors, model_with_outputs, runnable_outputs
 from trt_ptq.errors import DataError, UsageError
 from trt_ptq.onnx_io.externalized import externalized
 from trt_ptq.onnx_io.load import Model
@@ -91,19 +91,20 @@ def tensor_bytes(model: Model, names: Sequence[str], batch: Batch) -> dict[str, 
     """Return the bytes of memory that measuring each tensor takes for `batch`; 0 for inputs. Runs the model once."""
     inputs = {spec.name for spec in model.inputs}
     computed = [name for name in names if name not in inputs]
-    observed = model_with_outputs(model, [*dict.fromkeys([*model.outputs, *computed])])
+    outputs = runnable_outputs(model) or tuple(computed[:1])
+    observed = model_with_outputs(model, [*dict.fromkeys([*outputs, *computed])])
     with externalized(model, observed) as (proto, folder):
         values = {value.name: onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in proto.graph.output}
         dimensions = dynamic_sizes(model.inputs, batch.feeds)
         shapes = {name: known_shape(values[name], dimensions) for name in computed}
         unknown = [name for name in computed if shapes[name] is None]
         del proto.graph.output[:]
-        proto.graph.output.extend(values[name] for name in model.outputs)
+        proto.graph.output.extend(values[name] for name in outputs)
         for name in unknown:
             proto.graph.node.append(helper.make_node("Shape", [name], [f"{name} shape"]))
             proto.graph.output.append(helper.make_tensor_value_info(f"{name} shape", onnx.TensorProto.INT64, None))
         session = create_session(proto, folder, str(model.path))
-    measured_shapes = run_session(session, batch)[len(model.outputs) :]
+    measured_shapes = run_session(session, batch)[len(outputs) :]
     sizes = {name: 2 * _bytes(values[name], tuple(shape)) for name, shape in zip(unknown, measured_shapes, strict=True)}
     sizes |= {name: _bytes(values[name], shape) for name, shape in shapes.items() if shape is not None}
     return {name: sizes.get(name, 0) for name in names}

@@ -11,7 +11,7 @@ import onnxruntime as ort
 from trt_ptq.analysis.dynamic_sizes import Shape, dynamic_sizes, known_shape
 from trt_ptq.calibration.devices import Device
 from trt_ptq.calibration.nchwc import create_observed_session
-from trt_ptq.calibration.tensors import model_with_outputs
+from trt_ptq.calibration.tensors import model_with_outputs, runnable_outputs
 from trt_ptq.onnx_io.externalized import externalized
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import model_fails, run_session
@@ -38,7 +38,8 @@ class ObservedModel:
         inputs = {spec.name for spec in model.inputs}
         self._inputs = [name for name in tensors if name in inputs]
         computed = [name for name in tensors if name not in inputs]
-        part = model_with_outputs(model, computed or model.outputs)  # runs the model even if only inputs are observed
+        # The model runs even if only inputs are observed.
+        part = model_with_outputs(model, computed or runnable_outputs(model))
         with externalized(model, part) as (proto, folder):
             declared = {value.name: value for value in proto.graph.output}
             self._session, self._output_of = create_observed_session(

@@ -11,6 +11,7 @@ from onnx_ir.passes import common as passes
 
 from trt_ptq.analysis.dataflow import activations
 from trt_ptq.analysis.op_types import RESHAPING_OPS
+from trt_ptq.analysis.plugins import unrunnable_values
 from trt_ptq.errors import ModelError, UsageError
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.plan import QuantizationPlan, plan_quantization
@@ -51,13 +52,14 @@ def select_calibration_tensors(
         ModelError: There is nothing to calibrate.
     """
     graph = model.to_ir().graph
-    available = activations(graph, _MEASURABLE)
+    unrunnable = {value.name for value in unrunnable_values(graph)}
+    available = {name for name in activations(graph, _MEASURABLE) if name not in unrunnable}
     ordered = [value.name for value in [*graph.inputs, *(out for node in graph for out in node.outputs)]]
     range_sources: Mapping[str, str] = {}
     if tuple(tensors) == ("fused",):
         plan = plan_quantization(graph, attention=attention)
         range_sources = plan.range_sources
-        chosen = set(plan.activations)
+        chosen = set(plan.activations) - unrunnable
         if not chosen:
             raise ModelError(f"{model.path}: nothing to calibrate: {_why_none(plan, graph)}")
     elif tuple(tensors) == ("all",):
@@ -99,6 +101,12 @@ def _find_shared_ranges(
             if value is not None and value.name in available:
                 shares.setdefault(value.name, target)
     return {name: target for name, target in shares.items() if name != target}
+
+
+def runnable_outputs(model: Model) -> tuple[str, ...]:
+    """The outputs of the model that do not depend on plugins."""
+    unrunnable = {value.name for value in unrunnable_values(model.to_ir().graph)}
+    return tuple(name for name in model.outputs if name not in unrunnable)
 
 
 def model_with_outputs(model: Model, tensors: Sequence[str]) -> ir.Model:

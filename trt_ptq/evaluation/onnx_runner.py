@@ -12,8 +12,10 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from trt_ptq.analysis.plugins import cut_plugins
 from trt_ptq.errors import DataError, ModelError
 from trt_ptq.fp16.emulate import emulate_float16
+from trt_ptq.onnx_io.load import read_ir
 from trt_ptq.onnx_io.ort_session import load_session
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.types import Array, Feeds
@@ -61,18 +63,21 @@ def temporary_model_file(model: ir.Model, name: str) -> Iterator[Path]:
 def onnx_runner(path: Path) -> Iterator[OnnxRunner]:
     """Load the ONNX file `path`; float16 tensors are rounded to float16, see `emulate_float16`.
 
+    TensorRT's plugins, and all that depends on them, are left out; see `cut_plugins`.
+
     Raises:
         ModelError: ONNX Runtime cannot load the model.
     """
     with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
-        yield OnnxRunner(path.name, load_session(_with_rounding(path, Path(folder)), str(path)))
+        yield OnnxRunner(path.name, load_session(_runnable_file(path, Path(folder)), str(path)))
 
 
-def _with_rounding(path: Path, folder: Path) -> Path:
-    """The file to run instead of `path`: a copy in `folder` that rounds to float16, or the same where nothing does."""
+def _runnable_file(path: Path, folder: Path) -> Path:
+    """The file to run instead of `path`: a copy in `folder` without plugins that rounds to float16, or itself."""
     try:
-        model = ir.load(path)
-        if not emulate_float16(model):
+        model = read_ir(path)
+        cut = cut_plugins(model)
+        if not emulate_float16(model) and not cut:
             return path
         save_model(model, folder / path.name)
     except Exception as error:  # onnx_ir has no common base for its errors

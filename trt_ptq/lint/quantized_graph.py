@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from trt_ptq.analysis.dataflow import bodies
 from trt_ptq.analysis.op_types import RESHAPING_OPS, SHAPE_OPS
-from trt_ptq.onnx_io.opset import ONNX_DOMAINS
+from trt_ptq.onnx_io.domains import ONNX_DOMAINS
 from trt_ptq.onnx_io.quantized_ops import QDQ_OPS
 from trt_ptq.types import Array
 

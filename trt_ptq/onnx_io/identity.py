@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
 
+from trt_ptq.onnx_io.domains import ONNX_DOMAINS, all_nodes
 from trt_ptq.onnx_io.external_data import hash_values
-from trt_ptq.onnx_io.opset import ONNX_DOMAINS
 from trt_ptq.provenance import ModelIdentity
 
 
 def model_identity(proto: onnx.ModelProto, folder: Path) -> ModelIdentity:
     """Hash a model whose external weights are below `folder`; see `ModelIdentity`."""
     return ModelIdentity(_graph_hash(proto), _weights_hash(proto, folder))
-
-
-def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """`nodes` and all nodes in their bodies."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for body in [attribute.g, *attribute.graphs]:
-                yield from all_nodes(body.node)
 
 
 def _graph_hash(proto: onnx.ModelProto) -> str:

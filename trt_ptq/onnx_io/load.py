@@ -13,10 +13,18 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from onnx import shape_inference, version_converter
+from onnx import shape_inference
 from onnx_ir.passes import common as passes
 
 from trt_ptq.errors import ModelError
+from trt_ptq.onnx_io.domains import (
+    ONNX_DOMAINS,
+    all_nodes,
+    convert_version,
+    for_lenient_check,
+    needs_lenient_check,
+    use_short_domain,
+)
 from trt_ptq.onnx_io.external_data import (
     SMALL_BYTES,
     ExternalWeights,
@@ -25,8 +33,8 @@ from trt_ptq.onnx_io.external_data import (
     resolve_external_data,
     without_values,
 )
-from trt_ptq.onnx_io.identity import all_nodes, model_identity
-from trt_ptq.onnx_io.opset import ONNX_DOMAINS, onnx_opset
+from trt_ptq.onnx_io.identity import model_identity
+from trt_ptq.onnx_io.opset import onnx_opset
 from trt_ptq.onnx_io.quantized_ops import INTEGER_OPS, QDQ_OPS
 from trt_ptq.onnx_io.sparse import make_dense
 from trt_ptq.onnx_io.training_mode import training_nodes
@@ -154,12 +162,39 @@ def _read(path: Path) -> tuple[onnx.ModelProto, ExternalWeights]:
         raise ModelError(f"{path}: not an ONNX model: it has no graph")
     external = resolve_external_data(proto, path)
     try:
-        onnx.checker.check_model(without_values(proto) if external.files else str(path))
+        _check(proto, path, is_file=not use_short_domain(proto) and not external.files)
     except onnx.checker.ValidationError as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: not a valid ONNX model: {reason}") from error
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     make_dense(proto)
     return proto, external
+
+
+def _check(proto: onnx.ModelProto, path: Path, *, is_file: bool) -> None:
+    """Raise a ValidationError if the model is invalid, other than in ways that runtimes accept.
+
+    `is_file`: `proto` has the content of `path`, which ONNX's checker then reads itself.
+    """
+    lenient = needs_lenient_check(proto)
+    if is_file and not lenient:
+        onnx.checker.check_model(str(path))
+        return
+    copy = without_values(proto)
+    if lenient:
+        for_lenient_check(copy)
+    onnx.checker.check_model(copy)
+
+
+def read_ir(path: Path) -> ir.Model:
+    """Read an ONNX file to edit it, without any check; weights in other files are mapped when they are read."""
+    proto = onnx.load(path, load_external_data=False)
+    use_short_domain(proto)
+    make_dense(proto)
+    model = ir.from_proto(proto)
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    return model
 
 
 def model_size_bytes(path: Path) -> int:
@@ -170,7 +205,7 @@ def model_size_bytes(path: Path) -> int:
 def _raise_opset(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     external = external_initializers(proto)
     try:
-        converted = version_converter.convert_version(proto, MIN_OPSET)
+        converted = convert_version(proto, MIN_OPSET)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise ModelError(
@@ -214,6 +249,11 @@ def _tensor_spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
     if not value.type.HasField("tensor_type"):
         raise ModelError(f"{path}: input {value.name!r} is not a tensor; TensorRT supports tensor inputs only")
     tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        raise ModelError(
+            f"{path}: input {value.name!r} has no shape: give it one, with names for the sizes that may vary (onnx: "
+            "value.type.tensor_type.shape)"
+        )
     dtype: npt.DTypeLike = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
     shape = tuple(
         dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else dim.dim_param or "?"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import onnx
 import onnx_ir as ir
-from onnx import shape_inference, version_converter
+from onnx import shape_inference
 
 from trt_ptq.errors import ModelError
+from trt_ptq.onnx_io.domains import ONNX_DOMAINS, convert_version
 
-ONNX_DOMAINS = ("", "ai.onnx")  # both names of the default operator set
 _SMALL_BYTES = 1024  # axes, shapes and the like, whose values the converter may have to read
 _IR_VERSION = {19: 9}  # the first IR version that may import the opset
 
@@ -45,7 +45,7 @@ def raise_opset(model: ir.Model, opset: int) -> ir.Model:
         elif isinstance(value.const_value, ir.ExternalTensor):
             value.const_value = ir.tensor(value.const_value.numpy(), name=name)
     try:
-        proto = version_converter.convert_version(ir.to_proto(model), opset)
+        proto = convert_version(ir.to_proto(model), opset)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise ModelError(f"the model cannot be converted from opset {old} to {opset} ({reason})") from error

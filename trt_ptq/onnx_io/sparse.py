@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from trt_ptq.onnx_io.identity import all_nodes
+from trt_ptq.onnx_io.domains import all_nodes
 
 
 def make_dense(proto: onnx.ModelProto) -> None:

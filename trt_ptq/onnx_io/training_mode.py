@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import numpy_helper
 
-from trt_ptq.onnx_io.identity import all_nodes
+from trt_ptq.onnx_io.domains import all_nodes
 from trt_ptq.onnx_io.opset import onnx_opset
 
 _DROPOUT_TRAINING_MODE = 2  # index of the input; since opset 12

@@ -13,6 +13,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from trt_ptq.analysis.plugins import cut_plugins
 from trt_ptq.analysis.subgraph import GraphSlicer, Subgraph
 from trt_ptq.errors import DataError, ModelError, OutputError
 from trt_ptq.onnx_io.external_data import NATIVE_DTYPE_KINDS
@@ -27,7 +28,7 @@ class ActivationRecorder:
     Q/DQ is computed in floating point, not replaced by ONNX Runtime's INT8 kernels: TensorRT's kernels round otherwise.
 
     Args:
-        model: the model; its weights are written to `folder`.
+        model: the model, which is cut before its plugins; its weights are written to `folder`.
         folder: a temporary folder.
         name: what messages call the model.
     """
@@ -35,6 +36,7 @@ class ActivationRecorder:
     def __init__(self, model: ir.Model, folder: Path, name: str) -> None:
         self._folder = folder
         self._name = name
+        cut_plugins(model)
         path, weights = folder / "model.onnx", folder / "weights.bin"
         with _full_disk_reported(folder):
             write_two_files(model, path, weights)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from trt_ptq._internal.cpu import usable_cores
+from trt_ptq.analysis.plugins import unrunnable_values
 from trt_ptq.calibration.devices import HostDevice
 from trt_ptq.calibration.memory_planner import first_batch, group_tensors, tensor_bytes
 from trt_ptq.calibration.observed_model import ObservedModel
@@ -24,10 +25,15 @@ _CHUNK = 2**16  # values
 
 
 def float32_tensors(model: Model) -> CalibrationTensors:
-    """Return all float32 tensors of the main graph that are not constants, each with its own range."""
+    """Return all float32 tensors of the main graph that are not constants and do not depend on plugins."""
     graph = model.to_ir().graph
+    unrunnable = unrunnable_values(graph)
     values = [*graph.inputs, *(out for node in graph for out in node.outputs)]
-    names = [str(value.name) for value in values if is_float32(value) and value.name and not value.is_initializer()]
+    names = [
+        str(value.name)
+        for value in values
+        if is_float32(value) and value.name and not value.is_initializer() and value not in unrunnable
+    ]
     return CalibrationTensors(tuple(names), {})
 
 

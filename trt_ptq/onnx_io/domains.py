@@ -1,0 +1,105 @@
+"""Operator sets: the long name of ONNX's own one, and nodes that only TensorRT's plugins know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import onnx
+from onnx import defs, helper, version_converter
+
+from trt_ptq.errors import ModelError
+
+ONNX_DOMAINS = ("", "ai.onnx")  # both names of the default operator set
+_STANDARD_DOMAINS = ("", "ai.onnx.ml")
+_PLUGIN_DOMAIN = "trt.plugins"  # any domain that ONNX's checker does not know
+
+
+def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """`nodes` and all nodes in their bodies."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for body in [attribute.g, *attribute.graphs]:
+                yield from all_nodes(body.node)
+
+
+def is_custom(op_type: str, domain: str) -> bool:
+    """Whether an operator is no ONNX operator; TensorRT finds plugins by name, in the default domain too."""
+    return domain not in _STANDARD_DOMAINS or not defs.has(op_type, domain)
+
+
+def use_short_domain(proto: onnx.ModelProto) -> bool:
+    """Rename the domain "ai.onnx" to "", its other name, in place.
+
+    Returns:
+        Whether it was used.
+
+    Raises:
+        ModelError: Both are imported, in different versions.
+    """
+    used = False
+    for opsets, nodes in [
+        (proto.opset_import, proto.graph.node),
+        *((function.opset_import, function.node) for function in proto.functions),
+    ]:
+        long_names = [entry for entry in opsets if entry.domain == ONNX_DOMAINS[1]]
+        versions = {entry.version for entry in opsets if entry.domain in ONNX_DOMAINS}
+        if len(versions) > 1:
+            raise ModelError(f"it imports two versions of ONNX's operators: {', '.join(map(str, sorted(versions)))}")
+        used |= bool(long_names)
+        for entry in long_names:
+            if any(other.domain == "" for other in opsets):
+                opsets.remove(entry)
+            else:
+                entry.domain = ""
+        for node in all_nodes(nodes):
+            if node.domain == ONNX_DOMAINS[1]:
+                node.domain, used = "", True
+    return used
+
+
+def needs_lenient_check(proto: onnx.ModelProto) -> bool:
+    """Whether ONNX's checker refuses what runtimes load: plugins in the default domain, inputs without a shape."""
+    return any(_is_plugin(node) for node in all_nodes(proto.graph.node)) or any(map(_is_shapeless, _ends(proto)))
+
+
+def for_lenient_check(proto: onnx.ModelProto) -> None:
+    """Make ONNX's checker accept what runtimes load, in place; the result is for the checker only."""
+    for value in filter(_is_shapeless, _ends(proto)):
+        value.type.tensor_type.shape.SetInParent()
+    proto.opset_import.append(helper.make_opsetid(_PLUGIN_DOMAIN, 1))
+    for node in filter(_is_plugin, all_nodes(proto.graph.node)):
+        node.domain = _PLUGIN_DOMAIN
+
+
+def convert_version(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Run ONNX's converter, which refuses plugins in the default domain; `proto` may be changed.
+
+    Raises:
+        RuntimeError, ValueError: It fails.
+    """
+    plugins = [node for node in proto.graph.node if _is_plugin(node)]
+    if not plugins:
+        return version_converter.convert_version(proto, opset)
+    for node in plugins:
+        node.domain = _PLUGIN_DOMAIN
+    proto.opset_import.append(helper.make_opsetid(_PLUGIN_DOMAIN, 1))
+    converted = version_converter.convert_version(proto, opset)
+    for node in converted.graph.node:
+        if node.domain == _PLUGIN_DOMAIN:
+            node.domain = ""
+    for entry in [entry for entry in converted.opset_import if entry.domain == _PLUGIN_DOMAIN]:
+        converted.opset_import.remove(entry)
+    return converted
+
+
+def _is_plugin(node: onnx.NodeProto) -> bool:
+    return node.domain in ONNX_DOMAINS and is_custom(node.op_type, "")
+
+
+def _ends(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    return [*proto.graph.input, *proto.graph.output]
+
+
+def _is_shapeless(value: onnx.ValueInfoProto) -> bool:
+    return value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
