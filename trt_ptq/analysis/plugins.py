@@ -6,9 +6,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from trt_ptq.analysis.dataflow import inner_nodes, name_of
-from trt_ptq.onnx_io.domains import is_custom
-
-_RUNNABLE_DOMAINS = "com.microsoft"  # and those that start with it: ONNX Runtime's own operators
+from trt_ptq.onnx_io.domains import is_runnable
 
 
 def unrunnable_values(graph: ir.Graph) -> set[ir.Value]:
@@ -46,4 +44,4 @@ def cut_plugins(model: ir.Model) -> bool:
 
 
 def _is_plugin(node: ir.Node) -> bool:
-    return is_custom(node.op_type, node.domain) and not node.domain.startswith(_RUNNABLE_DOMAINS)
+    return not is_runnable(node.op_type, node.domain)

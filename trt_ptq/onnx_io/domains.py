@@ -11,6 +11,7 @@ from trt_ptq.errors import ModelError
 
 ONNX_DOMAINS = ("", "ai.onnx")  # both names of the default operator set
 _STANDARD_DOMAINS = ("", "ai.onnx.ml")
+_RUNTIME_DOMAINS = "com.microsoft"  # and those that start with it: ONNX Runtime's own operators
 _PLUGIN_DOMAIN = "trt.plugins"  # any domain that ONNX's checker does not know
 
 
@@ -26,6 +27,11 @@ def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 def is_custom(op_type: str, domain: str) -> bool:
     """Whether an operator is no ONNX operator; TensorRT finds plugins by name, in the default domain too."""
     return domain not in _STANDARD_DOMAINS or not defs.has(op_type, domain)
+
+
+def is_runnable(op_type: str, domain: str) -> bool:
+    """Whether ONNX Runtime may have the operator: TensorRT's plugins are not."""
+    return not is_custom(op_type, domain) or domain.startswith(_RUNTIME_DOMAINS)
 
 
 def use_short_domain(proto: onnx.ModelProto) -> bool:

@@ -35,6 +35,7 @@ from trt_ptq.onnx_io.external_data import (
 )
 from trt_ptq.onnx_io.identity import model_identity
 from trt_ptq.onnx_io.opset import onnx_opset
+from trt_ptq.onnx_io.ort_types import types_of_onnx_runtime, untyped_tensors
 from trt_ptq.onnx_io.quantized_ops import INTEGER_OPS, QDQ_OPS
 from trt_ptq.onnx_io.sparse import make_dense
 from trt_ptq.onnx_io.training_mode import training_nodes
@@ -120,6 +121,10 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
     del model
     gc.collect()  # the reference cycles of the graph would keep the original weights in memory
     proto = _infer_shapes(proto)
+    untyped = untyped_tensors(proto)
+    if untyped:
+        proto.graph.value_info.extend(types_of_onnx_runtime(proto, untyped, external))
+        proto = _infer_shapes(proto)
     proto.ir_version = max(proto.ir_version, _MIN_IR_VERSION)
     return Model(
         path=path,

@@ -22,6 +22,8 @@ def weighted_exclusion_reason(node: ir.Node, flow: DataFlow) -> str | None:
     """Why a weighted operator does not run in INT8; None if it can."""
     data, weight = node.inputs[0], node.inputs[1]
     if name_of(data) not in flow.activations:
+        if data is not None and data.dtype is None:
+            return f"the type of its input {name_of(data)!r} is unknown: it depends on a plugin or custom op"
         weight_is_left = data is not None and is_constant(data) and name_of(weight) in flow.activations
         return "its weight is the left operand" if weight_is_left else "its input is not a float32 activation"
     if weight is None or not is_constant(weight):
