@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.networks import weight
-from trt_ptq.onnx_io.load import load_model
+from trt_ptq.onnx_io.load import load_model, read_proto
 from trt_ptq.provenance import ModelIdentity
 
 Change = Callable[[onnx.ModelProto], None]
@@ -111,3 +111,8 @@ def test_types_of_equal_bytes_differ(tmp_path: Path) -> None:
         small(tmp_path / "m.onnx", eighth(dtype)) for dtype in (TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2)
     )
     assert e4m3.weights != e5m2.weights
+
+
+def test_making_weights_dense_adds_no_empty_bodies(cnn_path: Path) -> None:
+    before = onnx.load(cnn_path)
+    assert onnx.load_from_string(read_proto(cnn_path).SerializeToString()) == before

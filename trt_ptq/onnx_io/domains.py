@@ -34,6 +34,22 @@ def is_runnable(op_type: str, domain: str) -> bool:
     return not is_custom(op_type, domain) or domain.startswith(_RUNTIME_DOMAINS)
 
 
+def runnable_part(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the nodes that ONNX Runtime can run, with all weights, and without outputs and declared shapes."""
+    part = onnx.ModelProto(ir_version=proto.ir_version, functions=proto.functions, opset_import=proto.opset_import)
+    part.graph.name = "part"
+    part.graph.input.extend(proto.graph.input)
+    part.graph.initializer.extend(proto.graph.initializer)
+    available = {value.name for value in (*proto.graph.input, *proto.graph.initializer)}
+    functions = {(function.domain, function.name) for function in proto.functions}
+    for node in proto.graph.node:
+        runnable = is_runnable(node.op_type, node.domain) or (node.domain, node.op_type) in functions
+        if runnable and available.issuperset(filter(None, node.input)):
+            part.graph.node.append(node)
+            available.update(filter(None, node.output))
+    return part
+
+
 def use_short_domain(proto: onnx.ModelProto) -> bool:
     """Rename the domain "ai.onnx" to "", its other name, in place.
 

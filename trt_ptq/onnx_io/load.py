@@ -20,7 +20,6 @@ from trt_ptq.errors import ModelError
 from trt_ptq.onnx_io.domains import (
     ONNX_DOMAINS,
     all_nodes,
-    convert_version,
     for_lenient_check,
     needs_lenient_check,
     use_short_domain,
@@ -29,11 +28,11 @@ from trt_ptq.onnx_io.external_data import (
     SMALL_BYTES,
     ExternalWeights,
     external_files,
-    external_initializers,
     resolve_external_data,
     without_values,
 )
 from trt_ptq.onnx_io.identity import model_identity
+from trt_ptq.onnx_io.old_opset import raise_old_opset
 from trt_ptq.onnx_io.opset import onnx_opset
 from trt_ptq.onnx_io.ort_types import types_of_onnx_runtime, untyped_tensors
 from trt_ptq.onnx_io.quantized_ops import INTEGER_OPS, QDQ_OPS
@@ -110,13 +109,17 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
             "batch, and TensorRT refuses it: call model.eval() before the export"
         )
     identity = model_identity(proto, external.folder)
+    original = proto
     if onnx_opset(proto) < MIN_OPSET:
-        proto = _raise_opset(proto, path)
+        proto = raise_old_opset(original, MIN_OPSET, path)
     model = ir.from_proto(proto)
     if model.functions:
         model = passes.InlinePass()(model).model
     model = passes.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model).model
     model = passes.RemoveInitializersFromInputsPass()(model).model
+    is_raised = proto is not original
+    if not is_raised:
+        del original
     proto = ir.to_proto(model)
     del model
     gc.collect()  # the reference cycles of the graph would keep the original weights in memory
@@ -126,11 +129,16 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
         proto.graph.value_info.extend(types_of_onnx_runtime(proto, untyped, external))
         proto = _infer_shapes(proto)
     proto.ir_version = max(proto.ir_version, _MIN_IR_VERSION)
+    inputs = tuple(_tensor_spec(value, path) for value in proto.graph.input)
+    if is_raised:
+        from trt_ptq.onnx_io.same_results import check_same_results  # imports ONNX Runtime
+
+        check_same_results(original, proto, external.folder, inputs, path)
     return Model(
         path=path,
         proto=proto,
         identity=identity,
-        inputs=tuple(_tensor_spec(value, path) for value in proto.graph.input),
+        inputs=inputs,
         outputs=tuple(value.name for value in proto.graph.output),
         external=external,
     )
@@ -205,22 +213,6 @@ def read_ir(path: Path) -> ir.Model:
 def model_size_bytes(path: Path) -> int:
     """Size of an ONNX file, including its external weights files."""
     return sum(file.stat().st_size for file in {path, *external_files(path)})
-
-
-def _raise_opset(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    external = external_initializers(proto)
-    try:
-        converted = convert_version(proto, MIN_OPSET)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ModelError(
-            f"{path}: cannot be converted from opset {onnx_opset(proto)} to {MIN_OPSET} ({reason}): "
-            f"export it with opset {MIN_OPSET} or newer"
-        ) from error
-    for tensor in converted.graph.initializer:
-        if tensor.name in external:
-            tensor.CopyFrom(external[tensor.name])  # the converter of onnx <= 1.18 drops the external location
-    return converted
 
 
 def _infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:

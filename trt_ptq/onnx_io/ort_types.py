@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from trt_ptq.errors import ModelError
-from trt_ptq.onnx_io.domains import is_runnable
+from trt_ptq.onnx_io.domains import runnable_part
 from trt_ptq.onnx_io.external_data import SMALL_BYTES, ExternalWeights
 
 _TENSOR, _END = "tensor(", ")"
@@ -68,22 +68,16 @@ def types_of_onnx_runtime(
 
 def _question(proto: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
     """The part of the model that ONNX Runtime can run, with outputs `names`; large weights are inputs instead."""
-    question = onnx.ModelProto(ir_version=proto.ir_version, functions=proto.functions)
-    question.opset_import.extend(proto.opset_import)
-    question.graph.name = "question"
-    question.graph.input.extend(proto.graph.input)
-    available = {value.name for value in proto.graph.input}
-    for tensor in proto.graph.initializer:
-        available.add(tensor.name)
+    question = runnable_part(proto)
+    weights = [*question.graph.initializer]
+    del question.graph.initializer[:]
+    for tensor in weights:
         if len(tensor.raw_data) > SMALL_BYTES or tensor.data_location == TensorProto.EXTERNAL:
             question.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
         else:
             question.graph.initializer.append(tensor)
-    for node in proto.graph.node:
-        if is_runnable(node.op_type, node.domain) and available.issuperset(filter(None, node.input)):
-            question.graph.node.append(node)
-            available.update(filter(None, node.output))
-    wanted = [name for name in names if name in available]
+    computed = {name for node in question.graph.node for name in node.output}
+    wanted = [name for name in names if name in computed]
     question.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted)
     return question
 

@@ -24,8 +24,9 @@ def make_dense(proto: onnx.ModelProto) -> None:
 
 
 def _make_initializers_dense(graph: onnx.GraphProto) -> None:
-    graph.initializer.extend(map(_dense, graph.sparse_initializer))
-    del graph.sparse_initializer[:]
+    if graph.sparse_initializer:  # any change of an absent body would add an empty one
+        graph.initializer.extend(map(_dense, graph.sparse_initializer))
+        del graph.sparse_initializer[:]
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
