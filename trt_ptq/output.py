@@ -20,8 +20,8 @@ ENGINES: dict[Precision, str] = {"int8": "model.int8.engine", "fp16": "model.fp1
 REPORT, REPORT_PAGE = "report.json", "report.html"
 _ONNX = (INT8_MODEL, FP16_MODEL, TRANSFORMED)
 _DERIVED = (
+    *(REPORT, REPORT_PAGE),  # removed first: a report never stands beside results of another run
     *TABLES,
-    *(REPORT, REPORT_PAGE),
     *_ONNX,
     *ENGINES.values(),
     *(f"{name}.json" for name in ENGINES.values()),

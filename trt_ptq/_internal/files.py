@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from trt_ptq._internal.locks import try_lock
 from trt_ptq.errors import OutputError
 
 
@@ -23,7 +24,8 @@ def atomic_replace(path: Path) -> Iterator[Path]:
     require_regular_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
+        with _marked_as_used(temporary):
+            yield temporary
         descriptor = os.open(temporary, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -35,6 +37,20 @@ def atomic_replace(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # after the rename, or if the folder is a file, there is nothing to remove
             temporary.unlink()
+
+
+@contextmanager
+def _marked_as_used(temporary: Path) -> Iterator[None]:
+    """Lock a new temporary file, so that no other process takes it for one that a killed process left."""
+    temporary.touch()
+    descriptor = None
+    with suppress(OSError):  # a file system without locks
+        descriptor = try_lock(temporary)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

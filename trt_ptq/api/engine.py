@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from trt_ptq._internal.files import check_writable
+from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.api.apply_table import quantize_by_table
 from trt_ptq.api.model_input import ModelLike, describe_model, opened_model
 from trt_ptq.api.table_input import TableLike, matched_table
@@ -83,10 +83,10 @@ def build_engine(
         tables = [Path(table)] if isinstance(table, (str, os.PathLike)) else []
         check_writable(engine, loaded.path, *loaded.external.files, *tables)
         # Beside the engine: there is room for another file of its size, and /tmp may be memory.
-        with tempfile.TemporaryDirectory(dir=engine.parent, prefix=".trt-ptq-") as folder:
+        with temporary_folder(engine.parent) as folder:
             onnx = loaded.path
             if not loaded.is_quantized:
-                onnx = Path(folder) / f"{loaded.path.stem}.{chosen}.onnx"
+                onnx = folder / f"{loaded.path.stem}.{chosen}.onnx"
                 _convert(loaded, chosen, table, selection, allow_other_model, onnx)
             spec = EngineSpec(onnx, engine, chosen, loaded.identity, profiles, builder_config or BuilderConfig())
             try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 import onnx
 
+from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.errors import UsageError
 from trt_ptq.onnx_io.load import Model, load_model
 
@@ -53,8 +53,8 @@ def model_file(model: ModelLike, example_inputs: Any = None) -> Iterator[Path]:
     elif isinstance(model, (str, os.PathLike)):
         yield Path(model)
     elif module or isinstance(model, onnx.ModelProto):
-        with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
-            yield write_model(model, Path(folder) / "model.onnx", example_inputs)
+        with temporary_folder() as folder:
+            yield write_model(model, folder / "model.onnx", example_inputs)
     else:
         raise UsageError(f"`model` must be a path, an onnx.ModelProto or a torch.nn.Module, not {type(model).__name__}")
 

@@ -8,7 +8,6 @@ tensor is output instead, unless its channels do not fill the blocks: then it is
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
+from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.errors import ModelError
 from trt_ptq.onnx_io.ort_session import CPU, create_session, session_options
 
@@ -42,8 +42,8 @@ def create_observed_session(
     if not on_cpu or not has_convolutions or _count_weights(proto) > _MAX_WEIGHTS:
         return create_session(proto, folder, name, options, providers), unchanged
     try:
-        with tempfile.TemporaryDirectory(prefix="trt-ptq-") as temporary:
-            return _nchwc_session(proto, folder, name, threads, Path(temporary))
+        with temporary_folder() as temporary:
+            return _nchwc_session(proto, folder, name, threads, temporary)
     except (ModelError, OSError):  # such as a full temporary folder; other problems are raised again below
         return create_session(proto, folder, name, options), unchanged
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from trt_ptq._internal.files import check_writable
+from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.calibrators.tensorrt.batch import BatchCalibrator, EntropyCalibrator, MinMaxCalibrator
 from trt_ptq.cli import console
 from trt_ptq.cli.read_table import read_table
@@ -57,8 +57,8 @@ def build_implicit(
         source = open_data(data, model.inputs, batch_size=batch_size, preprocess=preprocess)
         ranges = _calibrator_factory(calibrator, model, ValidatedSource(source, model.inputs), cache)
     # Not in /tmp, which may be small or in memory.
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".trt-ptq-") as folder:
-        copy = Path(folder) / f"{path.stem}.int8.onnx"
+    with temporary_folder(out.parent) as folder:
+        copy = folder / f"{path.stem}.int8.onnx"
         save_model(model.to_ir(), copy)
         spec = EngineSpec(copy, out, "int8", model.identity, profiles, builder_config, ranges)
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.analysis.plugins import cut_plugins
 from trt_ptq.errors import DataError, ModelError
 from trt_ptq.fp16.emulate import emulate_float16
@@ -53,8 +53,8 @@ class OnnxRunner:
 @contextmanager
 def temporary_model_file(model: ir.Model, name: str) -> Iterator[Path]:
     """Write `model` to a temporary file called `name`, which is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
-        path = Path(folder) / name
+    with temporary_folder() as folder:
+        path = folder / name
         save_model(model, path)
         yield path
 
@@ -68,8 +68,8 @@ def onnx_runner(path: Path) -> Iterator[OnnxRunner]:
     Raises:
         ModelError: ONNX Runtime cannot load the model.
     """
-    with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
-        yield OnnxRunner(path.name, load_session(_runnable_file(path, Path(folder)), str(path)))
+    with temporary_folder() as folder:
+        yield OnnxRunner(path.name, load_session(_runnable_file(path, folder), str(path)))
 
 
 def _runnable_file(path: Path, folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.writer import write_weights
 
@@ -31,7 +31,7 @@ def externalized(model: Model, part: ir.Model) -> Iterator[tuple[onnx.ModelProto
         return
     with ExitStack() as stack:
         try:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trt-ptq-")))
+            folder = stack.enter_context(temporary_folder())
             proto = write_weights(part, folder / "weights.bin")
         except OSError:
             folder, proto = model.external.folder, ir.to_proto(part)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from trt_ptq._internal.locks import locked_folder
+from trt_ptq._internal.temporary import remove_abandoned, temporary_folder
 from trt_ptq.api.model_input import ModelLike, describe_model, opened_model
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.errors import UsageError
@@ -17,7 +18,7 @@ from trt_ptq.pipeline.evaluation_step import evaluate_models
 from trt_ptq.pipeline.export_step import export
 from trt_ptq.pipeline.job import Arguments, resolve
 from trt_ptq.pipeline.quantize_result import QuantizeResult
-from trt_ptq.pipeline.report_step import report
+from trt_ptq.pipeline.report_step import report_engines, report_models
 from trt_ptq.pipeline.tuning_step import tune_recipe
 from trt_ptq.types import ProgressCallback, no_progress
 
@@ -71,7 +72,7 @@ def quantize(
         raise UsageError(f"`config` must be a QuantizeConfig, not {type(config).__name__}")
     with (
         opened_model(model, example_inputs) as loaded,
-        tempfile.TemporaryDirectory(prefix="trt-ptq-") as scratch,
+        temporary_folder() as scratch,
     ):
         arguments = Arguments(
             model_name=describe_model(model),
@@ -83,9 +84,11 @@ def quantize(
             progress=progress or no_progress,
         )
         job = resolve(loaded, arguments, config or QuantizeConfig())
-        calibrated = calibrate(job)
-        tuned = tune_recipe(job, calibrated, Path(scratch))
-        exported = export(job, tuned)
-        evaluated = evaluate_models(job, calibrated, tuned, exported)
-        built = build(job, calibrated, evaluated)
-        return report(job, calibrated, tuned, exported, evaluated, built)
+        with locked_folder(job.output_dir):
+            remove_abandoned(job.output_dir)
+            calibrated = calibrate(job)
+            tuned = tune_recipe(job, calibrated, scratch)
+            exported = export(job, tuned)
+            evaluated = evaluate_models(job, calibrated, tuned, exported)
+            report = report_models(job, calibrated, tuned, exported, evaluated)
+            return report_engines(job, report, build(job, calibrated, evaluated))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from trt_ptq.engines.backends import build_engine
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec, Precision
-from trt_ptq.errors import DataError, EngineError, MissingPackageError, TrtPtqError
+from trt_ptq.errors import DataError, EngineError, MissingPackageError, OutputError, TrtPtqError
 from trt_ptq.evaluation.compare_engines import MeasuredEngine, measure_engines
 from trt_ptq.output import ENGINES
 from trt_ptq.pipeline.calibration_step import Calibrated
@@ -24,8 +24,8 @@ _PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 class Built:
     """The manifests of the `engines`, and what was `measured` of them on a GPU.
 
-    `error` is why an engine is missing: the builder refused the model, or a backend that was asked for by name is not
-    installed.
+    `error` is why an engine is missing: the builder refused the model, the disk is full, or a backend that was asked
+    for by name is not installed.
     """
 
     engines: tuple[EngineManifest, ...] = ()
@@ -35,7 +35,7 @@ class Built:
 
 
 def build(job: QuantizationJob, calibrated: Calibrated, evaluated: Evaluated) -> Built:
-    """Build the FP16 and INT8 engines. A builder failure is recorded, and does not abort the run."""
+    """Build the FP16 and INT8 engines. A failure, also to write them, is recorded, and does not abort the run."""
     if job.backend == "none":
         return Built()
     engines: list[EngineManifest] = []
@@ -57,7 +57,7 @@ def build(job: QuantizationJob, calibrated: Calibrated, evaluated: Evaluated) ->
         except MissingPackageError as missing:
             warnings.append(f"no engine was built: {missing}")
             error = None if job.backend == "auto" else missing
-        except EngineError as refused:
+        except (EngineError, OutputError) as refused:
             warnings.append(f"no {precision} engine was built: {refused}")
             error = refused
     measured, failures = _measure(job, engines)

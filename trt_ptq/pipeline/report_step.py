@@ -20,22 +20,23 @@ from trt_ptq.qdq.plan import QuantizationPlan, int8_fraction
 from trt_ptq.report.render import render_html
 from trt_ptq.report.rows import model_rows, tensor_rows
 from trt_ptq.report.schema import Report, write_report
+from trt_ptq.report.warnings import ENGINES_PENDING
 from trt_ptq.types import ShapeProfile
 from trt_ptq.version import __version__
 
 
-def report(
-    job: QuantizationJob, calibrated: Calibrated, tuned: Tuned, exported: Exported, evaluated: Evaluated, built: Built
-) -> QuantizeResult:
-    """Write the report of a run.
+def report_models(
+    job: QuantizationJob, calibrated: Calibrated, tuned: Tuned, exported: Exported, evaluated: Evaluated
+) -> Report:
+    """Write what is known before the engines are built, so that a builder that ends the process takes no result away.
 
     Raises:
         OutputError: a file cannot be written.
     """
     candidate, statistics = exported.candidate, tuned.calibrated_model.statistics
     fraction, uncounted = _fraction_of_macs(job.model, candidate.qdq.plan, calibrated.profiles)
-    steps = (calibrated, tuned, exported, evaluated, built)
-    written = Report(
+    steps = (calibrated, tuned, exported, evaluated)
+    report = Report(
         tool=f"trt_ptq {__version__}",
         model=job.model_name,
         identity=job.model.identity,
@@ -55,14 +56,36 @@ def report(
         fp32_nodes=list(candidate.fp32_nodes),
         trials=list(tuned.result.trials),
         models=model_rows(exported.files, evaluated.comparison),
-        engines=list(built.engines),
-        engine_measurements=list(built.measured),
+        engines=[],
         verdict=evaluated.verdict,
         warnings=[*(warning for step in steps for warning in step.warnings), *uncounted],
     )
-    write_report(written, job.output_dir / REPORT)
-    write_atomic(job.output_dir / REPORT_PAGE, render_html(written))
-    return QuantizeResult(written, job.output_dir, built.error)
+    pending = [] if job.backend == "none" else [ENGINES_PENDING]
+    _write(job, report.model_copy(update={"warnings": [*report.warnings, *pending]}))
+    return report
+
+
+def report_engines(job: QuantizationJob, report: Report, built: Built) -> QuantizeResult:
+    """Write the report again, with the engines.
+
+    Raises:
+        OutputError: a file cannot be written; the report without engines stays.
+    """
+    complete = report.model_copy(
+        update={
+            "engines": list(built.engines),
+            "engine_measurements": list(built.measured),
+            "warnings": [*report.warnings, *built.warnings],
+        }
+    )
+    if job.backend != "none":
+        _write(job, complete)
+    return QuantizeResult(complete, job.output_dir, built.error)
+
+
+def _write(job: QuantizationJob, report: Report) -> None:
+    write_report(report, job.output_dir / REPORT)
+    write_atomic(job.output_dir / REPORT_PAGE, render_html(report))
 
 
 def _fraction_of_macs(

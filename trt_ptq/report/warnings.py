@@ -24,6 +24,7 @@ OPTIMISTIC_VERDICT = (
     "`test_data`"
 )
 NO_INT8_NODES = "no node runs in INT8: all are excluded, so the verdict is not on an INT8 model"
+ENGINES_PENDING = "the engines were not built: the run ended before"
 TUNING_SKIPPED = (
     "the selection half of the held-out data meets `max_drop` but the full set does not, so no recovery was attempted; "
     "lower `max_drop` or provide more `test_data`"

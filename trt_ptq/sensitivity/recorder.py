@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.analysis.plugins import cut_plugins
 from trt_ptq.analysis.subgraph import GraphSlicer, Subgraph
 from trt_ptq.errors import DataError, ModelError, OutputError
@@ -134,8 +134,8 @@ def recording(model: ir.Model, name: str) -> Iterator[ActivationRecorder]:
     Raises:
         OutputError: there is no room for the weights in the temporary folder.
     """
-    with tempfile.TemporaryDirectory(prefix="trt-ptq-") as folder:
-        yield ActivationRecorder(model, Path(folder), name)
+    with temporary_folder() as folder:
+        yield ActivationRecorder(model, folder, name)
 
 
 @contextmanager

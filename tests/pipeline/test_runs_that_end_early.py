@@ -1,0 +1,92 @@
+"""Two runs on one folder, killed runs, and builders that fail: no result is lost, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.run import ROOT
+from tests.pipeline.quantizing import quantized
+from trt_ptq._internal.locks import try_lock
+from trt_ptq.errors import EngineError, OutputError
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.report.schema import load_report
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.pipeline.quantizing import quantized
+def tune(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+import trt_ptq.pipeline
+trt_ptq.pipeline.tune_recipe = tune
+quantized(sys.argv[1], Path(sys.argv[2]))
+"""
+
+
+def test_a_second_run_is_refused_while_the_first_lives(cnn: Model, tmp_path: Path) -> None:
+    quantized(cnn, tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    first = try_lock(tmp_path / "out")
+    assert first is not None
+    with pytest.raises(OutputError, match="another run"):
+        quantized(cnn, tmp_path / "out", method="mse")
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    os.close(first)
+    assert quantized(cnn, tmp_path / "out", method="mse").report.method == "mse"
+
+
+def test_a_killed_run_hinders_no_other_and_its_files_are_removed(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch, out = tmp_path / "scratch", tmp_path / "out"
+    scratch.mkdir()
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, cnn.path, out],
+        cwd=ROOT,
+        check=False,
+        env={**os.environ, "TMPDIR": str(scratch)},
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert {path.name for path in out.iterdir()} == {"stats.safetensors"}
+    assert list(scratch.glob("trt-ptq-*"))
+    (out / ".trt-ptq-00ff00ff.tmp").write_bytes(b"half")
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    quantized(cnn, out)
+    assert not list(scratch.glob("trt-ptq-*"))
+    assert not list(out.glob(".*"))
+
+
+@pytest.mark.parametrize("error", [EngineError("no kernel"), OutputError("cannot write e: No space left on device")])
+def test_an_engine_that_cannot_be_built_or_written_leaves_all_else(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(_spec: object, _backend: str) -> None:
+        raise error
+
+    monkeypatch.setattr("trt_ptq.pipeline.engine_step.build_engine", refuse)
+    result = quantized(cnn, tmp_path, backend="auto")
+    assert result.engine_error is error
+    report = load_report(tmp_path)
+    assert report.verdict == result.verdict
+    assert any(warning.endswith(str(error)) for warning in report.warnings)
+
+
+def test_a_builder_that_ends_the_run_leaves_a_report_that_says_so(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(_spec: object, _backend: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trt_ptq.pipeline.engine_step.build_engine", crash)
+    with pytest.raises(KeyboardInterrupt):
+        quantized(cnn, tmp_path, backend="auto")
+    report = load_report(tmp_path)
+    assert any("engines were not built" in warning for warning in report.warnings)
+    assert (tmp_path / "report.html").is_file()
+    assert (tmp_path / "model.int8.onnx").is_file()

@@ -1,0 +1,64 @@
+"""Temporary folders and files. What a killed process left is removed by the next one that works in the same place."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from trt_ptq._internal.locks import try_lock
+
+_PREFIX = "trt-ptq-scratch-"
+_ABANDONED = re.compile(r"\.?trt-ptq-scratch-\w{8}|\.trt-ptq-[0-9a-f]{8}\.tmp")
+
+
+@contextmanager
+def temporary_folder(inside: Path | None = None) -> Iterator[Path]:
+    """A folder that is removed at the end, hidden in `inside`, or in the system's folder for temporary files.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    parent = Path(tempfile.gettempdir()) if inside is None else inside
+    _remove_abandoned_once(parent)
+    prefix = _PREFIX if inside is None else f".{_PREFIX}"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as name:
+        descriptor = None
+        with suppress(OSError):
+            descriptor = try_lock(Path(name))
+        try:
+            yield Path(name)
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Remove the temporary folders and files in `parent` whose process has ended."""
+    try:
+        entries = list(parent.iterdir())
+    except OSError:
+        return
+    for path in entries:
+        if not _ABANDONED.fullmatch(path.name) or path.is_symlink():
+            continue
+        with suppress(OSError):  # of another user, or removed meanwhile
+            if (descriptor := try_lock(path)) is None:
+                continue
+            try:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            finally:
+                os.close(descriptor)
+
+
+@cache
+def _remove_abandoned_once(parent: Path) -> None:
+    remove_abandoned(parent)
