@@ -16,6 +16,7 @@ from trt_ptq.evaluation.metric_direction import Lower, is_lower_better, known_di
         *("perplexity", "ppl", "loss", "error", "err", "WER", "cer", "MAE", "mse", "rmse", "FID", "nll", "latency"),
         *("val_loss", "eval/loss", "word error rate", "top-1 error", "accuracy_loss", "score_lower", "mean-err"),
         *("neg_log_likelihood", "mse (test)"),
+        *("wer_ar", "error_top1", "mse_precision", "loss_map", "error_recall"),
     ],
 )
 def test_lower_is_better_by_name(name: str) -> None:
@@ -25,7 +26,7 @@ def test_lower_is_better_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("accuracy", "F1", "mAP", "hmean", "BLEU", "val_accuracy", "top-1 accuracy", "mAP@0.5", "error_recall"),
+        *("accuracy", "F1", "mAP", "hmean", "BLEU", "val_accuracy", "top-1 accuracy", "mAP@0.5", "neg_error_top1"),
         *("neg_mean_squared_error", "log_likelihood", "character_accuracy", "cosine_accuracy"),
     ],
 )

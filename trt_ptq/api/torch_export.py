@@ -24,7 +24,7 @@ def export_module(module: Any, example_inputs: Any, path: Path) -> None:
     the examples.
 
     Args:
-        module: the module; its training mode is restored afterwards.
+        module: the module; the training mode of each of its submodules is restored afterwards.
         example_inputs: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
         path: the ONNX file to write.
 
@@ -39,7 +39,7 @@ def export_module(module: Any, example_inputs: Any, path: Path) -> None:
         keywords = dict(example_inputs)
     else:
         arguments = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
-    training = module.training
+    training = [(submodule, submodule.training) for submodule in module.modules()]  # a frozen one is in eval()
     module.eval()
     try:
         try:
@@ -57,7 +57,8 @@ def export_module(module: Any, example_inputs: Any, path: Path) -> None:
             f"({type(error).__name__}: {_first_line(error)}): export it with torch.onnx.export and give the ONNX file"
         ) from error
     finally:
-        module.train(training)
+        for submodule, mode in training:
+            submodule.training = mode
 
 
 def _export(

@@ -52,8 +52,9 @@ class Lower(float):
 def known_direction(name: str, value: float, lower_is_better: Collection[str] = ()) -> Direction | None:
     """Determine which values of a metric are better; None if neither the caller nor the name says so.
 
-    Names are understood word by word ("val_loss", "eval/loss", "top-1 accuracy"); of several known words, the last one
-    counts ("accuracy_loss" is a loss). A leading "neg" or "negative" reverses it.
+    Names are understood word by word ("val_loss", "eval/loss", "top-1 accuracy"); a word for lower values decides over
+    one for higher values ("accuracy_loss", "error_top1" and "wer_ar" are errors). A leading "neg" or "negative"
+    reverses it.
 
     Args:
         name: name of the metric.
@@ -63,10 +64,10 @@ def known_direction(name: str, value: float, lower_is_better: Collection[str] = 
     if isinstance(value, Lower) or name in lower_is_better or name.endswith(LOWER_SUFFIX):
         return "lower"
     words = [word for word in _SEPARATORS.split(name.lower()) if word]
-    known = [word for word in words if word in _LOWER_WORDS or word in _HIGHER_WORDS]
-    if not known:
+    has_lower_word = not _LOWER_WORDS.isdisjoint(words)
+    if not has_lower_word and _HIGHER_WORDS.isdisjoint(words):
         return None
-    is_lower = (known[-1] in _LOWER_WORDS) != (words[0] in _NEGATED)
+    is_lower = has_lower_word != (words[0] in _NEGATED)
     return "lower" if is_lower else "higher"
 
 
