@@ -188,7 +188,7 @@ def _profile(name: str, shape: ShapeLike) -> ShapeProfile:
         shapes = [[int(size) for size in part] for part in (given if isinstance(given[0], Sequence) else [given])]
     except (TypeError, ValueError, IndexError):
         shapes = []
-    if len(shapes) not in (1, 3) or not all(shapes) or min(map(min, shapes)) < 1:
+    if len(shapes) not in (1, 3) or not all(shapes) or min(map(min, shapes)) < 0 or not all(part[0] for part in shapes):
         raise UsageError(f"`shapes`: {name!r} must be MIN:OPT:MAX, one shape or three shapes, not {shape!r}")
     return ShapeProfile(tuple(shapes[0]), tuple(shapes[len(shapes) // 2]), tuple(shapes[-1]))
 

@@ -15,7 +15,7 @@ from trt_ptq.errors import UsageError
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
 T = TypeVar("T")
-_SHAPE = re.compile(r"[1-9]\d*(x[1-9]\d*)*")
+_SHAPE = re.compile(r"[1-9]\d*(x(0|[1-9]\d*))*")  # only the first axis, the samples, is never empty
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ def sample_count(feeds: Feeds) -> int:
     """The number of samples in a batch: the length of the first axis if all inputs agree on it, else 1."""
     lengths = {np.shape(array)[0] for array in feeds.values() if np.ndim(array) > 0}
     return lengths.pop() if len(lengths) == 1 else 1
+
+
+def contiguous(feeds: Feeds) -> dict[str, Array]:
+    """C-contiguous arrays, as C libraries read them. Unlike `numpy.ascontiguousarray`, keeps arrays without axes so."""
+    return {name: np.asarray(array, order="C") for name, array in feeds.items()}
 
 
 @dataclass(frozen=True)

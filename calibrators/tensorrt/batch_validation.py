@@ -9,7 +9,7 @@ import numpy as np
 from trt_ptq.calibrators.tensorrt.calibration_warning import notify
 from trt_ptq.calibrators.tensorrt.network_inputs import InputSpec, specs_of
 from trt_ptq.errors import DataError
-from trt_ptq.types import Array, Batch, Feeds
+from trt_ptq.types import Array, Batch, Feeds, contiguous
 
 
 class BatchValidator:
@@ -45,8 +45,8 @@ class BatchValidator:
         _check_names(batch, names, self._inputs)
         for name, array in batch.feeds.items():
             _check_array(batch, name, array, self._inputs[name])
-        arrays = self._fill_up(batch, self._inputs)
-        return {name: np.ascontiguousarray(arrays[name]) for name in names}
+        arrays = contiguous(self._fill_up(batch, self._inputs))
+        return {name: arrays[name] for name in names}
 
     def _fill_up(self, batch: Batch, inputs: Mapping[str, InputSpec]) -> Feeds:
         small = [name for name, array in batch.feeds.items() if array.shape != inputs[name].shape]

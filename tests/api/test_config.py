@@ -96,6 +96,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"shapes": {"x": "1x3:8x3"}}, "`shapes`: write MIN:OPT:MAX"),
     ({"shapes": {"x": "1xn"}}, "`shapes`: write MIN:OPT:MAX"),
     ({"shapes": {"x": "0x3"}}, "`shapes`: write MIN:OPT:MAX"),
+    ({"shapes": {"x": (0, 3)}}, "`shapes`: 'x' must be MIN:OPT:MAX"),
     ({"shapes": {"x": ()}}, "`shapes`: 'x'"),
     ({"shapes": {"x": 3}}, "`shapes`: 'x'"),
     ({"shapes": {"x": [(1, 3), (8, 3)]}}, "`shapes`: 'x'"),

@@ -46,6 +46,12 @@ class TestObservedShapes:
         profile = profiles_from_shapes({"x": Counter({(2, 3, 48, 32): 1})}, inputs)["x"]
         assert profile.minimum == profile.maximum == (2, 3, 48, 32)
 
+    def test_a_key_value_cache_may_start_empty_but_the_engine_is_optimized_for_a_filled_one(self) -> None:
+        seen: dict[str, Counter[tuple[int, ...]]] = {"past": Counter({(2, 4, 0, 8): 5, (2, 4, 16, 8): 3})}
+        profile = profiles_from_shapes(seen, (TensorSpec("past", FLOAT, ("n", 4, "past", 8)),))["past"]
+        assert profile == ShapeProfile((1, 4, 0, 8), (2, 4, 16, 8), (2, 4, 16, 8))
+        assert ShapeProfile.parse(str(profile)) == profile
+
     def test_scalars_get_no_profile(self) -> None:
         assert profiles_from_shapes({"scalar": Counter({(): 1})}, (TensorSpec("scalar", FLOAT, ()),)) == {}
 

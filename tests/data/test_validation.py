@@ -77,6 +77,22 @@ def test_a_wrong_number_of_samples_for_a_fixed_batch_is_refused_with_the_paramet
         check({"x": mask(8, 3)}, inputs=(FIXED,))
 
 
+def test_an_empty_key_value_cache_passes() -> None:
+    past = TensorSpec("past", np.dtype(np.float32), (1, 3, "length", 64))
+    x = TensorSpec("x", np.dtype(np.float32), (1, 8))
+    assert len(check({"x": mask(1, 8), "past": mask(1, 3, 0, 64)}, inputs=(x, past))) == 1
+
+
+def test_an_empty_cache_is_not_a_ragged_batch_if_its_first_axis_is_another_one() -> None:
+    past = TensorSpec("past", np.dtype(np.float32), ("length", 64))
+    assert len(check({"ids": ids(2, 5), "past": mask(0, 64)}, inputs=(IDS, past))) == 1
+
+
+def test_only_a_dynamic_dimension_may_be_empty() -> None:
+    with pytest.raises(DataError, match=r"input 'x' has shape \[2, 0\], the model takes"):
+        check({"x": mask(2, 0)}, inputs=(FIXED,))
+
+
 def test_an_empty_batch_is_refused() -> None:
     with pytest.raises(DataError, match=r"input 'ids' is empty: shape \[0, 5\]"):
         check({"ids": ids(0, 5), "mask": mask(0, 5)}, inputs=(IDS, MASK))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 
 from trt_ptq.analysis.dynamic_sizes import Shape, dynamic_sizes, known_shape
@@ -15,7 +14,7 @@ from trt_ptq.calibration.tensors import model_with_outputs, runnable_outputs
 from trt_ptq.onnx_io.externalized import externalized
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import model_fails, run_session
-from trt_ptq.types import Batch, Feeds
+from trt_ptq.types import Batch, Feeds, contiguous
 
 Shapes = tuple[Shape, ...]
 
@@ -60,7 +59,7 @@ class ObservedModel:
         Raises:
             DataError: The model fails on the batch.
         """
-        feeds = {name: np.ascontiguousarray(array) for name, array in batch.feeds.items()}
+        feeds = contiguous(batch.feeds)
         self._device.synchronize()
         if not self._outputs or any(array.dtype.kind in _STRING_KINDS for array in feeds.values()):
             return self._run_copying(batch) | self._observed_inputs(feeds)

@@ -27,7 +27,7 @@ class ShapeObserver:
 
 def profiles_from_shapes(seen: Shapes, inputs: tuple[TensorSpec, ...]) -> dict[str, ShapeProfile]:
     """A profile for each input with dynamic dimensions: minimum and maximum of the observed sizes on each axis, and the
-    most frequent shape as the optimum. A dynamic first axis is the batch, whose minimum is 1."""
+    most frequent shape that is not empty as the optimum. A dynamic first axis is the batch, whose minimum is 1."""
     profiles = {}
     for spec in inputs:
         if not spec.is_dynamic:
@@ -35,9 +35,11 @@ def profiles_from_shapes(seen: Shapes, inputs: tuple[TensorSpec, ...]) -> dict[s
         shapes = list(seen[spec.name])
         smallest = [min(axis) for axis in zip(*shapes, strict=True)]
         if isinstance(spec.shape[0], str):
-            smallest[0] = 1
+            smallest[0] = min(smallest[0], 1)
         largest = tuple(max(axis) for axis in zip(*shapes, strict=True))
-        profiles[spec.name] = ShapeProfile(tuple(smallest), seen[spec.name].most_common(1)[0][0], largest)
+        frequent = [shape for shape, _ in seen[spec.name].most_common()]
+        optimum = next((shape for shape in frequent if 0 not in shape), frequent[0])
+        profiles[spec.name] = ShapeProfile(tuple(smallest), optimum, largest)
     return profiles
 
 

@@ -33,7 +33,10 @@ class NpzFolder:
 
 @dataclass(frozen=True)
 class ArraySource:
-    """Arrays by input name, cut into batches along the first axis, which is the sample."""
+    """Arrays by input name, cut into batches along the first axis, which is the sample.
+
+    An array without axes (a threshold, say) belongs to every batch.
+    """
 
     name: str
     arrays: Feeds
@@ -41,7 +44,7 @@ class ArraySource:
 
     @property
     def samples(self) -> int:
-        return len(next(iter(self.arrays.values())))
+        return next(len(array) for array in self.arrays.values() if array.ndim)
 
     @property
     def total(self) -> int:
@@ -51,7 +54,7 @@ class ArraySource:
         """The samples from `index * batch_size` on; views of the arrays."""
         start = index * self.batch_size
         stop = min(start + self.batch_size, self.samples)
-        feeds = {name: array[start:stop] for name, array in self.arrays.items()}
+        feeds = {name: array[start:stop] if array.ndim else array for name, array in self.arrays.items()}
         return Batch(feeds, f"{self.name}, samples {start} to {stop - 1}")
 
     def __iter__(self) -> Iterator[Batch]:
@@ -87,7 +90,8 @@ def open_arrays(name: str, arrays: Feeds, inputs: tuple[TensorSpec, ...], batch_
             names = ", ".join(spec.name for spec in inputs)
             raise DataError(f"{name}: a single array feeds one input, the model has {len(inputs)} ({names}): use .npz")
         arrays = {inputs[0].name: arrays[""]}
-    lengths = {array.shape[:1] for array in arrays.values()}
+    scalars = {spec.name for spec in inputs if not spec.shape}
+    lengths = {array.shape[:1] for key, array in arrays.items() if array.ndim or key not in scalars}
     if len(lengths) != 1 or () in lengths:
         shapes = ", ".join(f"{key} {list(array.shape)}" for key, array in arrays.items())
         raise DataError(f"{name}: the arrays have different numbers of samples (first axis): {shapes}")

@@ -77,8 +77,7 @@ def _check_batch(batch: Batch, inputs: tuple[TensorSpec, ...]) -> None:
                 f"{batch.origin}: input {spec.name!r} has shape {list(array.shape)}, the model takes {spec}"
                 f"{_batch_size_remedy(array, spec.shape)}"
             )
-        if not array.size:
-            raise DataError(f"{batch.origin}: input {spec.name!r} is empty: shape {list(array.shape)}")
+    _check_not_empty(batch, inputs)
     _check_samples(batch, inputs)
 
 
@@ -93,6 +92,14 @@ def _batch_size_remedy(array: Array, shape: tuple[int | str, ...]) -> str:
     if array.ndim and _fits(array[:0], (0, *shape[1:])):
         return f": give whole batches of {shape[0]} (for data that is not in batches yet: `batch_size={shape[0]}`)"
     return ""
+
+
+def _check_not_empty(batch: Batch, inputs: tuple[TensorSpec, ...]) -> None:
+    """Check that some input has values: a KV cache may be empty at the first step, but not all inputs."""
+    arrays = {spec.name: batch.feeds[spec.name] for spec in inputs if spec.shape}
+    if arrays and not any(array.size for array in arrays.values()):
+        name, array = next(iter(arrays.items()))
+        raise DataError(f"{batch.origin}: input {name!r} is empty: shape {list(array.shape)}")
 
 
 def _check_samples(batch: Batch, inputs: tuple[TensorSpec, ...]) -> None:

@@ -20,7 +20,7 @@ from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import DataError, EngineError
 from trt_ptq.evaluation.compare_models import ModelFidelity
 from trt_ptq.evaluation.fidelity import FidelityMeter, OutputFidelity
-from trt_ptq.types import BatchSource, ProgressCallback, TensorSpec, no_progress, sample_count
+from trt_ptq.types import BatchSource, ProgressCallback, TensorSpec, contiguous, no_progress, sample_count
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def compare_runners(
     meters: dict[str, FidelityMeter] = {}
     samples = 0
     for batch in progress(source, "Comparing engines", source.total):
-        feeds = {name: np.ascontiguousarray(array) for name, array in batch.feeds.items()}
+        feeds = contiguous(batch.feeds)
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # Polygraphy logs errors to stdout
                 results = Comparator.run(list(runners), data_loader=[feeds])

@@ -18,7 +18,7 @@ from trt_ptq.fp16.emulate import emulate_float16
 from trt_ptq.onnx_io.load import read_ir
 from trt_ptq.onnx_io.ort_session import load_session
 from trt_ptq.onnx_io.save import save_model
-from trt_ptq.types import Array, Feeds
+from trt_ptq.types import Array, Feeds, contiguous
 
 Run = Callable[[Feeds], dict[str, Array]]
 
@@ -40,9 +40,8 @@ class OnnxRunner:
         Raises:
             DataError: the model fails on the batch.
         """
-        arrays = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
         try:
-            outputs = self.session.run(None, arrays)
+            outputs = self.session.run(None, contiguous(feeds))
         except Exception as error:  # ONNX Runtime has no common base for its errors
             reason = str(error).strip().splitlines()[0]
             raise DataError(f"{origin}: {self.name} fails on this batch: {reason}") from error

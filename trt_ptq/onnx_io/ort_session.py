@@ -10,13 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime as ort
 
 from trt_ptq._internal.cpu import usable_cores
 from trt_ptq.errors import DataError, ModelError
-from trt_ptq.types import Array, Batch
+from trt_ptq.types import Array, Batch, contiguous
 from trt_ptq.version import __version__
 
 CPU = "CPUExecutionProvider"
@@ -121,9 +120,8 @@ def run_session(session: ort.InferenceSession, batch: Batch) -> list[Array]:
     Raises:
         DataError: The model fails on the batch; names the batch.
     """
-    feeds = {name: np.ascontiguousarray(array) for name, array in batch.feeds.items()}
     try:
-        return session.run(None, feeds)  # type: ignore[no-any-return]
+        return session.run(None, contiguous(batch.feeds))  # type: ignore[no-any-return]
     except Exception as error:
         raise model_fails(batch, error) from error
 
