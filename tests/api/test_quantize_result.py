@@ -47,15 +47,17 @@ def test_it_has_what_one_looks_for(result: trt_ptq.QuantizeResult, tmp_path: Pat
 def test_it_prints_a_few_short_lines_with_the_verdict_first(result: trt_ptq.QuantizeResult) -> None:
     lines = str(result).splitlines()
     assert repr(result) == str(result)
-    assert lines[0].startswith("excellent, passed: 0.00% loss of accuracy <b>")
+    assert lines[0].startswith("excellent (accuracy <b>: 0.00% loss against FP32; ")
     assert len(lines) <= 10
     assert any("model.int8.onnx" in line for line in lines)
 
 
-def test_without_a_metric_the_similarity_to_fp32_is_shown(cnn: Model, tmp_path: Path) -> None:
+def test_without_a_metric_the_fidelity_to_fp32_is_shown(cnn: Model, tmp_path: Path) -> None:
     result = quantized(cnn, tmp_path, max_drop=0.0)
     assert "FAILED" in str(result).splitlines()[0]
-    assert 0.9 < result.metrics["int8"]["cosine of y"] < 1
+    assert 20 < result.metrics["int8"]["SQNR of y in dB"] < 60
+    assert 0.5 < result.metrics["int8"]["top-1 agreement of y"] <= 1
+    assert "loss" not in str(result)
 
 
 def test_in_a_notebook_it_is_html_with_everything_escaped(result: trt_ptq.QuantizeResult) -> None:

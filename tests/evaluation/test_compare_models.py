@@ -19,7 +19,7 @@ def test_a_model_equals_itself(cnn: Model) -> None:
     comparison = compare_models(cnn.path, [cnn.path], Given([images(3), images(2)]))[0]
     assert comparison.samples == 5
     assert comparison.outputs["y"].cosine == 1
-    assert comparison.losses() == {"fidelity of y": 0}
+    assert comparison.errors() == {"fidelity of y": 0}
 
 
 def test_other_weights_are_seen(cnn: Model, tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_other_weights_are_seen(cnn: Model, tmp_path: Path) -> None:
 def test_a_reference_without_a_finite_value_is_refused(cnn: Model) -> None:
     nan = compare_models(cnn.path, [cnn.path], Given([np.full_like(images(2), np.nan)]))[0]
     with pytest.raises(DataError, match=r"no output of the reference has a finite value .* \('y'\)"):
-        nan.losses()
+        nan.errors()
 
 
 def test_a_model_with_other_outputs_is_refused(cnn: Model, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def test_batches_add_up_to_the_definitions() -> None:
     random = np.random.default_rng(0)
     reference = random.normal(size=(30, 7)).astype(np.float32)
     candidate = reference + random.normal(0, 0.3, size=reference.shape).astype(np.float32)
-    meter = FidelityMeter()
+    meter = FidelityMeter(scores=True)
     for part in (slice(0, 8), slice(8, 9), slice(9, 30)):
         meter.update(reference[part], candidate[part])
     result = meter.result()
@@ -29,7 +29,7 @@ def test_batches_add_up_to_the_definitions() -> None:
 
 
 def test_equal_outputs_are_perfect() -> None:
-    meter = FidelityMeter()
+    meter = FidelityMeter(scores=True)
     meter.update(np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32))
     assert (meter.result().sqnr_db, meter.result().cosine, meter.result().top1) == (math.inf, 1.0, 1.0)
 
@@ -38,18 +38,37 @@ def test_classes_lose_by_how_many_change_whatever_their_numbers() -> None:
     meter = FidelityMeter()
     meter.update(np.array([0, 900, 3, 1]), np.array([0, 1, 3, 1]))
     meter.update(np.array([5, 5, 7, 7]), np.array([5, 5, 7, 7]))
-    assert (meter.result().changed, meter.result().loss) == (1 / 8, 1 / 8)
+    assert (meter.result().changed, meter.result().error, meter.result().cosine_error) == (1 / 8, 1 / 8, 1 / 8)
+    assert meter.result().text == "12.50% of the values changed"
 
 
 def test_floats_lose_their_direction() -> None:
     meter = FidelityMeter()
     meter.update(np.array([1.0, 0.0]), np.array([1.0, 1.0]))
     assert meter.result().changed is None
-    assert meter.result().loss == pytest.approx(1 - 1 / math.sqrt(2))
+    assert meter.result().cosine_error == pytest.approx(1 - 1 / math.sqrt(2))
+
+
+def test_the_error_is_the_energy_of_the_noise() -> None:
+    halved = fidelity(np.array([3.0, 4.0]), np.array([1.5, 2.0]))  # which the cosine does not see
+    assert halved.error == pytest.approx(1 / 4)
+    assert halved.cosine_error == pytest.approx(0)
+    assert halved.text == "6.0 dB SQNR"
+
+
+def test_scores_whose_largest_entry_changes_are_wrong_by_that() -> None:
+    reference = np.array([[1.0, 1.001], [5, 1], [5, 1], [5, 1]])
+    candidate = np.array([[1.001, 1.0], [5, 1], [5, 1], [5, 1]])
+    meter = FidelityMeter(scores=True)
+    meter.update(reference, candidate)
+    assert meter.result().error == 0.25
+    assert meter.result().text.endswith(" dB SQNR, 75.00% top-1 agreement")
+    assert fidelity(reference, candidate).error < 1e-6
+    assert fidelity(reference, candidate).top1 is None
 
 
 def test_an_output_of_one_value_has_no_top1() -> None:
-    meter = FidelityMeter()
+    meter = FidelityMeter(scores=True)
     meter.update(np.ones((4, 1), np.float32), np.ones((4, 1), np.float32))
     assert meter.result().top1 is None
 

@@ -7,7 +7,8 @@ import math
 import pytest
 
 from trt_ptq.errors import DataError
-from trt_ptq.evaluation.verdict import grade, relative_loss
+from trt_ptq.evaluation.fidelity import OutputFidelity
+from trt_ptq.evaluation.verdict import grade, grade_fidelity, relative_loss
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,55 @@ def test_no_metric_and_nan_are_refused() -> None:
         grade({})
     with pytest.raises(DataError, match="'top1' is NaN"):
         grade({"top1": math.nan})
+
+
+def fidelity(sqnr_db: float, top1: float | None = None, changed: float | None = None) -> OutputFidelity:
+    return OutputFidelity(sqnr_db, 0.99, top1, 1.0, 0.1, compared=100, changed=changed)
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (fidelity(20.1), "excellent"),
+        (fidelity(19.9), "acceptable"),
+        (fidelity(15.3), "acceptable"),
+        (fidelity(15.1), "needs work"),
+        (fidelity(40, top1=0.995), "excellent"),
+        (fidelity(40, top1=0.98), "acceptable"),
+        (fidelity(40, top1=0.83), "needs work"),
+        (fidelity(12, top1=1.0), "needs work"),
+        (fidelity(0, changed=0.001), "excellent"),
+    ],
+)
+def test_fidelity_has_thresholds_of_its_own(output: OutputFidelity, expected: str) -> None:
+    assert grade_fidelity({"y": output}).grade == expected
+
+
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [
+        (fidelity(42.12), "fidelity of y: 42.1 dB SQNR against FP32; required at least 20.0 dB: passed"),
+        (
+            fidelity(42.12, top1=0.98),
+            "fidelity of y: 42.1 dB SQNR, 98.00% top-1 agreement against FP32; required at least 20.0 dB and 99%: "
+            "FAILED",
+        ),
+        (
+            fidelity(0, changed=0.125),
+            "fidelity of y: 12.50% of the values changed against FP32; required at most 1%: FAILED",
+        ),
+    ],
+)
+def test_a_verdict_on_fidelity_speaks_of_fidelity(output: OutputFidelity, text: str) -> None:
+    assert grade_fidelity({"y": output, "z": fidelity(80)}).describe() == text
+
+
+def test_a_verdict_on_a_metric_speaks_of_its_loss() -> None:
+    assert grade({"wer": 0.02}).describe("a.onnx") == "wer: 2.00% loss against a.onnx; allowed 1%: FAILED"
+
+
+def test_a_broken_output_and_no_output_have_no_verdict_on_fidelity() -> None:
+    with pytest.raises(DataError, match="output 'y' is NaN or infinite"):
+        grade_fidelity({"y": fidelity(math.nan), "z": fidelity(40)})
+    with pytest.raises(DataError, match="no output has a value"):
+        grade_fidelity({})

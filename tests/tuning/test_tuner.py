@@ -45,8 +45,8 @@ def test_the_analysis_shows_where_the_loss_comes_from(sabotaged: Model, tmp_path
     trials = run(sabotaged, tmp_path / "out", search=False, techniques=()).trials
     weights, activations, both = [(trial.name, trial.losses["fidelity of y"]) for trial in trials]
     assert (weights[0], activations[0], both[0]) == ("weights only", "activations only", "weights and activations")
-    assert weights[1] < 0.03 < activations[1]
-    assert both[1] > 0.03
+    assert weights[1] < 0.06 < activations[1]
+    assert both[1] > 0.06
 
 
 def test_only_the_sabotaged_layer_is_excluded(sabotaged: Model, tmp_path: Path) -> None:

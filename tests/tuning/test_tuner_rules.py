@@ -140,13 +140,13 @@ def test_a_requested_technique_stays_despite_a_larger_output_error_and_is_no_sea
 def test_a_search_that_fails_says_which_threshold_would_allow_the_best_candidate(best: float, advice: str) -> None:
     result = tuned(Bench({}, {"worst": best, "plain": 0.5}), try_techniques=False)
     assert result.warnings == (
-        f"INT8 loses 50.00%. No mixed-precision configuration within 1% was found in 5 evaluations; "
-        f"the best lost {best:.4%} (accept it with {advice})",
+        f"INT8 has 50.00% output error. No mixed-precision configuration within 1% was found in 5 evaluations; "
+        f"the best had {best:.4%} output error (accept it with {advice})",
     )
 
 
 def test_progress_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "trt_ptq.tuning"):
         tuned(Bench({}, {"worst": 0.005}), try_techniques=False)
-    assert "weights only: 50.00% loss" in caplog.messages
-    assert "evaluation 1 of at most 15: excluding 1 of 10 layers, 0.50% loss" in caplog.messages
+    assert "weights only: 50.00% output error" in caplog.messages
+    assert "evaluation 1 of at most 15: excluding 1 of 10 layers, 0.50% output error" in caplog.messages

@@ -112,13 +112,7 @@ def say(text: str) -> None:
 
 def say_verdict(verdict: Verdict, reference: str = "FP32") -> None:
     """Print the verdict, which comes first in the output of a command."""
-    from trt_ptq.evaluation.verdict import format_percent
-
-    passed = "passed" if verdict.passed else "FAILED"
-    say(
-        f"verdict: {verdict.grade} ({verdict.metric}: {verdict.loss:.2%} loss against {reference}; allowed "
-        f"{format_percent(verdict.max_drop)}: {passed})"
-    )
+    say(f"verdict: {verdict.grade} ({verdict.describe(reference)})")
 
 
 @contextmanager

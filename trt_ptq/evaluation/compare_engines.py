@@ -113,7 +113,8 @@ def compare_runners(
 ) -> ModelFidelity:
     """Measure the fidelity of the second of two Polygraphy runners to the first.
 
-    Polygraphy's comparator keeps all outputs in memory, so it gets one batch at a time.
+    Polygraphy's comparator keeps all outputs in memory, so it gets one batch at a time. There is no top-1 agreement:
+    runners do not say which outputs hold scores.
 
     Raises:
         EngineError: the runners differ in their outputs or the shapes of these.

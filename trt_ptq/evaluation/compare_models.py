@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trt_ptq.errors import DataError, ModelError
-from trt_ptq.evaluation.fidelity import COMPARABLE, FidelityMeter, OutputFidelity
+from trt_ptq.evaluation.fidelity import COMPARABLE, FidelityMeter, OutputFidelity, fidelity_of
 from trt_ptq.evaluation.onnx_runner import onnx_runner
+from trt_ptq.evaluation.scores import score_outputs
 from trt_ptq.onnx_io.load import model_size_bytes
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress, sample_count
 
@@ -31,19 +32,27 @@ class ModelFidelity:
     samples: int
     outputs: dict[str, OutputFidelity]
 
-    def losses(self) -> dict[str, float]:
-        """Loss by output, for a verdict without a user's metric; see `OutputFidelity.loss`.
+    def compared(self) -> dict[str, OutputFidelity]:
+        """The outputs that have values to compare.
 
         Raises:
-            DataError: no output has a value to compare.
+            DataError: there is none.
         """
-        losses = {f"fidelity of {name}": output.loss for name, output in self.outputs.items() if output.compared}
-        if not losses:
+        compared = {name: output for name, output in self.outputs.items() if output.compared}
+        if not compared:
             raise DataError(
                 f"no output of the reference has a finite value to compare {self.candidate} with "
                 f"({', '.join(map(repr, self.outputs))}): all are empty, NaN or infinite"
             )
-        return losses
+        return compared
+
+    def errors(self) -> dict[str, float]:
+        """The error by output, for a verdict without a user's metric; see `OutputFidelity.error`.
+
+        Raises:
+            DataError: see `compared`.
+        """
+        return {fidelity_of(name): output.error for name, output in self.compared().items()}
 
     def warnings(self) -> list[str]:
         """Warn of values that the figures do not cover."""
@@ -83,6 +92,7 @@ def compare_models(
     """
     if len(candidates) > 1 and sum(map(model_size_bytes, (reference, *candidates))) > _MAX_BYTES_TOGETHER:
         return [compare_models(reference, [candidate], source, progress)[0] for candidate in candidates]
+    scores = score_outputs(reference)
     meters: list[dict[str, FidelityMeter]] = [{} for _ in candidates]
     samples = 0
     with ExitStack() as stack:
@@ -103,7 +113,7 @@ def compare_models(
                         )
                     if array.dtype.kind not in COMPARABLE:
                         raise ModelError(f"{reference}: output {name!r} holds no numbers, so it cannot be compared")
-                    output_meters.setdefault(name, FidelityMeter()).update(array, actual[name])
+                    output_meters.setdefault(name, FidelityMeter(name in scores)).update(array, actual[name])
     if not samples:
         raise DataError("there are no batches to compare on")
     return [

@@ -10,7 +10,7 @@ from trt_ptq.evaluation.compare_engines import compare_engines
 from trt_ptq.evaluation.compare_models import compare_models
 from trt_ptq.evaluation.fidelity import OutputFidelity
 from trt_ptq.evaluation.metrics import Metrics, UserMetric
-from trt_ptq.evaluation.verdict import EXCELLENT_BELOW, Verdict, format_percent, grade
+from trt_ptq.evaluation.verdict import EXCELLENT_BELOW, Verdict, grade, grade_fidelity
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress
 
 ENGINE_SUFFIXES = (".engine", ".plan")
@@ -25,8 +25,8 @@ class Comparison:
         candidate: file name of the candidate.
         samples: number of samples that both ran on.
         outputs: fidelity by output name.
-        losses: relative loss by metric, as a fraction; without a user's metric, the loss of fidelity by output.
-        verdict: the grade by the largest loss, and whether that is within `max_drop`.
+        losses: relative loss by metric, as a fraction; without a user's metric, `OutputFidelity.error` by output.
+        verdict: the grade by the largest of these, and whether that is within `max_drop`.
         reference_metrics: the user's metrics of the reference; empty without any.
         candidate_metrics: those of the candidate.
         warnings: what the figures do not cover, a sentence each.
@@ -44,15 +44,11 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """Whether the largest loss is within the threshold."""
+        """Whether the verdict is within the threshold."""
         return self.verdict.passed
 
     def __str__(self) -> str:
-        verdict = self.verdict
-        return (
-            f"{self.candidate} against {self.reference}: {verdict.grade} ({verdict.metric}: {verdict.loss:.2%} loss; "
-            f"{'passed' if verdict.passed else 'FAILED'} at max_drop {format_percent(verdict.max_drop)})"
-        )
+        return f"{self.candidate}: {self.verdict.grade} ({self.verdict.describe(self.reference)})"
 
 
 def is_engine(path: Path) -> bool:
@@ -87,7 +83,7 @@ def compare_with_reference(
         candidate: an ONNX model, quantized by any tool or not, with the same inputs and outputs; or an engine.
         source: the batches that both run on.
         metric: the user's metrics, which the verdict is on; without it, on the fidelity of the outputs.
-        max_drop: accuracy threshold: largest relative loss, as a fraction.
+        max_drop: largest relative loss of a metric, or largest `OutputFidelity.error`, as a fraction.
         progress: shows progress over the batches.
 
     Raises:
@@ -103,10 +99,12 @@ def compare_with_reference(
     reference_metrics: Metrics = {}
     candidate_metrics: Metrics = {}
     if metric is None:
-        losses = fidelity.losses()
+        losses = fidelity.errors()
+        verdict = grade_fidelity(fidelity.outputs, max_drop)
     else:
         reference_metrics, candidate_metrics = metric.evaluate_reference(reference), metric.evaluate(candidate)
         losses = metric.losses(reference_metrics, candidate_metrics)
+        verdict = grade(losses, max_drop)
         warnings += metric.warnings(reference_metrics, candidate_metrics, candidate.name)
     return Comparison(
         reference=reference.name,
@@ -114,7 +112,7 @@ def compare_with_reference(
         samples=fidelity.samples,
         outputs=fidelity.outputs,
         losses=losses,
-        verdict=grade(losses, max_drop),
+        verdict=verdict,
         reference_metrics=reference_metrics,
         candidate_metrics=candidate_metrics,
         warnings=tuple(warnings),

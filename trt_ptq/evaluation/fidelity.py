@@ -13,6 +13,21 @@ from trt_ptq.types import Array
 COMPARABLE = "biuf"  # NumPy's kinds of booleans, integers and floats
 
 
+_FIDELITY_OF = "fidelity of "
+
+
+def fidelity_of(output: str) -> str:
+    """What a verdict calls the fidelity of an output."""
+    return f"{_FIDELITY_OF}{output}"
+
+
+def error_title(name: str) -> str:
+    """The title of a column of errors by `fidelity_of`, or of losses by metric."""
+    if name.startswith(_FIDELITY_OF):
+        return f"error of {name.removeprefix(_FIDELITY_OF)}"
+    return f"loss of {name}"
+
+
 @dataclass(frozen=True)
 class OutputFidelity:
     """Fidelity of one output over all batches.
@@ -23,8 +38,8 @@ class OutputFidelity:
     Attributes:
         sqnr_db: signal-to-quantization-noise ratio: 10 log10(energy of the reference / energy of the error).
         cosine: cosine similarity of all reference values and all candidate values.
-        top1: fraction of positions whose largest entry along the last axis is the same; None for outputs with fewer
-            than two entries there.
+        top1: top-1 agreement: fraction of positions whose largest entry along the last axis is the same; None for
+            outputs that do not hold scores of at least two classes.
         max_abs: largest absolute error, in the unit of the output.
         mean_abs: mean absolute error, in the unit of the output.
         compared: number of values that were compared.
@@ -42,9 +57,29 @@ class OutputFidelity:
     changed: float | None = None
 
     @property
-    def loss(self) -> float:
-        """1 - cosine similarity; for integers and booleans the fraction that `changed`."""
+    def error(self) -> float:
+        """The error that fidelity is graded by, as a fraction.
+
+        Energy of the error / energy of the reference, which is 10^(-SQNR / 10); or the fraction of the top-1 answers
+        that changed, if that is larger. For integers and booleans, the fraction of the values that `changed`.
+        """
+        if self.changed is not None:
+            return self.changed
+        noise = math.pow(10.0, -self.sqnr_db / 10)
+        return noise if self.top1 is None or math.isnan(noise) else max(noise, 1 - self.top1)
+
+    @property
+    def cosine_error(self) -> float:
+        """1 - cosine similarity, which candidates are ordered by; for integers the fraction that `changed`."""
         return 1 - self.cosine if self.changed is None else self.changed
+
+    @property
+    def text(self) -> str:
+        """The fidelity in words: SQNR, and top-1 agreement where there are scores."""
+        if self.changed is not None:
+            return f"{self.changed:.2%} of the values changed"
+        agreement = "" if self.top1 is None else f", {self.top1:.2%} top-1 agreement"
+        return f"{self.sqnr_db:.1f} dB SQNR{agreement}"
 
     @property
     def similarity_text(self) -> str:
@@ -53,15 +88,20 @@ class OutputFidelity:
 
 
 def worst_output(outputs: Mapping[str, OutputFidelity]) -> OutputFidelity | None:
-    """The output with the largest loss, where NaN counts as largest; None where no output could be compared."""
+    """The output with the largest error, where NaN counts as largest; None where no output could be compared."""
     compared = [output for output in outputs.values() if output.compared]
-    return max(compared, key=lambda output: math.inf if math.isnan(output.loss) else output.loss, default=None)
+    return max(compared, key=lambda output: math.inf if math.isnan(output.error) else output.error, default=None)
 
 
 class FidelityMeter:
-    """Sums what `OutputFidelity` needs, in float64."""
+    """Sums what `OutputFidelity` needs, in float64.
 
-    def __init__(self) -> None:
+    Args:
+        scores: whether the output holds scores of classes along its last axis; see `score_outputs`.
+    """
+
+    def __init__(self, scores: bool = False) -> None:
+        self._scores = scores
         self._signal = self._candidate = self._product = self._noise = 0.0
         self._absolute = self._largest = 0.0
         self._values = self._left_out = self._positions = self._agreeing = 0
@@ -85,7 +125,7 @@ class FidelityMeter:
         self._noise += float(error @ error)
         self._absolute += float(np.abs(error).sum())
         self._largest = float(np.maximum(self._largest, np.abs(error).max(initial=0)))  # NaN stays NaN
-        if reference.ndim and reference.shape[-1] > 1:
+        if self._scores and reference.ndim and reference.shape[-1] > 1:
             same = (reference.argmax(axis=-1) == candidate.argmax(axis=-1))[~np.isnan(reference).any(axis=-1)]
             self._positions += same.size
             self._agreeing += int(same.sum())

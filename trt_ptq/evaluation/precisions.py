@@ -11,6 +11,7 @@ from trt_ptq.errors import DataError, ModelError
 from trt_ptq.evaluation.compare_models import ModelFidelity, compare_models
 from trt_ptq.evaluation.metrics import Metrics, UserMetric
 from trt_ptq.evaluation.onnx_runner import onnx_runner
+from trt_ptq.evaluation.verdict import Verdict, grade, grade_fidelity
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress
 
 
@@ -21,7 +22,7 @@ class PrecisionComparison:
     Attributes:
         fidelity: fidelity to FP32, by precision.
         metrics: the user's metrics by precision; empty without a metric.
-        losses: relative loss of INT8 against FP32, by metric or by output, as fractions.
+        losses: relative loss of INT8 against FP32 by metric, as fractions; empty without a metric.
         runnable: files that ONNX Runtime can run, by precision.
         warnings: what could not be evaluated, or is suspicious, a sentence each.
     """
@@ -31,6 +32,14 @@ class PrecisionComparison:
     losses: dict[str, float]
     runnable: dict[Precision, Path]
     warnings: tuple[str, ...]
+
+    def grade(self, max_drop: float) -> Verdict:
+        """The verdict on INT8: by the metrics, without any by the fidelity of its outputs.
+
+        Raises:
+            DataError: see `grade` and `grade_fidelity`.
+        """
+        return grade(self.losses, max_drop) if self.losses else grade_fidelity(self.fidelity["int8"].outputs, max_drop)
 
 
 def evaluate_precisions(
@@ -63,7 +72,8 @@ def evaluate_precisions(
     for result in results:
         warnings += result.warnings()
     if metric is None:
-        return PrecisionComparison(fidelity, {}, fidelity["int8"].losses(), runnable, tuple(warnings))
+        fidelity["int8"].compared()
+        return PrecisionComparison(fidelity, {}, {}, runnable, tuple(warnings))
     metrics = dict(known_metrics or {})
     if "fp32" not in metrics:
         metrics["fp32"] = metric.evaluate_reference(files["fp32"])

@@ -8,33 +8,54 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trt_ptq.errors import DataError
+from trt_ptq.evaluation.error_energy import decibels
+from trt_ptq.evaluation.fidelity import OutputFidelity, fidelity_of
 
 EXCELLENT_BELOW = 0.01
 ACCEPTABLE_UP_TO = 0.03
+EXCELLENT_FIDELITY = 0.01  # 20 dB and 99 % top-1 agreement, see docs/accuracy.md
+ACCEPTABLE_FIDELITY = 0.03  # 15.2 dB and 97 %
 
 Grade = Literal["excellent", "acceptable", "needs work"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The grade of a model by its worst metric.
+    """The grade of a model by its worst metric, or by the fidelity of its worst output.
 
     Attributes:
         grade: "excellent", "acceptable" or "needs work".
-        metric: name of the metric with the largest loss.
-        loss: relative loss of that metric against the reference, as a fraction.
-        max_drop: accuracy threshold, as a fraction.
+        metric: name of the metric with the largest loss; "fidelity of ..." without a metric.
+        loss: relative loss of that metric against the reference, as a fraction; or `OutputFidelity.error`.
+        max_drop: the threshold that it must not exceed.
+        fidelity: fidelity of the worst output, if the verdict is on fidelity.
     """
 
     grade: Grade
     metric: str
     loss: float
     max_drop: float
+    fidelity: OutputFidelity | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether the loss is within the threshold."""
+        """Whether the loss, or the error of the worst output, is within the threshold."""
         return self.loss <= self.max_drop
+
+    def describe(self, reference: str = "FP32") -> str:
+        """Describe what the grade and the threshold are about, and whether that was met."""
+        passed = "passed" if self.passed else "FAILED"
+        limit = format_percent(self.max_drop)
+        if self.fidelity is None:
+            return f"{self.metric}: {self.loss:.2%} loss against {reference}; allowed {limit}: {passed}"
+        if self.fidelity.changed is None:
+            limit = f"{decibels(self.max_drop):.1f} dB"
+            if self.fidelity.top1 is not None:
+                limit += f" and {format_percent(1 - self.max_drop)}"
+            limit = f"at least {limit}"
+        else:
+            limit = f"at most {limit}"
+        return f"{self.metric}: {self.fidelity.text} against {reference}; required {limit}: {passed}"
 
 
 def format_percent(fraction: float) -> str:
@@ -62,16 +83,40 @@ def grade(losses: Mapping[str, float], max_drop: float = EXCELLENT_BELOW) -> Ver
         raise DataError("the evaluation returned no metric, so there is no verdict")
     for metric, loss in losses.items():
         if math.isnan(loss):
-            raise DataError(
-                f"metric {metric!r} is NaN, so there is no verdict: an output is NaN or infinite in the candidate but "
-                "not in the reference (because of a logarithm or a division?): end the model before that, or pass "
-                "`evaluate`"
-            )
+            raise DataError(f"metric {metric!r} is NaN, so there is no verdict")
     metric, loss = max(losses.items(), key=lambda item: item[1])
-    return Verdict(_grade_of(loss), metric, loss, max_drop)
+    return Verdict(_grade_of(loss, EXCELLENT_BELOW, ACCEPTABLE_UP_TO), metric, loss, max_drop)
 
 
-def _grade_of(loss: float) -> Grade:
-    if loss < EXCELLENT_BELOW:
+def grade_fidelity(outputs: Mapping[str, OutputFidelity], max_drop: float = EXCELLENT_FIDELITY) -> Verdict:
+    """Grade a model without a metric, by the output with the largest error; see `OutputFidelity.error`.
+
+    At least 20 dB SQNR is excellent, at least 15.2 dB acceptable; where an output holds scores, the top-1 agreement
+    must also be at least 99 % or 97 %. Thus answers that changed bound the loss of top-1 accuracy, in points, whatever
+    the labels are.
+
+    Args:
+        outputs: fidelity by output name.
+        max_drop: largest error that passes, as a fraction: 0.01 requires 20 dB and 99 %.
+
+    Raises:
+        DataError: no output has a value to compare, or an error is NaN.
+    """
+    compared = {name: output for name, output in outputs.items() if output.compared}
+    if not compared:
+        raise DataError("no output has a value to compare, so there is no verdict")
+    for name, output in compared.items():
+        if math.isnan(output.error):
+            raise DataError(
+                f"output {name!r} is NaN or infinite in the candidate but not in the reference, so there is no verdict "
+                "(because of a logarithm or a division?): end the model before that, or pass `evaluate`"
+            )
+    name, worst = max(compared.items(), key=lambda item: item[1].error)
+    grade = _grade_of(worst.error, EXCELLENT_FIDELITY, ACCEPTABLE_FIDELITY)
+    return Verdict(grade, fidelity_of(name), worst.error, max_drop, worst)
+
+
+def _grade_of(loss: float, excellent: float, acceptable: float) -> Grade:
+    if loss < excellent:
         return "excellent"
-    return "acceptable" if loss <= ACCEPTABLE_UP_TO else "needs work"
+    return "acceptable" if loss <= acceptable else "needs work"

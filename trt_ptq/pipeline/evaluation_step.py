@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from trt_ptq.data.audit import HeldOutAudit
 from trt_ptq.data.observation import observe
 from trt_ptq.evaluation.precisions import PrecisionComparison, evaluate_precisions
-from trt_ptq.evaluation.verdict import Verdict, grade
+from trt_ptq.evaluation.verdict import Verdict
 from trt_ptq.pipeline.calibration_step import Calibrated
 from trt_ptq.pipeline.export_step import Exported
 from trt_ptq.pipeline.job import QuantizationJob
@@ -39,7 +39,7 @@ def evaluate_models(job: QuantizationJob, calibrated: Calibrated, tuned: Tuned, 
     source = observe(job.test if searched else job.held_out, audit)
     known = job.objective.metrics_for_verdict(tuned.result.metrics)
     comparison = evaluate_precisions(exported.files, source, job.objective.metric, known, job.progress)
-    verdict = grade(comparison.losses, job.max_drop)
+    verdict = comparison.grade(job.max_drop)
     warnings = [*audit.findings(), *comparison.warnings]
     if searched and job.selects_on_test:
         warnings.append(OPTIMISTIC_VERDICT)

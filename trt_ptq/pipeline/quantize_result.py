@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trt_ptq.errors import TrtPtqError
 from trt_ptq.evaluation.metrics import Metrics
-from trt_ptq.evaluation.verdict import Verdict, format_percent
+from trt_ptq.evaluation.verdict import Verdict
 from trt_ptq.output import ENGINES, FP16_MODEL, INT8_MODEL, REPORT_PAGE
 from trt_ptq.report.schema import ModelResult, Report
 
@@ -29,12 +29,12 @@ class QuantizeResult:
 
     @property
     def passed(self) -> bool:
-        """Whether the loss of the INT8 model is within `max_drop`."""
+        """Whether the INT8 model meets `max_drop`."""
         return self.verdict.passed
 
     @property
     def verdict(self) -> Verdict:
-        """The grade, and the largest relative loss against FP32."""
+        """The grade, by the largest relative loss against FP32, or without a metric by the fidelity to FP32."""
         return self.report.verdict
 
     @property
@@ -55,7 +55,7 @@ class QuantizeResult:
 
     @property
     def metrics(self) -> dict[str, Metrics]:
-        """The user's metrics by precision ("fp32", "fp16", "int8"); without a metric, cosine similarity to FP32."""
+        """The user's metrics by precision ("fp32", "fp16", "int8"); without a metric, SQNR to FP32 in dB."""
         return {model.precision: _metrics(model) for model in self.report.models}
 
     @property
@@ -88,11 +88,7 @@ class QuantizeResult:
         )
 
     def _verdict_text(self) -> str:
-        verdict = self.verdict
-        return (
-            f"{verdict.grade}, {'passed' if verdict.passed else 'FAILED'}: {verdict.loss:.2%} loss of {verdict.metric} "
-            f"against FP32 (at most {format_percent(verdict.max_drop)} allowed)"
-        )
+        return f"{self.verdict.grade} ({self.verdict.describe()})"
 
     def _rows(self) -> list[tuple[str, Metrics]]:
         return [(precision.upper(), metrics) for precision, metrics in self.metrics.items() if metrics]
@@ -103,10 +99,14 @@ class QuantizeResult:
 
 
 def _metrics(model: ModelResult) -> Metrics:
-    """The user's metrics, or the cosine similarity of each output."""
-    return model.metrics or {
-        f"cosine of {name}": output.cosine for name, output in model.fidelity.items() if output.compared
+    """The user's metrics, or the SQNR of each output and the top-1 agreement of scores."""
+    if model.metrics:
+        return model.metrics
+    compared = {name: output for name, output in model.fidelity.items() if output.compared}
+    agreements = {
+        f"top-1 agreement of {name}": output.top1 for name, output in compared.items() if output.top1 is not None
     }
+    return {f"SQNR of {name} in dB": output.sqnr_db for name, output in compared.items()} | agreements
 
 
 def _metrics_text(metrics: Metrics) -> str:

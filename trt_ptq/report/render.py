@@ -9,7 +9,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from trt_ptq.evaluation.fidelity import worst_output
+from trt_ptq.evaluation.fidelity import error_title, worst_output
 from trt_ptq.evaluation.verdict import format_percent
 from trt_ptq.report.schema import Report, TensorRow
 from trt_ptq.report.trajectory_plots import scale_plots
@@ -45,7 +45,7 @@ def render_html(report: Report) -> str:
         report=report,
         metrics=sorted({name for result in report.models for name in result.metrics}),
         losses=losses,
-        loss_heads=[f"loss: {name}" for name in losses],
+        loss_heads=[error_title(name) for name in losses],
         histogram_plot=_histogram_plot,
         scale_plots=scale_plots,
     )

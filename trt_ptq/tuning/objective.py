@@ -24,7 +24,8 @@ class Score:
     """The accuracy of a candidate.
 
     Attributes:
-        losses: relative loss against the reference by metric, or by output without a user's metric.
+        losses: relative loss against the reference by metric; without a user's metric, `OutputFidelity.error` by
+            output.
         metrics: the user's metrics behind them; empty without any.
     """
 
@@ -69,7 +70,7 @@ class Objective:
         """
         with temporary_model_file(candidate, CANDIDATE) as path:
             if self.metric is None:
-                return Score(compare_models(self.reference, [path], self.source)[0].losses(), {})
+                return Score(compare_models(self.reference, [path], self.source)[0].errors(), {})
             baseline = self.baseline
             metrics = self.metric.evaluate(path, "select", finite=False)
         losses = self.metric.losses(baseline, metrics)

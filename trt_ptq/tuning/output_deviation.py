@@ -5,7 +5,7 @@ This tells candidates apart that differ in only a few samples of a user's metric
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import onnx_ir as ir
@@ -41,7 +41,7 @@ class OutputDeviation:
         return in_memory(evenly_spaced(self.calibration, self.batches))
 
     def measure(self, candidate: ir.Model) -> float:
-        """Measure the loss of the worst output, see `OutputFidelity.loss`; infinite if one is NaN.
+        """Measure the largest `OutputFidelity.cosine_error` of the outputs; infinite if one is NaN.
 
         Only floating-point outputs count, where there are any: classes and indices have no direction.
 
@@ -52,5 +52,5 @@ class OutputDeviation:
             fidelity = compare_models(self.reference.path, [path], self._source)[0]
         declared = self.reference.proto.graph.output
         floats = {output.name for output in declared if output.type.tensor_type.elem_type in _FLOATS}
-        outputs = {name: output for name, output in fidelity.outputs.items() if output.compared and name in floats}
-        return largest_loss(replace(fidelity, outputs=outputs or fidelity.outputs).losses())
+        errors = {name: output.cosine_error for name, output in fidelity.compared().items()}
+        return largest_loss({name: error for name, error in errors.items() if name in floats} or errors)

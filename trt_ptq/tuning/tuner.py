@@ -161,7 +161,7 @@ class _Tuner:
         except TrtPtqError as error:
             return f"there was no search for layers to exclude: {error}"
         if len(ranked) < 2:
-            return f"INT8 loses {self.best.loss:.2%}, and there is only one quantized layer: nothing is left to exclude"
+            return f"{self._int8_loses}, and there is only one quantized layer: nothing is left to exclude"
         start = self._start_of_search(ranked)
         scores: dict[frozenset[str], Score] = {}
 
@@ -173,12 +173,13 @@ class _Tuner:
             scores[names] = self._evaluate(recipe)
             expected = self._expected_loss(recipe)
             _logger.info(
-                "evaluation %d of at most %d: excluding %d of %d layers, %.2f%% loss%s",
+                "evaluation %d of at most %d: excluding %d of %d layers, %.2f%% %s%s",
                 len(scores),
                 self._settings.max_evaluations,
                 len(names),
                 len(ranked),
                 100 * scores[names].loss,
+                self._quantity,
                 f", {expected:.2%} expected from the output error" if expected else "",
             )
             return max(scores[names].loss, min(expected, self._max_drop))
@@ -199,13 +200,22 @@ class _Tuner:
 
     def _failure(self, result: SearchResult) -> str:
         message = (
-            f"INT8 loses {self.best.loss:.2%}. No mixed-precision configuration within "
+            f"{self._int8_loses}. No mixed-precision configuration within "
             f"{format_percent(self._max_drop)} was found in {result.evaluations} evaluations"
         )
         if not math.isfinite(result.loss):
             return message
         advice = f" (accept it with `max_drop={format_percent(_rounded_up(result.loss))}`)" if result.loss < 1 else ""
-        return f"{message}; the best lost {result.loss:.4%}{advice}"
+        return f"{message}; the best had {result.loss:.4%} {self._quantity}{advice}"
+
+    @property
+    def _quantity(self) -> str:
+        """What scores measure: the loss of a metric, or the error of the outputs."""
+        return "loss" if self._objective.metric else "output error"
+
+    @property
+    def _int8_loses(self) -> str:
+        return f"INT8 has {self.best.loss:.2%} {self._quantity}"
 
     def _expected_loss(self, recipe: Recipe) -> float:
         """The loss if it were proportional to the output error; 0 without a user's metric, as the loss is just that.
@@ -256,7 +266,7 @@ class _Tuner:
         return self._objective.evaluate(self._candidates.build(recipe).qdq.model)
 
     def _record(self, name: str, score: Score, decision: Decision = "accepted", note: str = "") -> None:
-        _logger.info("%s: %.2f%% loss", name, 100 * score.loss)
+        _logger.info("%s: %.2f%% %s", name, 100 * score.loss, self._quantity)
         self.trials.append(Trial(name, score.losses, score.metrics, decision, note))
 
 

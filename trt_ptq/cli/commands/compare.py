@@ -29,8 +29,8 @@ def compare(
 ) -> None:
     """Compare the outputs of a model with those of its reference, or their metrics with --eval.
 
-    Two ONNX models run on the CPU with ONNX Runtime, two engines (.engine, .plan) on the GPU. Exit status 3 if the loss
-    exceeds --max-drop.
+    Two ONNX models run on the CPU with ONNX Runtime, two engines (.engine, .plan) on the GPU. Exit status 3 if
+    --max-drop is not met.
 
     Example: trt-ptq compare model.onnx int8/model.int8.onnx --data test/
     """

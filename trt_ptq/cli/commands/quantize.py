@@ -10,7 +10,7 @@ import typer
 
 from trt_ptq.cli import console, options
 from trt_ptq.cli.chosen import quantize_config
-from trt_ptq.evaluation.fidelity import worst_output
+from trt_ptq.evaluation.fidelity import error_title, worst_output
 from trt_ptq.pipeline import quantize as run
 from trt_ptq.report.schema import Report
 
@@ -163,7 +163,7 @@ def _show(report: Report, out: Path) -> None:
 
 
 def _show_trials(report: Report) -> None:
-    """Print the loss of each trial; notes are in the report."""
+    """Print the loss or error of each trial; notes are in the report."""
     losses = sorted({name for trial in report.trials for name in trial.losses})
     rows = [
         [
@@ -173,7 +173,7 @@ def _show_trials(report: Report) -> None:
         ]
         for trial in report.trials
     ]
-    console.print_table(["trial", *(f"loss: {name}" for name in losses), "decision"], rows)
+    console.print_table(["trial", *map(error_title, losses), "decision"], rows)
 
 
 def _rest(report: Report) -> str:
