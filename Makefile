@@ -71,13 +71,14 @@ dist: $(DEV_VENV)/ready ## build the sdist and the wheel into dist/
 	rm -rf dist
 	$(DEV_VENV)/bin/python -m build
 
-bench: $(DEV_VENV)/ready $(PEERS_VENV)/ready ## measure speed, memory and accuracy beside other tools, into bench/ (hours; run nothing else)
-	$(DEV_VENV)/bin/python -m benchmarks.speed --json bench/speed.json
-	$(DEV_VENV)/bin/python -m benchmarks.methods --json bench/methods.json
-	$(DEV_VENV)/bin/python -m benchmarks.accuracy --json bench/accuracy.json
+bench: $(DEV_VENV)/ready $(PEERS_VENV)/ready ## measure accuracy, speed and memory beside other tools, for docs/benchmarks.md (hours; run nothing else)
+	$(DEV_VENV)/bin/python -m benchmarks.accuracy --json benchmarks/results/accuracy.json
+	$(DEV_VENV)/bin/python -m benchmarks.methods --json benchmarks/results/methods.json
+	$(DEV_VENV)/bin/python -m benchmarks.speed --json benchmarks/results/speed.json
+	$(DEV_VENV)/bin/python -m benchmarks.page
 
 image: ## build and run the CPU-only image without a Docker engine (root, Debian)
 	docker/build-without-engine.sh
 
 clean: ## remove virtual environments and results
-	rm -rf $(USER_VENV) $(DEV_VENV) $(GPU_VENV) $(PEERS_VENV) .venv-3.* bench demo dist site
+	rm -rf $(USER_VENV) $(DEV_VENV) $(GPU_VENV) $(PEERS_VENV) .venv-3.* demo dist site

@@ -15,7 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from benchmarks.environment import environment
 from benchmarks.models import detector, magika, minilm, recogniser
+from benchmarks.models.wheels import write_atomically
 from trt_ptq.analysis.macs import count_macs
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.measurements.magnitudes import combine_amax, measure_amax
@@ -85,7 +87,8 @@ def main() -> None:
             results[name] = measure(name, MODELS[name], Path(folder))
         print(name, json.dumps(results[name], indent=2), flush=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        content = {"command": "python -m benchmarks.methods", "environment": environment(), "methods": results}
+        write_atomically(arguments.json, (json.dumps(content, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":

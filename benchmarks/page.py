@@ -47,6 +47,12 @@ data that calibrated none of them. What is not INT8 is FP32 in every row. The lo
 to FP32; the second figure is the fraction of MACs in INT8. The trt_ptq rows with `max_drop` also used a validation set,
 which the other tools cannot use. One or two test samples make 0.1 to 0.3 points, so small differences mean nothing.
 """
+_METHODS = """\
+## Range methods and engine sizes
+
+The same models with one range method for all tensors, no techniques and no search; what is not INT8 is FP16. TensorRT
+for RTX built the engines, from the percentile model for INT8; they were not run.
+"""
 _SPEED = """\
 ## Speed and memory of calibration
 
@@ -59,6 +65,8 @@ def page() -> str:
     parts = [_INTRODUCTION]
     if (accuracy := _read("accuracy")) is not None:
         parts += [_ACCURACY, "\n".join(_accuracy_rows(accuracy)), _source(accuracy)]
+    if (methods := _read("methods")) is not None:
+        parts += [_METHODS, "\n".join(_method_rows(methods["methods"])), _source(methods)]
     if (speed := _read("speed")) is not None:
         rows = [f"| {row['what']} | {row['measured']} |" for rows in speed["rows"].values() for row in rows]
         parts += [_SPEED, "\n".join(["| what | measured |", "|---|---|", *rows]), _source(speed)]
@@ -73,6 +81,18 @@ def _accuracy_rows(results: Mapping[str, Any]) -> Iterator[str]:
         cells = [_cell(rows.get(label)) for rows in models.values()]
         if any(cells):
             yield f"| {title} | " + " | ".join(cells) + " |"
+
+
+def _method_rows(models: Mapping[str, Any]) -> Iterator[str]:
+    labels = ("fp32", "fp16", "percentile", "minmax", "mse", "entropy")
+    yield "| model, metric | " + " | ".join(labels) + " | MACs in INT8 | engine MB: FP32 / FP16 / INT8 |"
+    yield "|---|" + "---|" * (len(labels) + 2)
+    for name, results in models.items():
+        sizes = " / ".join(f"{size / 1e6:.1f}" for size in results["engine_bytes"].values())
+        fraction = f"{results['int8_fraction_of_macs']:.1%}"
+        for metric in results["metrics"]["fp32"]:
+            cells = [f"{results['metrics'][label][metric]:.4f}" for label in labels]
+            yield f"| {name}, {metric.replace('_', ' ')} | " + " | ".join([*cells, fraction, sizes]) + " |"
 
 
 def _metrics(rows: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.cli.run import ROOT, trt_ptq, trt_ptq_process
+from trt_ptq.errors import UsageError
 
 
 def test_versions_are_those_installed() -> None:
@@ -34,4 +35,16 @@ def test_a_package_that_is_installed_but_does_not_load_is_named_and_fails_the_he
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
     done = trt_ptq_process("doctor")
     assert done.returncode == 1
-    assert done.stderr == ("error: pillow fails to load: ImportError: libjpeg.so.62: cannot open shared object file\n")
+    assert done.stderr == ("error: pillow: fails to load: ImportError: libjpeg.so.62: cannot open shared object file\n")
+
+
+def test_two_packages_of_onnx_runtime_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def clash() -> None:
+        raise UsageError("onnxruntime-gpu and onnxruntime are installed together")
+
+    monkeypatch.setattr("trt_ptq.cli.doctor.check_onnxruntime", clash)
+    done = trt_ptq("doctor", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["broken"] == {
+        "onnxruntime": "onnxruntime-gpu and onnxruntime are installed together"
+    }

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from trt_ptq._internal.onnxruntime_check import check_onnxruntime
 from trt_ptq._internal.optional_packages import require
 from trt_ptq.analysis.dynamic_sizes import Shape
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator, TensorStatistics
@@ -186,11 +187,12 @@ def open_device(name: str) -> Device:
     """Return the device named "cpu" or "cuda".
 
     Raises:
-        UsageError: Unknown name, or there is no GPU.
+        UsageError: Unknown name, there is no GPU, or two packages of ONNX Runtime overwrite each other.
         MissingPackageError: torch, or ONNX Runtime with CUDA, is not installed.
     """
     if name == "cpu":
         return HostDevice()
     if name == "cuda":
+        check_onnxruntime()
         return TorchDevice()
     raise UsageError(f"`device` is cpu or cuda, not {name!r}")

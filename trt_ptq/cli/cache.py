@@ -240,7 +240,7 @@ def lint(
         for finding in findings:
             console.say(f"{finding.severity} {finding.rule}: {finding.subject}: {finding.effect}; {finding.remedy}")
     else:
-        console.say(f"{file}: no problems extracted")
+        console.say(f"{file}: no problems found")
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(3)
 

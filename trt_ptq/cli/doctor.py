@@ -7,7 +7,9 @@ import sys
 from contextlib import suppress
 from importlib import metadata
 
+from trt_ptq._internal.onnxruntime_check import check_onnxruntime
 from trt_ptq.cli import console, options
+from trt_ptq.errors import UsageError
 from trt_ptq.version import __version__
 
 _UNHEALTHY = 1
@@ -45,6 +47,10 @@ def doctor(json: options.Json = False) -> None:
         for name, module in modules.items()
         if (versions[name] is not None or name in _REQUIRED) and (reason := _load_error(module))
     }
+    try:
+        check_onnxruntime()
+    except UsageError as error:
+        broken["onnxruntime"] = str(error)
     if json:
         console.print_json({"trt-ptq": __version__, **versions, "broken": broken})
     else:
@@ -52,7 +58,7 @@ def doctor(json: options.Json = False) -> None:
         rows += [[name, version or "not installed", _note(name, version)] for name, version in versions.items()]
         console.print_table(["package", "version", ""], rows)
     for name, reason in broken.items():
-        console.fail(f"{name} fails to load: {reason}")
+        console.fail(f"{name}: {reason}")
     if broken:
         sys.exit(_UNHEALTHY)
 
@@ -69,7 +75,7 @@ def _load_error(module: str) -> str | None:
     try:
         importlib.import_module(module)
     except Exception as error:  # a broken binary fails in ways of its own
-        return f"{type(error).__name__}: {error}"
+        return f"fails to load: {type(error).__name__}: {error}"
     return None
 
 

@@ -1,0 +1,104 @@
+"""The Python and shell blocks of README and documentation work as they stand, on a small model."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import trt_ptq
+from tests.cli.run import trt_ptq as command
+from tests.networks import images, residual_cnn
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "examples" / "README.md"])
+TESTED_ELSEWHERE = {"migrating-to-tensorrt-11.md", "calibration-at-scale.md", "cli.md", "docker.md"}
+NEEDS_TENSORRT = ("--implicit", "inspect", "bench")
+METRIC = "metric.py"
+MADE_BEFORE = {  # what a page takes from another page: the command that makes it
+    "stats.safetensors": ["calibrate", "model.onnx", "--data", "calibration/", "-o", "stats.safetensors"],
+    "int8/recipe.yaml": ["quantize", "model.onnx", "--data", "calibration/", "--out", "int8/", "--backend", "none"],
+}
+
+
+def commands(page: Path) -> list[str]:
+    """Indented or fenced lines that start with trt-ptq, without the comment behind them."""
+    lines = re.findall(r"^(?: {4})?(trt-ptq .+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"\s{2,}#.*$", "", line) for line in lines]
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files that the pages speak of: a model, calibration and test data, a metric, statistics, a table, results."""
+    monkeypatch.chdir(tmp_path)
+    residual_cnn(Path("model.onnx"))
+    for folder, seed in (("calibration", 0), ("data", 0), ("test", 50)):
+        Path(folder).mkdir()
+        for index in range(10):
+            np.savez(f"{folder}/{index}.npz", x=images(12, seed=seed + index))
+    Path(METRIC).write_text(
+        "import numpy as np\n\n\ndef accuracy(run, split):\n"
+        "    x = np.load('test/0.npz' if split == 'select' else 'test/1.npz')['x']\n"
+        "    return {'accuracy': 1.0 + 0 * float(run({'x': x})['y'].sum())}\n"
+    )
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "getting-started.md", "accuracy.md", "range-methods.md", "index.md"])
+def test_every_command_of_a_page_runs(page: str, workplace: Path) -> None:
+    """In the order of the page; without engines, which other tests build."""
+    for line in commands(next(path for path in PAGES if path.name == page and path.parent != ROOT / "examples")):
+        arguments = shlex.split(line)[1:]
+        if any(word in arguments for word in NEEDS_TENSORRT):
+            continue
+        if arguments[0] == "quantize":
+            arguments += ["--backend", "none", "--max-drop", "50%"]
+        if arguments[0] == "build":
+            arguments = [re.sub(r"^x=.*", "x=1x16x8x8:4x16x8x8:8x16x8x8", word) for word in arguments]
+        for made, makes in MADE_BEFORE.items():
+            if made in arguments and not Path(made).exists():
+                assert command(*makes, cwd=workplace).returncode == 0
+        done = command(*arguments, cwd=workplace)
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_command_of_the_pages_is_one_that_exists(path: Path) -> None:
+    if path.name in TESTED_ELSEWHERE:
+        return
+    for line in commands(path):
+        words = shlex.split(line)[1:]
+        name = words[: 2 if words[0] == "cache" else 1]
+        if words[0].startswith("-"):
+            continue
+        done = command(*name, "--help")
+        assert done.returncode == 0, line
+        options = [word.partition("=")[0] for word in words if word.startswith("--")]
+        assert [option for option in options if option not in done.stdout] == [], line
+
+
+def test_the_python_of_the_readme_runs(workplace: Path) -> None:
+    quick_start, calibrator = python_blocks(ROOT / "README.md")
+    names: dict[str, object] = {"accuracy": f"{METRIC}:accuracy"}
+    code = quick_start.replace("max_drop=0.01", 'max_drop=0.01, backend="none"')
+    exec(compile(code, "README.md", "exec"), names)
+    assert isinstance(names["result"], trt_ptq.QuantizeResult)
+    ast.parse(calibrator)  # runs on the stand-ins, as examples/tensorrt10_builder.py
+
+
+def test_the_python_of_getting_started_runs(workplace: Path) -> None:
+    _, quick_start, steps = python_blocks(ROOT / "docs" / "getting-started.md")
+    names: dict[str, object] = {}
+    code = quick_start.replace("max_drop=0.01", 'max_drop=0.5, backend="none"').replace("0.5,", '"50%",')
+    exec(compile(code + steps, "getting-started.md", "exec"), names)
+    assert Path("model.int8.onnx").exists()
+    assert Path("calibration.cache").exists()
