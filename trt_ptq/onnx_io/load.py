@@ -31,6 +31,7 @@ from trt_ptq.onnx_io.external_data import (
     resolve_external_data,
     without_values,
 )
+from trt_ptq.onnx_io.fold_weights import fold_weights
 from trt_ptq.onnx_io.identity import model_identity
 from trt_ptq.onnx_io.old_opset import raise_old_opset
 from trt_ptq.onnx_io.opset import onnx_opset
@@ -123,6 +124,7 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
     proto = ir.to_proto(model)
     del model
     gc.collect()  # the reference cycles of the graph would keep the original weights in memory
+    fold_weights(proto, external.folder)
     proto = _infer_shapes(proto)
     untyped = untyped_tensors(proto)
     if untyped:
