@@ -39,6 +39,17 @@ def test_quantize_does_it_all_and_json_is_the_report(cnn_path: Path, npz_folder:
     assert json.loads(done.stdout) == json.loads((out / "report.json").read_text())
 
 
+def test_quantize_starts_from_kept_statistics(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+    options = ["--data", npz_folder, "--out", tmp_path / "out", "--max-drop", "100%", "--backend", "none", "--json"]
+    first = json.loads(trt_ptq("quantize", cnn_path, *options).stdout)
+    again = json.loads(
+        trt_ptq("quantize", cnn_path, *options, "--stats", tmp_path / "out" / "stats.safetensors").stdout
+    )
+    assert (first["passes"], again["passes"]) == (1, 0)
+    assert again["models"] == first["models"]
+    assert again["verdict"]["passed"]
+
+
 def test_a_loss_above_max_drop_is_exit_status_3(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
     done = trt_ptq(
         "quantize", cnn_path, "--data", npz_folder, "--out", tmp_path / "out", "--max-drop", "0%", "--backend", "none"

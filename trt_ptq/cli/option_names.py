@@ -31,6 +31,7 @@ _SAME = (
     "precision",
     "preprocess",
     "recipe",
+    "stats",
     "table",
     "tensors",
     "test_data",

@@ -17,6 +17,7 @@ from trt_ptq.pipeline.engine_step import build
 from trt_ptq.pipeline.evaluation_step import evaluate_models
 from trt_ptq.pipeline.export_step import export
 from trt_ptq.pipeline.job import Arguments, resolve
+from trt_ptq.pipeline.kept_statistics import StatisticsLike
 from trt_ptq.pipeline.quantize_result import QuantizeResult
 from trt_ptq.pipeline.report_step import report_engines, report_models
 from trt_ptq.pipeline.tuning_step import tune_recipe
@@ -31,6 +32,7 @@ def quantize(
     *,
     evaluate: Evaluate | str | None = None,
     test_data: Any = None,
+    stats: StatisticsLike | None = None,
     output_dir: str | os.PathLike[str] = "int8",
     config: QuantizeConfig | None = None,
     example_inputs: Any = None,
@@ -50,6 +52,9 @@ def quantize(
             whose lower values are better in `Lower`, or name them in `config.lower_is_better`. Without a metric, the
             outputs are compared with those of FP32.
         test_data: inputs to compare on, in the forms of `data`; without it, one batch in five of `data` is held out.
+        stats: statistics of this model, or the path of them, to start from instead of calibrating: those of
+            `calibrate`, or stats.safetensors of a run that was interrupted. For an unbiased verdict, they must come
+            from the calibration part of `data`, or `test_data` must be given.
         output_dir: folder for all results; created if need be.
         config: how to quantize; see `QuantizeConfig`.
         example_inputs: for a torch module: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
@@ -81,6 +86,7 @@ def quantize(
             test_data=test_data,
             output_dir=Path(output_dir),
             preprocess=preprocess,
+            stats=stats,
             progress=progress or no_progress,
         )
         job = resolve(loaded, arguments, config or QuantizeConfig())

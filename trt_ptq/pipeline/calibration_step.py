@@ -17,6 +17,7 @@ from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import STATISTICS, remove_last_run, remove_other_recipe
 from trt_ptq.pipeline.job import QuantizationJob
+from trt_ptq.pipeline.kept_statistics import OTHER_DATA
 from trt_ptq.report.warnings import stability_warnings
 from trt_ptq.types import BatchSource, ShapeProfile
 
@@ -25,7 +26,8 @@ from trt_ptq.types import BatchSource, ShapeProfile
 class Calibrated:
     """`statistics` of the float model, collected in `passes` over the data, and `profiles` of its inputs.
 
-    `audit` knows the batches that were calibrated with; `trajectory` says how the ranges settled.
+    `audit` knows the batches that were calibrated with; `trajectory` says how the ranges settled. There are 0
+    passes where the statistics of an earlier run were kept.
     """
 
     statistics: Statistics
@@ -38,10 +40,11 @@ class Calibrated:
 
 
 def calibrate(job: QuantizationJob) -> Calibrated:
-    """Collect statistics and save them; then remove what an earlier run derived from others.
+    """Collect statistics, unless some were kept, and save them; then remove what an earlier run derived from others.
 
     Raises:
         DataError: the user's metric fails on the float model, or a batch does not fit.
+        StatisticsError: kept statistics lack a tensor.
         UsageError, OutputError: see `collect_statistics` and `save_statistics`.
     """
     audit, shapes = Audit(), ShapeObserver()
@@ -49,16 +52,24 @@ def calibrate(job: QuantizationJob) -> Calibrated:
     calibration_tensors, passes = _plan(job, job.model, source)
     _ = job.objective.baseline  # a metric that fails does so here, not after the calibration
     convergence = Convergence(all_methods(job.methods[0]), job.until_stable)
-    statistics = collect_statistics(
-        job.model,
-        source,
-        calibration_tensors,
-        job.nonfinite,
-        job.progress,
-        passes,
-        device=job.device,
-        convergence=convergence,
-    )
+    findings = []
+    if job.kept_statistics is None:
+        statistics = collect_statistics(
+            job.model,
+            source,
+            calibration_tensors,
+            job.nonfinite,
+            job.progress,
+            passes,
+            device=job.device,
+            convergence=convergence,
+        )
+    else:
+        statistics, passes = job.kept_statistics.statistics, ()
+        job.kept_statistics.check_tensors(calibration_tensors)
+        if not job.kept_statistics.has_data(source, job.progress):
+            findings.append(OTHER_DATA)
+        convergence.record(statistics.data.samples, statistics.tensors)
     save_statistics(statistics, job.output_dir / STATISTICS)
     profiles = job.profiles or profiles_from_shapes(shapes.seen, job.model.inputs)
     remove_last_run(job.output_dir)
@@ -71,7 +82,7 @@ def calibrate(job: QuantizationJob) -> Calibrated:
         audit=audit,
         trajectory=convergence.trajectory(),
         stability=stability,
-        warnings=(*audit.findings(), *stability_warnings(stability, job.model.inputs, bool(job.profiles))),
+        warnings=(*findings, *audit.findings(), *stability_warnings(stability, job.model.inputs, bool(job.profiles))),
     )
 
 

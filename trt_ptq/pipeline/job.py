@@ -20,6 +20,7 @@ from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import check_folder
+from trt_ptq.pipeline.kept_statistics import KeptStatistics, StatisticsLike, open_statistics
 from trt_ptq.qdq.node_selection import select_nodes
 from trt_ptq.qdq.plan import plan_quantization
 from trt_ptq.recipe import Recipe, load_recipe
@@ -37,6 +38,7 @@ class Arguments:
     test_data: Any
     output_dir: Path
     preprocess: Any
+    stats: StatisticsLike | None
     progress: ProgressCallback
 
 
@@ -51,6 +53,7 @@ class QuantizationJob:
         try_techniques: whether techniques beyond the recipe may be tried.
         search: whether sensitive layers may be excluded.
         calibration: batches to calibrate with.
+        kept_statistics: statistics of an earlier run, instead of a calibration.
         held_out: batches to compare on.
         test: the half of `held_out` that nothing is selected on; all of it with a user's metric, which has data of its
             own.
@@ -69,6 +72,7 @@ class QuantizationJob:
     search: bool
     max_drop: float
     calibration: BatchSource
+    kept_statistics: KeptStatistics | None
     held_out: BatchSource
     test: BatchSource
     objective: Objective
@@ -97,6 +101,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
     """
     recipe = _asked_recipe(model, config)
     plan_quantization(model.to_ir().graph, nodes_to_exclude=recipe.nodes_to_exclude, attention=recipe.attention)
+    kept_statistics = open_statistics(arguments.stats, model, config)
     profiles = parse_shapes(config.shapes)
     check_profiles(profiles, model.inputs)
     device = open_device(config.device)
@@ -121,6 +126,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         search=config.search and config.recipe is None,
         max_drop=float(config.max_drop),
         calibration=calibration,
+        kept_statistics=kept_statistics,
         held_out=held_out,
         test=test,
         objective=Objective(model.path, selection, metric),

@@ -21,6 +21,15 @@ def quantize(
     test_data: options.TestData = None,
     batch_size: options.BatchSize = 8,
     preprocess: options.Preprocess = None,
+    stats: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="Statistics of this model to start from, instead of calibrating: from `trt-ptq calibrate`, or "
+            "stats.safetensors of an interrupted run.",
+            rich_help_panel=options.CALIBRATION,
+            show_default=False,
+        ),
+    ] = None,
     method: Annotated[
         Optional[options.MethodChoice],
         typer.Option(
@@ -114,6 +123,7 @@ def quantize(
         data,
         evaluate=evaluate,
         test_data=test_data,
+        stats=stats,
         output_dir=out,
         config=replace(config, search=not no_search),
         preprocess=preprocess,

@@ -1,0 +1,80 @@
+"""Runs that start from the statistics of an earlier one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import trt_ptq
+from tests.networks import residual_cnn
+from tests.pipeline.quantizing import quantized, source
+from trt_ptq.errors import StatisticsError, UsageError
+from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.pipeline.kept_statistics import OTHER_DATA, StatisticsLike
+
+
+def resumed(model: Model, out: Path, stats: StatisticsLike, **config: object) -> trt_ptq.QuantizeResult:
+    fields = trt_ptq.QuantizeConfig(**{"method": "minmax", "backend": "none", **config})  # type: ignore[arg-type]
+    return trt_ptq.quantize(model, source(), stats=stats, output_dir=out, config=fields)
+
+
+def test_kept_statistics_lead_to_the_same_model_without_calibration(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantized(cnn, tmp_path / "first")
+
+    def calibrate(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("calibrated again")
+
+    monkeypatch.setattr("trt_ptq.pipeline.calibration_step.collect_statistics", calibrate)
+    path = tmp_path / "first" / "stats.safetensors"
+    forms: dict[str, StatisticsLike] = {"path": path, "loaded": trt_ptq.load_statistics(path)}
+    for name, stats in forms.items():
+        result = resumed(cnn, tmp_path / name, stats)
+        assert OTHER_DATA not in result.warnings
+        assert result.report.passes == 0
+        assert "statistics of an earlier run" in (tmp_path / name / "report.html").read_text()
+        for file in ("stats.safetensors", "calibration.json", "model.int8.onnx", "model.fp16.onnx"):
+            assert (tmp_path / name / file).read_bytes() == (tmp_path / "first" / file).read_bytes()
+
+
+def test_an_interrupted_run_can_be_resumed_in_its_folder(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trt_ptq.pipeline.tune_recipe", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            quantized(cnn, tmp_path)
+    assert resumed(cnn, tmp_path, tmp_path / "stats.safetensors").passed
+
+
+def test_statistics_of_samples_that_are_compared_on_are_warned_of(cnn: Model, tmp_path: Path) -> None:
+    statistics = trt_ptq.calibrate(cnn, source())
+    assert OTHER_DATA in resumed(cnn, tmp_path / "out", statistics).warnings
+
+
+def test_statistics_of_another_model_are_refused(cnn: Model, tmp_path: Path) -> None:
+    statistics = trt_ptq.calibrate(load_model(residual_cnn(tmp_path / "other.onnx", seed=1)), source())
+    with pytest.raises(StatisticsError, match="another model"):
+        resumed(cnn, tmp_path / "out", statistics)
+    assert not (tmp_path / "out").exists()
+
+
+def test_statistics_that_lack_a_tensor_are_refused(cnn: Model, tmp_path: Path) -> None:
+    statistics = trt_ptq.calibrate(cnn, source(), tensors=["x"])
+    with pytest.raises(StatisticsError, match=r"e\.g\. 'r1'"):
+        resumed(cnn, tmp_path / "out", statistics)
+
+
+def test_until_stable_has_nothing_to_end(cnn: Model, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="`until_stable`"):
+        resumed(cnn, tmp_path / "out", trt_ptq.calibrate(cnn, source()), until_stable=0.1)
+
+
+def test_something_else_is_refused(cnn: Model, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"`stats`.*int"):
+        resumed(cnn, tmp_path / "out", 3)  # type: ignore[arg-type]

@@ -1,0 +1,77 @@
+"""Start from statistics that an earlier run collected, instead of calibrating again."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Union
+
+from trt_ptq.calibration.tensors import CalibrationTensors
+from trt_ptq.calibrators.statistics.statistics import Statistics
+from trt_ptq.calibrators.statistics.statistics_file import load_statistics
+from trt_ptq.config import QuantizeConfig
+from trt_ptq.data.subset import Head
+from trt_ptq.errors import StatisticsError, UsageError
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.provenance import DataFingerprint, missing_shards
+from trt_ptq.types import BatchSource, ProgressCallback
+
+StatisticsLike = Union[Statistics, str, "os.PathLike[str]"]
+
+OTHER_DATA = (
+    "`stats` were collected from other samples than the calibration part of `data`: they may include samples that the "
+    "models are compared on, and the verdict is optimistic then. Give samples of their own as `test_data`"
+)
+
+
+@dataclass(frozen=True)
+class KeptStatistics:
+    """Statistics of the model that is quantized; `name` is what messages call them."""
+
+    statistics: Statistics
+    name: str
+
+    def check_tensors(self, needed: CalibrationTensors) -> None:
+        """Make sure that every tensor that is needed has statistics.
+
+        Raises:
+            StatisticsError: names a tensor that has none.
+        """
+        known = {*self.statistics.tensors, *self.statistics.shares_range}
+        missing = [name for name in (*needed.tensors, *needed.shares_range) if name not in known]
+        if missing:
+            raise StatisticsError(
+                f"{self.name}: no statistics of {len(missing)} tensors that are needed, e.g. {missing[0]!r}: calibrate "
+                "with the same `tensors` and `attention`, or leave `stats` out"
+            )
+
+    def has_data(self, source: BatchSource, progress: ProgressCallback) -> bool:
+        """Whether the statistics were collected from the first samples of `source`, which is read for that."""
+        found = DataFingerprint()
+        for batch in progress(Head(source, self.statistics.data.samples), "Reading the calibration data", source.total):
+            found += DataFingerprint.from_feeds(batch.feeds)
+        return found == self.statistics.data
+
+
+def open_statistics(stats: StatisticsLike | None, model: Model, config: QuantizeConfig) -> KeptStatistics | None:
+    """Read kept statistics; None if there are none.
+
+    Raises:
+        StatisticsError: they cannot be read, belong to another model, or lack shards.
+        UsageError: something else than statistics, or `until_stable` with them.
+    """
+    if stats is None:
+        return None
+    if isinstance(stats, Statistics):
+        kept = KeptStatistics(stats, "stats")
+    elif isinstance(stats, (str, os.PathLike)):
+        kept = KeptStatistics(load_statistics(stats), os.fspath(stats))
+    else:
+        raise UsageError(f"`stats` must be Statistics or a path, not {type(stats).__name__}")
+    if config.until_stable is not None:
+        raise UsageError("`until_stable` ends a calibration, which `stats` replaces: leave one of the two out")
+    if difference := kept.statistics.model.difference(model.identity):
+        raise StatisticsError(f"{kept.name}: statistics of another model: {difference}; calibrate this model")
+    if missing := missing_shards(kept.statistics.shards):
+        raise StatisticsError(f"{kept.name}: shard {missing[0]} is missing: merge all shards (`trt-ptq merge`) first")
+    return kept
