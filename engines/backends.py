@@ -8,7 +8,7 @@ from trt_ptq._internal.cuda import gpu_name
 from trt_ptq.engines.building.explicit import build_explicit
 from trt_ptq.engines.building.implicit import build_implicit
 from trt_ptq.engines.building.rtx import build_rtx
-from trt_ptq.engines.library import has_tensorrt, tensorrt
+from trt_ptq.engines.library import TensorRTLibrary, has_tensorrt, tensorrt, tensorrt_rtx
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.errors import EngineError, UsageError
@@ -22,11 +22,7 @@ def build_trt(spec: EngineSpec) -> EngineManifest:
         MissingPackageError: TensorRT is not installed.
         OutputError: the engine cannot be written.
     """
-    library = tensorrt("trt10" if spec.implicit is not None else "trt11")
-    if gpu_name() is None:
-        raise EngineError(
-            "TensorRT builds engines only on an NVIDIA GPU, and there is none here: use `backend=rtx`, which needs none"
-        )
+    library = _tensorrt_on_gpu("trt10" if spec.implicit is not None else "trt11")
     if spec.implicit is not None:
         return build_implicit(library, spec, spec.implicit)
     return build_explicit(library, spec)
@@ -43,6 +39,19 @@ def check_backend(name: str) -> None:
     """
     if name != "auto" and name not in BACKENDS:
         raise UsageError(f"`backend` must be one of auto, {', '.join(BACKENDS)}, not {name!r}")
+
+
+def require_named_backend(name: str) -> None:
+    """Check, before any work, that the backend `name` can build here; "auto" and "none" name none.
+
+    Raises:
+        EngineError: it needs a GPU, and there is none.
+        MissingPackageError: it is not installed.
+    """
+    if name == "trt":
+        _tensorrt_on_gpu()
+    elif name == "rtx":
+        tensorrt_rtx()
 
 
 def choose_backend(name: str) -> str:
@@ -74,3 +83,12 @@ def build_engine(spec: EngineSpec, backend: str = "auto") -> EngineManifest:
         OutputError: the engine, its manifest or the timing cache cannot be written.
     """
     return BACKENDS[choose_backend(backend)](spec)
+
+
+def _tensorrt_on_gpu(extra: str = "trt11") -> TensorRTLibrary:
+    library = tensorrt(extra)
+    if gpu_name() is None:
+        raise EngineError(
+            "TensorRT builds engines only on an NVIDIA GPU, and there is none here: use `backend=rtx`, which needs none"
+        )
+    return library

@@ -239,11 +239,9 @@ def test_wrong_usage_is_one_line_too(arguments: list[str], message: str) -> None
 
 
 def test_a_backend_asked_for_by_name_must_be_there(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    done = trt_ptq("quantize", cnn_path, "--data", npz_folder, "--out", out, "--backend", "trt", "--max-drop", "100%")
-    assert done.returncode == 2
-    assert 'pip install "trt-ptq[trt1' in done.stderr
-    assert (out / "report.html").is_file()
+    message = refused("quantize", cnn_path, "--data", npz_folder, "--out", tmp_path / "out", "--backend", "trt")
+    assert 'pip install "trt-ptq[trt1' in message
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_tolerance_that_every_range_keeps_is_refused(cnn_path: Path, npz_folder: Path) -> None:

@@ -10,8 +10,20 @@ import pytest
 from tests.pipeline.quantizing import quantized, source
 from trt_ptq.engines.manifest import EngineManifest, read_manifest
 from trt_ptq.engines.spec import EngineSpec
-from trt_ptq.errors import EngineError, MissingPackageError
+from trt_ptq.errors import EngineError, ModelError
 from trt_ptq.onnx_io.load import Model
+
+
+def manifest(spec: EngineSpec, size_bytes: int = 1) -> EngineManifest:
+    return EngineManifest.model_construct(
+        backend="tensorrt_rtx",
+        backend_version="1",
+        precision=spec.precision,
+        size_bytes=size_bytes,
+        build_seconds=1.0,
+        gpu=None,
+        profiles={},
+    )
 
 
 def test_shapes_come_from_the_data(cnn: Model, tmp_path: Path) -> None:
@@ -27,15 +39,7 @@ def test_an_int8_engine_larger_than_fp16_is_warned_of(
     sizes = {"fp16": 2_000_000, "int8": int8_bytes}
 
     def build(spec: EngineSpec, _backend: str) -> EngineManifest:
-        return EngineManifest.model_construct(
-            backend="tensorrt_rtx",
-            backend_version="1",
-            precision=spec.precision,
-            size_bytes=sizes[spec.precision],
-            build_seconds=1.0,
-            gpu=None,
-            profiles={},
-        )
+        return manifest(spec, sizes[spec.precision])
 
     monkeypatch.setattr("trt_ptq.pipeline.engine_step.build_engine", build)
     warnings = quantized(cnn, tmp_path, backend="auto").warnings
@@ -53,29 +57,44 @@ def test_without_a_builder_all_else_is_done_and_the_remedy_named(
     assert (result.engine_path, result.engine_error) == (None, None)
 
 
-def test_a_builder_that_was_named_and_is_missing_is_an_error(
-    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The precisions that the builder refuses; it builds others."""
+    precisions: set[str] = set()
+
+    def build(spec: EngineSpec, _backend: str) -> EngineManifest:
+        if spec.precision in precisions:
+            raise EngineError(f"no kernel for {spec.onnx.name}")
+        return manifest(spec)
+
+    monkeypatch.setattr("trt_ptq.pipeline.engine_step.build_engine", build)
+    return precisions
+
+
+@pytest.mark.parametrize("precisions", [{"fp16"}, {"int8"}, {"fp16", "int8"}], ids=sorted)
+def test_a_builder_failure_is_named_and_the_other_engine_built(
+    cnn: Model, tmp_path: Path, refused: set[str], precisions: set[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    result = quantized(cnn, tmp_path, backend="rtx")
-    assert isinstance(result.engine_error, MissingPackageError)
-    assert (tmp_path / "report.html").is_file()
-
-
-def test_a_builder_failure_ends_the_builds_and_nothing_else(
-    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-
-    def refuse(spec: object, _backend: str) -> None:
-        asked.append(str(spec))
-        raise EngineError("no kernel")
-
-    monkeypatch.setattr("trt_ptq.pipeline.engine_step.build_engine", refuse)
+    refused |= precisions
     result = quantized(cnn, tmp_path, backend="auto")
-    assert len(asked) == 1
-    assert str(result.engine_error) == "no kernel"
-    assert any("no fp16 engine was built: no kernel" in warning for warning in result.warnings)
+    assert {engine.precision for engine in result.report.engines} == {"fp16", "int8"} - precisions
+    assert str(result.engine_error) == ("no kernel for model.int8.onnx" if "int8" in precisions else "None")
+    for precision in ("fp16", "int8"):
+        named = f"no {precision} engine was built: no kernel for model.{precision}.onnx" in result.warnings
+        assert named == (precision in precisions)
+
+
+@pytest.mark.usefixtures("refused")
+def test_an_fp16_model_that_onnx_runtime_cannot_load_is_built(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise ModelError(f"{path}: no such operator")
+
+    monkeypatch.setattr("trt_ptq.evaluation.precisions.onnx_runner", refuse)
+    result = quantized(cnn, tmp_path, backend="auto")
+    assert any("FP16 was not evaluated" in warning for warning in result.warnings)
+    assert [engine.precision for engine in result.report.engines] == ["fp16", "int8"]
 
 
 def test_backend_none_builds_nothing_and_does_not_warn(cnn: Model, tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from tests.networks import residual_cnn
 from tests.pipeline.quantizing import quantized
-from trt_ptq.errors import ModelError, UsageError
+from trt_ptq.errors import EngineError, MissingPackageError, ModelError, OutputError, UsageError
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.recipe import load_recipe
 
@@ -83,3 +86,36 @@ def test_a_quantized_model_is_refused(cnn: Model, tmp_path: Path) -> None:
     quantized(cnn, tmp_path)
     with pytest.raises(ModelError, match="already quantized"):
         quantized(load_model(tmp_path / "model.int8.onnx"), tmp_path / "again")
+
+
+def unread() -> Iterator[Any]:
+    """Data that takes long to read."""
+    pytest.fail("the data was read")
+    yield
+
+
+@pytest.mark.parametrize(
+    ("backend", "package", "extra"), [("rtx", "tensorrt_rtx", "rtx"), ("trt", "tensorrt", "trt11")]
+)
+def test_a_missing_backend_that_was_named_is_refused_before_any_work(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, package: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingPackageError, match=rf'pip install "trt-ptq\[{extra}\]"'):
+        quantized(cnn, tmp_path / "out", unread(), backend=backend)
+    assert not (tmp_path / "out").exists()
+
+
+def test_tensorrt_by_name_without_a_gpu_is_refused_before_any_work(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", ModuleType("tensorrt"))
+    monkeypatch.setattr("trt_ptq.engines.backends.gpu_name", lambda: None)
+    with pytest.raises(EngineError, match="only on an NVIDIA GPU"):
+        quantized(cnn, tmp_path / "out", unread(), backend="trt")
+
+
+def test_the_output_folder_is_checked_before_a_generator_is_read(cnn: Model, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file"):
+        quantized(cnn, tmp_path / "file", unread())

@@ -23,14 +23,12 @@ class PrecisionComparison:
         fidelity: fidelity to FP32, by precision.
         metrics: the user's metrics by precision; empty without a metric.
         losses: relative loss of INT8 against FP32 by metric, as fractions; empty without a metric.
-        runnable: files that ONNX Runtime can run, by precision.
         warnings: what could not be evaluated, or is suspicious, a sentence each.
     """
 
     fidelity: dict[Precision, ModelFidelity]
     metrics: dict[Precision, Metrics]
     losses: dict[str, float]
-    runnable: dict[Precision, Path]
     warnings: tuple[str, ...]
 
     def grade(self, max_drop: float) -> Verdict:
@@ -73,7 +71,7 @@ def evaluate_precisions(
         warnings += result.warnings()
     if metric is None:
         fidelity["int8"].compared()
-        return PrecisionComparison(fidelity, {}, {}, runnable, tuple(warnings))
+        return PrecisionComparison(fidelity, {}, {}, tuple(warnings))
     metrics = dict(known_metrics or {})
     if "fp32" not in metrics:
         metrics["fp32"] = metric.evaluate_reference(files["fp32"])
@@ -86,7 +84,7 @@ def evaluate_precisions(
         warnings.append(f"the metrics of FP16 were not computed: {error}")
     warnings += metric.warnings(metrics["fp32"], metrics["int8"], files["int8"].name)
     losses = metric.losses(metrics["fp32"], metrics["int8"])
-    return PrecisionComparison(fidelity, metrics, losses, runnable, tuple(warnings))
+    return PrecisionComparison(fidelity, metrics, losses, tuple(warnings))
 
 
 def _runnable(files: Mapping[Precision, Path], warnings: list[str]) -> dict[Precision, Path]:

@@ -97,4 +97,4 @@ def quantize(
             exported = export(job, tuned)
             evaluated = evaluate_models(job, calibrated, tuned, exported)
             report = report_models(job, calibrated, tuned, exported, evaluated)
-            return report_engines(job, report, build(job, calibrated, evaluated))
+            return report_engines(job, report, build(job, calibrated, exported))

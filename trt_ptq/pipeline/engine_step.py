@@ -12,7 +12,7 @@ from trt_ptq.errors import DataError, EngineError, MissingPackageError, OutputEr
 from trt_ptq.evaluation.compare_engines import MeasuredEngine, measure_engines
 from trt_ptq.output import ENGINES
 from trt_ptq.pipeline.calibration_step import Calibrated
-from trt_ptq.pipeline.evaluation_step import Evaluated
+from trt_ptq.pipeline.export_step import Exported
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.report.warnings import engine_size_warnings
 
@@ -24,8 +24,8 @@ _PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 class Built:
     """The manifests of the `engines`, and what was `measured` of them on a GPU.
 
-    `error` is why an engine is missing: the builder refused the model, the disk is full, or a backend that was asked
-    for by name is not installed.
+    `error` is why the INT8 engine is missing: the builder refused the model, or the disk is full. FP16 is a baseline:
+    that its engine is missing is one of the `warnings`.
     """
 
     engines: tuple[EngineManifest, ...] = ()
@@ -34,7 +34,7 @@ class Built:
     warnings: tuple[str, ...] = ()
 
 
-def build(job: QuantizationJob, calibrated: Calibrated, evaluated: Evaluated) -> Built:
+def build(job: QuantizationJob, calibrated: Calibrated, exported: Exported) -> Built:
     """Build the FP16 and INT8 engines. A failure, also to write them, is recorded, and does not abort the run."""
     if job.backend == "none":
         return Built()
@@ -42,10 +42,8 @@ def build(job: QuantizationJob, calibrated: Calibrated, evaluated: Evaluated) ->
     error: TrtPtqError | None = None
     warnings: list[str] = []
     for precision in _PRECISIONS:
-        if error or warnings or precision not in evaluated.comparison.runnable:
-            continue
         spec = EngineSpec(
-            onnx=evaluated.comparison.runnable[precision],
+            onnx=exported.files[precision],
             engine=job.output_dir / ENGINES[precision],
             precision=precision,
             source=job.model.identity,
@@ -56,10 +54,10 @@ def build(job: QuantizationJob, calibrated: Calibrated, evaluated: Evaluated) ->
             engines.append(build_engine(spec, job.backend))
         except MissingPackageError as missing:
             warnings.append(f"no engine was built: {missing}")
-            error = None if job.backend == "auto" else missing
+            break
         except (EngineError, OutputError) as refused:
             warnings.append(f"no {precision} engine was built: {refused}")
-            error = refused
+            error = refused if precision == "int8" else None
     measured, failures = _measure(job, engines)
     return Built(tuple(engines), measured, error, (*warnings, *engine_size_warnings(engines), *failures))
 

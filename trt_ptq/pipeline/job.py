@@ -17,6 +17,7 @@ from trt_ptq.data.open import open_data
 from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.data.subset import split_source, two_halves
 from trt_ptq.data.validation import ValidatedSource
+from trt_ptq.engines.backends import require_named_backend
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import check_folder
@@ -94,7 +95,7 @@ class QuantizationJob:
 
 
 def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> QuantizationJob:
-    """Check everything that needs no work: names, paths, data, devices.
+    """Check everything that needs no work: names, paths, devices, the backend, and then the data, which may take long.
 
     Raises:
         TrtPtqError: names the parameter, the file or the node.
@@ -105,11 +106,12 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
     profiles = parse_shapes(config.shapes)
     check_profiles(profiles, model.inputs)
     device = open_device(config.device)
+    require_named_backend(config.backend)
+    metric = user_metric(arguments.evaluate, config.lower_is_better)
+    check_folder(arguments.output_dir, model.path, model.external.files)
     open_any = partial(open_data, inputs=model.inputs, batch_size=config.batch_size, preprocess=arguments.preprocess)
     data = open_any(arguments.data)
     test_data = None if arguments.test_data is None else open_any(arguments.test_data)
-    metric = user_metric(arguments.evaluate, config.lower_is_better)
-    check_folder(arguments.output_dir, model.path, model.external.files)
     calibration, held_out = (
         ValidatedSource(part, model.inputs, allow_nonfinite=config.nonfinite == "skip")
         for part in split_source(data, test_data)

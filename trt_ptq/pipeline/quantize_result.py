@@ -19,8 +19,9 @@ _COLORS = {"excellent": "#1a7f37", "acceptable": "#9a6700", "needs work": "#cf22
 class QuantizeResult:
     """The `report` of a run, and where its files are.
 
-    `engine_error` is why an engine is missing: the builder refused the model, or the backend that was asked for by name
-    is not installed. It is None where engines were built, or where none was asked for.
+    `engine_error` is why the INT8 engine is missing: the builder refused the model, or could not write the engine. It
+    is None where that was built or not asked for, and where `backend="auto"` finds nothing to build with, which is one
+    of the `warnings`.
     """
 
     report: Report

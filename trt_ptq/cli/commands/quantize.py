@@ -90,7 +90,8 @@ def quantize(
 
     Writes to --out: model.int8.onnx, model.fp16.onnx, engines with their manifests, stats.safetensors,
     calibration.cache, calibration.json, recipe.yaml, report.json and report.html; and model.transformed.onnx if a
-    technique changed the float model. Exit status 3 if the loss exceeds --max-drop.
+    technique changed the float model. Exit status 3 if the loss exceeds --max-drop. If it does not, but the INT8 engine
+    cannot be built, all other results are written and the exit status is 2.
 
     If the loss exceeds --max-drop, trt-ptq tries equalization, SmoothQuant and bias correction, then other range
     methods, then excludes the most sensitive layers. Without --eval, candidates are selected on one half of the
@@ -135,10 +136,10 @@ def quantize(
         console.print_json(result.report.model_dump(mode="json"))
     else:
         _show(result.report, out)
-    if result.engine_error:
-        raise result.engine_error
     if not result.report.verdict.passed:
         raise typer.Exit(3)
+    if result.engine_error:
+        raise result.engine_error
 
 
 def _show(report: Report, out: Path) -> None:
