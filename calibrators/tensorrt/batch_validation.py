@@ -25,7 +25,8 @@ class BatchValidator:
 
     def __init__(self, inputs: Mapping[str, InputSpec] | None) -> None:
         self._inputs = inputs
-        self._small: str | None = None  # the small batch, which must be the last
+        self._batches = 0
+        self._small: str | None = None  # why no batch may follow: the last one was small
         self.repeated_samples = 0
 
     def validate(self, batch: Batch, names: Sequence[str]) -> dict[str, Array]:
@@ -35,10 +36,7 @@ class BatchValidator:
             DataError: names, data types, shapes or values do not fit, or an earlier batch was small.
         """
         if self._small is not None:
-            raise DataError(
-                f"{self._small}, and {batch.origin} follows: only the last batch may be smaller than calibration reads "
-                "(OPT of the calibration profile)"
-            )
+            raise DataError(self._small)
         if self._inputs is None:
             _check_names(batch, names, names)
             self._inputs = specs_of(batch.feeds)
@@ -46,6 +44,7 @@ class BatchValidator:
         for name, array in batch.feeds.items():
             _check_array(batch, name, array, self._inputs[name])
         arrays = contiguous(self._fill_up(batch, self._inputs))
+        self._batches += 1
         return {name: arrays[name] for name in names}
 
     def _fill_up(self, batch: Batch, inputs: Mapping[str, InputSpec]) -> Feeds:
@@ -60,10 +59,17 @@ class BatchValidator:
                     f"{batch.origin}: ragged batch: {small[0]} has {samples} samples of {full}, "
                     f"{name} has {array.shape[0]} of {inputs[name].shape[0]} (first axis)"
                 )
-        self._small = f"{batch.origin}: has {samples} samples of {full}"
+        self._small = (
+            f"{batch.origin}: has {samples} samples, but calibration reads {full} (the OPT shape of the calibration "
+            f"profile, or the network's own shape), and "
+        ) + (
+            f"only the last batch may have fewer: use batches of {full}"
+            if self._batches
+            else f"other batches follow: use batches of {full}, or set OPT to {samples}"
+        )
         self.repeated_samples = full - samples
         notify(
-            f"{batch.origin}: the last batch has {samples} samples of {full}: "
+            f"{batch.origin}: has {samples} samples, calibration reads {full}: "
             f"filled up by repeating {full - samples} of them"
         )
         order = np.arange(full) % samples

@@ -69,6 +69,21 @@ def test_random_noise() -> None:
     assert findings(noise)[0].startswith("input 'x' looks like random noise")
 
 
+@pytest.mark.parametrize("axis", range(4))
+def test_data_that_is_smooth_along_any_axis_is_not_noise(axis: int) -> None:
+    assert findings(lambda index: noise(index).cumsum(axis=axis, dtype=np.float32)) == []
+
+
+def test_a_key_value_cache_whose_channels_have_their_own_means_is_not_noise() -> None:
+    means = 0.3 * np.random.default_rng(99).standard_normal((3, 1, 32))
+    assert findings(lambda index: (noise(index) + means).astype(np.float32)) == []
+
+
+def test_noise_is_recognized_in_small_batches_too() -> None:
+    found = findings(lambda index: noise(index)[:4, :1], 100)
+    assert [finding for finding in found if "random noise" in finding]
+
+
 def test_one_real_batch_among_noise_is_enough() -> None:
     assert findings(lambda index: picture(0) if index == 7 else noise(index)) == []
 

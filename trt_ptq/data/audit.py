@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,8 +12,9 @@ from trt_ptq.types import Array, Batch, sample_count
 
 FEW_SAMPLES = 100  # NVIDIA and most authors advise several hundred
 _REMEMBERED = 100_000  # batches compared for repeats: memory must not grow with the data
-_NOISE = 0.02  # neighbouring values of images, audio and embeddings correlate more than this
-_ENOUGH_VALUES = 4096  # fewer values correlate by chance
+_NOISE = 0.02  # neighbours on some axis of images, audio, time series and KV caches correlate more than this
+_DEVIATIONS = 4  # standard deviations: random values hardly ever correlate more than this by chance
+_ENOUGH_VALUES = 4096  # fewer values correlate too much by chance
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Audit:
     seen: dict[bytes, str] = field(default_factory=dict)  # origin by digest
     repeated: _Cases = field(default_factory=_Cases)
     constant: _Cases = field(default_factory=_Cases)
-    correlation: dict[str, float] = field(default_factory=dict)  # by input: the largest magnitude so far
+    structured: dict[str, bool] = field(default_factory=dict)  # by input: whether neighbouring values ever correlated
 
     def observe(self, batch: Batch) -> None:
         """Count the samples of `batch` and check them for repeats, constants and noise."""
@@ -50,9 +52,9 @@ class Audit:
                 continue
             if array.size > 1 and array.min() == array.max():
                 self.constant.add(f"{name!r} of {batch.origin}")
-            elif array.ndim >= 3 and array.size >= _ENOUGH_VALUES and self.correlation.get(name, 0.0) < _NOISE:
+            elif array.ndim >= 3 and array.size >= _ENOUGH_VALUES and not self.structured.get(name):
                 # one batch that correlates is enough; computing it for the rest would cost more than hashing them
-                self._correlate(name, _neighbour_correlation(array))
+                self.structured[name] = _has_structure(array)
 
     def has_seen(self, batch: Batch) -> bool:
         """Whether a batch with the same values has been observed."""
@@ -66,8 +68,8 @@ class Audit:
         for digest, origin in other.seen.items():
             self._remember(digest, origin)
         self.constant.merge(other.constant)
-        for name, correlation in other.correlation.items():
-            self._correlate(name, correlation)
+        for name, structured in other.structured.items():
+            self.structured[name] = structured or self.structured.get(name, False)
 
     def findings(self, is_shard: bool = False) -> list[str]:
         """Warnings, each a sentence that names the input or batch. A shard may have few samples."""
@@ -76,11 +78,11 @@ class Audit:
             findings.append(f"{self.repeated.count} batches repeat earlier ones, e.g. {self.repeated.first}")
         if self.constant.count:
             findings.append(f"{self.constant.count} inputs have a single constant value, e.g. {self.constant.first}")
-        for name, correlation in self.correlation.items():
-            if correlation < _NOISE:
+        for name, structured in self.structured.items():
+            if not structured:
                 findings.append(
-                    f"input {name!r} looks like random noise (neighbouring values do not correlate): ranges from "
-                    "random data are wrong for real data"
+                    f"input {name!r} looks like random noise (neighbouring values do not correlate on any axis): if "
+                    "the data is synthetic, ranges from it are wrong for real data"
                 )
         return findings
 
@@ -89,9 +91,6 @@ class Audit:
             self.repeated.add(f"{origin} repeats {self.seen[digest]}")
         elif len(self.seen) < _REMEMBERED:
             self.seen[digest] = origin
-
-    def _correlate(self, name: str, correlation: float) -> None:
-        self.correlation[name] = max(self.correlation.get(name, 0.0), correlation)
 
 
 class HeldOutAudit:
@@ -139,9 +138,16 @@ def _digest(batch: Batch) -> bytes:
     return hasher.digest()
 
 
-def _neighbour_correlation(array: Array) -> float:
-    """Magnitude of the correlation of each value with the next one along the last axis; 1 if it is undefined."""
-    left, right = array[..., :-1].ravel(), array[..., 1:].ravel()
+def _has_structure(array: Array) -> bool:
+    """Whether each value correlates with the next one along some axis, more than random values do by chance."""
+    for axis in reversed(range(array.ndim)):  # the last one first: it mostly decides
+        size = array.shape[axis]
+        if size > 1 and _correlate(array.take(range(size - 1), axis), array.take(range(1, size), axis)):
+            return True
+    return False
+
+
+def _correlate(left: Array, right: Array) -> bool:
     with np.errstate(all="ignore"):  # NaN, for constant or non-finite values, which may be allowed
-        correlation = abs(float(np.corrcoef(left, right)[0, 1])) if left.size > 1 else 1.0
-    return correlation if np.isfinite(correlation) else 1.0
+        correlation = abs(float(np.corrcoef(left.ravel(), right.ravel())[0, 1])) if left.size > 1 else np.nan
+    return not correlation < max(_NOISE, _DEVIATIONS / math.sqrt(left.size))  # NaN is undecided

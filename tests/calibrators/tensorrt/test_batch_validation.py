@@ -45,7 +45,7 @@ def test_arrays_are_made_contiguous() -> None:
 def test_small_last_batch_is_filled_up_with_its_own_samples_in_turn(samples: int) -> None:
     array = np.arange(samples, dtype=np.float32)[:, None]
     validator = BatchValidator({"x": InputSpec("float32", (8, 1))})
-    with pytest.warns(CalibrationWarning, match=f"batch 0: the last batch has {samples} samples of 8"):
+    with pytest.warns(CalibrationWarning, match=f"batch 0: has {samples} samples, calibration reads 8"):
         validated = validator.validate(Batch({"x": array}, "batch 0"), ["x"])["x"]
     assert validated[:, 0].tolist() == [index % samples for index in range(8)]
     assert validator.repeated_samples == 8 - samples
@@ -62,10 +62,14 @@ def test_input_without_the_batch_axis_is_unchanged_in_a_small_batch() -> None:
 
 @pytest.mark.filterwarnings("ignore::trt_ptq.calibrators.tensorrt.calibration_warning.CalibrationWarning")
 def test_only_the_last_batch_may_be_small() -> None:
-    with pytest.raises(
-        DataError, match="batch 1: has 3 samples of 4, and batch 2 follows: only the last batch may be smaller"
-    ):
+    with pytest.raises(DataError, match=r"batch 1: has 3 samples, but calibration reads 4 .*only the last batch may"):
         validate([batch(0), batch(1, size=3), batch(2)])
+
+
+@pytest.mark.filterwarnings("ignore::trt_ptq.calibrators.tensorrt.calibration_warning.CalibrationWarning")
+def test_batches_that_are_all_smaller_than_the_profile_are_refused_with_opt() -> None:
+    with pytest.raises(DataError, match=r"batch 0: has 3 samples, but calibration reads 4 .*set OPT to 3"):
+        validate([batch(0, size=3), batch(1, size=3)])
 
 
 def test_without_a_network_batches_must_match_the_first_batch() -> None:

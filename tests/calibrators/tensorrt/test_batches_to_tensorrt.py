@@ -67,7 +67,7 @@ def test_small_last_batch_is_filled_up_with_a_warning(play: Play, tmp_path: Path
         """
     )
     assert outcome["plans"][0]["table"] == cache_text(header(LATEST), [*batches(2), batch(2, size=3)])
-    assert "batch 2: the last batch has 3 samples of 4: filled up by repeating 1 of them" in outcome["log"]
+    assert "batch 2: has 3 samples, calibration reads 4: filled up by repeating 1 of them" in outcome["log"]
     record = json.loads((tmp_path / "model.cache.json").read_text())
     assert (record["data"]["samples"], record["repeated_samples"]) == (11, 1)
 
