@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trt_ptq.errors import DataError, ModelError
 from trt_ptq.evaluation.fidelity import COMPARABLE, FidelityMeter, OutputFidelity, fidelity_of
+from trt_ptq.evaluation.joined import joined_outputs
 from trt_ptq.evaluation.onnx_runner import onnx_runner
 from trt_ptq.evaluation.scores import score_outputs
 from trt_ptq.onnx_io.load import model_size_bytes
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress, sample_count
 
 _MAX_BYTES_TOGETHER = 2**30
+_MUCH_WORSE_DB = 10.0
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,24 @@ class ModelFidelity:
         candidate: file name of the model.
         samples: number of samples that both ran on.
         outputs: fidelity by output name.
+        varying: outputs that cannot be compared, since their shape differs from that of the reference, and the reason.
     """
 
     candidate: str
     samples: int
     outputs: dict[str, OutputFidelity]
+    varying: dict[str, str] = field(default_factory=dict)
 
     def compared(self) -> dict[str, OutputFidelity]:
         """The outputs that have values to compare.
 
         Raises:
+            ModelError: the shape of an output varies, so only a user's metric can evaluate it.
             DataError: there is none.
         """
+        if self.varying:
+            reason = next(iter(self.varying.values()))
+            raise ModelError(f"{reason}; end the model before it, or pass `evaluate`")
         compared = {name: output for name, output in self.outputs.items() if output.compared}
         if not compared:
             raise DataError(
@@ -56,8 +64,14 @@ class ModelFidelity:
 
     def warnings(self) -> list[str]:
         """Warn of values that the figures do not cover."""
-        warnings = []
+        warnings = list(self.varying.values())
         for name, output in self.outputs.items():
+            if (part := output.worst_part) is not None and part.sqnr_db < output.sqnr_db - _MUCH_WORSE_DB:
+                warnings.append(
+                    f"output {name!r} joins several quantities: entries {part.start} to {part.stop - 1} of axis "
+                    f"{part.axis} have {part.sqnr_db:.1f} dB SQNR in {self.candidate}, the whole has "
+                    f"{output.sqnr_db:.1f} dB"
+                )
             if output.left_out:
                 warnings.append(
                     f"output {name!r}: {output.left_out} values are NaN or infinite in the reference, "
@@ -92,8 +106,9 @@ def compare_models(
     """
     if len(candidates) > 1 and sum(map(model_size_bytes, (reference, *candidates))) > _MAX_BYTES_TOGETHER:
         return [compare_models(reference, [candidate], source, progress)[0] for candidate in candidates]
-    scores = score_outputs(reference)
+    scores, joints = score_outputs(reference), joined_outputs(reference)
     meters: list[dict[str, FidelityMeter]] = [{} for _ in candidates]
+    varying: list[dict[str, str]] = [{} for _ in candidates]
     samples = 0
     with ExitStack() as stack:
         baseline = stack.enter_context(onnx_runner(reference))
@@ -101,24 +116,31 @@ def compare_models(
         for batch in progress(source, "Comparing", source.total):
             samples += sample_count(batch.feeds)
             expected = baseline.infer(batch.feeds, batch.origin)
-            for runner, output_meters in zip(runners, meters, strict=True):
+            for runner, output_meters, runner_varying in zip(runners, meters, varying, strict=True):
                 actual = runner.infer(batch.feeds, batch.origin)
                 _check_same_outputs(runner.name, expected.keys() ^ actual.keys(), reference)
                 for name, array in expected.items():
                     if actual[name].shape != array.shape:
-                        raise ModelError(
-                            f"{runner.name}: output {name!r} has shape {list(actual[name].shape)}, that of {reference} "
-                            f"{list(array.shape)}: an output whose size depends on the data, as after a non-maximum "
-                            "suppression, cannot be compared; end the model before it"
+                        output_meters.pop(name, None)
+                        runner_varying.setdefault(
+                            name,
+                            f"output {name!r} has shape {list(actual[name].shape)} in {runner.name}, and "
+                            f"{list(array.shape)} in {reference.name}: an output whose size depends on the data, as "
+                            "after a non-maximum suppression, cannot be compared",
                         )
+                    if name in runner_varying:
+                        continue
                     if array.dtype.kind not in COMPARABLE:
                         raise ModelError(f"{reference}: output {name!r} holds no numbers, so it cannot be compared")
-                    output_meters.setdefault(name, FidelityMeter(name in scores)).update(array, actual[name])
+                    output_meters.setdefault(name, FidelityMeter(name in scores, joints.get(name)))
+                    output_meters[name].update(array, actual[name])
     if not samples:
         raise DataError("there are no batches to compare on")
     return [
-        ModelFidelity(path.name, samples, {name: meter.result() for name, meter in output_meters.items()})
-        for path, output_meters in zip(candidates, meters, strict=True)
+        ModelFidelity(
+            path.name, samples, {name: meter.result() for name, meter in output_meters.items()}, runner_varying
+        )
+        for path, output_meters, runner_varying in zip(candidates, meters, varying, strict=True)
     ]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trt_ptq.evaluation.joined import Joint
 from trt_ptq.types import Array
 
 COMPARABLE = "biuf"  # NumPy's kinds of booleans, integers and floats
@@ -29,6 +30,16 @@ def error_title(name: str) -> str:
 
 
 @dataclass(frozen=True)
+class PartFidelity:
+    """Fidelity of the slice `start`:`stop` along `axis` of an output, without its mean, which is no information."""
+
+    axis: int
+    start: int
+    stop: int
+    sqnr_db: float
+
+
+@dataclass(frozen=True)
 class OutputFidelity:
     """Fidelity of one output over all batches.
 
@@ -45,6 +56,7 @@ class OutputFidelity:
         compared: number of values that were compared.
         left_out: number of values that are NaN or infinite in the reference.
         changed: fraction of the values that differ, for integers and booleans; None for floats.
+        worst_part: the part with the lowest SQNR, if the output joins several; see `joined_outputs`.
     """
 
     sqnr_db: float
@@ -55,17 +67,20 @@ class OutputFidelity:
     compared: int
     left_out: int = 0
     changed: float | None = None
+    worst_part: PartFidelity | None = None
 
     @property
     def error(self) -> float:
         """The error that fidelity is graded by, as a fraction.
 
-        Energy of the error / energy of the reference, which is 10^(-SQNR / 10); or the fraction of the top-1 answers
-        that changed, if that is larger. For integers and booleans, the fraction of the values that `changed`.
+        Energy of the error / energy of the reference, which is 10^(-SQNR / 10), of the worst part if the output joins
+        several; or the fraction of the top-1 answers that changed, if that is larger. For integers and booleans, the
+        fraction of the values that `changed`.
         """
         if self.changed is not None:
             return self.changed
-        noise = math.pow(10.0, -self.sqnr_db / 10)
+        sqnr = self.sqnr_db if self.worst_part is None else min(self.sqnr_db, self.worst_part.sqnr_db)
+        noise = math.pow(10.0, -sqnr / 10)
         return noise if self.top1 is None or math.isnan(noise) else max(noise, 1 - self.top1)
 
     @property
@@ -79,7 +94,9 @@ class OutputFidelity:
         if self.changed is not None:
             return f"{self.changed:.2%} of the values changed"
         agreement = "" if self.top1 is None else f", {self.top1:.2%} top-1 agreement"
-        return f"{self.sqnr_db:.1f} dB SQNR{agreement}"
+        part = self.worst_part
+        worst = "" if part is None else f" ({part.sqnr_db:.1f} dB in {part.start}:{part.stop} of axis {part.axis})"
+        return f"{self.sqnr_db:.1f} dB SQNR{worst}{agreement}"
 
     @property
     def similarity_text(self) -> str:
@@ -98,10 +115,12 @@ class FidelityMeter:
 
     Args:
         scores: whether the output holds scores of classes along its last axis; see `score_outputs`.
+        joint: where the output joins several quantities; see `joined_outputs`.
     """
 
-    def __init__(self, scores: bool = False) -> None:
+    def __init__(self, scores: bool = False, joint: Joint | None = None) -> None:
         self._scores = scores
+        self._parts = None if joint is None else PartMeter(joint)
         self._signal = self._candidate = self._product = self._noise = 0.0
         self._absolute = self._largest = 0.0
         self._values = self._left_out = self._positions = self._agreeing = 0
@@ -125,6 +144,8 @@ class FidelityMeter:
         self._noise += float(error @ error)
         self._absolute += float(np.abs(error).sum())
         self._largest = float(np.maximum(self._largest, np.abs(error).max(initial=0)))  # NaN stays NaN
+        if self._parts is not None and reference.dtype.kind == "f":
+            self._parts.update(reference, candidate)
         if self._scores and reference.ndim and reference.shape[-1] > 1:
             same = (reference.argmax(axis=-1) == candidate.argmax(axis=-1))[~np.isnan(reference).any(axis=-1)]
             self._positions += same.size
@@ -149,4 +170,36 @@ class FidelityMeter:
             compared=self._values,
             left_out=self._left_out,
             changed=None if self._changed is None or not self._values else self._changed / self._values,
+            worst_part=None if self._parts is None else self._parts.worst(),
         )
+
+
+class PartMeter:
+    """Sums the energies of error and signal of each part of an output."""
+
+    def __init__(self, joint: Joint) -> None:
+        self._joint = joint
+        self._sums = np.zeros((len(joint.ends), 4))  # values, sum, energy of the reference, energy of the error
+
+    def update(self, reference: Array, candidate: Array) -> None:
+        """Add one batch; a value that is NaN or infinite counts only in the figures of the whole output."""
+        start = 0
+        for index, stop in enumerate(self._joint.ends):
+            part = (slice(None),) * self._joint.axis + (slice(start, stop),)
+            expected, actual = reference[part].astype(np.float64), candidate[part].astype(np.float64)
+            finite = np.isfinite(expected) & np.isfinite(actual)
+            expected, error = expected[finite], (actual - expected)[finite]
+            self._sums[index] += expected.size, expected.sum(), np.square(expected).sum(), np.square(error).sum()
+            start = stop
+
+    def worst(self) -> PartFidelity | None:
+        """The part with the lowest SQNR; None without any varying part."""
+        parts = []
+        start = 0
+        for stop, (values, total, energy, noise) in zip(self._joint.ends, self._sums, strict=True):
+            signal = energy - total * total / max(values, 1)
+            if signal > 1e-12 * energy:
+                ratio = 10 * math.log10(signal / noise) if noise else math.inf
+                parts.append(PartFidelity(self._joint.axis, start, stop, ratio))
+            start = stop
+        return min(parts, key=lambda part: part.sqnr_db, default=None)

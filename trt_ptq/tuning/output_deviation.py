@@ -5,7 +5,8 @@ This tells candidates apart that differ in only a few samples of a user's metric
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import onnx_ir as ir
@@ -43,7 +44,8 @@ class OutputDeviation:
     def measure(self, candidate: ir.Model) -> float:
         """Measure the largest `OutputFidelity.cosine_error` of the outputs; infinite if one is NaN.
 
-        Only floating-point outputs count, where there are any: classes and indices have no direction.
+        Only floating-point outputs count, where there are any: classes and indices have no direction. Infinite too if
+        the shapes of all outputs vary.
 
         Raises:
             DataError, ModelError: see `compare_models`.
@@ -52,5 +54,8 @@ class OutputDeviation:
             fidelity = compare_models(self.reference.path, [path], self._source)[0]
         declared = self.reference.proto.graph.output
         floats = {output.name for output in declared if output.type.tensor_type.elem_type in _FLOATS}
-        errors = {name: output.cosine_error for name, output in fidelity.compared().items()}
+        if fidelity.varying and not fidelity.outputs:
+            return math.inf
+        compared = replace(fidelity, varying={}).compared()
+        errors = {name: output.cosine_error for name, output in compared.items()}
         return largest_loss({name: error for name, error in errors.items() if name in floats} or errors)
