@@ -94,19 +94,25 @@ class DataFingerprint:
 
     @classmethod
     def from_feeds(cls, feeds: Feeds) -> DataFingerprint:
-        """Return the fingerprint of one batch. Scalar inputs count as part of every sample."""
-        samples = sample_count(feeds)
-        names = sorted(feeds)
-        arrays = {name: np.asarray(feeds[name]) for name in names}
-        total = 0
-        for index in range(samples):
-            hasher = hashlib.sha256()  # most processors have instructions for it, so it is twice as fast as BLAKE2b
-            for name in names:
-                array = arrays[name]
-                value = np.asarray(array[index] if array.ndim and len(array) == samples else array)
-                if value.dtype.hasobject:
-                    value = value.astype(str)  # the bytes of an object array are addresses
-                hasher.update(f"{name}|{value.dtype.str}|{value.shape}|".encode())
-                hasher.update(value.tobytes() if value.dtype.kind == "U" else np.ascontiguousarray(value).data)
-            total += int.from_bytes(hasher.digest()[:16], "big")
-        return cls(samples, f"{total % _MODULUS:032x}")
+        """Return the fingerprint of one batch."""
+        hashes = sample_hashes(feeds)
+        return cls(len(hashes), f"{sum(hashes) % _MODULUS:032x}")
+
+
+def sample_hashes(feeds: Feeds) -> list[int]:
+    """The hash of each sample of a batch, 128 bits. Inputs without samples, such as scalars, count in every sample."""
+    samples = sample_count(feeds)
+    names = sorted(feeds)
+    arrays = {name: np.asarray(feeds[name]) for name in names}
+    hashes = []
+    for index in range(samples):
+        hasher = hashlib.sha256()  # most processors have instructions for it, so it is twice as fast as BLAKE2b
+        for name in names:
+            array = arrays[name]
+            value = np.asarray(array[index] if array.ndim and len(array) == samples else array)
+            if value.dtype.hasobject:
+                value = value.astype(str)  # the bytes of an object array are addresses
+            hasher.update(f"{name}|{value.dtype.str}|{value.shape}|".encode())
+            hasher.update(value.tobytes() if value.dtype.kind == "U" else np.ascontiguousarray(value).data)
+        hashes.append(int.from_bytes(hasher.digest()[:16], "big"))
+    return hashes

@@ -12,13 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trt_ptq.data import audit
+from trt_ptq.data.adapters import FunctionSource
 from trt_ptq.data.audit import Audit, HeldOutAudit
+from trt_ptq.data.feeds import FeedsReader
 from trt_ptq.data.observation import observe
 from trt_ptq.data.shard import EmptyShardError, ShardedSource
 from trt_ptq.data.sources import InMemorySource
-from trt_ptq.types import Batch
+from trt_ptq.types import Batch, TensorSpec
 
 Floats = npt.NDArray[np.float32]
+X = TensorSpec("x", np.dtype(np.float32), ("n", 3, 32, 32))
 
 
 def source(make: Callable[[int], Floats], count: int) -> InMemorySource:
@@ -98,15 +101,45 @@ def test_permitted_nan_and_infinity_are_not_noise() -> None:
     assert findings(broken) == []
 
 
-def test_held_out_batches_that_were_calibrated_with_are_named() -> None:
+def test_held_out_samples_that_were_calibrated_with_are_counted() -> None:
     calibration = Audit()
     held_out = HeldOutAudit(calibration)
     list(observe(source(picture, 3), calibration))
     list(observe(source(lambda index: picture(index + 2), 3), held_out))
     assert len(held_out.findings()) == 1
     assert held_out.findings()[0].startswith(
-        "1 batches of the comparison were also used for calibration, e.g. batch 0: "
+        "8 of 24 samples of the comparison were also used for calibration, e.g. in batch 0: "
     )
+
+
+def test_held_out_samples_are_recognized_in_other_batches() -> None:
+    calibration = Audit()
+    held_out = HeldOutAudit(calibration)
+    list(observe(source(picture, 3), calibration))
+    shuffled = np.concatenate([picture(7)[:5], picture(1)[2:3], picture(8)[:2]])
+    list(observe(source(lambda _: shuffled, 1), held_out))
+    assert held_out.num_calibrated == 1
+    assert held_out.findings()[0].startswith("1 of 8 samples ")
+
+
+def test_held_out_samples_are_recognized_from_every_calibration_pass() -> None:
+    calibration = Audit()
+    held_out = HeldOutAudit(calibration)
+    passes = iter([picture(0), picture(1)])
+    shuffling = observe(FunctionSource("loader", lambda: [next(passes)], FeedsReader((X,)), 8), calibration)
+    assert [len(list(shuffling)), len(list(shuffling))] == [1, 1]
+    list(observe(source(lambda _: picture(1), 1), held_out))
+    assert held_out.num_calibrated == 8
+    assert calibration.samples == 8  # counted once
+
+
+def test_a_scalar_beside_the_samples_does_not_hide_them() -> None:
+    calibration = Audit()
+    held_out = HeldOutAudit(calibration)
+    gain = np.array(1.5, np.float32)
+    calibration.observe(Batch({"x": picture(0), "gain": gain}, "batch 0"))
+    held_out.observe(Batch({"x": picture(0)[::-1], "gain": gain}, "batch 0"))
+    assert held_out.num_calibrated == 8
 
 
 def test_other_held_out_batches_have_no_findings() -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from tests.networks import images
 from tests.pipeline.quantizing import quantized, source
 from trt_ptq.calibrators.methods import AUTO_CANDIDATES
+from trt_ptq.data.open import open_data
 from trt_ptq.data.sources import ArraySource
 from trt_ptq.errors import DataError
 from trt_ptq.onnx_io.load import Model
+
+Floats = npt.NDArray[np.float32]
 
 
 def test_held_out_batches_are_not_calibrated_with(cnn: Model, tmp_path: Path) -> None:
@@ -38,10 +42,24 @@ def test_random_noise_is_warned_of(cnn: Model, tmp_path: Path) -> None:
 
 def test_a_comparison_on_calibration_data_is_warned_of(cnn: Model, tmp_path: Path) -> None:
     result = quantized(cnn, tmp_path, test_data=source())
-    assert [text for text in result.warnings if text.startswith("10 batches") and "images.npz, samples 0" in text]
+    assert [text for text in result.warnings if text.startswith("40 of 40 samples") and "images.npz, samples 0" in text]
     page = (tmp_path / "report.html").read_text()
-    assert "40 samples, not all held out: 10 batches were also used for calibration" in page
+    assert "40 samples, not all held out: 40 were also used for calibration" in page
     assert "held-out samples" not in page
+
+
+def test_held_out_samples_that_a_shuffling_loader_calibrated_with_are_warned_of(cnn: Model, tmp_path: Path) -> None:
+    samples, generator = images(40), np.random.default_rng(0)
+
+    def shuffled() -> list[dict[str, Floats]]:
+        order = generator.permutation(40)
+        return [{"x": samples[order[start : start + 4]]} for start in range(0, 40, 4)]
+
+    data = open_data(shuffled, cnn.inputs)
+    result = quantized(cnn, tmp_path, data)
+    repeated = result.report.comparison_samples_calibrated_with
+    assert 0 < repeated <= 8
+    assert [text for text in result.warnings if text.startswith(f"{repeated} of 8 samples of the comparison")]
 
 
 def test_a_method_that_until_stable_did_not_check_is_warned_of(cnn: Model, tmp_path: Path) -> None:

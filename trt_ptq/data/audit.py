@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
-from trt_ptq.types import Array, Batch, sample_count
+from trt_ptq.provenance import sample_hashes
+from trt_ptq.types import Array, Batch
 
 FEW_SAMPLES = 100  # NVIDIA and most authors advise several hundred
 _REMEMBERED = 100_000  # batches compared for repeats: memory must not grow with the data
+_REMEMBERED_SAMPLES = 1_000_000  # that held-out samples are compared with
 _NOISE = 0.02  # neighbours on some axis of images, audio, time series and KV caches correlate more than this
 _DEVIATIONS = 4  # standard deviations: random values hardly ever correlate more than this by chance
 _ENOUGH_VALUES = 4096  # fewer values correlate too much by chance
@@ -38,15 +41,18 @@ class Audit:
     """Observes calibration data; the audits of shards can be merged."""
 
     samples: int = 0
-    seen: dict[bytes, str] = field(default_factory=dict)  # origin by digest
+    seen: dict[tuple[int, int], str] = field(default_factory=dict)  # origin by samples and hash of the batch
+    calibrated: set[int] = field(default_factory=set)  # hashes of samples, in any pass
     repeated: _Cases = field(default_factory=_Cases)
     constant: _Cases = field(default_factory=_Cases)
     structured: dict[str, bool] = field(default_factory=dict)  # by input: whether neighbouring values ever correlated
 
     def observe(self, batch: Batch) -> None:
         """Count the samples of `batch` and check them for repeats, constants and noise."""
-        self.samples += sample_count(batch.feeds)
-        self._remember(_digest(batch), batch.origin)
+        hashes = sample_hashes(batch.feeds)
+        self.samples += len(hashes)
+        self._remember((len(hashes), hash(tuple(hashes))), batch.origin)
+        self._add_calibrated(hashes)
         for name, array in batch.feeds.items():
             if not np.issubdtype(array.dtype, np.floating):
                 continue
@@ -56,9 +62,9 @@ class Audit:
                 # one batch that correlates is enough; computing it for the rest would cost more than hashing them
                 self.structured[name] = _has_structure(array)
 
-    def has_seen(self, batch: Batch) -> bool:
-        """Whether a batch with the same values has been observed."""
-        return _digest(batch) in self.seen
+    def observe_again(self, batch: Batch) -> None:
+        """Note the samples of a later pass: a loader that shuffles may yield others than in the first."""
+        self._add_calibrated(sample_hashes(batch.feeds))
 
     def merge(self, other: Audit) -> None:
         """Add the observations of another audit. The counts equal those of one audit of all data; examples may
@@ -67,6 +73,7 @@ class Audit:
         self.repeated.merge(other.repeated)
         for digest, origin in other.seen.items():
             self._remember(digest, origin)
+        self._add_calibrated(other.calibrated)
         self.constant.merge(other.constant)
         for name, structured in other.structured.items():
             self.structured[name] = structured or self.structured.get(name, False)
@@ -86,38 +93,45 @@ class Audit:
                 )
         return findings
 
-    def _remember(self, digest: bytes, origin: str) -> None:
+    def _remember(self, digest: tuple[int, int], origin: str) -> None:
         if digest in self.seen:
             self.repeated.add(f"{origin} repeats {self.seen[digest]}")
         elif len(self.seen) < _REMEMBERED:
             self.seen[digest] = origin
 
+    def _add_calibrated(self, hashes: Iterable[int]) -> None:
+        self.calibrated.update(islice(hashes, _REMEMBERED_SAMPLES - len(self.calibrated)))
+
 
 class HeldOutAudit:
-    """Observes held-out data and checks whether its batches were calibrated with, as `calibration` has seen them."""
+    """Observes held-out data and checks whether its samples were calibrated with, as `calibration` has seen them.
+
+    Samples are compared, not batches: a loader that shuffles puts them into other batches in each pass.
+    """
 
     def __init__(self, calibration: Audit) -> None:
         self._calibration = calibration
-        self._calibrated = _Cases()
+        self._first = ""
+        self._samples = 0
+        self.num_calibrated = 0  # samples that calibration used as well
 
     def observe(self, batch: Batch) -> None:
-        """Check whether calibration used `batch`."""
-        if self._calibration.has_seen(batch):
-            self._calibrated.add(batch.origin)
-
-    @property
-    def num_calibrated(self) -> int:
-        """Number of batches that calibration used as well."""
-        return self._calibrated.count
+        """Check which samples of `batch` calibration used."""
+        hashes = sample_hashes(batch.feeds)
+        calibrated = sum(sample in self._calibration.calibrated for sample in hashes)
+        self._samples += len(hashes)
+        self.num_calibrated += calibrated
+        if calibrated:
+            self._first = self._first or batch.origin
 
     def findings(self) -> list[str]:
-        """Warnings, each a sentence that names the batch."""
-        if not self._calibrated.count:
+        """Warnings, each a sentence that names a batch."""
+        if not self.num_calibrated:
             return []
         return [
-            f"{self._calibrated.count} batches of the comparison were also used for calibration, e.g. "
-            f"{self._calibrated.first}: the accuracy on new data may be lower (give other `test_data`; a loader must "
-            "yield the same batches in the same order in every pass)"
+            f"{self.num_calibrated} of {self._samples} samples of the comparison were also used for calibration, e.g. "
+            f"in {self._first}: the accuracy on new data may be lower (give other `test_data`; a loader must yield the "
+            "same batches in the same order in every pass, so without shuffling)"
         ]
 
 
@@ -126,16 +140,6 @@ def few_samples(samples: int) -> list[str]:
     if samples >= FEW_SAMPLES:
         return []
     return [f"only {samples} calibration samples: {FEW_SAMPLES} to 1000 are advised"]
-
-
-def _digest(batch: Batch) -> bytes:
-    hasher = hashlib.blake2b(digest_size=8)
-    for name in sorted(batch.feeds):
-        array = batch.feeds[name]
-        hasher.update(f"{name}|{array.shape}|".encode())
-        # objects as text, because their bytes are addresses
-        hasher.update((array.astype(str) if array.dtype.hasobject else array).tobytes())
-    return hasher.digest()
 
 
 def _has_structure(array: Array) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from trt_ptq.types import Batch, BatchSource
 
@@ -14,8 +14,18 @@ class Observer(Protocol):
     def observe(self, batch: Batch) -> None: ...
 
 
+@runtime_checkable
+class RepeatObserver(Observer, Protocol):
+    """Looks at the batches of later passes too, which may differ where a loader shuffles."""
+
+    def observe_again(self, batch: Batch) -> None: ...
+
+
 class ObservedSource:
-    """Yields the batches of `source` and shows each one to the observers, only the first time that it is read."""
+    """Yields the batches of `source` and shows each one to the observers, only the first time that it is read.
+
+    A `RepeatObserver` is shown later passes separately.
+    """
 
     def __init__(self, source: BatchSource, observers: tuple[Observer, ...]) -> None:
         self._source = source
@@ -32,6 +42,10 @@ class ObservedSource:
                 for observer in self._observers:
                     observer.observe(batch)
                 self._observed = index + 1
+            else:
+                for observer in self._observers:
+                    if isinstance(observer, RepeatObserver):
+                        observer.observe_again(batch)
             yield batch
 
 

@@ -26,13 +26,14 @@ from trt_ptq.types import BatchSource, ShapeProfile
 class Calibrated:
     """`statistics` of the float model, collected in `passes` over the data, and `profiles` of its inputs.
 
-    `audit` knows the batches that were calibrated with; `trajectory` says how the ranges settled. There are 0
-    passes where the statistics of an earlier run were kept.
+    `audit` knows the samples that were calibrated with; it observes further passes over `source`, the calibration data.
+    `trajectory` says how the ranges settled. There are 0 passes where the statistics of an earlier run were kept.
     """
 
     statistics: Statistics
     passes: int
     profiles: dict[str, ShapeProfile]
+    source: BatchSource
     audit: Audit
     trajectory: Trajectory
     stability: Stability | None
@@ -79,6 +80,7 @@ def calibrate(job: QuantizationJob) -> Calibrated:
         statistics=statistics,
         passes=len(passes),
         profiles=profiles,
+        source=source,
         audit=audit,
         trajectory=convergence.trajectory(),
         stability=stability,

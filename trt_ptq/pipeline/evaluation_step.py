@@ -19,12 +19,12 @@ from trt_ptq.report.warnings import OPTIMISTIC_VERDICT, TUNING_SKIPPED
 class Evaluated:
     """How the FP16 and INT8 models compare with FP32, and whether INT8 meets the accuracy threshold.
 
-    `calibration_batches` counts the batches of the comparison that were also used for calibration.
+    `calibration_samples` counts the samples of the comparison that were also used for calibration.
     """
 
     comparison: PrecisionComparison
     verdict: Verdict
-    calibration_batches: int
+    calibration_samples: int
     warnings: tuple[str, ...]
 
 

@@ -46,7 +46,7 @@ def report_models(
         trajectory=calibrated.trajectory,
         stability=calibrated.stability,
         held_out_samples=evaluated.comparison.fidelity["int8"].samples,
-        comparison_batches_calibrated_with=evaluated.calibration_batches,
+        comparison_samples_calibrated_with=evaluated.calibration_samples,
         metric_function=job.metric_name,
         method=tuned.recipe.method,
         tensors=tensor_rows(statistics, tuned.table),

@@ -38,7 +38,7 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, scratch: Path) -> 
     Raises:
         DataError, ModelError, TableError: see `tune`.
     """
-    calibrated_with = Head(job.calibration, calibrated.statistics.data.samples)
+    calibrated_with = Head(calibrated.source, calibrated.statistics.data.samples)
     candidates = CandidateBuilder(
         CalibratedModel(job.model, calibrated.statistics),
         job.calibration,

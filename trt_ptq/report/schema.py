@@ -68,7 +68,7 @@ class Report(_Part):
         trajectory: how the ranges settled as samples were added.
         stability: whether the ranges were stable when calibration ended; None without `until_stable`.
         held_out_samples: number of samples that the models were compared on.
-        comparison_batches_calibrated_with: number of batches of the comparison that calibration used as well.
+        comparison_samples_calibrated_with: number of samples of the comparison that calibration used as well.
         metric_function: the user's metric; empty without one.
         method: the range method.
         nodes: every quantizable node: whether it runs in INT8, and why.
@@ -91,7 +91,7 @@ class Report(_Part):
     trajectory: Trajectory
     stability: Stability | None = None
     held_out_samples: int
-    comparison_batches_calibrated_with: int = 0
+    comparison_samples_calibrated_with: int = 0
     metric_function: str = ""
     method: str
     tensors: list[TensorRow]
@@ -125,9 +125,9 @@ class Report(_Part):
     @property
     def comparison_data(self) -> str:
         """What the models were compared on."""
-        repeated = self.comparison_batches_calibrated_with
+        repeated = self.comparison_samples_calibrated_with
         samples = (
-            f"{self.held_out_samples} samples, not all held out: {repeated} batches were also used for calibration"
+            f"{self.held_out_samples} samples, not all held out: {repeated} were also used for calibration"
             if repeated
             else f"{self.held_out_samples} held-out samples"
         )
