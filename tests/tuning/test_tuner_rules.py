@@ -145,6 +145,31 @@ def test_a_search_that_fails_says_which_threshold_would_allow_the_best_candidate
     )
 
 
+@pytest.mark.parametrize(("without", "accepted"), [(0.009, True), (0.02, False)])
+def test_a_technique_that_the_search_made_superfluous_is_dropped(without: float, accepted: bool) -> None:
+    losses = {"plain": 0.5, "equalization": 0.3, "equalization+worst": 0.005, "worst": without}
+    result = tuned(Bench({}, losses))
+    assert result.recipe.nodes_to_exclude == ("worst",)
+    assert result.recipe.techniques == (() if accepted else ("equalization",))
+    last = result.trials[-1]
+    assert (last.name, last.losses) == ("without cross-layer equalization", {"loss": without})
+    assert (last.decision == "accepted") == accepted
+
+
+def test_a_requested_technique_is_never_dropped() -> None:
+    losses = {"plain": 0.5, "equalization": 0.3, "equalization+worst": 0.005, "worst": 0.001}
+    result = tuned(Bench({}, losses), ("equalization",))
+    assert result.recipe.techniques == ("equalization",)
+    assert result.trials[-1].name.startswith("mixed precision")
+
+
+def test_a_metric_must_meet_half_the_threshold_without_a_technique_too() -> None:
+    losses = {"plain": 0.5, "equalization": 0.3, "equalization+worst": 0.004, "worst": 0.006}
+    bench = Bench({"plain": 1.0, "equalization": 1.0, "equalization+worst": 0.001, "worst": 0.001}, losses)
+    bench.metric = "a metric"
+    assert tuned(bench).recipe.techniques == ("equalization",)
+
+
 def test_progress_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "trt_ptq.tuning"):
         tuned(Bench({}, {"worst": 0.005}), try_techniques=False)

@@ -8,7 +8,14 @@ from typing import Literal
 from trt_ptq.evaluation.metrics import Metrics
 from trt_ptq.recipe import Recipe
 
-Decision = Literal["accepted", "rejected: no gain", "rejected: larger output error", "failed", "analysis"]
+Decision = Literal[
+    "accepted",
+    "rejected: no gain",
+    "rejected: larger output error",
+    "rejected: above the threshold",
+    "failed",
+    "analysis",
+]
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def tune(
     4. The most sensitive layers are excluded: few that meet the threshold. A user's metric of a few hundred samples
        makes the best candidate look better than it is. The search then aims at half of the threshold, and also requires
        the output error to shrink in proportion; where that would exclude more than twice as many layers, it falls back
-       to the threshold itself.
+       to the threshold itself. Techniques that nobody requested are dropped if the threshold is met without them then.
 
     Progress is logged by the logger "trt_ptq.tuning".
 
@@ -66,7 +66,7 @@ def tune(
         DataError, ModelError: see `Objective.evaluate`.
     """
     plain = recipe.model_copy(update={"techniques": ()})
-    tuner = _Tuner(plain, candidates, objective, max_drop, methods, settings)
+    tuner = _Tuner(plain, candidates, objective, max_drop, methods, settings, recipe.techniques)
     for technique in recipe.techniques:
         tuner.apply(technique, forced=True)
     requested = tuner.recipe
@@ -99,6 +99,7 @@ class _Tuner:
         max_drop: float,
         methods: tuple[RangeMethod, ...],
         settings: TuningSettings,
+        requested: tuple[Technique, ...],
     ) -> None:
         self.trials: list[Trial] = []
         self._candidates = candidates
@@ -107,6 +108,7 @@ class _Tuner:
         self._methods = methods
         self._settings = settings
         self._method_is_by_metric = False
+        self._requested = requested
         self.recipe = plain = self._with_best_method(plain)
         for kind in TENSOR_KINDS:
             model = candidates.build(plain, (kind,)).qdq.model
@@ -161,7 +163,8 @@ class _Tuner:
         except TrtPtqError as error:
             return f"there was no search for layers to exclude: {error}"
         if len(ranked) < 2:
-            return f"{self._int8_loses}, and there is only one quantized layer: nothing is left to exclude"
+            loses = f"INT8 has {self.best.loss:.2%} {self._quantity}"
+            return f"{loses}, and there is only one quantized layer: nothing is left to exclude"
         start = self._start_of_search(ranked)
         scores: dict[frozenset[str], Score] = {}
 
@@ -196,11 +199,30 @@ class _Tuner:
             self.best,
             note=f"method {start.method}; {', '.join(result.excluded)}; found in {result.evaluations} evaluations",
         )
+        self._drop_techniques(min(threshold for threshold in thresholds if result.loss <= threshold))
         return None
+
+    def _drop_techniques(self, threshold: float) -> None:
+        """Drop the techniques that were not requested, if `threshold` is met without them now."""
+        needless = self.recipe.techniques[len(self._requested) :]
+        if not needless:
+            return
+        name = f"without {', '.join(map(TITLES.__getitem__, needless))}"
+        recipe = self.recipe.model_copy(update={"techniques": self._requested})
+        try:
+            recipe = recipe if self._method_is_by_metric else self._with_best_method(recipe)
+            score, expected = self._evaluate(recipe), self._expected_loss(recipe)
+        except TrtPtqError as error:
+            self.trials.append(Trial(name, {}, {}, "failed", str(error)))
+            return
+        accepted = max(score.loss, min(expected, self._max_drop)) <= threshold
+        self._record(name, score, "accepted" if accepted else "rejected: above the threshold")
+        if accepted:
+            self.recipe, self.best = recipe, score
 
     def _failure(self, result: SearchResult) -> str:
         message = (
-            f"{self._int8_loses}. No mixed-precision configuration within "
+            f"INT8 has {self.best.loss:.2%} {self._quantity}. No mixed-precision configuration within "
             f"{format_percent(self._max_drop)} was found in {result.evaluations} evaluations"
         )
         if not math.isfinite(result.loss):
@@ -212,10 +234,6 @@ class _Tuner:
     def _quantity(self) -> str:
         """What scores measure: the loss of a metric, or the error of the outputs."""
         return "loss" if self._objective.metric else "output error"
-
-    @property
-    def _int8_loses(self) -> str:
-        return f"INT8 has {self.best.loss:.2%} {self._quantity}"
 
     def _expected_loss(self, recipe: Recipe) -> float:
         """The loss if it were proportional to the output error; 0 without a user's metric, as the loss is just that.
