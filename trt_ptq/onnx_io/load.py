@@ -17,6 +17,7 @@ from onnx import shape_inference
 from onnx_ir.passes import common as passes
 
 from trt_ptq.errors import ModelError
+from trt_ptq.onnx_io.declared_shapes import drop_stale_shapes
 from trt_ptq.onnx_io.domains import (
     ONNX_DOMAINS,
     all_nodes,
@@ -125,11 +126,11 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
     del model
     gc.collect()  # the reference cycles of the graph would keep the original weights in memory
     fold_weights(proto, external.folder)
-    proto = _infer_shapes(proto)
+    proto = _infer_shapes(proto, path)
     untyped = untyped_tensors(proto)
     if untyped:
         proto.graph.value_info.extend(types_of_onnx_runtime(proto, untyped, external))
-        proto = _infer_shapes(proto)
+        proto = _infer_shapes(proto, path)
     proto.ir_version = max(proto.ir_version, _MIN_IR_VERSION)
     inputs = tuple(_tensor_spec(value, path) for value in proto.graph.input)
     if is_raised:
@@ -217,7 +218,7 @@ def model_size_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in {path, *external_files(path)})
 
 
-def _infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+def _infer_shapes(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     """A copy of `proto` with inferred shapes; the large weights move from `proto` to the copy.
 
     They are detached meanwhile, since shape inference copies the whole model several times.
@@ -227,6 +228,7 @@ def _infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
         if len(tensor.raw_data) > SMALL_BYTES:
             weights[tensor.name] = tensor.raw_data
             tensor.ClearField("raw_data")
+    drop_stale_shapes(proto, path)
     inferred = shape_inference.infer_shapes(proto, data_prop=True)
     for tensor in inferred.graph.initializer:
         if tensor.name in weights:
