@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trt_ptq.data.observation import observe
-from trt_ptq.data.shape_profiles import ShapeObserver, check_profiles, profiles_from_shapes
+from trt_ptq.data.shape_profiles import ShapeObserver, check_profiles, profiles_from_shapes, wider_profile
 from trt_ptq.data.sources import InMemorySource
 from trt_ptq.errors import UsageError
 from trt_ptq.types import Batch, ShapeProfile, TensorSpec
@@ -54,6 +54,23 @@ class TestObservedShapes:
 
     def test_scalars_get_no_profile(self) -> None:
         assert profiles_from_shapes({"scalar": Counter({(): 1})}, (TensorSpec("scalar", FLOAT, ()),)) == {}
+
+
+class TestWiderProfiles:
+    @pytest.mark.parametrize(
+        ("observed_profile", "shape", "wider"),
+        [
+            ("1x48:4x48:8x48", ("n", "seq"), "1x24:4x48:8x96"),
+            ("1x3x32:1x3x64:1x3x64", ("n", 3, "w"), "1x3x16:1x3x64:8x3x128"),
+            ("1x4x0x8:2x4x1x8:2x4x1x8", ("n", 4, "past", 8), "1x4x0x8:2x4x1x8:2x4x2x8"),
+            ("1x1:2x1:2x1", ("n", "seq"), "1x1:2x1:2x2"),
+            ("1x16:4x16:8x16", ("n", 16), "1x16:4x16:8x16"),
+        ],
+    )
+    def test_dynamic_axes_accept_half_to_twice_and_a_batch_of_one_up_to_eight(
+        self, observed_profile: str, shape: tuple[int | str, ...], wider: str
+    ) -> None:
+        assert str(wider_profile(ShapeProfile.parse(observed_profile), TensorSpec("x", FLOAT, shape))) == wider
 
 
 class TestGivenProfiles:

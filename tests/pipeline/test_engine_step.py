@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from onnx import TensorProto, helper
 
+from tests.networks import CHANNELS, weight, write
 from tests.pipeline.quantizing import quantized, source
 from trt_ptq.engines.manifest import EngineManifest, read_manifest
 from trt_ptq.engines.spec import EngineSpec
@@ -26,6 +29,15 @@ def manifest(spec: EngineSpec, size_bytes: int = 1) -> EngineManifest:
     )
 
 
+def builder(**sizes: int) -> Callable[[EngineSpec, str], EngineManifest]:
+    """Pretends to build engines of so many bytes by precision."""
+
+    def build(spec: EngineSpec, _backend: str) -> EngineManifest:
+        return manifest(spec, sizes[spec.precision])
+
+    return build
+
+
 def test_shapes_come_from_the_data(cnn: Model, tmp_path: Path) -> None:
     result = quantized(cnn, tmp_path, source(41), backend="auto")
     assert result.engine_path == tmp_path / "model.int8.engine"
@@ -36,15 +48,33 @@ def test_shapes_come_from_the_data(cnn: Model, tmp_path: Path) -> None:
 def test_an_int8_engine_larger_than_fp16_is_warned_of(
     cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, int8_bytes: int, warned: bool
 ) -> None:
-    sizes = {"fp16": 2_000_000, "int8": int8_bytes}
-
-    def build(spec: EngineSpec, _backend: str) -> EngineManifest:
-        return manifest(spec, sizes[spec.precision])
-
-    monkeypatch.setattr("trt_ptq.pipeline.engine_step.build_engine", build)
+    monkeypatch.setattr("trt_ptq.pipeline.engine_step.build_engine", builder(fp16=2_000_000, int8=int8_bytes))
     warnings = quantized(cnn, tmp_path, backend="auto").warnings
     text = "the INT8 engine (3.00 MB) is larger than the FP16 engine (2.00 MB)"
     assert any(text in warning for warning in warnings) == warned
+
+
+def test_axes_that_accept_only_what_the_data_held_are_named_with_a_wider_range(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trt_ptq.pipeline.engine_step.build_engine", builder(fp16=2, int8=1))
+    dynamic = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", CHANNELS, 8, "width"])
+    node = helper.make_node("Conv", ["x", "w"], ["y"])
+    path = write(tmp_path / "m.onnx", [node], [weight("w", CHANNELS, CHANNELS, 1, 1)], [dynamic], ["y"])
+    warnings = quantized(path, tmp_path / "a", backend="auto").warnings
+    limited = [warning for warning in warnings if "only the sizes that the calibration data held" in warning]
+    assert "8 on axis 3 ('width') of 'x'" in limited[0]
+    assert "`shapes=x=1x16x8x4:4x16x8x8:4x16x8x16`" in limited[0]
+    given = quantized(path, tmp_path / "b", backend="auto", shapes={"x": "1x16x8x4:4x16x8x8:4x16x8x16"})
+    assert not any("calibration data held" in warning for warning in given.warnings)
+
+
+def test_a_batch_of_varying_size_is_no_limit_to_warn_of(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trt_ptq.pipeline.engine_step.build_engine", builder(fp16=2, int8=1))
+    warnings = quantized(cnn, tmp_path, backend="auto").warnings
+    assert not any("calibration data held" in warning for warning in warnings)
 
 
 def test_without_a_builder_all_else_is_done_and_the_remedy_named(

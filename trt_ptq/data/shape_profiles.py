@@ -10,6 +10,8 @@ import numpy as np
 from trt_ptq.errors import UsageError
 from trt_ptq.types import Batch, ShapeProfile, TensorSpec
 
+_DEFAULT_BATCH = 8
+
 Shapes = Mapping[str, Counter[tuple[int, ...]]]
 
 
@@ -41,6 +43,26 @@ def profiles_from_shapes(seen: Shapes, inputs: tuple[TensorSpec, ...]) -> dict[s
         optimum = next((shape for shape in frequent if 0 not in shape), frequent[0])
         profiles[spec.name] = ShapeProfile(tuple(smallest), optimum, largest)
     return profiles
+
+
+def limited_axes(profile: ShapeProfile, spec: TensorSpec) -> list[int]:
+    """The dynamic axes of an input on which `profile` accepts no more than was observed: all but a batch of varying
+    size."""
+    return [
+        index
+        for index, axis in enumerate(spec.shape)
+        if isinstance(axis, str) and (index > 0 or profile.maximum[0] == 1)
+    ]
+
+
+def wider_profile(profile: ShapeProfile, spec: TensorSpec) -> ShapeProfile:
+    """A default for inputs of other sizes than the observed ones: half to twice on each dynamic axis, which keeps sizes
+    divisible by what models usually ask for; for a batch of 1, up to 8."""
+    minimum, maximum = list(profile.minimum), list(profile.maximum)
+    for index in limited_axes(profile, spec):
+        minimum[index] = minimum[index] // 2 or min(minimum[index], 1)
+        maximum[index] = 2 * maximum[index] if index else _DEFAULT_BATCH
+    return ShapeProfile(tuple(minimum), profile.optimum, tuple(maximum))
 
 
 def check_profiles(profiles: Mapping[str, ShapeProfile], inputs: tuple[TensorSpec, ...]) -> None:

@@ -14,7 +14,7 @@ from trt_ptq.output import ENGINES
 from trt_ptq.pipeline.calibration_step import Calibrated
 from trt_ptq.pipeline.export_step import Exported
 from trt_ptq.pipeline.job import QuantizationJob
-from trt_ptq.report.warnings import engine_size_warnings
+from trt_ptq.report.warnings import engine_size_warnings, profile_warnings
 
 _logger = logging.getLogger(__name__)
 _PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
@@ -59,7 +59,8 @@ def build(job: QuantizationJob, calibrated: Calibrated, exported: Exported) -> B
             warnings.append(f"no {precision} engine was built: {refused}")
             error = refused if precision == "int8" else None
     measured, failures = _measure(job, engines)
-    return Built(tuple(engines), measured, error, (*warnings, *engine_size_warnings(engines), *failures))
+    limits = profile_warnings(calibrated.profiles, job.model.inputs) if engines and not job.profiles else []
+    return Built(tuple(engines), measured, error, (*warnings, *limits, *engine_size_warnings(engines), *failures))
 
 
 def _measure(job: QuantizationJob, engines: list[EngineManifest]) -> tuple[tuple[MeasuredEngine, ...], list[str]]:

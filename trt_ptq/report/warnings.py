@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trt_ptq.calibration.convergence import Stability
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.data.shape_profiles import limited_axes, wider_profile
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.output import TRANSFORMED
 from trt_ptq.recipe import Recipe
 from trt_ptq.report.rows import calibrated_tensors, fraction_beyond
-from trt_ptq.types import TensorSpec
+from trt_ptq.types import ShapeProfile, TensorSpec
 
 _MAX_CLIPPED = 0.001  # fraction of the values of a tensor
 _FAR = 1.25  # values that far beyond the range are off by a quarter of the range
@@ -65,6 +66,32 @@ def fp32_warnings(nodes: Sequence[Fp32Node]) -> list[str]:
     more = f", and {len(named) - _NUM_EXAMPLES} more" if len(named) > _NUM_EXAMPLES else ""
     examples = ", ".join(named[:_NUM_EXAMPLES])
     return [f"{len(named)} nodes stay in FP32, beyond float16's range: {examples}{more}"]
+
+
+def profile_warnings(profiles: Mapping[str, ShapeProfile], inputs: Sequence[TensorSpec]) -> list[str]:
+    """Warn of engines that accept only the sizes that the calibration data held; offers a wider range."""
+    limits, wider = [], []
+    for spec in inputs:
+        profile = profiles.get(spec.name)
+        if profile is None:
+            continue
+        wider.append(f"`shapes={spec.name}={wider_profile(profile, spec)}`")
+        for axis in limited_axes(profile, spec):
+            low, high = profile.minimum[axis], profile.maximum[axis]
+            sizes = str(low) if low == high else f"{low} to {high}"
+            limits.append(f"{sizes} on axis {axis} ({spec.shape[axis]!r}) of {spec.name!r}")
+    if not limits:
+        return []
+    return [
+        "the engines accept only the sizes that the calibration data held: "
+        f"{_first_few(limits, '; ')}. Where inputs may have other sizes, set a range for all dynamic inputs, such as "
+        f"{_first_few(wider, ' ')}"
+    ]
+
+
+def _first_few(texts: Sequence[str], separator: str) -> str:
+    more = f"{separator}and {len(texts) - _NUM_EXAMPLES} more" if len(texts) > _NUM_EXAMPLES else ""
+    return separator.join(texts[:_NUM_EXAMPLES]) + more
 
 
 def engine_size_warnings(engines: Sequence[EngineManifest]) -> list[str]:
