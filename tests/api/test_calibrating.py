@@ -13,7 +13,7 @@ import pytest
 from rich.progress import track
 
 import trt_ptq
-from tests.networks import images
+from tests.networks import images, sabotaged_cnn
 from trt_ptq.onnx_io.load import Model
 
 torch = pytest.importorskip("torch")
@@ -120,6 +120,11 @@ def test_invalid_arguments_are_named(cnn: Model, arguments: dict[str, Any], name
         trt_ptq.calibrate(cnn.path, BATCHES, **arguments)
 
 
+def test_examples_for_a_loaded_model_are_refused(cnn: Model) -> None:
+    with pytest.raises(trt_ptq.UsageError, match=r"`example_inputs` is for a torch\.nn\.Module"):
+        trt_ptq.calibrate(cnn, BATCHES, example_inputs=(1,))
+
+
 @pytest.mark.parametrize("model", [3, None, b"model"])
 def test_what_is_no_model_is_refused(model: Any) -> None:
     with pytest.raises(trt_ptq.UsageError, match="`model` must be a path"):
@@ -163,11 +168,12 @@ def test_rich_shows_progress(cnn: Model, capsys: pytest.CaptureFixture[str]) -> 
     assert "Calibrating" in capsys.readouterr().out
 
 
-def test_sensitivity_needs_no_table(cnn: Model) -> None:
-    layers = trt_ptq.measure_sensitivity(cnn.path, BATCHES)
-    table = trt_ptq.calibrate(cnn, BATCHES).table()
-    assert layers == trt_ptq.measure_sensitivity(cnn, BATCHES, table=table)
-    assert all(layer.alone >= 0 for layer in layers)
+def test_sensitivity_needs_no_table(tmp_path: Path) -> None:
+    model = sabotaged_cnn(tmp_path / "model.onnx")
+    layers = trt_ptq.measure_sensitivity(model, BATCHES)
+    table = trt_ptq.calibrate(model, BATCHES).table()
+    assert layers == trt_ptq.measure_sensitivity(model, BATCHES, table=table)
+    assert max(layers, key=lambda layer: layer.alone).node == "c3"
 
 
 def test_excluded_layers_have_no_sensitivity(cnn: Model, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def test_the_users_metric_decides(cnn: Model, int8: Path) -> None:
     [
         ({"max_drop": 2}, "`max_drop`"),
         ({"evaluate": 3}, "`evaluate`"),
+        ({"lower_is_better": "bits"}, "`lower_is_better` names metrics of `evaluate`"),
         ({"evaluate": "nowhere.py:metric"}, "nowhere.py"),
         ({"batch_size": 0}, "`batch_size`"),
     ],

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
 import trt_ptq
-from tests.networks import images
+from tests.networks import WIDTH, images, transformer_block
 from trt_ptq.engines.manifest import read_manifest
 from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.onnx_io.load import Model
@@ -82,12 +83,26 @@ def test_a_table_file_converts_to_qdq(
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".trt-ptq")] == []
 
 
+@pytest.mark.parametrize("attention", [False, True])
+def test_the_matmuls_of_attention_are_quantized_on_request(
+    tmp_path: Path, specs: list[tuple[EngineSpec, bytes]], attention: bool
+) -> None:
+    model = transformer_block(tmp_path / "block.onnx")
+    batches = [np.random.default_rng(0).normal(size=(2, 4, WIDTH)).astype(np.float32)]
+    table = trt_ptq.calibrate(model, batches, attention=True).table("minmax")
+    trt_ptq.build_engine(model, tmp_path / "m.engine", table=table, attention=attention)
+    nodes = {node.output[0]: node for node in onnx.load_model_from_string(specs[0][1]).graph.node}
+    inputs = {nodes[name].op_type for name in nodes["scores"].input}
+    assert ("DequantizeLinear" in inputs) == attention
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         ({"precision": "int8"}, "`precision=int8` needs `table`"),
         ({"precision": "int4"}, "`precision` must be one of"),
         ({"backend": "tvm"}, "tvm"),
+        ({"attention": True}, "`attention` need `table`"),
         ({"shapes": {"x": "1xn"}}, "`shapes`"),
         ({"shapes": {"z": "1x2"}}, "unknown input 'z'"),
     ],

@@ -6,6 +6,7 @@ import sys
 from collections import UserDict
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,23 @@ class TestIterables:
     def test_a_bad_item_of_a_list_is_refused_at_once(self) -> None:
         with pytest.raises(DataError, match=r"^list, batch 1: expected a dict of arrays by input name, got int$"):
             open_data([rows(1), 3], (X,))
+
+    def test_a_function_may_return_arrays(self) -> None:
+        assert shapes(open_data(lambda: rows(5), (X,), batch_size=4)) == [{"x": (4, 4)}, {"x": (1, 4)}]
+        returned = {"x": rows(3), "y": np.arange(3)}
+        assert shapes(open_data(lambda: returned, (X, Y), batch_size=4)) == [{"x": (3, 4), "y": (3,)}]
+
+    def test_an_array_that_a_function_returns_feeds_one_input(self) -> None:
+        with pytest.raises(DataError, match="a single array feeds one input, the model has 2"):
+            list(open_data(lambda: rows(5), (X, Y)))
+
+    @pytest.mark.parametrize("returned", [None, 3, "d.npz", Path("d.npz")], ids=["None", "int", "str", "path"])
+    def test_a_function_that_returns_no_data_is_refused(self, returned: Any) -> None:
+        def load() -> Any:
+            return returned
+
+        with pytest.raises(DataError, match=rf"^load returns {type(returned).__name__}, not data: return or yield"):
+            list(open_data(load, (X,)))
 
     def test_a_failing_generator_is_named_with_the_batch(self) -> None:
         def broken() -> Iterator[Any]:
@@ -242,7 +260,12 @@ class TestTorchDataLoader:
         torch = pytest.importorskip("torch", reason="needs torch")
         generator = torch.Generator().manual_seed(3)
         source = open_data(self.loader(self.samples(), batch_size=8, shuffle=True, generator=generator), (X,))
+        torch.rand(1, generator=generator)
+        before = generator.get_state()
+        next(iter(source))
+        assert torch.equal(before, generator.get_state())
         assert self.order(source) == self.order(source)
+        assert torch.equal(before, generator.get_state())
 
     def test_random_augmentation_is_repeated(self) -> None:
         torch = pytest.importorskip("torch", reason="needs torch")

@@ -32,6 +32,7 @@ def build_engine(
     table: TableLike | None = None,
     nodes_to_exclude: str | Sequence[str] = (),
     nodes_to_include: str | Sequence[str] = (),
+    attention: bool = False,
     precision: Precision | None = None,
     shapes: Mapping[str, ShapeLike] | None = None,
     backend: str = "auto",
@@ -53,6 +54,7 @@ def build_engine(
         nodes_to_exclude: with `table`: nodes that are not quantized, beside those that it excludes; see
             `QuantizeConfig`.
         nodes_to_include: with `table`: if given, only these nodes are quantized.
+        attention: with `table`: also quantize the MatMuls of attention, even if the table does not.
         precision: "int8" (a Q/DQ model, or a float model with `table`), "fp16" or "fp32". Unless given, "int8" for
             these and "fp16" for others.
         shapes: optimization profiles by input name; see `QuantizeConfig`. Inputs with dynamic sizes need one.
@@ -73,9 +75,11 @@ def build_engine(
     """
     check_backend(backend)
     profiles = parse_shapes(shapes or {})
-    selection = QuantizeConfig(nodes_to_exclude=nodes_to_exclude, nodes_to_include=nodes_to_include)
-    if table is None and (nodes_to_exclude or nodes_to_include):
-        raise UsageError("`nodes_to_exclude` and `nodes_to_include` need `table`")
+    selection = QuantizeConfig(
+        nodes_to_exclude=nodes_to_exclude, nodes_to_include=nodes_to_include, attention=attention
+    )
+    if table is None and (nodes_to_exclude or nodes_to_include or attention):
+        raise UsageError("`nodes_to_exclude`, `nodes_to_include` and `attention` need `table`")
     engine = Path(engine_path)
     with opened_model(model, example_inputs, allow_quantized=True) as loaded:
         chosen = _precision(loaded, precision, table is not None)
@@ -124,6 +128,6 @@ def _convert(
     if table is not None:
         ranges = matched_table(table, model, allow_other_model=allow_other_model).table
         excluded = select_nodes(model.to_ir().graph, selection.nodes_to_include, selection.nodes_to_exclude)
-        save_model(quantize_by_table(model, ranges, excluded).qdq.model, path)
+        save_model(quantize_by_table(model, ranges, excluded, selection.attention).qdq.model, path)
     else:
         save_model(to_float16(model) if precision == "fp16" else model.to_ir(), path)

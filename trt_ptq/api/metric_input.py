@@ -13,8 +13,10 @@ def user_metric(evaluate: Evaluate | str | None, lower_is_better: Collection[str
     """The user's metric; None without one.
 
     Raises:
-        UsageError: not a function, or "file.py:function" that cannot be loaded.
+        UsageError: not a function, or "file.py:function" that cannot be loaded; or `lower_is_better` without it.
     """
+    if evaluate is None and lower_is_better:
+        raise UsageError("`lower_is_better` names metrics of `evaluate`, which is missing")
     if evaluate is None:
         return None
     if isinstance(evaluate, str):

@@ -30,11 +30,8 @@ def opened_model(model: ModelLike, example_inputs: Any = None, *, allow_quantize
         ModelError: see `load_model`; or PyTorch cannot export it.
         UsageError: a torch module without example inputs, or something else than a model.
     """
-    if isinstance(model, Model):
-        yield model
-        return
     with model_file(model, example_inputs) as path:
-        yield load_model(path, allow_quantized=allow_quantized)
+        yield model if isinstance(model, Model) else load_model(path, allow_quantized=allow_quantized)
 
 
 @contextmanager

@@ -14,13 +14,16 @@ import numpy as np
 from trt_ptq.data.feeds import FeedsReader, as_array, is_array, stack
 from trt_ptq.data.sources import InMemorySource, open_arrays
 from trt_ptq.data.user_function import UserFunction
-from trt_ptq.errors import DataError, UsageError
+from trt_ptq.errors import DataError, TrtPtqError, UsageError
 from trt_ptq.types import Batch, BatchSource, TensorSpec
 
 
 @dataclass(frozen=True)
 class FunctionSource:
-    """A function that returns or yields batches, or returns a DataLoader or dataset; called anew for each pass."""
+    """A function that returns or yields batches, or returns arrays, a DataLoader or a dataset.
+
+    It is called anew for each pass.
+    """
 
     name: str
     function: Callable[[], Any]
@@ -40,13 +43,22 @@ class FunctionSource:
 
     def _items(self) -> Iterator[Any]:
         returned = self.function()
-        source = _open_dataset(self.name, returned, self.reader, self.batch_size)
-        yield from returned if source is None else source
+        source = _open_object(self.name, returned, self.reader, self.batch_size)
+        if source is not None:
+            yield from source
+        elif _is_iterable(returned) and not isinstance(returned, (str, bytes)):
+            yield from returned
+        else:
+            raise DataError(
+                f"{self.name} returns {type(returned).__name__}, not data: return or yield batches, or return an "
+                "array, a dict of arrays, a torch DataLoader or a Hugging Face dataset; give a path itself as the data"
+            )
 
 
 @dataclass(frozen=True)
 class DataLoaderSource:
-    """A torch DataLoader. Each pass uses the same random numbers, so that a shuffling loader repeats its batches."""
+    """A torch DataLoader. Each pass draws the same random numbers from torch, so that a shuffling loader repeats its
+    batches; random numbers from elsewhere (`random`, NumPy) are the user's to seed."""
 
     name: str
     loader: Any
@@ -121,16 +133,11 @@ def adapt(data: Any, inputs: tuple[TensorSpec, ...], batch_size: int) -> BatchSo
     """
     reader = FeedsReader(inputs)
     name = getattr(getattr(data, "func", data), "__name__", type(data).__name__)  # a partial has a `func`
-    dataset = _open_dataset(name, data, reader, batch_size)
-    if dataset is not None:
-        return dataset
+    source = _open_object(name, data, reader, batch_size)
+    if source is not None:
+        return source
     if isinstance(data, BatchSource):
         return data
-    if is_array(data):
-        return open_arrays(name, {"": as_array(data, None, name)}, inputs, batch_size)
-    if isinstance(data, Mapping):
-        arrays = {str(key): as_array(value, None, f"{name}: {key!r}") for key, value in data.items()}
-        return open_arrays(name, arrays, inputs, batch_size)
     if isinstance(data, (list, tuple)):
         return InMemorySource([reader.batch(item, f"{name}, batch {index}") for index, item in enumerate(data)])
     if isinstance(data, Iterator):  # can be read only once
@@ -150,6 +157,16 @@ def in_memory(source: BatchSource) -> InMemorySource:
     return InMemorySource(
         [Batch({name: np.array(array) for name, array in batch.feeds.items()}, batch.origin) for batch in source]
     )
+
+
+def _open_object(name: str, data: Any, reader: FeedsReader, batch_size: int) -> BatchSource | None:
+    """A source of an object that has all samples: a DataLoader, a dataset or arrays; None if `data` is none of them."""
+    if is_array(data):
+        return open_arrays(name, {"": as_array(data, None, name)}, reader.inputs, batch_size)
+    if isinstance(data, Mapping) and not hasattr(data, "column_names"):
+        arrays = {str(key): as_array(value, None, f"{name}: {key!r}") for key, value in data.items()}
+        return open_arrays(name, arrays, reader.inputs, batch_size)
+    return _open_dataset(name, data, reader, batch_size)
 
 
 def _open_dataset(name: str, data: Any, reader: FeedsReader, batch_size: int) -> BatchSource | None:
@@ -206,11 +223,15 @@ def _numbered(name: str, items: Iterable[Any], unit: str = "batch") -> Iterator[
         yield f"{name}, {unit} {index}", item
 
 
+def _is_iterable(value: Any) -> bool:
+    return hasattr(value, "__iter__") or hasattr(value, "__getitem__")
+
+
 @contextmanager
 def _errors_at(where: str) -> Iterator[None]:
     try:
         yield
-    except DataError:
+    except TrtPtqError:
         raise
     except Exception as error:  # whatever a user's code raises
         reason = " ".join(str(error).split())
@@ -218,21 +239,32 @@ def _errors_at(where: str) -> Iterator[None]:
 
 
 def _repeatable(loader: Any) -> Iterator[Any]:
-    """The items of a torch DataLoader, each pass with the same random state, whatever others draw in between."""
+    """The items of a torch DataLoader, each pass with the same states of torch's generator and of the loader's own.
+
+    Others may draw from both in between, and go on where they were.
+    """
     torch = sys.modules["torch"]
+    seeds = {torch.default_generator: 0}
     if loader.generator is not None:
-        loader.generator.manual_seed(loader.generator.initial_seed())
-    state = torch.Generator().manual_seed(0).get_state()
+        seeds[loader.generator] = loader.generator.initial_seed()
+    states = [torch.Generator(own.device).manual_seed(seed).get_state() for own, seed in seeds.items()]
     items = None
     while True:
-        others = torch.get_rng_state()
-        torch.set_rng_state(state)
+        others = _swap(seeds, states)
         try:
             items = iter(loader) if items is None else items
             item = next(items)
         except StopIteration:
             return
         finally:
-            state = torch.get_rng_state()
-            torch.set_rng_state(others)
+            states = _swap(seeds, others)
         yield item
+
+
+def _swap(generators: Iterable[Any], states: Iterable[Any]) -> list[Any]:
+    """Set the states of torch generators; returns those before."""
+    before = []
+    for generator, state in zip(generators, states, strict=True):
+        before.append(generator.get_state())
+        generator.set_state(state)
+    return before

@@ -34,7 +34,8 @@ def open_data(
               be in one subfolder for each class;
             - a .npz or .npy file, an array, or a dict of arrays by input name (the first axis is the sample);
             - a JSON file of Polygraphy's `--save-inputs`;
-            - "file.py:function" or a function, which returns or yields batches and is called anew for each pass;
+            - "file.py:function" or a function, which is called anew for each pass: it yields batches, or returns them,
+              an array, a dict of arrays, a torch DataLoader or a Hugging Face dataset;
             - a list or other iterable of batches; a generator, which is read into memory at once;
             - a torch DataLoader, or a Hugging Face dataset, whose columns are inputs;
             - a `BatchSource`.

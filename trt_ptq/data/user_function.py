@@ -108,7 +108,8 @@ def _import_file(path: Path) -> ModuleType:
     _, names = _package_root(path)
     dotted = ".".join(names)
     loaded = sys.modules.get(dotted)
-    if loaded is not None and Path(loaded.__file__ or "").resolve() == path:
+    loaded_from = getattr(loaded, "__file__", None)  # modules such as `time` are built in
+    if loaded is not None and loaded_from is not None and Path(loaded_from).resolve() == path:
         return loaded
     if len(names) > 1:
         return importlib.import_module(dotted)

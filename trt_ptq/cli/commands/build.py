@@ -29,6 +29,7 @@ def build(
     allow_other_model: options.AllowOtherModel = False,
     exclude: options.Exclude = None,
     include: options.Include = None,
+    attention: options.Attention = False,
     precision: Annotated[
         Optional[options.PrecisionName],
         typer.Option(
@@ -140,8 +141,10 @@ def build(
         raise UsageError("--cache needs --data; to use an existing cache without data, give it as --table")
     if dynamic_ranges and (not implicit or table is None):
         raise UsageError("--dynamic-ranges needs --implicit and --table")
-    if implicit and (exclude or include or precision not in (None, "int8")):
-        raise UsageError("--implicit cannot be combined with --exclude, --include or a --precision other than int8")
+    if implicit and (exclude or include or attention or precision not in (None, "int8")):
+        raise UsageError(
+            "--implicit cannot be combined with --exclude, --include, --attention or a --precision other than int8"
+        )
     if data is None and (calibrator is not None or preprocess is not None):
         raise UsageError("--calibrator and --preprocess need --data")
     builder_config = BuilderConfig(
@@ -174,6 +177,7 @@ def build(
             table=table,
             nodes_to_exclude=exclude or (),
             nodes_to_include=include or (),
+            attention=attention,
             precision=precision,
             shapes=parse_profiles(shape or []),
             backend=backend,
