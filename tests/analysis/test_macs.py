@@ -125,3 +125,66 @@ def test_operators_in_a_body_cannot_be_counted(tmp_path: Path) -> None:
     model = load_model(write(tmp_path / "m.onnx", [node], weights, [image_input()], ["y"]))
     with pytest.raises(ModelError, match=r"Conv '(one|other)' is inside If"):
         count_macs(model, {})
+
+
+def rows(*shape: int, name: str = "x") -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+@pytest.mark.parametrize(("op", "gates", "directions"), [("LSTM", 4, 1), ("GRU", 3, 1), ("RNN", 1, 1), ("LSTM", 4, 2)])
+def test_recurrent_networks_count(tmp_path: Path, op: str, gates: int, directions: int) -> None:
+    """x [positions 7, batch 2, 12], 20 hidden values; only the last state is an output."""
+    direction = "bidirectional" if directions == 2 else "forward"
+    node = helper.make_node(op, ["x", "w", "r"], ["", "y"], hidden_size=20, direction=direction)
+    weights = [weight("w", directions, gates * 20, 12), weight("r", directions, gates * 20, 20)]
+    model = load_model(write(tmp_path / "m.onnx", [node], weights, [rows(7, 2, 12)], ["y"]))
+    assert count_macs(model, {}) == {"y": 7 * 2 * directions * gates * 20 * (12 + 20)}
+
+
+@pytest.mark.parametrize(
+    ("equation", "x", "w", "macs"),
+    [
+        ("nsc,cd->nsd", (2, 7, 12), (12, 20), 2 * 7 * 12 * 20),
+        ("bhqd,bhkd->bhqk", (2, 3, 7, 8), (2, 3, 5, 8), 2 * 3 * 7 * 5 * 8),
+        ("...ij,jk", (4, 6, 12), (12, 20), 4 * 6 * 12 * 20),
+        ("...ij,...jk->...ik", (4, 6, 12), (1, 12, 20), 4 * 6 * 12 * 20),
+    ],
+)
+def test_einsum_counts(tmp_path: Path, equation: str, x: tuple[int, ...], w: tuple[int, ...], macs: int) -> None:
+    node = helper.make_node("Einsum", ["x", "w"], ["y"], equation=equation)
+    model = load_model(write(tmp_path / "m.onnx", [node], [weight("w", *w)], [rows(*x)], ["y"]))
+    assert count_macs(model, {}) == {"y": macs}
+
+
+@pytest.mark.parametrize("heads_have_an_axis", [True, False])
+def test_attention_counts(tmp_path: Path, heads_have_an_axis: bool) -> None:
+    """2 sequences, 6 query and 3 key heads, 7 queries, 5 keys of size 8, values of size 10."""
+    heads: dict[str, Any] = {}
+    if heads_have_an_axis:
+        inputs = [rows(2, 6, 7, 8, name="q"), rows(2, 3, 5, 8, name="k"), rows(2, 3, 5, 10, name="v")]
+    else:
+        inputs = [rows(2, 7, 48, name="q"), rows(2, 5, 24, name="k"), rows(2, 5, 30, name="v")]
+        heads = {"q_num_heads": 6, "kv_num_heads": 3}
+    node = helper.make_node("Attention", ["q", "k", "v"], ["y"], **heads)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph([node], "g", inputs, [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10), tmp_path / "m.onnx")
+    assert count_macs(load_model(tmp_path / "m.onnx"), {}) == {"y": 2 * 6 * 7 * 5 * (8 + 10)}
+
+
+def test_deformable_convolutions_count(tmp_path: Path) -> None:
+    nodes = [helper.make_node("DeformConv", ["x", "w", "offset"], ["y"], pads=[1, 1, 1, 1])]
+    weights = [weight("w", 32, CHANNELS, 3, 3), weight("offset", 1, 18, 8, 8)]
+    model = load_model(write(tmp_path / "m.onnx", nodes, weights, [image_input(batch=1)], ["y"], opset=19))
+    assert count_macs(model, {}) == {"y": 8 * 8 * 32 * CHANNELS * 9}
+
+
+def test_the_int8_fraction_counts_what_cannot_run_in_int8(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["a"]),
+        helper.make_node("LSTM", ["a", "w", "r"], ["", "y"], hidden_size=64),
+    ]
+    weights = [weight("v", 32, 32), weight("w", 1, 256, 32), weight("r", 1, 256, 64)]
+    model = load_model(write(tmp_path / "m.onnx", nodes, weights, [rows(10, 4, 32)], ["y"]))
+    fraction = int8_fraction(plan_quantization(model.to_ir().graph), count_macs(model, {}))
+    assert fraction == pytest.approx(32 * 32 / (32 * 32 + 256 * (32 + 64)))
