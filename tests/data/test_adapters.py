@@ -15,6 +15,7 @@ import pytest
 from tests.data.opened import Indexed, X, Y, numbers, one_line, origins, rows, shapes
 from trt_ptq.data.adapters import in_memory
 from trt_ptq.data.open import open_data
+from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.errors import DataError, UsageError
 from trt_ptq.types import Batch, BatchSource, TensorSpec, is_indexed
 
@@ -60,6 +61,13 @@ class TestIterables:
         source = open_data(lambda: calls.append(1) or batches(), (X,))  # type: ignore[func-returns-value]
         assert numbers(source) == numbers(source)
         assert len(calls) == 2
+
+    def test_data_that_is_exhausted_in_the_second_pass_is_refused(self) -> None:
+        batches = iter([{"x": rows(2)}])
+        source = ValidatedSource(open_data(lambda: batches, (X,)), (X,))
+        assert len(list(source)) == 1
+        with pytest.raises(DataError, match=r"no batches \(a function must yield them anew each time it is called\)"):
+            list(source)
 
     def test_an_iterable_is_iterated_over_anew_for_each_pass(self) -> None:
         class Loader:

@@ -102,9 +102,13 @@ def test_an_error_of_the_function_is_not_blamed_on_the_image(folder: Path) -> No
         list(open_images(folder, lambda image: Path("no such mean file").read_bytes()))
 
 
-def test_a_function_that_returns_none_is_refused(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"1\.png: the preprocess function returns None: it must return the array"):
-        list(open_images(folder, lambda image: None))
+@pytest.mark.parametrize(
+    ("returned", "kind"), [(None, "None"), ({"image": np.zeros((3, 2, 2))}, "dict"), ([None, 1], "list")]
+)
+def test_a_function_that_returns_no_array_is_refused(folder: Path, returned: Any, kind: str) -> None:
+    message = rf"1\.png: the preprocess function returns {kind}: it must return the array of one sample"
+    with pytest.raises(DataError, match=message):
+        list(open_images(folder, lambda image: returned))
 
 
 def test_without_pillow_the_error_has_the_pip_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,19 @@ class TestFolderOfNpz:
         source = open_data(str(tmp_path), (X,))
         assert shapes(source) == shapes(source)
 
+    def test_class_subfolders_take_turns(self, tmp_path: Path) -> None:
+        for name in ("a/1", "a/2", "b/1"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            np.savez(tmp_path / name, x=rows(2))
+        names = [f"{tmp_path / name}.npz" for name in ("a/1", "b/1", "a/2")]
+        assert [batch.origin for batch in open_data(tmp_path, (X,))] == names
+
+    def test_subfolders_are_not_read_beside_files(self, tmp_path: Path) -> None:
+        (tmp_path / "other").mkdir()
+        np.savez(tmp_path / "other" / "2.npz", x=rows(3))
+        np.savez(tmp_path / "1.npz", x=rows(2))
+        assert shapes(open_data(tmp_path, (X,))) == [{"x": (2, 4)}]
+
     def test_an_interrupted_write_is_ignored(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "a.npz", x=rows(2))
         (tmp_path / ".trt-ptq-00000000.tmp").write_bytes(b"half")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -15,7 +15,7 @@ from trt_ptq.data.feeds import as_array
 from trt_ptq.errors import DataError
 from trt_ptq.types import Array, Batch, TensorSpec
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -67,22 +67,24 @@ class ImageFolder:
                 sample = self.preprocess(image)
         except Exception as error:
             raise DataError(f"{file}: the preprocess function fails: {type(error).__name__}: {error}") from error
-        if sample is None:
-            raise DataError(f"{file}: the preprocess function returns None: it must return the array of one sample")
-        return as_array(sample, self.input, f"{file}: what the preprocess function returns")
+        array = as_array(sample, self.input, f"{file}: what the preprocess function returns")
+        if array.dtype.hasobject:  # None, a dict, an image
+            kind = "None" if sample is None else type(sample).__name__
+            raise DataError(f"{file}: the preprocess function returns {kind}: it must return the array of one sample")
+        return array
 
 
-def find_images(folder: Path) -> tuple[Path, ...]:
-    """The images in `folder` by name; if there are none, those in its subfolders (one for each class).
+def find_files(folder: Path, suffixes: Collection[str]) -> tuple[Path, ...]:
+    """The files in `folder` by name; if there are none, those in its subfolders (one for each class).
 
     The classes take turns, so that the first batches already contain samples of all classes.
     """
-    files = _images_in(folder)
+    files = _files_in(folder, suffixes)
     if files:
         return tuple(files)
-    classes = [_images_in(subfolder) for subfolder in sorted(folder.iterdir()) if subfolder.is_dir()]
+    classes = [_files_in(subfolder, suffixes) for subfolder in sorted(folder.iterdir()) if subfolder.is_dir()]
     return tuple(file for turn in zip_longest(*classes) for file in turn if file is not None)
 
 
-def _images_in(folder: Path) -> list[Path]:
-    return [file for file in sorted(folder.iterdir()) if file.suffix.lower() in _SUFFIXES]
+def _files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    return [file for file in sorted(folder.iterdir()) if file.suffix.lower() in suffixes]

@@ -10,7 +10,7 @@ from typing import Any
 from trt_ptq._internal.optional_packages import require
 from trt_ptq.data.adapters import FunctionSource, adapt
 from trt_ptq.data.feeds import FeedsReader
-from trt_ptq.data.images import ImageFolder, find_images
+from trt_ptq.data.images import IMAGE_SUFFIXES, ImageFolder, find_files
 from trt_ptq.data.sources import NpzFolder, open_arrays, read_arrays, read_polygraphy
 from trt_ptq.data.user_function import load_function
 from trt_ptq.errors import DataError, UsageError
@@ -30,7 +30,7 @@ def open_data(
 
     Args:
         data: one of
-            - a folder of .npz files (each a batch; keys are input names), or of images (with `preprocess`), which may
+            - a folder of .npz files (each a batch; keys are input names), or of images (with `preprocess`); both may
               be in one subfolder for each class;
             - a .npz or .npy file, an array, or a dict of arrays by input name (the first axis is the sample);
             - a JSON file of Polygraphy's `--save-inputs`;
@@ -85,16 +85,18 @@ def _open_path(
 def _open_folder(
     path: Path, inputs: tuple[TensorSpec, ...], batch_size: int, preprocess: str | Preprocess | None
 ) -> BatchSource:
-    arrays = tuple(file for file in sorted(path.iterdir()) if file.suffix == ".npz")
-    images = find_images(path)
-    if arrays and any(image.parent == path for image in images):
-        raise DataError(f"{path}: has both .npz files and images: keep one kind in a folder")
+    arrays, images = find_files(path, {".npz"}), find_files(path, IMAGE_SUFFIXES)
+    if arrays and images:
+        direct = [files[0].parent == path for files in (arrays, images)]
+        if direct[0] == direct[1]:
+            raise DataError(f"{path}: has both .npz files and images: keep one kind in a folder")
+        arrays, images = (arrays, ()) if direct[0] else ((), images)  # subfolders are only read if there is no other
     if arrays and preprocess is not None:
         raise UsageError(f"`preprocess` is for images: {path} has .npz files")
     if arrays:
         return NpzFolder(arrays)
     if not images:
-        raise DataError(f"{path}: has no .npz files and no images")
+        raise DataError(f"{path}: has no .npz files and no images, nor have its subfolders")
     if preprocess is None:
         raise UsageError(
             f"{path}: images need `preprocess`, a function (or file.py:function) from a PIL image to the array of one "

@@ -94,7 +94,7 @@ class ActivationRecorder:
             raise ModelError(f"{self._name}: {name!r} is not a tensor, so the nodes behind it cannot run alone")
         key = (len(self.origins), name)
         if value.dtype.kind not in NATIVE_DTYPE_KINDS:
-            self._recorded[key] = value
+            self._recorded[key] = value.copy()  # a loader may refill its buffer
             return
         path = self._folder / f"{len(self._recorded)}.npy"
         with _full_disk_reported(self._folder):
