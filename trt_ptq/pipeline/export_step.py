@@ -16,7 +16,7 @@ from trt_ptq.output import FP16_MODEL, INT8_MODEL, RECIPE, STATISTICS, TABLES, T
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.pipeline.tuning_step import Tuned
 from trt_ptq.recipe import save_recipe
-from trt_ptq.report.warnings import NO_INT8_NODES, fp32_warnings
+from trt_ptq.report.warnings import NO_INT8_NODES, fp32_warnings, range_warnings
 from trt_ptq.tuning.candidate_builder import QuantizedCandidate
 
 
@@ -53,7 +53,7 @@ def export(job: QuantizationJob, tuned: Tuned) -> Exported:
     return Exported(
         files={"fp32": job.model.path, "int8": out / INT8_MODEL, "fp16": out / FP16_MODEL},
         candidate=candidate,
-        warnings=_warnings(candidate),
+        warnings=_warnings(tuned, candidate),
     )
 
 
@@ -72,9 +72,10 @@ def _table_recipe(tuned: Tuned, candidate: QuantizedCandidate) -> TableRecipe:
     )
 
 
-def _warnings(candidate: QuantizedCandidate) -> tuple[str, ...]:
-    qdq = candidate.qdq
+def _warnings(tuned: Tuned, candidate: QuantizedCandidate) -> tuple[str, ...]:
+    qdq, statistics = candidate.qdq, tuned.calibrated_model.statistics
     return (
+        *range_warnings(statistics, tuned.table, tuned.recipe.method, qdq.plan.activations),
         *filter(None, [candidate.warning]),
         *fp32_warnings(candidate.fp32_nodes),
         *([] if any(node.is_int8 for node in qdq.nodes) else [NO_INT8_NODES]),

@@ -49,7 +49,7 @@ def report_models(
         comparison_samples_calibrated_with=evaluated.calibration_samples,
         metric_function=job.metric_name,
         method=tuned.recipe.method,
-        tensors=tensor_rows(statistics, tuned.table),
+        tensors=tensor_rows(statistics, tuned.table, candidate.qdq.plan.activations),
         nodes=list(candidate.qdq.nodes),
         int8_fraction_of_macs=fraction,
         high_precision=candidate.high_precision,

@@ -11,7 +11,7 @@ from trt_ptq.data.subset import Head
 from trt_ptq.pipeline.calibration_step import Calibrated, magnitudes, recalibrate
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.recipe import Recipe
-from trt_ptq.report.warnings import range_warnings, stability_method_warnings, technique_warnings
+from trt_ptq.report.warnings import stability_method_warnings, technique_warnings
 from trt_ptq.tuning.candidate_builder import CalibratedModel, CandidateBuilder
 from trt_ptq.tuning.trials import TuningResult
 from trt_ptq.tuning.tuner import tune
@@ -60,7 +60,6 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, scratch: Path) -> 
     warnings = (
         *stability_method_warnings(calibrated.stability, result.recipe.method),
         *technique_warnings(result.recipe, calibrated_model.model is not job.model),
-        *range_warnings(calibrated_model.statistics, table, result.recipe.method),
         *result.warnings,
     )
     return Tuned(result, calibrated_model, table, candidates, warnings)

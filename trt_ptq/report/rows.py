@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,16 @@ from trt_ptq.onnx_io.load import model_size_bytes
 from trt_ptq.report.schema import BARS, ModelResult, TensorRow
 
 
-def tensor_rows(statistics: Statistics, table: CalibrationTable) -> list[TensorRow]:
-    """One row per tensor that has both statistics and a range, in the order of the statistics."""
+def tensor_rows(
+    statistics: Statistics, table: CalibrationTable, used: Collection[str] | None = None
+) -> list[TensorRow]:
+    """One row per tensor that has both statistics and a range, in the order of the statistics.
+
+    Args:
+        statistics: the statistics that the ranges come from.
+        table: the ranges.
+        used: the tensors whose ranges the INT8 model uses; None if there is no model yet.
+    """
     rows = []
     for name in calibrated_tensors(statistics, table):
         tensor, amax = statistics.tensors[name], table.amax[name]
@@ -36,6 +44,7 @@ def tensor_rows(statistics: Statistics, table: CalibrationTable) -> list[TensorR
                 asymmetric_zero_point=zero_point,
                 bars=np.add.reduceat(histogram.counts, range(0, histogram.counts.size, 4096 // BARS)).tolist(),
                 bars_end=2.0**histogram.exponent,
+                used=None if used is None else name in used,
             )
         )
     return rows

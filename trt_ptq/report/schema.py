@@ -32,8 +32,10 @@ class _Part(BaseModel):
 class TensorRow(_Part):
     """One calibrated tensor and its INT8 range.
 
-    `clipped` is the fraction of its values beyond `amax`. `bars` count its magnitudes in 64 equal bins up to
-    `bars_end`. The asymmetric scale and zero point are for analysis: TensorRT quantizes symmetrically.
+    `used` says whether the INT8 model uses the range, None without a model; an implicit engine decides by itself.
+    `clipped` is the fraction of its values beyond `amax`. `bars` count its magnitudes in 64 equal bins, up to
+    `bars_end`.
+    The asymmetric scale and zero point are for analysis: TensorRT quantizes symmetrically.
     """
 
     name: str
@@ -47,6 +49,7 @@ class TensorRow(_Part):
     asymmetric_zero_point: int
     bars: list[int]
     bars_end: float
+    used: bool | None = None
 
 
 class ModelResult(_Part):
@@ -132,6 +135,11 @@ class Report(_Part):
             else f"{self.held_out_samples} held-out samples"
         )
         return f"{samples}; metrics by {self.metric_function}, on its own data" if self.metric_function else samples
+
+    @property
+    def num_used_ranges(self) -> int:
+        """Number of tensors whose ranges the INT8 model uses."""
+        return sum(tensor.used is not False for tensor in self.tensors)
 
     @property
     def int8_summary(self) -> str:

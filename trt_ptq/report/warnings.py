@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from trt_ptq.calibration.convergence import Stability
 from trt_ptq.calibrators.statistics.statistics import Statistics
@@ -32,12 +32,22 @@ TUNING_SKIPPED = (
 )
 
 
-def range_warnings(statistics: Statistics, table: CalibrationTable, method: str) -> list[str]:
-    """Warn of ranges that clip much, of values that were skipped, and of tensors without a range."""
+def range_warnings(
+    statistics: Statistics, table: CalibrationTable, method: str, used: Collection[str] | None = None
+) -> list[str]:
+    """Warn of ranges that clip much, of values that were skipped, and of tensors without a range.
+
+    Args:
+        statistics: the statistics that the ranges come from.
+        table: the ranges.
+        method: name of the range method.
+        used: the tensors whose ranges the INT8 model uses, as others clip nothing; None if there is no model yet.
+    """
     warnings = []
     clipped = {
         name: fraction_beyond(statistics.tensors[name], table.amax[name] * _FAR)
         for name in calibrated_tensors(statistics, table)
+        if used is None or name in used
     }
     heavily = {name: fraction for name, fraction in clipped.items() if fraction > _MAX_CLIPPED}
     if heavily:

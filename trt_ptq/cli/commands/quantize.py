@@ -165,7 +165,7 @@ def _show(report: Report, out: Path) -> None:
     _show_trials(report)
     passes = f" in {report.passes} passes" if report.passes > 1 else ""
     console.say(
-        f"{report.int8_summary}, the rest in {_rest(report)}; ranges of {len(report.tensors)} tensors from "
+        f"{report.int8_summary}, the rest in {_rest(report)}; ranges of {report.num_used_ranges} tensors from "
         f"{report.fingerprint.samples} samples{passes}; compared on {report.comparison_data}"
     )
     if report.stability and report.stability.stable:

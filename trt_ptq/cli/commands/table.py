@@ -52,7 +52,7 @@ def table(
     for warning in warnings:
         console.warn(warning)
     if json:
-        tensors = [row.model_dump(mode="json", exclude={"bars", "bars_end"}) for row in rows]
+        tensors = [row.model_dump(mode="json", exclude={"bars", "bars_end", "used"}) for row in rows]
         console.print_json({"method": chosen_method.name, "tensors": tensors, "warnings": warnings})
         return
     console.print_table(
