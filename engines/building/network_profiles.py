@@ -21,6 +21,12 @@ def apply_profiles(builder: Any, network: Any, config: Any, spec: EngineSpec) ->
     """
     inputs = {network.get_input(index).name: network.get_input(index) for index in range(network.num_inputs)}
     unknown = sorted(spec.profiles.keys() - inputs.keys())
+    outputs = {network.get_output(index).name for index in range(network.num_outputs)}
+    if handed_on := [name for name in unknown if name in outputs]:  # the parser renames such an input
+        raise EngineError(
+            f"{spec.onnx}: input {handed_on[0]!r} is also an output, and tensors of an engine are either: remove that "
+            "output, or copy the input to an output of another name with an Identity node"
+        )
     if unknown:
         raise EngineError(f"`shapes`: unknown inputs {', '.join(unknown)}; the model has {', '.join(inputs)}")
     _check_dimensions_known(spec.onnx, [tensor for name, tensor in inputs.items() if name not in spec.profiles])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -95,6 +96,15 @@ def test_a_profile_that_does_not_fit_the_model_is_refused(cnn: Model) -> None:
 def test_an_unknown_input_is_refused(cnn: Model) -> None:
     with pytest.raises(EngineError, match="unknown inputs images; the model has x"):
         build_engine(spec_of(cnn, cnn.path, images=PROFILE["x"]))
+
+
+def test_an_input_that_is_an_output_is_refused_by_its_name(cnn: Model, tmp_path: Path) -> None:
+    proto = onnx.load(cnn.path)
+    proto.graph.output.append(proto.graph.input[0])
+    path = tmp_path / "passed_on.onnx"
+    onnx.save(proto, path)
+    with pytest.raises(EngineError, match="input 'x' is also an output"):
+        build_engine(spec_of(cnn, path, **PROFILE))
 
 
 def test_a_file_that_cannot_be_parsed_gives_the_builders_reason(cnn: Model, tmp_path: Path) -> None:
