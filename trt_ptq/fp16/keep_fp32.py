@@ -110,7 +110,7 @@ class _RangeCheck:
         for index, value in enumerate(node.inputs):
             if value in affected and value is not None and self._underflows(node, index, value):
                 self._out_of_range.update(dict.fromkeys(node.outputs, "must not become 0 in float16"))
-                return f"the largest magnitude of constant {value.name!r} is {self._amax_of_constant(value):.4g}"
+                return f"the largest magnitude of constant {value.name!r} is {self._exact_amax(value):.4g}"
         reason = next((violation for value in values if (violation := self._value_violation(node, value))), None)
         if reason and self._measured is None and node.op_type in _VALUE_PASSING_OPS:
             self._out_of_range.update(dict.fromkeys(node.outputs, "may exceed the range of float16"))

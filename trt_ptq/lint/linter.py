@@ -16,7 +16,7 @@ from trt_ptq.lint.finding import Finding, Rule
 from trt_ptq.lint.quantized_graph import QuantizedGraph
 from trt_ptq.lint.rules import activation_ranges, encoding, fusion, granularity, operands, pairs, precision, scales
 from trt_ptq.onnx_io.load import read_proto
-from trt_ptq.qdq.read_ranges import float_name
+from trt_ptq.qdq.float_names import float_name
 
 FAMILIES: Mapping[str, tuple[Rule, ...]] = {
     "Integer types and zero points": encoding.RULES,

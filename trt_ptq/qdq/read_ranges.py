@@ -1,10 +1,7 @@
 """Read the activation ranges of a Q/DQ model into a calibration table for TensorRT's implicit quantization.
 
 The QuantizeLinear nodes of the main graph that quantize activations are read; those of weights are skipped. A range
-gets the name that the tensor has in the float model:
-
-- the input of QuantizeLinear, before any Cast or Q/DQ pair in front of it;
-- or the name of the graph output, if ONNX Runtime renamed it on quantization (`y_QuantizeLinear_Input`).
+gets the name that the tensor has in the float model; see `float_names`.
 
 TensorRT's INT8 is symmetric: scale s with zero point 0 gives amax = 127 s, whose scale has the same bits as s. Any
 other 8-bit encoding [(qmin - z) s, (qmax - z) s] is widened to the symmetric range that covers it, and reported:
@@ -20,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from trt_ptq.analysis.dataflow import data_values, name_of
+from trt_ptq.analysis.dataflow import data_values
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX, CalibrationTable, has_usable_scale
 from trt_ptq.errors import ModelError
 from trt_ptq.onnx_io.load import read_proto
 from trt_ptq.onnx_io.quantized_ops import INTEGER_OPS
+from trt_ptq.qdq.float_names import float_name
 
 _INTEGER_LIMITS = {ir.DataType.INT8: (-128, 127), ir.DataType.UINT8: (0, 255)}
 _MAX_REPORTED = 3
@@ -156,23 +154,3 @@ def _read_encoding(node: ir.Node) -> _Encoding | str:
 def _constant_input(node: ir.Node, index: int) -> ir.TensorProtocol | None:
     value = node.inputs[index] if len(node.inputs) > index else None
     return None if value is None else ir.convenience.get_const_tensor(value)
-
-
-def float_name(node: ir.Node) -> str:
-    """The name that the input of a QuantizeLinear has in the float model."""
-    value = node.inputs[0]
-    assert value is not None
-    if len(value.uses()) == 1 and not value.is_graph_input():
-        for use in node.outputs[0].uses():
-            output = use.node.outputs[0]
-            if use.node.op_type == "DequantizeLinear" and output.is_graph_output():
-                return name_of(output)
-    while (producer := value.producer()) is not None and producer.op_type in (
-        "Cast",
-        "DequantizeLinear",
-        "QuantizeLinear",
-    ):
-        source = producer.inputs[0]
-        assert source is not None
-        value = source
-    return name_of(value)

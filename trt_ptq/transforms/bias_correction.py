@@ -10,10 +10,10 @@ import onnx_ir as ir
 from trt_ptq.analysis.constants import constant_value, is_constant
 from trt_ptq.analysis.dataflow import name_of
 from trt_ptq.onnx_io.graph_editor import GraphEditor
+from trt_ptq.qdq.float_names import CORRECTED
 from trt_ptq.qdq.insert import QdqModel, remove_unused
 from trt_ptq.types import Array
 
-CORRECTED = ".corrected"  # suffix of the name of a corrected sum
 _BIAS = 2  # index of the input
 
 

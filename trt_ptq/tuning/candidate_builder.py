@@ -24,11 +24,12 @@ from trt_ptq.fp16.convert import HighPrecision, convert_to_float16
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
+from trt_ptq.qdq.float_names import CORRECTED
 from trt_ptq.qdq.insert import TENSOR_KINDS, QdqModel, TensorKind, insert_qdq
 from trt_ptq.recipe import Recipe, Technique
 from trt_ptq.sensitivity.measure import Ranking, rank_layers
 from trt_ptq.transforms.alpha_search import apply_smoothquant
-from trt_ptq.transforms.bias_correction import CORRECTED, correct_bias
+from trt_ptq.transforms.bias_correction import correct_bias
 from trt_ptq.transforms.equalization import equalize
 from trt_ptq.transforms.result import TransformResult
 from trt_ptq.tuning.layer_search import order_by_benefit

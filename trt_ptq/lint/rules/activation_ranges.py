@@ -10,7 +10,7 @@ import onnx_ir as ir
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX, has_usable_scale
 from trt_ptq.lint.finding import Location, Rule
 from trt_ptq.lint.quantized_graph import QuantizedGraph, Quantizer, constant_tensor
-from trt_ptq.qdq.read_ranges import float_name
+from trt_ptq.qdq.float_names import float_name
 
 MAX_PLAUSIBLE_AMAX = 1e9
 UNUSED_FACTOR = 16  # four of the eight bits
