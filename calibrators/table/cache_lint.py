@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import struct
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX, has_usable_scale
 from trt_ptq.calibrators.table.tensorrt_cache import ALGORITHMS, LAST_WITH_CALIBRATORS, TensorRTCache
 
+_PLAUSIBLE_SCALES = (1e-9, 1e4)
+_LARGE_SCALE = 4.0  # the median of a network is far below: it means a range of 508
 _FAR = 1e6  # times the median range: a mask constant, not an activation
 
 
@@ -31,7 +34,8 @@ def lint_cache(cache: TensorRTCache, tensors: Collection[str] | None = None) -> 
         cache: The cache to check.
         tensors: Names of the activations of its model, if known; also checks the names in the cache.
     """
-    findings = [*_header(cache), *_entries(cache)]
+    misread = _misread(cache)
+    findings = [*_header(cache), *(misread or _entries(cache))]
     if tensors is not None:
         findings += _names(cache, tensors)
     return findings
@@ -55,6 +59,31 @@ def _header(cache: TensorRTCache) -> list[CacheFinding]:
         effect = "no tensor runs in INT8"
         findings.append(CacheFinding("error", "empty", cache.header, effect, "calibrate again"))
     return findings
+
+
+def _misread(cache: TensorRTCache) -> list[CacheFinding]:
+    """One finding for the whole file if its scales were written with swapped bytes or inverted."""
+    digits = [value for _, value in cache.entries if int(value, 16)]
+    scales = [struct.unpack(">f", bytes.fromhex(value))[0] for value in digits]
+    swapped = [struct.unpack("<f", bytes.fromhex(value))[0] for value in digits]
+    count = sum(_is_plausible(other) and not _is_plausible(scale) for scale, other in zip(scales, swapped, strict=True))
+    if 2 * count > len(digits):
+        effect = f"{count} of {len(digits)} scales are plausible only with their bytes swapped: TensorRT misreads them"
+        remedy = "write the scales in big-endian order, as TensorRT does"
+        return [CacheFinding("error", "byte-order", cache.header, effect, remedy)]
+    median = statistics.median([scale for scale in scales if _is_plausible(scale)] or [0.0])
+    if median > _LARGE_SCALE:
+        effect = (
+            f"the median range is {median * INT8_MAX:.3g}, but {INT8_MAX / median:.3g} if the scales are inverted "
+            "(127 / amax): then most values round to zero"
+        )
+        remedy = "write amax / 127"
+        return [CacheFinding("error", "inverted", cache.header, effect, remedy)]
+    return []
+
+
+def _is_plausible(scale: float) -> bool:
+    return _PLAUSIBLE_SCALES[0] <= scale <= _PLAUSIBLE_SCALES[1]
 
 
 def _entries(cache: TensorRTCache) -> list[CacheFinding]:

@@ -19,6 +19,7 @@ from trt_ptq.errors import TableError
 
 ALGORITHMS = ("EntropyCalibration2", "MinMaxCalibration", "EntropyCalibration", "LegacyCalibration")
 _HEADER = re.compile(r"TRT-(\d{1,9})-(\w+)")
+_ANY_VERSION = re.compile(r"TRT-\w{1,9}-(\w+)")  # TRT-8XXX-EntropyCalibration2, as some published caches have it
 _HEX = re.compile(r"[0-9a-fA-F]{8}")
 
 
@@ -164,12 +165,13 @@ class TensorRTCache:
         )
 
     @classmethod
-    def parse(cls, content: bytes, where: str) -> TensorRTCache:
+    def parse(cls, content: bytes, where: str, version: TensorRTVersion | None = None) -> TensorRTCache:
         """Parse the content of a cache file.
 
         Args:
             content: The bytes of the file.
             where: Names the file in messages.
+            version: Replaces the version in the header, which may then be a placeholder, such as 8XXX.
 
         Raises:
             TableError: Not a cache; with the line number.
@@ -182,10 +184,15 @@ class TensorRTCache:
         newline = "\r\n" if text.partition("\n")[0].endswith("\r") else "\n"
         body = text.rstrip("\r\n")
         lines = body.split(newline)
+        placeholder = _ANY_VERSION.fullmatch(lines[0])
         try:
-            version, algorithm = parse_header(lines[0])
+            if version is not None and placeholder:
+                algorithm = placeholder[1]
+            else:
+                version, algorithm = parse_header(lines[0])
         except TableError as error:
-            raise TableError(f"{where}, line 1: {error}") from None
+            remedy = ": set its version with `trt-ptq cache retarget --trt-version`" if placeholder else ""
+            raise TableError(f"{where}, line 1: {error}{remedy}") from None
         entries = []
         for number, line in enumerate(lines[1:], start=2):
             name, separator, digits = line.rpartition(": ")
@@ -198,14 +205,14 @@ class TensorRTCache:
         return cls(version, algorithm, tuple(entries), newline, text[len(body) :])
 
     @classmethod
-    def read(cls, path: Path) -> TensorRTCache:
-        """Read the cache file `path`.
+    def read(cls, path: Path, version: TensorRTVersion | None = None) -> TensorRTCache:
+        """Read the cache file `path`; for `version` see `parse`.
 
         Raises:
             TableError: The file does not exist or is not a cache; with the line number.
         """
         try:
-            return cls.parse(path.read_bytes(), str(path))
+            return cls.parse(path.read_bytes(), str(path), version)
         except OSError as error:
             raise TableError(f"cannot read calibration cache {path}: {error.strerror}") from error
 

@@ -109,6 +109,21 @@ def test_table_to_qdq_and_back_gives_the_same_scale_bits(run: Run) -> None:
     assert new.header == "TRT-8601-EntropyCalibration2"
 
 
+def test_a_placeholder_for_the_version_can_be_retargeted(run: Run) -> None:
+    Path("a.cache").write_text("TRT-8XXX-EntropyCalibration2\nx: 3c010a14\n")
+    status, out, _ = run("cache", "retarget", "a.cache", "b.cache", "--trt-version", "8.6.1")
+    assert status == 0
+    assert "TRT-8XXX-EntropyCalibration2 -> TRT-8601-EntropyCalibration2" in " ".join(out.split())
+
+
+def test_diff_tells_a_zero_scale_from_a_missing_one(run: Run) -> None:
+    Path("a.cache").write_text("TRT-8601-EntropyCalibration2\nx: 3c010a14\ny: 3c010a14\n")
+    Path("b.cache").write_text("TRT-8601-EntropyCalibration2\nx: 00000000\n")
+    difference = json.loads(run("cache", "diff", "a.cache", "b.cache", "--json")[1])
+    assert (difference["unusable_after"], difference["only_before"]) == (["x"], ["y"])
+    assert "no usable scale" in run("cache", "diff", "a.cache", "b.cache")[1]
+
+
 def test_extract_refuses_a_float_model_and_writes_nothing(run: Run) -> None:
     status, _, err = run("cache", "extract", "tiny.onnx", "new.cache")
     assert status == 2

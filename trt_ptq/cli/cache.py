@@ -12,6 +12,7 @@ import typer
 
 from trt_ptq._internal.files import check_writable, write_atomic
 from trt_ptq.calibrators.table.cache_lint import lint_cache
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.calibrators.table.diff import diff_tables
 from trt_ptq.calibrators.table.table_file import table_format
 from trt_ptq.calibrators.table.tensorrt_cache import (
@@ -67,7 +68,8 @@ def diff(before: File, after: File, json: options.Json = False) -> None:
 
     Example: trt-ptq cache diff old.cache new.cache
     """
-    difference = diff_tables(read_table(before), read_table(after))
+    tables = read_table(before), read_table(after)
+    difference = diff_tables(*tables)
     if json:
         console.print_json({"identical": difference.identical, **asdict(difference)})
         return
@@ -78,13 +80,20 @@ def diff(before: File, after: File, json: options.Json = False) -> None:
         [change.name, f"{change.before:.6g}", f"{change.after:.6g}", f"{change.ratio:.4f}"]
         for change in difference.changed
     ]
-    rows += [[name, "", "missing", ""] for name in difference.only_before]
-    rows += [[name, "missing", "", ""] for name in difference.only_after]
+    others = *difference.unusable_before, *difference.unusable_after, *difference.only_before, *difference.only_after
+    rows += [[name, *(_range_text(table, name) for table in tables), ""] for name in others]
     console.print_table(["tensor", f"amax in {before.name}", f"amax in {after.name}", "ratio"], rows)
     console.say(
         f"{len(difference.changed)} differ, {difference.equal} are equal, "
-        f"{len(difference.only_before)} only in {before}, {len(difference.only_after)} only in {after}"
+        f"{len(difference.only_before)} only in {before}, {len(difference.only_after)} only in {after}, "
+        f"{len(difference.unusable_before) + len(difference.unusable_after)} without a usable scale in one"
     )
+
+
+def _range_text(table: CalibrationTable, name: str) -> str:
+    if name in table.amax:
+        return f"{table.amax[name]:.6g}"
+    return "no usable scale" if name in table.tensors_without_range else "missing"
 
 
 @partial(add_command, app)
@@ -203,19 +212,19 @@ def retarget(
     if algorithm is not None and algorithm not in ALGORITHMS:
         raise UsageError(f"unknown algorithm {algorithm!r}: choose one of {', '.join(ALGORITHMS)}")
     check_writable(target)
-    cache = TensorRTCache.read(source)
+    cache = TensorRTCache.read(source, TensorRTVersion.parse(trt_version) if trt_version else None)
+    before = source.read_text().splitlines()[0]
     changed = replace(
         cache,
-        version=TensorRTVersion.parse(trt_version) if trt_version else cache.version,
         algorithm=algorithm or cache.algorithm,
         newline="\n",
         ending="\n",
     )
     write_atomic(target, changed.to_bytes())
     if json:
-        console.print_json({"file": str(target), "before": cache.header, "after": changed.header})
+        console.print_json({"file": str(target), "before": before, "after": changed.header})
     else:
-        console.say(f"{target}: {cache.header} -> {changed.header}, {len(cache.entries)} entries")
+        console.say(f"{target}: {before} -> {changed.header}, {len(cache.entries)} entries")
 
 
 @partial(add_command, app)

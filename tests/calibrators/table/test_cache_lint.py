@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from trt_ptq.calibrators.table.cache_lint import CacheFinding, lint_cache
@@ -47,6 +49,22 @@ def test_a_valid_cache_has_no_findings() -> None:
 )
 def test_each_rule_finds_its_defect_and_nothing_else(text: str, severity: str, rule: str, subject: str) -> None:
     assert rules(text) == [(severity, rule, subject)]
+
+
+def test_swapped_bytes_are_one_finding() -> None:
+    text = f"{HEADER}\nx: 140a013c\ny: fc54aa3c\nz: 00000000\n"
+    assert rules(text) == [("error", "byte-order", HEADER)]
+
+
+def test_inverted_scales_are_one_finding() -> None:
+    entries = "".join(
+        f"{name}: {struct.pack('>f', 127 / amax).hex()}\n" for name, amax in zip("xyz", (1, 2.5, 6), strict=True)
+    )
+    assert rules(f"{HEADER}\n{entries}") == [("error", "inverted", HEADER)]
+
+
+def test_one_input_of_pixels_does_not_look_inverted() -> None:
+    assert lint(f"{HEADER}\nx: {struct.pack('>f', 1e3 / 127).hex()}\ny: 3c010a14\nz: 3caa54fc\n") == []
 
 
 def test_dead_tensors_do_not_affect_the_median_range() -> None:

@@ -96,6 +96,14 @@ def test_upper_case_digits_are_kept() -> None:
     assert parse(content).to_bytes() == content
 
 
+def test_a_placeholder_for_the_version_is_read_only_with_another_version() -> None:
+    content = b"TRT-8XXX-EntropyCalibration2\nx: 3c010a14\n"
+    cache = TensorRTCache.parse(content, "some.cache", TensorRTVersion(8, 6, 1))
+    assert cache.to_bytes() == content.replace(b"8XXX", b"8601")
+    with pytest.raises(TableError, match=r"line 1: .*`trt-ptq cache retarget --trt-version`"):
+        parse(content)
+
+
 def test_a_header_alone_is_a_cache_without_entries() -> None:
     for content in (HEADER, HEADER + "\n", HEADER + "\r\n"):
         assert parse(content).entries == ()
