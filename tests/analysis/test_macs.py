@@ -188,3 +188,16 @@ def test_the_int8_fraction_counts_what_cannot_run_in_int8(tmp_path: Path) -> Non
     model = load_model(write(tmp_path / "m.onnx", nodes, weights, [rows(10, 4, 32)], ["y"]))
     fraction = int8_fraction(plan_quantization(model.to_ir().graph), count_macs(model, {}))
     assert fraction == pytest.approx(32 * 32 / (32 * 32 + 256 * (32 + 64)))
+
+
+def test_operators_of_onnx_runtime_do_not_hide_what_is_behind_them(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Gelu", ["x"], ["g"], domain="com.microsoft"),
+        helper.make_node("MatMul", ["g", "w"], ["y"]),
+    ]
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 7, 20])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 7, 12])
+    graph = helper.make_graph(nodes, "g", [x], [y], [weight("w", 12, 20)])
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), tmp_path / "m.onnx")
+    assert count_macs(load_model(tmp_path / "m.onnx"), {"x": (3, 7, 12)}) == {"y": 3 * 7 * 12 * 20}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -11,8 +11,9 @@ from onnx import defs, helper, numpy_helper, shape_inference
 
 from trt_ptq.analysis.node_evaluation import evaluate_node
 from trt_ptq.errors import UsageError
-from trt_ptq.onnx_io.domains import ONNX_DOMAINS
+from trt_ptq.onnx_io.domains import ONNX_DOMAINS, runnable_part
 from trt_ptq.onnx_io.load import Model
+from trt_ptq.onnx_io.ort_types import types_of_onnx_runtime
 from trt_ptq.types import Array, TensorSpec
 
 Shape = tuple[int, ...]
@@ -45,8 +46,21 @@ def infer_shapes(model: Model, inputs: Mapping[str, Shape]) -> dict[str, Shape]:
     for node in model.proto.graph.node:
         types.update(_output_types(node, types, values, model))
         values.update(_output_values(node, types, values, model.opset))
+    unknown = [name for node in model.proto.graph.node for name in node.output if name and name not in types]
+    if unknown:
+        types |= _types_of_onnx_runtime(model, types, unknown)
     shapes = {name: _static_shape(tensor_type) for name, tensor_type in types.items()}
     return {name: shape for name, shape in shapes.items() if shape is not None}
+
+
+def _types_of_onnx_runtime(
+    model: Model, types: Mapping[str, onnx.TypeProto], names: Sequence[str]
+) -> dict[str, onnx.TypeProto]:
+    """Types that ONNX Runtime infers of the tensors `names`, with the input shapes in `types`."""
+    proto = runnable_part(model.proto, large_weights=False)
+    for value in proto.graph.input:
+        value.type.CopyFrom(types[value.name])
+    return {value.name: value.type for value in types_of_onnx_runtime(proto, names, model.external)}
 
 
 def _input_shape(spec: TensorSpec, shapes: Mapping[str, Shape]) -> Shape:

@@ -8,6 +8,7 @@ import onnx
 from onnx import defs, helper, version_converter
 
 from trt_ptq.errors import ModelError
+from trt_ptq.onnx_io.external_data import SMALL_BYTES
 
 ONNX_DOMAINS = ("", "ai.onnx")  # both names of the default operator set
 _STANDARD_DOMAINS = ("", "ai.onnx.ml")
@@ -34,12 +35,19 @@ def is_runnable(op_type: str, domain: str) -> bool:
     return not is_custom(op_type, domain) or domain.startswith(_RUNTIME_DOMAINS)
 
 
-def runnable_part(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of the nodes that ONNX Runtime can run, with all weights, and without outputs and declared shapes."""
+def runnable_part(proto: onnx.ModelProto, *, large_weights: bool = True) -> onnx.ModelProto:
+    """A copy of the nodes that ONNX Runtime can run, with the weights, and without outputs and declared shapes.
+
+    Without `large_weights` these are inputs instead, and are not copied.
+    """
     part = onnx.ModelProto(ir_version=proto.ir_version, functions=proto.functions, opset_import=proto.opset_import)
     part.graph.name = "part"
     part.graph.input.extend(proto.graph.input)
-    part.graph.initializer.extend(proto.graph.initializer)
+    for tensor in proto.graph.initializer:
+        if large_weights or not (len(tensor.raw_data) > SMALL_BYTES or tensor.data_location == tensor.EXTERNAL):
+            part.graph.initializer.append(tensor)
+        elif all(value.name != tensor.name for value in proto.graph.input):
+            part.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     available = {value.name for value in (*proto.graph.input, *proto.graph.initializer)}
     functions = {(function.domain, function.name) for function in proto.functions}
     for node in proto.graph.node:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from trt_ptq.errors import ModelError
 from trt_ptq.onnx_io.domains import runnable_part
-from trt_ptq.onnx_io.external_data import SMALL_BYTES, ExternalWeights
+from trt_ptq.onnx_io.external_data import ExternalWeights
 
 _TENSOR, _END = "tensor(", ")"
 _ELEMENT_TYPES = {
@@ -68,14 +68,7 @@ def types_of_onnx_runtime(
 
 def _question(proto: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
     """The part of the model that ONNX Runtime can run, with outputs `names`; large weights are inputs instead."""
-    question = runnable_part(proto)
-    weights = [*question.graph.initializer]
-    del question.graph.initializer[:]
-    for tensor in weights:
-        if len(tensor.raw_data) > SMALL_BYTES or tensor.data_location == TensorProto.EXTERNAL:
-            question.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-        else:
-            question.graph.initializer.append(tensor)
+    question = runnable_part(proto, large_weights=False)
     computed = {name for node in question.graph.node for name in node.output}
     wanted = [name for name in names if name in computed]
     question.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted)
