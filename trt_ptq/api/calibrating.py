@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from trt_ptq.api.metric_input import user_metric
 from trt_ptq.api.model_input import ModelLike, opened_model
 from trt_ptq.api.table_input import TableLike, matched_table
 from trt_ptq.calibration.calibration_pass import Nonfinite
+from trt_ptq.calibration.checkpoint import Checkpoint
 from trt_ptq.calibration.collector import collect_statistics
-from trt_ptq.calibration.convergence import Convergence
+from trt_ptq.calibration.convergence import Convergence, Stability
 from trt_ptq.calibration.devices import open_device
-from trt_ptq.calibration.memory_planner import Passes, plan_passes
-from trt_ptq.calibration.tensors import select_calibration_tensors
-from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.calibration.memory_planner import Passes, plan_calibration
+from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.config import DeviceName, QuantizeConfig
 from trt_ptq.data.audit import Audit
 from trt_ptq.data.observation import observe
 from trt_ptq.data.open import open_data
+from trt_ptq.data.shard import ShardedSource
 from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.onnx_io.load import Model
@@ -85,29 +87,69 @@ def calibrate(
         batch_size=batch_size,
     )
     with opened_model(model, example_inputs) as loaded:
-        audit = Audit()
-        source = observe(_validated(loaded, data, config, preprocess), audit)
-        calibration_tensors = select_calibration_tensors(loaded, tuple(config.tensors), attention)
-        passes: Passes = (calibration_tensors.tensors,)
-        if config.memory_limit is not None:
-            passes = plan_passes(loaded, calibration_tensors, source, int(config.memory_limit))
-        convergence = None
-        if config.until_stable is not None:
-            convergence = Convergence((METHODS["percentile"],), float(config.until_stable))
-        statistics = collect_statistics(
-            loaded,
-            source,
-            calibration_tensors,
-            nonfinite,
-            progress or no_progress,
-            passes,
-            device=open_device(device),
-            convergence=convergence,
-        )
-    stability = convergence.stability() if convergence else None
-    for warning in audit.findings() + ([str(stability)] if stability and not stability.stable else []):
+        source = open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess)
+        collected = collect(loaded, source, config, METHODS["percentile"], progress or no_progress)
+    for warning in collected.findings:
         _logger.warning("%s", warning)
-    return statistics
+    return collected.statistics
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The `statistics` of a calibration, the `passes` that measured them, and whether the ranges are stable.
+
+    `findings` are what is suspicious about the data, a sentence each.
+    """
+
+    statistics: Statistics
+    passes: Passes
+    stability: Stability | None
+    findings: list[str]
+
+
+def collect(
+    model: Model,
+    source: BatchSource,
+    config: QuantizeConfig,
+    monitored: RangeMethod,
+    progress: ProgressCallback = no_progress,
+    checkpoint: Checkpoint | None = None,
+) -> Collected:
+    """Calibrate a model with the batches of `source`.
+
+    Args:
+        model: the float model.
+        source: the batches, which are validated here.
+        config: what to measure, and where; nothing else of it is used.
+        monitored: the method whose ranges must be stable, if `config.until_stable` is given.
+        progress: shows progress over the batches.
+        checkpoint: file to save progress to, and to resume from.
+
+    Raises:
+        DataError, StatisticsError, UsageError: see `plan_calibration` and `collect_statistics`.
+    """
+    device, audit = open_device(config.device), Audit()
+    valid = ValidatedSource(source, model.inputs, allow_nonfinite=config.nonfinite == "skip")
+    observed = observe(valid, audit)
+    limit_bytes = None if config.memory_limit is None else int(config.memory_limit)
+    calibration_tensors, passes = plan_calibration(model, observed, config.tensors, config.attention, limit_bytes)
+    convergence = None if config.until_stable is None else Convergence([monitored], float(config.until_stable))
+    statistics = collect_statistics(
+        model,
+        observed,
+        calibration_tensors,
+        config.nonfinite,
+        progress,
+        passes,
+        device=device,
+        checkpoint=checkpoint,
+        convergence=convergence,
+    )
+    stability = convergence.stability() if convergence else None
+    findings = audit.findings(is_shard=isinstance(source, ShardedSource))
+    if stability and not stability.stable:
+        findings.append(str(stability))
+    return Collected(statistics, passes, stability, findings)
 
 
 def measure_sensitivity(
@@ -156,7 +198,9 @@ def measure_sensitivity(
     )
     with opened_model(model, example_inputs) as loaded:
         excluded = select_nodes(loaded.to_ir().graph, config.nodes_to_include, config.nodes_to_exclude)
-        source = _validated(loaded, data, config, preprocess)
+        source = ValidatedSource(
+            open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess), loaded.inputs
+        )
         if table is None:
             ranges = calibrate(loaded, source, attention=attention, progress=progress).table()
         else:
@@ -170,8 +214,3 @@ def measure_sensitivity(
             metric=user_metric(evaluate),
             progress=progress or no_progress,
         )
-
-
-def _validated(model: Model, data: Any, config: QuantizeConfig, preprocess: Any) -> BatchSource:
-    source = open_data(data, model.inputs, batch_size=config.batch_size, preprocess=preprocess)
-    return ValidatedSource(source, model.inputs, allow_nonfinite=config.nonfinite == "skip")

@@ -10,7 +10,12 @@ from onnx import helper
 
 from trt_ptq._internal.memory import PeakMemory
 from trt_ptq.analysis.dynamic_sizes import dynamic_sizes, known_shape
-from trt_ptq.calibration.tensors import CalibrationTensors, model_with_outputs, runnable_outputs
+from trt_ptq.calibration.tensors import (
+    CalibrationTensors,
+    model_with_outputs,
+    runnable_outputs,
+    select_calibration_tensors,
+)
 from trt_ptq.errors import DataError, UsageError
 from trt_ptq.onnx_io.externalized import externalized
 from trt_ptq.onnx_io.load import Model
@@ -20,6 +25,24 @@ from trt_ptq.types import Batch, BatchSource
 Passes = tuple[tuple[str, ...], ...]
 
 _MB = 1_000_000
+
+
+def plan_calibration(
+    model: Model,
+    source: BatchSource,
+    tensors: Sequence[str],
+    attention: bool = False,
+    limit_bytes: int | None = None,
+) -> tuple[CalibrationTensors, Passes]:
+    """Select which tensors to measure, and in which passes over the data: a single one without a limit.
+
+    Raises:
+        DataError, UsageError: see `select_calibration_tensors` and `plan_passes`.
+    """
+    calibration_tensors = select_calibration_tensors(model, tensors, attention)
+    if limit_bytes is None:
+        return calibration_tensors, (calibration_tensors.tensors,)
+    return calibration_tensors, plan_passes(model, calibration_tensors, source, limit_bytes)
 
 
 def plan_passes(model: Model, calibration_tensors: CalibrationTensors, source: BatchSource, limit_bytes: int) -> Passes:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.convergence import Convergence, Stability, Trajectory, all_methods
 from trt_ptq.calibration.measurements.magnitudes import float32_tensors, measure_amax
-from trt_ptq.calibration.memory_planner import Passes, plan_passes
-from trt_ptq.calibration.tensors import CalibrationTensors, select_calibration_tensors
+from trt_ptq.calibration.memory_planner import Passes, plan_calibration, plan_passes
+from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import save_statistics
 from trt_ptq.data.audit import Audit
@@ -105,9 +105,4 @@ def magnitudes(job: QuantizationJob, model: Model) -> dict[str, float]:
 
 
 def _plan(job: QuantizationJob, model: Model, source: BatchSource) -> tuple[CalibrationTensors, Passes]:
-    """Which tensors of `model` are measured, and in which passes."""
-    calibration_tensors = select_calibration_tensors(model, job.tensors, job.recipe.attention)
-    passes: Passes = (calibration_tensors.tensors,)
-    if job.memory_limit:
-        passes = plan_passes(model, calibration_tensors, source, job.memory_limit)
-    return calibration_tensors, passes
+    return plan_calibration(model, source, job.tensors, job.recipe.attention, job.memory_limit)

@@ -12,23 +12,17 @@ from typing import Annotated, Optional
 import typer
 
 from trt_ptq._internal.files import check_writable
-from trt_ptq._internal.quantities import parse_size, parse_tolerance
+from trt_ptq.api.calibrating import collect
 from trt_ptq.calibration.checkpoint import Checkpoint
-from trt_ptq.calibration.collector import collect_statistics
-from trt_ptq.calibration.convergence import Convergence
-from trt_ptq.calibration.devices import open_device
-from trt_ptq.calibration.memory_planner import plan_passes
 from trt_ptq.calibration.ray.ray_backend import collect_on_ray
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.cli import console, options
-from trt_ptq.data.audit import Audit
-from trt_ptq.data.observation import observe
+from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.open import open_data
 from trt_ptq.data.shard import ShardedSource, parse_shard
 from trt_ptq.data.user_function import read_from
-from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.errors import UsageError
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.provenance import join_shards
@@ -102,54 +96,52 @@ def calibrate(
         )
     if shard is not None and until_stable is not None:
         raise UsageError("--until-stable needs all samples, and a shard has only some: omit --until-stable or --shard")
-    convergence = _convergence(until_stable, method, percentile)
-    calibration_device = open_device(device)
-    limit_bytes = _memory_limit(memory_limit, device)
+    if until_stable is None and (method is not None or percentile is not None):
+        raise UsageError(
+            "--method selects the ranges that --until-stable monitors: omit it, or add --until-stable; statistics do "
+            "not depend on the method (choose it later, with trt-ptq table --method)"
+        )
+    monitored = range_method(method or "percentile", percentile)
+    config = QuantizeConfig(
+        tensors=tensors,
+        attention=attention,
+        nonfinite=nonfinite,
+        device=device,
+        memory_limit=memory_limit,
+        until_stable=until_stable,
+        batch_size=batch_size,
+    )
     loaded = load_model(model)
     inputs = (model, *loaded.external.files, *read_from(data, preprocess))
     check_writable(out, *inputs)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, out, inputs)
+    limit_bytes = None if config.memory_limit is None else int(config.memory_limit)
     checkpoint_file = None if checkpoint is None else Checkpoint(checkpoint, memory_limit=limit_bytes)
-    calibration_tensors = select_calibration_tensors(loaded, tensors, attention)
-    passes: tuple[tuple[str, ...], ...] = (calibration_tensors.tensors,)
     source = open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess)
+    num_passes, stability = 1, None
     if ray is not None:
+        calibration_tensors = select_calibration_tensors(loaded, tensors, attention)
         result = collect_on_ray(
             loaded, source, calibration_tensors, nonfinite, ray, partial(console.progress, unit="shards")
         )
         statistics, findings = result.statistics, result.audit.findings() + result.incidents
     else:
         sharded = None if shard is None else ShardedSource(source, *parse_shard(shard))
-        audit = Audit()
-        valid = ValidatedSource(sharded or source, loaded.inputs, allow_nonfinite=nonfinite == "skip")
-        audited = observe(valid, audit)
-        if limit_bytes is not None:
-            passes = plan_passes(loaded, calibration_tensors, audited, limit_bytes)
         with _reporting_checkpoint(checkpoint_file):
-            statistics = collect_statistics(
-                loaded,
-                audited,
-                calibration_tensors,
-                nonfinite,
-                console.progress,
-                passes,
-                device=calibration_device,
-                checkpoint=checkpoint_file,
-                convergence=convergence,
-            )
+            collected = collect(loaded, sharded or source, config, monitored, console.progress, checkpoint_file)
+        statistics, findings = collected.statistics, collected.findings
+        num_passes, stability = len(collected.passes), collected.stability
         if sharded is not None:
             statistics = replace(statistics, shards=join_shards((), [sharded.shard]))
-        findings = audit.findings(is_shard=shard is not None)
     statistics.save(out)
     resumed_samples = 0
     if checkpoint_file is not None:
         checkpoint_file.remove()
         if checkpoint_file.resumed is not None:
-            passes = checkpoint_file.resumed.passes
+            num_passes = len(checkpoint_file.resumed.passes)
             resumed_samples = checkpoint_file.resumed.statistics.data.samples
-    stability = convergence.stability() if convergence else None
-    findings += _skipped_values(statistics) + ([str(stability)] if stability and not stability.stable else [])
+    findings += _skipped_values(statistics)
     for finding in findings:
         console.warn(finding)
     if json:
@@ -158,7 +150,7 @@ def calibrate(
                 "statistics": str(out),
                 "tensors": len(statistics.tensors),
                 "data": asdict(statistics.data),
-                "passes": len(passes),
+                "passes": num_passes,
                 "resumed_samples": resumed_samples,
                 "stability": asdict(stability) if stability else None,
                 "warnings": findings,
@@ -167,7 +159,7 @@ def calibrate(
         return
     console.say(
         f"{out}: {len(statistics.tensors)} tensors over {statistics.data.samples} samples"
-        + (f", in {len(passes)} passes" if len(passes) > 1 else "")
+        + (f", in {num_passes} passes" if num_passes > 1 else "")
         + (f", {resumed_samples} of them from {checkpoint}" if resumed_samples else "")
     )
     if stability and stability.stable:
@@ -205,21 +197,3 @@ def _check_with_ray(**options_by_name: object) -> None:
     used = [name for name, value in options_by_name.items() if value not in (None, "cpu")]
     if used:
         raise UsageError(f"--{used[0].replace('_', '-')} does not work with --ray: omit one of the two")
-
-
-def _memory_limit(text: str | None, device: str) -> int | None:
-    if text is not None and device != "cpu":
-        raise UsageError(f"--memory-limit applies to --device cpu, not {device}: use smaller batches there")
-    return None if text is None else parse_size("memory_limit", text)
-
-
-def _convergence(until_stable: str | None, method: str | None, percentile: float | None) -> Convergence | None:
-    if until_stable is not None:
-        monitored = range_method(method or "percentile", percentile)
-        return Convergence([monitored], parse_tolerance("until_stable", until_stable))
-    if method is not None or percentile is not None:
-        raise UsageError(
-            "--method selects the ranges that --until-stable monitors: omit it, or add --until-stable; statistics do "
-            "not depend on the method (choose it later, with trt-ptq table --method)"
-        )
-    return None
