@@ -21,7 +21,10 @@ NEEDS_TENSORRT = ("--implicit", "inspect", "bench")
 METRIC = "metric.py"
 MADE_BEFORE = {  # what a page takes from another page: the command that makes it
     "stats.safetensors": ["calibrate", "model.onnx", "--data", "calibration/", "-o", "stats.safetensors"],
-    "int8/recipe.yaml": ["quantize", "model.onnx", "--data", "calibration/", "--out", "int8/", "--backend", "none"],
+    "int8/recipe.yaml": [
+        *("quantize", "model.onnx", "--data", "calibration/", "--out", "int8/", "--backend", "none"),
+        *("--max-drop", "50%"),
+    ],
 }
 
 
