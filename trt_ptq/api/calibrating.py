@@ -196,6 +196,7 @@ def measure_sensitivity(
         attention=attention,
         batch_size=batch_size,
     )
+    metric = user_metric(evaluate)
     with opened_model(model, example_inputs) as loaded:
         excluded = select_nodes(loaded.to_ir().graph, config.nodes_to_include, config.nodes_to_exclude)
         source = ValidatedSource(
@@ -211,6 +212,6 @@ def measure_sensitivity(
             source,
             attention=attention,
             nodes_to_exclude=excluded,
-            metric=user_metric(evaluate),
+            metric=metric,
             progress=progress or no_progress,
         )

@@ -11,21 +11,19 @@ from typing import Annotated, Optional
 import typer
 
 from trt_ptq._internal.files import check_writable, write_atomic
+from trt_ptq.api.calibrating import measure_sensitivity
+from trt_ptq.api.table_input import matched_table
 from trt_ptq.calibration.collector import check_statistics
-from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics
-from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.cli import console, options
-from trt_ptq.cli.read_table import read_table
 from trt_ptq.data.open import open_data
 from trt_ptq.data.subset import evenly_spaced
-from trt_ptq.data.user_function import load_function, read_from
+from trt_ptq.data.user_function import read_from
 from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.errors import DataError, UsageError
-from trt_ptq.evaluation.metrics import UserMetric
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.report.sensitivity_page import most_sensitive_first, render_sensitivity, sensitivity_cells
-from trt_ptq.sensitivity.measure import measure_sensitivity
 from trt_ptq.types import BatchSource, sample_count
 
 _ROWS = 20  # --json lists all
@@ -101,7 +99,6 @@ def sensitivity(
     if out is not None:
         tables = [path for path in (stats, table) if path is not None]
         check_writable(out, model, *tables, *read_from(data, preprocess, evaluate))
-    metric = UserMetric(load_function(evaluate), evaluate) if evaluate else None
     loaded = load_model(model)
     source = _few(
         ValidatedSource(open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess), loaded.inputs),
@@ -109,12 +106,7 @@ def sensitivity(
     )
     ranges = _ranges(loaded, stats, table, method, percentile)
     layers = measure_sensitivity(
-        loaded,
-        ranges,
-        source,
-        attention=attention,
-        metric=metric,
-        progress=_progress,
+        loaded, source, table=ranges, evaluate=evaluate, attention=attention, progress=_progress
     )
     measured = sum(sample_count(batch.feeds) for batch in source)
     source_text = f"{model}, ranges of {stats or table} ({_method(ranges)}), {measured} samples of {data}"
@@ -152,14 +144,11 @@ def _ranges(
     percentile: float | None,
 ) -> CalibrationTable:
     if table is not None:
-        ranges = read_table(table)
-    else:
-        assert stats is not None
-        statistics = load_statistics(stats)
-        check_statistics(statistics, model, str(stats))
-        ranges = derive_table(statistics, range_method(method or "percentile", percentile))
-    ranges.check_model(model.identity, str(table or stats))
-    return ranges
+        return matched_table(table, model).table
+    assert stats is not None
+    statistics = load_statistics(stats)
+    check_statistics(statistics, model, str(stats))
+    return statistics.table(method or "percentile", percentile)
 
 
 def _method(table: CalibrationTable) -> str:
