@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
@@ -31,6 +32,17 @@ def test_the_users_metric_decides(cnn: Model, tmp_path: Path) -> None:
     assert result.verdict.metric == "accuracy"
     assert result.report.comparison_data == "8 held-out samples; metrics by accuracy, on its own data"
     assert result.verdict.loss == pytest.approx(1 - result.metrics["int8"]["accuracy"])
+
+
+@pytest.mark.parametrize("factor", [1, 255])
+def test_a_metric_on_inputs_of_another_range_is_reported_once(cnn: Model, tmp_path: Path, factor: int) -> None:
+    def sharpness(run: Any) -> dict[str, float]:
+        return {"accuracy": float(np.abs(run({"x": images(8, seed=5) * np.float32(factor)})["y"]).mean())}
+
+    warnings = quantized(cnn, tmp_path, evaluate=sharpness).warnings
+    found = [warning for warning in warnings if "preprocess both alike" in warning]
+    assert len(found) == (factor != 1)
+    assert all(warning.startswith("input 'x': sharpness runs the model on values of ") for warning in found)
 
 
 def test_a_missed_threshold_is_reported(cnn: Model, tmp_path: Path) -> None:

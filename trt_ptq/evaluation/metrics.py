@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from trt_ptq.data.input_ranges import InputRanges
 from trt_ptq.data.user_function import UserFunction
 from trt_ptq.errors import DataError, TrtPtqError, UsageError
 from trt_ptq.evaluation.metric_direction import Lower, is_lower_better, known_direction
@@ -21,6 +22,7 @@ Evaluate = Callable[..., Any]
 Split = Literal["select", "test"]
 
 _SUSPICIOUS_GAIN = 0.05  # quantization adds noise: a larger gain usually means a wrong direction or too few samples
+_MAX_BATCHES = 8  # whose inputs are compared with the calibration data: a metric may run thousands, for each candidate
 _HOW_TO_SAY_LOWER = "return trt_ptq.Lower(value) for it, or name it in `lower_is_better`"
 
 
@@ -34,11 +36,13 @@ class UserMetric:
             candidates are selected by the metrics, and "test" for the verdict.
         name: what messages call the function.
         lower_is_better: names of metrics whose lower values are better; see `known_direction` for others.
+        inputs: ranges of the inputs in the first batches that the function ran on any model.
     """
 
     function: Evaluate
     name: str = "evaluate"
     lower_is_better: Collection[str] = ()
+    inputs: InputRanges = field(default_factory=lambda: InputRanges(_MAX_BATCHES), compare=False, repr=False)
 
     @property
     def takes_split(self) -> bool:
@@ -69,7 +73,9 @@ class UserMetric:
             def run(feeds: Feeds) -> dict[str, Array]:
                 nonlocal ran
                 ran = True
-                return runner.infer(feeds, self.name)
+                outputs = runner.infer(feeds, self.name)
+                self.inputs.add(feeds)
+                return outputs
 
             try:
                 returned = self.function(run, split) if self.takes_split else self.function(run)
@@ -134,6 +140,14 @@ class UserMetric:
                     "and that it is computed on enough samples"
                 )
         return warnings
+
+    def input_warnings(self, calibration: InputRanges) -> list[str]:
+        """Warn of inputs whose values differ clearly from those of the calibration data."""
+        return [
+            f"input {name!r}: {self.name} runs the model on values of {evaluated}, but the calibration data has "
+            f"{calibrated}: preprocess both alike, as INT8 ranges fit only values like those of the calibration data"
+            for name, evaluated, calibrated in self.inputs.differences(calibration)
+        ]
 
     def _checked(self, returned: Any) -> Metrics:
         if not isinstance(returned, dict) or not returned:

@@ -12,6 +12,7 @@ from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import save_statistics
 from trt_ptq.data.audit import Audit
+from trt_ptq.data.input_ranges import InputRanges
 from trt_ptq.data.observation import observe
 from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
 from trt_ptq.onnx_io.load import Model
@@ -48,8 +49,8 @@ def calibrate(job: QuantizationJob) -> Calibrated:
         StatisticsError: kept statistics lack a tensor.
         UsageError, OutputError: see `collect_statistics` and `save_statistics`.
     """
-    audit, shapes = Audit(), ShapeObserver()
-    source = observe(job.calibration, audit, shapes)
+    audit, shapes, ranges = Audit(), ShapeObserver(), InputRanges()
+    source = observe(job.calibration, audit, shapes, ranges)
     calibration_tensors, passes = _plan(job, job.model, source)
     _ = job.objective.baseline  # a metric that fails does so here, not after the calibration
     convergence = Convergence(all_methods(job.methods[0]), job.until_stable)
@@ -75,6 +76,7 @@ def calibrate(job: QuantizationJob) -> Calibrated:
     profiles = job.profiles or profiles_from_shapes(shapes.seen, job.model.inputs)
     remove_last_run(job.output_dir)
     remove_other_recipe(job.output_dir, job.recipe)
+    input_warnings = job.objective.metric.input_warnings(ranges) if job.objective.metric else []
     stability = None if job.until_stable is None else convergence.stability()
     return Calibrated(
         statistics=statistics,
@@ -84,7 +86,10 @@ def calibrate(job: QuantizationJob) -> Calibrated:
         audit=audit,
         trajectory=convergence.trajectory(),
         stability=stability,
-        warnings=(*findings, *audit.findings(), *stability_warnings(stability, job.model.inputs, bool(job.profiles))),
+        warnings=(
+            *(*findings, *audit.findings(), *input_warnings),
+            *stability_warnings(stability, job.model.inputs, bool(job.profiles)),
+        ),
     )
 
 
