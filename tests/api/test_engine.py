@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,14 @@ def test_the_matmuls_of_attention_are_quantized_on_request(
 def test_invalid_arguments_are_named(cnn: Model, tmp_path: Path, arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(trt_ptq.UsageError, match=named):
         trt_ptq.build_engine(cnn, tmp_path / "m.engine", **arguments)
+
+
+def test_a_missing_backend_that_was_named_is_refused_before_the_model_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(trt_ptq.MissingPackageError, match=r'pip install "trt-ptq\[rtx\]"'):
+        trt_ptq.build_engine(tmp_path / "absent.onnx", tmp_path / "m.engine", backend="rtx")
 
 
 @pytest.mark.parametrize("arguments", [{"precision": "fp16"}, {"table": "calibration.cache"}])

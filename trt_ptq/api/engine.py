@@ -15,7 +15,7 @@ from trt_ptq.api.table_input import TableLike, matched_table
 from trt_ptq.config import QuantizeConfig, ShapeLike, parse_shapes
 from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.engines.backends import build_engine as _build_engine
-from trt_ptq.engines.backends import check_backend
+from trt_ptq.engines.backends import check_backend, require_named_backend
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import BuilderConfig, EngineSpec, Precision
 from trt_ptq.errors import EngineError, UsageError
@@ -70,10 +70,11 @@ def build_engine(
         ModelError, TableError: the model or the table cannot be used.
         UsageError: an argument is invalid; names it.
         EngineError: the builder refuses the model.
-        MissingPackageError: no backend is installed.
+        MissingPackageError: no backend is installed, or not the one that `backend` names.
         OutputError: `engine_path` cannot be written.
     """
     check_backend(backend)
+    require_named_backend(backend)
     profiles = parse_shapes(shapes or {})
     selection = QuantizeConfig(
         nodes_to_exclude=nodes_to_exclude, nodes_to_include=nodes_to_include, attention=attention

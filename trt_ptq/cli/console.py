@@ -112,7 +112,7 @@ def say(text: str) -> None:
 
 def say_verdict(verdict: Verdict, reference: str = "FP32") -> None:
     """Print the verdict, which comes first in the output of a command."""
-    say(f"verdict: {verdict.grade} ({verdict.describe(reference)})")
+    say(f"verdict: {verdict.sentence(reference)}")
 
 
 @contextmanager

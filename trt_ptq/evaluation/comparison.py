@@ -48,7 +48,7 @@ class Comparison:
         return self.verdict.passed
 
     def __str__(self) -> str:
-        return f"{self.candidate}: {self.verdict.grade} ({self.verdict.describe(self.reference)})"
+        return f"{self.candidate}: {self.verdict.sentence(self.reference)}"
 
 
 def is_engine(path: Path) -> bool:

@@ -42,6 +42,14 @@ class Verdict:
         """Whether the loss, or the error of the worst output, is within the threshold."""
         return self.loss <= self.max_drop
 
+    def __str__(self) -> str:
+        """The grade, and what it is about."""
+        return self.sentence()
+
+    def sentence(self, reference: str = "FP32") -> str:
+        """The grade, and what it is about, against the `reference`."""
+        return f"{self.grade} ({self.describe(reference)})"
+
     def describe(self, reference: str = "FP32") -> str:
         """Describe what the grade and the threshold are about, and whether that was met."""
         passed = "passed" if self.passed else "FAILED"

@@ -69,7 +69,7 @@ class QuantizeResult:
 
     def __str__(self) -> str:
         """The verdict, the metrics by precision, the files, and how many warnings there are."""
-        lines = [self._verdict_text()]
+        lines = [str(self.verdict)]
         lines += [f"  {precision}: {_metrics_text(metrics)}" for precision, metrics in self._rows()]
         lines.append(f"  {self.report.int8_summary}")
         lines += [f"  {name}: {value}" for name, value in self._files()]
@@ -84,12 +84,9 @@ class QuantizeResult:
         warnings = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
         details = f"<details><summary>{len(self.warnings)} warnings</summary><ul>{warnings}</ul></details>"
         return (
-            f'<div><p style="color: {_COLORS[self.verdict.grade]}"><b>{escape(self._verdict_text())}</b></p>'
+            f'<div><p style="color: {_COLORS[self.verdict.grade]}"><b>{escape(str(self.verdict))}</b></p>'
             f"<table>{table}</table><p>{escape(self.report.int8_summary)}</p>{details if warnings else ''}</div>"
         )
-
-    def _verdict_text(self) -> str:
-        return f"{self.verdict.grade} ({self.verdict.describe()})"
 
     def _rows(self) -> list[tuple[str, Metrics]]:
         return [(precision.upper(), metrics) for precision, metrics in self.metrics.items() if metrics]

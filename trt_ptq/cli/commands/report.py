@@ -27,4 +27,4 @@ def report(
     if json:
         console.print_json(result.model_dump(mode="json"))
     else:
-        console.say(f"{page}: {result.verdict.grade} ({result.verdict.describe()})")
+        console.say(f"{page}: {result.verdict}")
