@@ -23,7 +23,7 @@ import onnx_ir as ir
 from trt_ptq.analysis.dataflow import DataFlow, inner_nodes, name_of
 from trt_ptq.analysis.op_types import WEIGHTED_OPS
 from trt_ptq.errors import UsageError
-from trt_ptq.onnx_io.domains import is_custom
+from trt_ptq.onnx_io.domains import is_custom, is_runnable
 from trt_ptq.qdq.attention import attention_exclusion_reason
 from trt_ptq.qdq.propagation import QdqPropagation, is_passthrough
 from trt_ptq.qdq.residual import match_residual
@@ -220,6 +220,8 @@ def _unsupported(graph: ir.Graph) -> list[NodePlan]:
         name = name_of(node.outputs[0])
         if is_custom(node.op_type, node.domain):
             reason = f"custom op {node.domain + '::' if node.domain else ''}{node.op_type} is not supported"
+            if not is_runnable(node.op_type, node.domain):
+                reason += "; ONNX Runtime cannot run it, so models are compared by its inputs"
             unsupported.append(NodePlan(name, node.op_type, False, reason))
         unsupported += [
             NodePlan(name_of(inner.outputs[0]), inner.op_type, False, f"inside {node.op_type} {name!r}")
