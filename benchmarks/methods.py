@@ -24,10 +24,10 @@ from trt_ptq.calibration.measurements.magnitudes import combine_amax, measure_am
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.calibration_table import derive_table
+from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.observation import observe
 from trt_ptq.data.open import open_data
 from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
-from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.engines.backends import build_engine
 from trt_ptq.engines.spec import EngineSpec, Precision
 from trt_ptq.evaluation.metrics import UserMetric

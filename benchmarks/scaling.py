@@ -30,10 +30,10 @@ from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import save_statistics
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator, TensorStatistics
-from trt_ptq.data.audit import Audit
+from trt_ptq.data.checks.audit import Audit
+from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.observation import observe
 from trt_ptq.data.sources import ArraySource
-from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.ort_session import session_options
 from trt_ptq.provenance import DataFingerprint, ModelIdentity

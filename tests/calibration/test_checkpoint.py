@@ -17,7 +17,7 @@ from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.observed_model import ObservedModel
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics, load_unfinished, save_statistics
-from trt_ptq.data.audit import Audit
+from trt_ptq.data.checks.audit import Audit
 from trt_ptq.data.observation import observe
 from trt_ptq.errors import DataError, StatisticsError
 from trt_ptq.onnx_io.load import Model

@@ -14,8 +14,8 @@ import pytest
 
 from tests.data.opened import Indexed, X, Y, numbers, one_line, origins, rows, shapes
 from trt_ptq.data.adapters import in_memory
+from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
-from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.errors import DataError, UsageError
 from trt_ptq.types import Batch, BatchSource, TensorSpec, is_indexed
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.opened import Indexed, Stream, X, numbers
+from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.sources import ArraySource
 from trt_ptq.data.subset import Head, Subset, evenly_spaced, split_source, two_halves
-from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.errors import DataError
 from trt_ptq.types import BatchSource, is_indexed
 

@@ -13,7 +13,7 @@ from trt_ptq.analysis.node_evaluation import evaluate_node
 from trt_ptq.errors import UsageError
 from trt_ptq.onnx_io.domains import ONNX_DOMAINS, runnable_part
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.onnx_io.ort_types import types_of_onnx_runtime
+from trt_ptq.onnx_io.loading.ort_types import types_of_onnx_runtime
 from trt_ptq.types import Array, TensorSpec
 
 Shape = tuple[int, ...]

@@ -19,11 +19,11 @@ from trt_ptq.calibration.memory_planner import Passes, plan_calibration
 from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.config import DeviceName, QuantizeConfig
-from trt_ptq.data.audit import Audit
+from trt_ptq.data.checks.audit import Audit
+from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.observation import observe
 from trt_ptq.data.open import open_data
 from trt_ptq.data.shard import ShardedSource
-from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.node_selection import select_nodes

@@ -8,8 +8,8 @@ from typing import Any
 from trt_ptq.api.metric_input import user_metric
 from trt_ptq.api.model_input import ModelLike, is_torch_module, model_file
 from trt_ptq.config import QuantizeConfig
+from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
-from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.evaluation.compare_engines import engine_inputs
 from trt_ptq.evaluation.comparison import Comparison, check_comparable, compare_with_reference, is_engine
 from trt_ptq.evaluation.metrics import Evaluate

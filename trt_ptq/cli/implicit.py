@@ -12,10 +12,10 @@ from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.calibrators.tensorrt.batch import BatchCalibrator, EntropyCalibrator, MinMaxCalibrator
 from trt_ptq.cli import console
 from trt_ptq.cli.read_table import read_table
+from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
 from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.data.user_function import read_from
-from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.engines.backends import build_engine
 from trt_ptq.engines.manifest import EngineManifest, manifest_path
 from trt_ptq.engines.spec import BuilderConfig, DynamicRanges, EngineSpec, ImplicitRanges, MakeCalibrator

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from trt_ptq.data.input_ranges import InputRanges
+from trt_ptq.data.checks.input_ranges import InputRanges
 from trt_ptq.data.user_function import UserFunction
 from trt_ptq.errors import DataError, TrtPtqError, UsageError
 from trt_ptq.evaluation.metric_direction import Lower, is_lower_better, known_direction

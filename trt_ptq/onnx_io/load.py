@@ -17,7 +17,6 @@ from onnx import shape_inference
 from onnx_ir.passes import common as passes
 
 from trt_ptq.errors import ModelError
-from trt_ptq.onnx_io.declared_shapes import drop_stale_shapes
 from trt_ptq.onnx_io.domains import (
     ONNX_DOMAINS,
     all_nodes,
@@ -32,14 +31,15 @@ from trt_ptq.onnx_io.external_data import (
     resolve_external_data,
     without_values,
 )
-from trt_ptq.onnx_io.fold_weights import fold_weights
-from trt_ptq.onnx_io.identity import model_identity
-from trt_ptq.onnx_io.old_opset import raise_old_opset
+from trt_ptq.onnx_io.loading.declared_shapes import drop_stale_shapes
+from trt_ptq.onnx_io.loading.fold_weights import fold_weights
+from trt_ptq.onnx_io.loading.identity import model_identity
+from trt_ptq.onnx_io.loading.old_opset import raise_old_opset
+from trt_ptq.onnx_io.loading.ort_types import types_of_onnx_runtime, untyped_tensors
+from trt_ptq.onnx_io.loading.sparse import make_dense
+from trt_ptq.onnx_io.loading.training_mode import training_nodes
 from trt_ptq.onnx_io.opset import onnx_opset
-from trt_ptq.onnx_io.ort_types import types_of_onnx_runtime, untyped_tensors
 from trt_ptq.onnx_io.quantized_ops import INTEGER_OPS, QDQ_OPS
-from trt_ptq.onnx_io.sparse import make_dense
-from trt_ptq.onnx_io.training_mode import training_nodes
 from trt_ptq.provenance import ModelIdentity
 from trt_ptq.types import TensorSpec
 
@@ -134,7 +134,7 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
     proto.ir_version = max(proto.ir_version, _MIN_IR_VERSION)
     inputs = tuple(_tensor_spec(value, path) for value in proto.graph.input)
     if is_raised:
-        from trt_ptq.onnx_io.same_results import check_same_results  # imports ONNX Runtime
+        from trt_ptq.onnx_io.loading.same_results import check_same_results  # imports ONNX Runtime
 
         check_same_results(original, proto, external.folder, inputs, path)
     return Model(

@@ -11,8 +11,8 @@ from trt_ptq.calibration.memory_planner import Passes, plan_calibration, plan_pa
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import save_statistics
-from trt_ptq.data.audit import Audit
-from trt_ptq.data.input_ranges import InputRanges
+from trt_ptq.data.checks.audit import Audit
+from trt_ptq.data.checks.input_ranges import InputRanges
 from trt_ptq.data.observation import observe
 from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
 from trt_ptq.onnx_io.load import Model

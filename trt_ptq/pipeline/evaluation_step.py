@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trt_ptq.data.audit import HeldOutAudit
+from trt_ptq.data.checks.audit import HeldOutAudit
 from trt_ptq.data.observation import observe
 from trt_ptq.evaluation.precisions import PrecisionComparison, evaluate_precisions
 from trt_ptq.evaluation.verdict import Verdict

@@ -13,10 +13,10 @@ from trt_ptq.calibration.calibration_pass import Nonfinite
 from trt_ptq.calibration.devices import Device, open_device
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.config import TECHNIQUES, QuantizeConfig, parse_shapes
+from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
 from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.data.subset import split_source, two_halves
-from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.engines.backends import require_named_backend
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.onnx_io.load import Model

@@ -24,7 +24,7 @@ from trt_ptq.calibration.ray.ray_backend import ATTEMPTS, collect_on_ray
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import save_statistics
-from trt_ptq.data.audit import Audit
+from trt_ptq.data.checks.audit import Audit
 from trt_ptq.data.observation import observe
 from trt_ptq.data.open import open_data
 from trt_ptq.errors import ClusterError, DataError, MissingPackageError, ModelError, UsageError

@@ -17,7 +17,7 @@ from trt_ptq.calibration.calibration_pass import Nonfinite
 from trt_ptq.calibration.ray.shard_task import ShardResult, ShardTask, measure_shard
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
-from trt_ptq.data.audit import Audit
+from trt_ptq.data.checks.audit import Audit
 from trt_ptq.errors import ClusterError, DataError, UsageError
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import tools

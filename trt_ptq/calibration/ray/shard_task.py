@@ -15,10 +15,10 @@ from trt_ptq.calibration.calibration_pass import Nonfinite
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
-from trt_ptq.data.audit import Audit
+from trt_ptq.data.checks.audit import Audit
+from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.observation import observe
 from trt_ptq.data.shard import EmptyShardError, ShardedSource
-from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.errors import ClusterError, ModelError
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.ort_session import tools

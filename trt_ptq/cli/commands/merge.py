@@ -12,7 +12,7 @@ from trt_ptq._internal.files import check_writable
 from trt_ptq.calibrators.statistics.statistics import merge_statistics
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics
 from trt_ptq.cli import console, options
-from trt_ptq.data.audit import few_samples
+from trt_ptq.data.checks.audit import few_samples
 from trt_ptq.data.shard import incomplete
 
 

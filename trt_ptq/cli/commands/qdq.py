@@ -15,10 +15,10 @@ from trt_ptq.api.apply_table import quantize_by_table
 from trt_ptq.api.table_input import matched_table
 from trt_ptq.calibration.measurements.magnitudes import measure_amax
 from trt_ptq.cli import console, options
+from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
 from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.data.user_function import read_from
-from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.engines.spec import parse_profiles
 from trt_ptq.errors import ModelError, UsageError
 from trt_ptq.onnx_io.load import Model as LoadedModel

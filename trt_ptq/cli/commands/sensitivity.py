@@ -17,10 +17,10 @@ from trt_ptq.calibration.collector import check_statistics
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.cli import console, options
+from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
 from trt_ptq.data.subset import evenly_spaced
 from trt_ptq.data.user_function import read_from
-from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.errors import DataError, UsageError
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.report.sensitivity_page import most_sensitive_first, render_sensitivity, sensitivity_cells

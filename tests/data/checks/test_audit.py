@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from trt_ptq.data import audit
 from trt_ptq.data.adapters import FunctionSource
-from trt_ptq.data.audit import Audit, HeldOutAudit
+from trt_ptq.data.checks.audit import Audit, HeldOutAudit
 from trt_ptq.data.feeds import FeedsReader
 from trt_ptq.data.observation import observe
 from trt_ptq.data.shard import EmptyShardError, ShardedSource

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trt_ptq.data.input_ranges import InputRanges
+from trt_ptq.data.checks.input_ranges import InputRanges
 from trt_ptq.types import Array
 
 RNG = np.random.default_rng(0)

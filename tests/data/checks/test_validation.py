@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.sources import InMemorySource
-from trt_ptq.data.validation import ValidatedSource
 from trt_ptq.errors import DataError
 from trt_ptq.types import Batch, TensorSpec
 
