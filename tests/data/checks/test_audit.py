@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trt_ptq.data import audit
 from trt_ptq.data.adapters import FunctionSource
+from trt_ptq.data.checks import audit
 from trt_ptq.data.checks.audit import Audit, HeldOutAudit
 from trt_ptq.data.feeds import FeedsReader
 from trt_ptq.data.observation import observe
