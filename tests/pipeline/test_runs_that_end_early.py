@@ -7,14 +7,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import onnx_ir as ir
 import pytest
 
 from tests.cli.run import ROOT
+from tests.networks import images
 from tests.pipeline.quantizing import quantized
 from trt_ptq._internal.locks import try_lock
 from trt_ptq.errors import EngineError, OutputError
 from trt_ptq.onnx_io.load import Model
+from trt_ptq.onnx_io.save import save_model
 from trt_ptq.report.schema import load_report
 
 _KILLED = """
@@ -60,6 +64,31 @@ def test_a_killed_run_hinders_no_other_and_its_files_are_removed(
     quantized(cnn, out)
     assert not list(scratch.glob("trt-ptq-*"))
     assert not list(out.glob(".*"))
+
+
+def test_a_float16_model_that_cannot_be_written_leaves_all_else(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(model: ir.Model, path: Path) -> None:
+        if path.name == "model.fp16.onnx":
+            raise OutputError(f"cannot write {path}: No space left on device")
+        save_model(model, path)
+
+    def metric(run: Any) -> dict[str, float]:
+        return {"accuracy": float(len(run({"x": images(4)})))}
+
+    monkeypatch.setattr("trt_ptq.pipeline.export_step.save_model", save)
+    for evaluate in (None, metric):
+        result = quantized(cnn, tmp_path, backend="auto", evaluate=evaluate)
+        report = load_report(tmp_path)
+        assert report == result.report
+        assert report.verdict.passed
+        assert [model.precision for model in report.models] == ["fp32", "int8"]
+        assert [engine.precision for engine in report.engines] == ["int8"]
+        assert sum("model.fp16.onnx: No space left on device" in warning for warning in report.warnings) == 1
+        assert result.fp16_model_path is None
+        assert result.engine_error is None
+        assert (tmp_path / "report.html").is_file()
 
 
 @pytest.mark.parametrize("error", [EngineError("no kernel"), OutputError("cannot write e: No space left on device")])

@@ -52,7 +52,7 @@ def evaluate_precisions(
     FP16 is a baseline: where it cannot be run or evaluated, that is a warning.
 
     Args:
-        files: the ONNX files of "fp32", "fp16" and "int8".
+        files: the ONNX files of "fp32" and "int8", and of "fp16" if there is one.
         source: the batches that all run on.
         metric: the user's metrics, computed on the split "test".
         known_metrics: metrics that need not be computed again.
@@ -89,6 +89,8 @@ def evaluate_precisions(
 
 def _runnable(files: Mapping[Precision, Path], warnings: list[str]) -> dict[Precision, Path]:
     """`files` without an FP16 model that ONNX Runtime cannot load."""
+    if "fp16" not in files:
+        return dict(files)
     try:
         with onnx_runner(files["fp16"]):
             return dict(files)

@@ -35,13 +35,13 @@ class Built:
 
 
 def build(job: QuantizationJob, calibrated: Calibrated, exported: Exported) -> Built:
-    """Build the FP16 and INT8 engines. A failure, also to write them, is recorded, and does not abort the run."""
+    """Build the engines of the models that were written. A failure is recorded, and does not abort the run."""
     if job.backend == "none":
         return Built()
     engines: list[EngineManifest] = []
     error: TrtPtqError | None = None
     warnings: list[str] = []
-    for precision in _PRECISIONS:
+    for precision in filter(exported.files.__contains__, _PRECISIONS):
         spec = EngineSpec(
             onnx=exported.files[precision],
             engine=job.output_dir / ENGINES[precision],

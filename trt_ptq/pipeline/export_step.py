@@ -10,6 +10,7 @@ from trt_ptq.calibrators.statistics.statistics_file import save_statistics
 from trt_ptq.calibrators.table.table_file import save_table
 from trt_ptq.calibrators.table.table_recipe import TableRecipe
 from trt_ptq.engines.spec import Precision
+from trt_ptq.errors import OutputError
 from trt_ptq.fp16.convert import to_float16
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.output import FP16_MODEL, INT8_MODEL, RECIPE, STATISTICS, TABLES, TRANSFORMED
@@ -22,7 +23,10 @@ from trt_ptq.tuning.candidate_builder import QuantizedCandidate
 
 @dataclass(frozen=True)
 class Exported:
-    """The ONNX `files` by precision, "fp32" being the model that was given; `candidate` is the INT8 model."""
+    """The ONNX `files` by precision, "fp32" being the model that was given; `candidate` is the INT8 model.
+
+    FP16 is a baseline: that it could not be written is one of the `warnings`.
+    """
 
     files: Mapping[Precision, Path]
     candidate: QuantizedCandidate
@@ -34,7 +38,7 @@ def export(job: QuantizationJob, tuned: Tuned) -> Exported:
 
     Raises:
         DataError: a metric of the INT8 model is not finite.
-        OutputError: a file cannot be written.
+        OutputError: a file other than the FP16 model cannot be written.
     """
     out, calibrated_model = job.output_dir, tuned.calibrated_model
     save_recipe(tuned.recipe, out / RECIPE)
@@ -48,13 +52,16 @@ def export(job: QuantizationJob, tuned: Tuned) -> Exported:
     if job.objective.metric is not None:
         job.objective.metric.require_finite(tuned.result.metrics, out / INT8_MODEL)
     save_model(candidate.qdq.model, out / INT8_MODEL)
+    files: dict[Precision, Path] = {"fp32": job.model.path, "int8": out / INT8_MODEL}
+    failures: list[str] = []
     plain = job.recipe.model_copy(update={"techniques": ()})
-    save_model(to_float16(job.model, tuned.candidates.amax(plain)), out / FP16_MODEL)
-    return Exported(
-        files={"fp32": job.model.path, "int8": out / INT8_MODEL, "fp16": out / FP16_MODEL},
-        candidate=candidate,
-        warnings=_warnings(tuned, candidate),
-    )
+    float16 = to_float16(job.model, tuned.candidates.amax(plain))
+    try:
+        save_model(float16, out / FP16_MODEL)
+        files["fp16"] = out / FP16_MODEL
+    except OutputError as error:
+        failures.append(f"there is no FP16 model or engine to compare INT8 with: {error}")
+    return Exported(files=files, candidate=candidate, warnings=(*failures, *_warnings(tuned, candidate)))
 
 
 def _table_recipe(tuned: Tuned, candidate: QuantizedCandidate) -> TableRecipe:

@@ -44,9 +44,10 @@ class QuantizeResult:
         return self.output_dir / INT8_MODEL
 
     @property
-    def fp16_model_path(self) -> Path:
-        """The FP16 model that INT8 is compared with."""
-        return self.output_dir / FP16_MODEL
+    def fp16_model_path(self) -> Path | None:
+        """The FP16 model that INT8 is compared with; None if it could not be written, as on a full disk."""
+        written = any(model.precision == "fp16" for model in self.report.models)
+        return self.output_dir / FP16_MODEL if written else None
 
     @property
     def engine_path(self) -> Path | None:
