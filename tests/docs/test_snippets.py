@@ -46,7 +46,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder, seed in (("calibration", 0), ("data", 0), ("test", 50)):
         Path(folder).mkdir()
         for index in range(10):
-            np.savez(f"{folder}/{index}.npz", x=images(12, seed=seed + index))
+            np.savez(f"{folder}/{index}.npz", x=images(24, seed=seed + index))
     Path(METRIC).write_text(
         "import numpy as np\n\n\ndef accuracy(run, split):\n"
         "    x = np.load('test/0.npz' if split == 'select' else 'test/1.npz')['x']\n"

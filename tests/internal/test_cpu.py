@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from trt_ptq._internal import cpu
 from trt_ptq._internal.cpu import usable_cores
 from trt_ptq.onnx_io.ort_session import session_options
 
@@ -36,3 +37,27 @@ def test_onnx_runtime_chooses_where_all_cores_may_be_used() -> None:
 
 def test_an_explicit_number_of_threads_is_used() -> None:
     assert session_options(3).intra_op_num_threads == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, 64),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
+        ({}, 64),
+    ],
+)
+def test_the_processor_limit_of_a_container_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cores: int
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(cpu, "_CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert usable_cores() == cores
+    assert session_options().intra_op_num_threads == (0 if cores == 64 else cores)

@@ -17,15 +17,13 @@ from trt_ptq.analysis.plugins import cut_plugins
 from trt_ptq.analysis.subgraph import GraphSlicer, Subgraph
 from trt_ptq.errors import DataError, ModelError, OutputError
 from trt_ptq.onnx_io.external_data import NATIVE_DTYPE_KINDS
-from trt_ptq.onnx_io.ort_session import create_session, run_session, session_options
+from trt_ptq.onnx_io.ort_session import create_session, run_session
 from trt_ptq.onnx_io.writer import write_two_files
 from trt_ptq.types import Array, Batch, BatchSource, ProgressCallback, no_progress
 
 
 class ActivationRecorder:
     """Records activations of a model on disk, so that memory holds the tensors of only one batch.
-
-    Q/DQ is computed in floating point, not replaced by ONNX Runtime's INT8 kernels: TensorRT's kernels round otherwise.
 
     Args:
         model: the model, which is cut before its plugins; its weights are written to `folder`.
@@ -85,9 +83,7 @@ class ActivationRecorder:
         return SubgraphRunner(self, part, self._session(part.proto) if part.outputs else None)
 
     def _session(self, proto: onnx.ModelProto) -> ort.InferenceSession:
-        options = session_options()
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-        return create_session(proto, self._folder, self._name, options)
+        return create_session(proto, self._folder, self._name)
 
     def _store(self, name: str, value: object) -> None:
         if not isinstance(value, np.ndarray):

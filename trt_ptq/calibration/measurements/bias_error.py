@@ -14,7 +14,7 @@ from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.data.subset import Head
 from trt_ptq.errors import DataError
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.onnx_io.ort_session import create_session, run_session, session_options
+from trt_ptq.onnx_io.ort_session import create_session, run_session
 from trt_ptq.qdq.insert import plan_qdq
 from trt_ptq.types import Array, Batch, BatchSource
 
@@ -97,9 +97,7 @@ def _measure(
     part: ir.Model, model: Model, layers: Sequence[str], source: BatchSource, samples: int
 ) -> dict[str, Array]:
     """Run `part`, the result of `add_error_outputs`, and average its outputs."""
-    options = session_options()
-    options.add_session_config_entry("session.disable_quant_qdq", "1")  # ONNX Runtime's integer kernels may saturate
-    session = create_session(ir.to_proto(part), model.external.folder, str(model.path), options)
+    session = create_session(ir.to_proto(part), model.external.folder, str(model.path))
     inputs = [node_arg.name for node_arg in session.get_inputs()]
     errors = {name: _ErrorSums(np.zeros(1), np.zeros(1)) for name in layers}
     for batch in Head(source, samples):
