@@ -129,7 +129,7 @@ def test_a_metric_that_fails_is_named(cnn_path: Path, npz_folder: Path, tmp_path
     metric = tmp_path / "metric.py"
     metric.write_text("def accuracy(run):\n    return 1 / 0\n")
     options = ["--data", npz_folder, "--out", tmp_path / "out", "--eval", f"{metric}:accuracy"]
-    assert "accuracy fails on cnn.onnx: ZeroDivisionError" in refused("quantize", cnn_path, *options)
+    assert "accuracy fails on cnn.onnx: metric.py line 2: ZeroDivisionError" in refused("quantize", cnn_path, *options)
 
 
 def test_a_metric_that_never_runs_the_model_is_refused(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:

@@ -123,9 +123,10 @@ def test_a_report_is_rendered_again(cnn_path: Path, npz_folder: Path, tmp_path: 
         3,
     )
     page = (tmp_path / "report.html").read_bytes()
-    (tmp_path / "report.html").unlink()
-    assert trt_ptq("report", tmp_path).returncode == 0
-    assert (tmp_path / "report.html").read_bytes() == page
+    for argument in (tmp_path, tmp_path / "report.json"):
+        (tmp_path / "report.html").unlink(missing_ok=True)
+        assert trt_ptq("report", argument).returncode == 0
+        assert (tmp_path / "report.html").read_bytes() == page
 
 
 def test_doctor_names_versions() -> None:

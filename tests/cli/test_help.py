@@ -78,6 +78,7 @@ def test_quiet_prints_errors_only(cnn_path: Path, npz_folder: Path, tmp_path: Pa
     done = trt_ptq("--quiet", "calibrate", cnn_path, "--data", npz_folder, "-o", stats)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert trt_ptq("--quiet", "table", stats).stdout == ""
+    assert trt_ptq("table", stats, "--quiet").stdout == ""
     assert trt_ptq("--quiet", "table", tmp_path / "none").stderr.startswith("error: ")
 
 

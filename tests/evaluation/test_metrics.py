@@ -64,8 +64,20 @@ def test_a_failing_function_is_named(cnn: Model) -> None:
     def broken(run: Run) -> dict[str, float]:
         raise KeyError("label")
 
-    with pytest.raises(DataError, match=r"metric\.py:broken fails on cnn\.onnx: KeyError: 'label'"):
+    expected = r"metric\.py:broken fails on cnn\.onnx: test_metrics\.py line \d+: KeyError: 'label'$"
+    with pytest.raises(DataError, match=expected):
         UserMetric(broken, "metric.py:broken").evaluate(cnn.path)
+
+
+def test_a_wrong_output_name_is_answered_with_the_names_of_the_outputs(cnn: Model, tmp_path: Path) -> None:
+    (tmp_path / "metric.py").write_text(
+        "import numpy as np\n"
+        "def score(run):\n"
+        "    return {'a': run({'x': np.zeros((1, 16, 8, 8), np.float32)})['foo'].sum()}\n"
+    )
+    function = load_function(f"{tmp_path}/metric.py:score")
+    with pytest.raises(DataError, match=r"metric\.py line 3: KeyError: 'foo' \(the model's outputs are 'y'\)$"):
+        UserMetric(function).evaluate(cnn.path)
 
 
 def test_a_batch_that_the_model_fails_on_is_reported(cnn: Model) -> None:

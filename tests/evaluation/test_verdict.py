@@ -8,7 +8,7 @@ import pytest
 
 from trt_ptq.errors import DataError
 from trt_ptq.evaluation.fidelity import OutputFidelity
-from trt_ptq.evaluation.verdict import grade, grade_fidelity, relative_loss
+from trt_ptq.evaluation.verdict import format_loss, grade, grade_fidelity, relative_loss
 
 
 @pytest.mark.parametrize(
@@ -106,3 +106,20 @@ def test_a_broken_output_and_no_output_have_no_verdict_on_fidelity() -> None:
         grade_fidelity({"y": fidelity(math.nan), "z": fidelity(40)})
     with pytest.raises(DataError, match="no output has a value"):
         grade_fidelity({})
+
+
+@pytest.mark.parametrize(
+    ("loss", "max_drop", "text"),
+    [
+        (0.0, 0.01, "0.00%"),
+        (0.5, 0.01, "50.00%"),
+        (-0.0003, 0.01, "-0.03%"),
+        (0.000034567, 0.000001, "0.0035%"),
+        (0.0000012, 0.000001, "0.00012%"),
+        (0.010000004, 0.01, "1.0000004%"),
+        (0.01, 0.01, "1.00%"),
+        (math.inf, 0.01, "inf%"),
+    ],
+)
+def test_a_loss_can_be_told_from_zero_and_from_the_threshold(loss: float, max_drop: float, text: str) -> None:
+    assert format_loss(loss, max_drop) == text

@@ -72,8 +72,8 @@ def test_the_page_shows_the_distance_to_the_final_range(cnn: Model, tmp_path: Pa
     method = MethodTrajectory("m<x>", [0.5, 0.0], [0.75, 0.0], {"<t>": [0.5, 2.0]})
     report = run(cnn, tmp_path).model_copy(update={"trajectory": Trajectory([8, 16], [method])})
     page = render_html(report)
-    assert "<td>m&lt;x&gt;: 90 % of tensors within</td><td>50.0%</td><td>0.0%</td>" in page
-    assert "<td>m&lt;x&gt;: all within</td><td>75.0%</td><td>0.0%</td>" in page
+    assert "<td>m&lt;x&gt;: largest distance of the closest 90 % of the tensors</td><td>50.0%</td><td>0.0%</td>" in page
+    assert "<td>m&lt;x&gt;: largest distance of all tensors</td><td>75.0%</td><td>0.0%</td>" in page
     assert "<title>&lt;t&gt;</title>" in page
 
 

@@ -208,9 +208,10 @@ def test_a_technique_without_a_gain_is_rejected(sabotaged: Model, tmp_path: Path
         "rejected: no gain",
         "rejected: larger output error",
     }
-    accepted = [trial.name for trial in report.trials if trial.decision == "accepted"]
-    losses = [trial.losses["fidelity of y"] for trial in report.trials if trial.decision == "accepted"]
+    accepted = [trial.name for trial in report.trials if trial.decision in ("baseline", "accepted")]
+    losses = [trial.losses["fidelity of y"] for trial in report.trials if trial.decision in ("baseline", "accepted")]
     assert losses == sorted(losses, reverse=True), accepted
+    assert report.trials[2].decision == "baseline"
 
 
 def test_where_only_excluding_all_layers_would_help_the_plain_model_stays(cnn: Model, tmp_path: Path) -> None:

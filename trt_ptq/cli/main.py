@@ -62,7 +62,7 @@ def main() -> None:
     try:
         _check_nonempty(sys.argv[1:])
         with sigterm_as_interrupt(), console.log_shown():
-            status = app(standalone_mode=False, prog_name="trt-ptq")
+            status = app(_quiet_first(sys.argv[1:]), standalone_mode=False, prog_name="trt-ptq")
             sys.stdout.flush()
         if status == INTERRUPTED:  # Ctrl-C: newer versions of Typer return this
             console.fail("interrupted")
@@ -87,6 +87,15 @@ def main() -> None:
             "shows)"
         )
         sys.exit(UNEXPECTED)
+
+
+def _quiet_first(arguments: list[str]) -> list[str]:
+    """Move --quiet, which may also follow the command, before it."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if not {"--quiet", "-q"} & set(options):
+        return arguments
+    kept = [argument for argument in options if argument not in ("--quiet", "-q")]
+    return ["--quiet", *kept, *arguments[len(options) :]]
 
 
 def _check_nonempty(arguments: list[str]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
@@ -45,6 +46,16 @@ class UserFunction:
 
     def __reduce__(self) -> tuple[Callable[[str], UserFunction], tuple[str]]:
         return load_function, (f"{self.file}:{self.name}",)
+
+
+def describe_failure(error: Exception, file: Path | None) -> str:
+    """Describe an exception of a user's function, with the line of `file` that it comes from."""
+    where = ""
+    if file is not None:
+        frames = extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()]
+        where = f"{file.name} line {lines[-1]}: " if lines else ""
+    return f"{where}{type(error).__name__}: {error}"
 
 
 def read_from(*specs: str | None) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trt_ptq.data.checks.input_ranges import InputRanges
-from trt_ptq.data.user_function import UserFunction
+from trt_ptq.data.user_function import UserFunction, describe_failure
 from trt_ptq.errors import DataError, TrtPtqError, UsageError
 from trt_ptq.evaluation.metric_direction import Lower, is_lower_better, known_direction
 from trt_ptq.evaluation.onnx_runner import onnx_runner
@@ -55,6 +55,14 @@ class UserMetric:
         positional = [item for item in parameters if item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD)]
         return any(item.default is item.empty or item.name == "split" for item in positional[1:2])
 
+    @property
+    def _file(self) -> Path | None:
+        """The file that the function is written in; None for a built-in, or an object."""
+        if isinstance(self.function, UserFunction):
+            return self.function.file
+        code = getattr(self.function, "__code__", None)
+        return Path(code.co_filename) if code else None
+
     def evaluate(self, path: Path, split: Split = "test", *, finite: bool = True) -> Metrics:
         """Compute the metrics of the ONNX model at `path`.
 
@@ -68,12 +76,14 @@ class UserMetric:
             ModelError: ONNX Runtime cannot load the model.
         """
         ran = False
+        output_names: list[str] = []
         with onnx_runner(path) as runner:
 
             def run(feeds: Feeds) -> dict[str, Array]:
-                nonlocal ran
+                nonlocal ran, output_names
                 ran = True
                 outputs = runner.infer(feeds, self.name)
+                output_names = list(map(repr, outputs))
                 self.inputs.add(feeds)
                 return outputs
 
@@ -82,7 +92,10 @@ class UserMetric:
             except TrtPtqError:
                 raise
             except Exception as error:
-                raise DataError(f"{self.name} fails on {path.name}: {type(error).__name__}: {error}") from error
+                reason = describe_failure(error, self._file)
+                if isinstance(error, KeyError) and output_names and str(error) not in output_names:
+                    reason += f" (the model's outputs are {', '.join(output_names)})"
+                raise DataError(f"{self.name} fails on {path.name}: {reason}") from error
         metrics = self._checked(returned)
         if finite:
             self.require_finite(metrics, path)

@@ -55,7 +55,8 @@ class Verdict:
         passed = "passed" if self.passed else "FAILED"
         limit = format_percent(self.max_drop)
         if self.fidelity is None:
-            return f"{self.metric}: {self.loss:.2%} loss against {reference}; allowed {limit}: {passed}"
+            loss = format_loss(self.loss, self.max_drop)
+            return f"{self.metric}: {loss} loss against {reference}; allowed {limit}: {passed}"
         if self.fidelity.changed is None:
             limit = f"{decibels(self.max_drop):.1f} dB"
             if self.fidelity.top1 is not None:
@@ -69,6 +70,19 @@ class Verdict:
 def format_percent(fraction: float) -> str:
     """Format a fraction in percent, however small it is."""
     return f"{100 * fraction:.6g}%"
+
+
+def format_loss(loss: float, max_drop: float = math.nan) -> str:
+    """Format a loss in percent: with two significant digits below 0.01 %, and as many as tell it from `max_drop`."""
+    percent = 100 * loss
+    if not math.isfinite(percent):
+        return f"{percent}%"
+    text = f"{percent:.2f}" if not percent or abs(percent) >= 0.01 else f"{percent:.2g}"
+    for digits in range(3, 17):
+        if loss == max_drop or f"{float(text):.6g}" != f"{100 * max_drop:.6g}":
+            break
+        text = f"{percent:.{digits}g}"
+    return f"{text}%"
 
 
 def relative_loss(reference: float, candidate: float, lower_is_better: bool = False) -> float:

@@ -55,7 +55,7 @@ class QdqPropagation:
         """Why `node` does not run in INT8; None if it can. Changes nothing; see `propagate`."""
         quantized_names = self._quantized_names(node.outputs[0])
         if not quantized_names:
-            return "not all of its readers run in INT8"
+            return "not all of its consumers run in INT8"
         inputs = self._data_inputs(node)
         if any(name not in self._flow.activations for name in inputs):
             return "one of its inputs is not a float32 activation"

@@ -10,7 +10,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from trt_ptq.evaluation.fidelity import error_title, worst_output
-from trt_ptq.evaluation.verdict import format_percent
+from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.report.schema import Report, TensorRow
 from trt_ptq.report.trajectory_plots import scale_plots
 
@@ -66,7 +66,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        percent=format_percent, megabytes=_megabytes, worst_output=worst_output, layer_counts=_layer_counts
+        loss=format_loss, megabytes=_megabytes, worst_output=worst_output, layer_counts=_layer_counts
     )
     return environment
 

@@ -44,17 +44,18 @@ def sensitivity_cells(layers: Sequence[LayerSensitivity]) -> tuple[list[str], li
     """
     metrics = sorted({name for layer in layers for name in layer.metrics})
     with_rest = any(layer.all_but is not None for layer in layers)
-    head = ["layer", "op", "alone", *(["all but it"] * with_rest), "weights", "activations", "both", "clipped"]
+    rest = ["all but it %"] * with_rest
+    head = ["layer", "op", "alone %", *rest, "weights dB", "activations dB", "both dB", "clipping error %"]
     rows = [
         [
             layer.node,
             layer.op_type,
-            _percent(layer.alone),
-            *([_percent(layer.all_but)] * with_rest),
+            _percent(layer.alone).rstrip("%"),
+            *([_percent(layer.all_but).rstrip("%")] * with_rest),
             _decibels(layer.weights_db),
             _decibels(layer.activations_db),
             _decibels(layer.both_db),
-            "" if layer.clipping_fraction is None else f"{layer.clipping_fraction:.0%}",
+            "" if layer.clipping_fraction is None else f"{100 * layer.clipping_fraction:.0f}",
             *(f"{layer.metrics[name]:.4f}" if name in layer.metrics else "" for name in metrics),
         ]
         for layer in layers

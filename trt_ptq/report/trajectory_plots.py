@@ -30,7 +30,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class ScalePlot:
-    """Scales of the tensors that settled last with one method, each divided by its final value."""
+    """Scales of the tensors that converged last with one method, each divided by its final value."""
 
     method: str
     curves: list[Curve]

@@ -144,7 +144,8 @@ def technique_warnings(recipe: Recipe, transformed: bool) -> list[str]:
     warnings = []
     if transformed:
         warnings.append(
-            f"the ranges are those of {TRANSFORMED}, which techniques have changed: build implicit engines from it"
+            f"techniques changed the float model, and the ranges fit only the changed one: build implicit engines from "
+            f"{TRANSFORMED}"
         )
     if "bias-correction" in recipe.techniques:
         warnings.append("model.int8.onnx has bias correction; an implicit engine built with calibration.cache has not")

@@ -9,6 +9,7 @@ from trt_ptq.evaluation.metrics import Metrics
 from trt_ptq.recipe import Recipe
 
 Decision = Literal[
+    "baseline",
     "accepted",
     "rejected: no gain",
     "rejected: larger output error",
@@ -26,7 +27,7 @@ class Trial:
         name: what is new in it.
         losses: relative loss against FP32 by metric, as fractions; empty if it was not evaluated.
         metrics: the user's metrics behind them; empty without any.
-        decision: whether it was accepted, and why not.
+        decision: whether it was accepted, and why not; "baseline" for the model that the others start from.
         note: details.
     """
 

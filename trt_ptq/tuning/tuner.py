@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.errors import TrtPtqError
-from trt_ptq.evaluation.verdict import format_percent
+from trt_ptq.evaluation.verdict import format_loss, format_percent
 from trt_ptq.qdq.insert import TENSOR_KINDS
 from trt_ptq.recipe import Recipe, Technique
 from trt_ptq.tuning.candidate_builder import BEFORE_CALIBRATION, CandidateBuilder
@@ -114,7 +114,7 @@ class _Tuner:
             model = candidates.build(plain, (kind,)).qdq.model
             self._record(f"{kind} only", objective.evaluate(model), "analysis")
         self.best = self._evaluate(plain)
-        self._record("weights and activations", self.best, note=self._method_note(plain))
+        self._record("weights and activations", self.best, "baseline", self._method_note(plain))
 
     @property
     def exceeds_threshold(self) -> bool:
@@ -163,7 +163,7 @@ class _Tuner:
         except TrtPtqError as error:
             return f"there was no search for layers to exclude: {error}"
         if len(ranked) < 2:
-            loses = f"INT8 has {self.best.loss:.2%} {self._quantity}"
+            loses = f"INT8 has {self._loss_text} {self._quantity}"
             return f"{loses}, and there is only one quantized layer: nothing is left to exclude"
         start = self._start_of_search(ranked)
         scores: dict[frozenset[str], Score] = {}
@@ -176,14 +176,14 @@ class _Tuner:
             scores[names] = self._evaluate(recipe)
             expected = self._expected_loss(recipe)
             _logger.info(
-                "evaluation %d of at most %d: excluding %d of %d layers, %.2f%% %s%s",
+                "evaluation %d of at most %d: excluding %d of %d layers, %s %s%s",
                 len(scores),
                 self._settings.max_evaluations,
                 len(names),
                 len(ranked),
-                100 * scores[names].loss,
+                format_loss(scores[names].loss, self._max_drop),
                 self._quantity,
-                f", {expected:.2%} expected from the output error" if expected else "",
+                f", {format_loss(expected)} expected from the output error" if expected else "",
             )
             return max(scores[names].loss, min(expected, self._max_drop))
 
@@ -222,13 +222,17 @@ class _Tuner:
 
     def _failure(self, result: SearchResult) -> str:
         message = (
-            f"INT8 has {self.best.loss:.2%} {self._quantity}. No mixed-precision configuration within "
+            f"INT8 has {self._loss_text} {self._quantity}. No mixed-precision configuration within "
             f"{format_percent(self._max_drop)} was found in {result.evaluations} evaluations"
         )
         if not math.isfinite(result.loss):
             return message
         advice = f" (accept it with `max_drop={format_percent(_rounded_up(result.loss))}`)" if result.loss < 1 else ""
         return f"{message}; the best had {result.loss:.4%} {self._quantity}{advice}"
+
+    @property
+    def _loss_text(self) -> str:
+        return format_loss(self.best.loss, self._max_drop)
 
     @property
     def _quantity(self) -> str:
@@ -284,7 +288,7 @@ class _Tuner:
         return self._objective.evaluate(self._candidates.build(recipe).qdq.model)
 
     def _record(self, name: str, score: Score, decision: Decision = "accepted", note: str = "") -> None:
-        _logger.info("%s: %.2f%% %s", name, 100 * score.loss, self._quantity)
+        _logger.info("%s: %s %s", name, format_loss(score.loss, self._max_drop), self._quantity)
         self.trials.append(Trial(name, score.losses, score.metrics, decision, note))
 
 

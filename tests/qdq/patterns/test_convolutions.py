@@ -86,4 +86,4 @@ def test_a_squeeze_and_excite_branch_is_not_quantized(convert: Convert) -> None:
     result = convert(nodes, [*weights_of("c", "y"), weight("w_s", CHANNELS, CHANNELS, 1, 1)])
     assert result.pairs == {("x", "c"), ("m", "y")}
     assert "matrix-vector" in result.float_reasons["s"]
-    assert result.float_reasons["g"] == "not all of its readers run in INT8"
+    assert result.float_reasons["g"] == "not all of its consumers run in INT8"

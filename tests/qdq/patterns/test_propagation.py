@@ -36,7 +36,7 @@ def test_a_concat_with_a_float_reader_is_not_quantized(convert: Convert) -> None
         node("Mul", ["b", "s"], ["y"]),
     ]
     result = convert(nodes, [*weights_of("a"), weight("w_b", 2 * CHANNELS, 2 * CHANNELS, 1, 1)])
-    assert result.float_reasons["cat"] == "not all of its readers run in INT8"
+    assert result.float_reasons["cat"] == "not all of its consumers run in INT8"
     assert result.pairs == {("x", "a"), ("cat", "b")}
 
 

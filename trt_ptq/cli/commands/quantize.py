@@ -11,6 +11,7 @@ import typer
 from trt_ptq.cli import console, options
 from trt_ptq.cli.chosen import quantize_config
 from trt_ptq.evaluation.fidelity import error_title, worst_output
+from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.pipeline import quantize as run
 from trt_ptq.report.schema import Report
 
@@ -176,10 +177,11 @@ def _show(report: Report, out: Path) -> None:
 def _show_trials(report: Report) -> None:
     """Print the loss or error of each trial; notes are in the report."""
     losses = sorted({name for trial in report.trials for name in trial.losses})
+    allowed = report.verdict.max_drop
     rows = [
         [
             trial.name,
-            *(f"{trial.losses[name]:.2%}" if name in trial.losses else "" for name in losses),
+            *(format_loss(trial.losses[name], allowed) if name in trial.losses else "" for name in losses),
             trial.decision,
         ]
         for trial in report.trials

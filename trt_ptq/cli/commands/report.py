@@ -14,15 +14,18 @@ from trt_ptq.report.schema import load_report
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Output folder of `trt-ptq quantize`.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(help="Output folder of `trt-ptq quantize`, or report.json.", show_default=False)
+    ],
     json: options.Json = False,
 ) -> None:
     """Write report.html again from report.json.
 
     Example: trt-ptq report int8/
     """
-    page = folder / "report.html"
-    result = load_report(folder / "report.json")
+    file = folder if folder.suffix == ".json" and not folder.is_dir() else folder / "report.json"
+    page = file.with_name("report.html")
+    result = load_report(file)
     write_atomic(page, render_html(result))
     if json:
         console.print_json(result.model_dump(mode="json"))

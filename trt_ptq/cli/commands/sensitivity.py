@@ -87,8 +87,8 @@ def sensitivity(
 
     "alone" and "all but it" are the error of the worst model output (error energy / signal energy) with only that layer
     in INT8, and with every layer but that one. "weights", "activations" and "both" are the SQNR in dB at the layer's
-    own output with these in INT8. "clipped" is the fraction of its activation error that clipping causes; the rest is
-    rounding.
+    own output with these in INT8. "clipping error" is the fraction of its activation error that clipping causes; the
+    rest is rounding.
 
     Example: trt-ptq sensitivity model.onnx --stats stats.safetensors --data test/ -o sensitivity.html
     """
