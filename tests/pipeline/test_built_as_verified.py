@@ -13,6 +13,7 @@ from onnx import helper
 import trt_ptq
 from tests.networks import CHANNELS, image_input, weight, write
 from tests.pipeline.quantizing import quantized
+from trt_ptq.api.table_input import check_not_transformed
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.onnx_io.load import Model, load_model
@@ -24,6 +25,17 @@ CONFIGS: list[dict[str, Any]] = [
     {"techniques": ("bias-correction",)},
     {"techniques": ("bias-correction",), "high_precision": "fp32", "method": "entropy"},
 ]
+
+
+def chain_path(folder: Path) -> Path:
+    """Two convolutions, which equalization changes."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c"]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Conv", ["r", "w2"], ["y"]),
+    ]
+    weights = [weight(name, CHANNELS, CHANNELS, 1, 1) for name in ("w1", "w2")]
+    return write(folder / "m.onnx", nodes, weights, [image_input()], ["y"])
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
@@ -47,17 +59,29 @@ def test_an_engine_is_built_of_the_verified_model(cnn: Model, tmp_path: Path, mo
 
 
 def test_a_transformed_model_and_its_table_give_the_verified_bytes(tmp_path: Path) -> None:
-    nodes = [
-        helper.make_node("Conv", ["x", "w1"], ["c"]),
-        helper.make_node("Relu", ["c"], ["r"]),
-        helper.make_node("Conv", ["r", "w2"], ["y"]),
-    ]
-    weights = [weight(name, CHANNELS, CHANNELS, 1, 1) for name in ("w1", "w2")]
-    chain = load_model(write(tmp_path / "m.onnx", nodes, weights, [image_input()], ["y"]))
+    chain = load_model(chain_path(tmp_path))
     quantized(chain, tmp_path, techniques=("equalization",))
     model = tmp_path / "model.transformed.onnx"
     trt_ptq.quantize_model(model, tmp_path / "calibration.json").save(tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "model.int8.onnx").read_bytes()
+
+
+def test_a_cache_of_a_transformed_model_is_refused_for_the_original(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chain = load_model(chain_path(tmp_path))
+    out = tmp_path / "int8"
+    quantized(chain, out, techniques=("equalization",))
+    cache = out / "calibration.cache"
+    with pytest.raises(trt_ptq.TableError, match=r"use that model instead of .*m\.onnx, and .*calibration\.json"):
+        trt_ptq.quantize_model(chain.path, cache)
+    with pytest.raises(trt_ptq.TableError, match=r"model\.transformed\.onnx"):
+        trt_ptq.build_engine(chain.path, tmp_path / "e.engine", table=cache)
+    with pytest.raises(trt_ptq.TableError, match=r"model\.transformed\.onnx"):
+        check_not_transformed(cache, trt_ptq.load_table(cache), chain)  # what `build --implicit` calls
+    assert trt_ptq.quantize_model(out / "model.transformed.onnx", cache).nodes
+    assert trt_ptq.quantize_model(chain.path, cache, allow_other_model=True).nodes
+    assert "calibration.json" in caplog.text
 
 
 def test_more_nodes_can_be_excluded(cnn: Model, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from trt_ptq._internal.files import check_writable
 from trt_ptq._internal.temporary import temporary_folder
+from trt_ptq.api.table_input import check_not_transformed
 from trt_ptq.calibrators.tensorrt.batch import BatchCalibrator, EntropyCalibrator, MinMaxCalibrator
 from trt_ptq.cli import console
 from trt_ptq.cli.read_table import read_table
@@ -71,6 +72,7 @@ def _table_ranges(model: Model, table: Path, dynamic_ranges: bool, allow_other_m
     ranges = read_table(table)
     if not allow_other_model:
         ranges.check_model(model.identity, str(table))
+        check_not_transformed(table, ranges, model)
     if ranges.recipe and ranges.recipe.nodes_to_exclude:
         console.warn(
             f"TensorRT decides what runs in INT8: an implicit engine does not exclude "
