@@ -48,7 +48,8 @@ class QuantizeConfig:
     Args:
         method: range method; "auto" selects the method with the smallest output error on calibration data for the
             whole model.
-        percentile: for `method` "percentile" (which it implies): above 0 and up to 100; 99.99 unless given.
+        percentile: for `method` "percentile" (which it implies): in percent, above 1 and up to 100; 99.99 unless
+            given.
         max_drop: accuracy threshold: largest relative loss of a metric against FP32, as a fraction (0.01) or "1%".
             Without a metric, the largest error of an output, where 0.01 requires 20 dB SQNR, and of scores 99 % top-1
             agreement.
@@ -143,9 +144,10 @@ class QuantizeConfig:
             return
         value: Any = self.percentile
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 100:
-            raise UsageError(f"`percentile` must be a number above 0 and up to 100, not {value!r}")
+            raise UsageError(f"`percentile` must be a number above 1 and up to 100, not {value!r}")
         if self.method not in ("auto", "percentile"):
             raise UsageError(f'`percentile` belongs to method "percentile", not to {self.method!r}')
+        range_method("percentile", value)
         self._set("method", "percentile")
         self._set("percentile", float(value))
 

@@ -23,7 +23,7 @@ _HEAD = """\
 #   trt-ptq quantize MODEL --data DATA --recipe recipe.yaml
 # method: minmax, percentile 99.99 (any number), entropy or mse
 # techniques: any of equalization, smoothquant, bias-correction
-# nodes_to_exclude: nodes that are not quantized, by the name of their first output
+# nodes_to_exclude: nodes that are not quantized: names of nodes or of their outputs, op types, or patterns such as "c*"
 """
 _REASONS = {"missing": "is missing", "extra_forbidden": "is no field of a recipe", "model_type": "it has no fields"}
 
@@ -36,7 +36,8 @@ class Recipe(BaseModel):
         method: the range method, as tables name it: "minmax", "percentile 99.99", "entropy" or "mse".
         techniques: accuracy-recovery techniques, in the order in which they are applied.
         attention: whether the MatMuls of attention are quantized.
-        nodes_to_exclude: nodes that are not quantized, by the name of their first output.
+        nodes_to_exclude: nodes that are not quantized, by the name of their first output; a recipe that is given to
+            `quantize` may have whatever `QuantizeConfig.nodes_to_exclude` accepts.
         high_precision: what runs around INT8.
     """
 

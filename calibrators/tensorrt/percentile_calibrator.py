@@ -9,7 +9,7 @@ from os import PathLike
 from types import TracebackType
 from typing import Any
 
-from trt_ptq.calibrators.methods import Percentile
+from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import derive_table
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
@@ -41,7 +41,7 @@ class PercentileCalibrator(BatchCalibrator):
         data: see BatchCalibrator, also for the other arguments.
         cache: file for the result.
         statistics: of the same model, from `trt_ptq.calibrate`.
-        percentile: of |x|, above 0 and up to 100.
+        percentile: of |x|, in percent, above 1 and up to 100.
         model: identity of the ONNX model; the statistics must belong to it.
 
     Raises:
@@ -67,10 +67,10 @@ class PercentileCalibrator(BatchCalibrator):
         progress: ProgressCallback = no_progress,
         open_buffers: OpenBuffers = open_buffers,
     ) -> None:
-        self._table = derive_table(statistics, Percentile(percentile))
+        self._table = derive_table(statistics, range_method("percentile", percentile))
         self._table.check_model(model or statistics.model, "the statistics")
         # Percentiles of other data are other ranges, and nothing else in the cache would show it.
-        self.ranges = f"{Percentile(percentile).name} of data {statistics.data.digest}"
+        self.ranges = f"{range_method('percentile', percentile).name} of data {statistics.data.digest}"
         self._measured = self._served = False
         super().__init__(
             data,

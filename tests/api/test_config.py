@@ -56,6 +56,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"percentile": math.nan}, "`percentile`"),
     ({"percentile": True}, "`percentile`"),
     ({"percentile": "99"}, "`percentile`"),
+    ({"percentile": 0.999}, "`percentile`"),
     ({"percentile": 99, "method": "mse"}, "`percentile` belongs to method"),
     ({"max_drop": -0.1}, "`max_drop`"),
     ({"max_drop": 1.5}, "`max_drop`"),

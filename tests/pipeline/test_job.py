@@ -47,6 +47,19 @@ def test_an_unknown_node_is_refused_with_the_nearest_names(cnn: Model, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["c1", "c[1x]"], ids=["output", "pattern"])
+def test_an_edited_recipe_names_nodes_as_the_config_does(cnn: Model, tmp_path: Path, name: str) -> None:
+    quantized(cnn, tmp_path)
+    recipe = tmp_path / "recipe.yaml"
+    written = recipe.read_text()
+    recipe.write_text(written.replace("nodes_to_exclude: []", f"nodes_to_exclude: ['{name}', Gemm]"))
+    quantized(cnn, tmp_path, method="auto", recipe=recipe)
+    assert excluded(tmp_path) == ("c1", "y")
+    recipe.write_text(written.replace("nodes_to_exclude: []", "nodes_to_exclude: [Cnv]"))
+    with pytest.raises(UsageError, match=r"recipe\.yaml: nodes_to_exclude: .*'Cnv'.*'Conv'.*op types, or patterns"):
+        quantized(cnn, tmp_path, method="auto", recipe=recipe)
+
+
 def test_an_int8_model_without_int8_is_warned_of(cnn: Model, tmp_path: Path) -> None:
     assert any("no node runs in INT8" in warning for warning in quantized(cnn, tmp_path, nodes_to_exclude="*").warnings)
     assert not any("no node runs in INT8" in warning for warning in quantized(cnn, tmp_path).warnings)

@@ -71,7 +71,7 @@ PercentileValue = Annotated[
     Optional[float],
     typer.Option(
         "--percentile",
-        help="Percentile for --method percentile. Default: 99.99.",
+        help="Percentile for --method percentile, in percent, above 1 and up to 100. Default: 99.99.",
         rich_help_panel=CALIBRATION,
         show_default=False,
     ),

@@ -75,7 +75,7 @@ def calibrate(job: QuantizationJob) -> Calibrated:
     save_statistics(statistics, job.output_dir / STATISTICS)
     profiles = job.profiles or profiles_from_shapes(shapes.seen, job.model.inputs)
     remove_last_run(job.output_dir)
-    remove_other_recipe(job.output_dir, job.recipe)
+    remove_other_recipe(job.output_dir, job.given_recipe)
     input_warnings = job.objective.metric.input_warnings(ranges) if job.objective.metric else []
     stability = None if job.until_stable is None else convergence.stability()
     return Calibrated(

@@ -49,7 +49,8 @@ class QuantizationJob:
 
     Attributes:
         model_name: what the report calls the model; `data_name` and `metric_name` likewise.
-        recipe: how to quantize, before anything is tuned.
+        recipe: how to quantize, before anything is tuned; each excluded node by its first output.
+        given_recipe: the same, as it was given.
         methods: range methods; of several, the one with the smallest output error replaces that of the recipe.
         try_techniques: whether techniques beyond the recipe may be tried.
         search: whether sensitive layers may be excluded.
@@ -68,6 +69,7 @@ class QuantizationJob:
     data_name: str
     metric_name: str
     recipe: Recipe
+    given_recipe: Recipe
     methods: tuple[RangeMethod, ...]
     try_techniques: bool
     search: bool
@@ -100,7 +102,8 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
     Raises:
         TrtPtqError: names the parameter, the file or the node.
     """
-    recipe = _asked_recipe(model, config)
+    given_recipe = _given_recipe(model, config)
+    recipe = _resolved(given_recipe, model, config)
     plan_quantization(model.to_ir().graph, nodes_to_exclude=recipe.nodes_to_exclude, attention=recipe.attention)
     kept_statistics = open_statistics(arguments.stats, model, config)
     profiles = parse_shapes(config.shapes)
@@ -123,6 +126,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         data_name=_describe(arguments.data),
         metric_name="" if metric is None else _describe(arguments.evaluate),
         recipe=recipe,
+        given_recipe=given_recipe,
         methods=(recipe.range_method(),) if config.recipe is not None else config.methods,
         try_techniques="auto" in config.techniques and config.recipe is None,
         search=config.search and config.recipe is None,
@@ -144,7 +148,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
     )
 
 
-def _asked_recipe(model: Model, config: QuantizeConfig) -> Recipe:
+def _given_recipe(model: Model, config: QuantizeConfig) -> Recipe:
     """The recipe that was given, or that the config amounts to before anything is tuned."""
     if isinstance(config.recipe, Recipe):
         config.recipe.check_model(model.identity, "recipe")
@@ -161,6 +165,17 @@ def _asked_recipe(model: Model, config: QuantizeConfig) -> Recipe:
         nodes_to_exclude=select_nodes(model.to_ir().graph, config.nodes_to_include, config.nodes_to_exclude),
         high_precision=config.high_precision,
     )
+
+
+def _resolved(recipe: Recipe, model: Model, config: QuantizeConfig) -> Recipe:
+    """`recipe` with each node that it excludes by its first output."""
+    if config.recipe is None:
+        return recipe
+    file = "recipe" if isinstance(config.recipe, Recipe) else os.fspath(config.recipe)
+    excluded = select_nodes(
+        model.to_ir().graph, exclude=recipe.nodes_to_exclude, exclude_name=f"{file}: nodes_to_exclude"
+    )
+    return recipe.model_copy(update={"nodes_to_exclude": excluded})
 
 
 def _describe(argument: Any) -> str:

@@ -26,7 +26,12 @@ class _Candidate:
         return pattern == self.op_type or any(name == pattern or fnmatchcase(name, pattern) for name in self.names)
 
 
-def select_nodes(graph: ir.Graph, include: Collection[str] = (), exclude: Collection[str] = ()) -> tuple[str, ...]:
+def select_nodes(
+    graph: ir.Graph,
+    include: Collection[str] = (),
+    exclude: Collection[str] = (),
+    exclude_name: str = "`nodes_to_exclude`",
+) -> tuple[str, ...]:
     """Select the nodes to exclude from quantization.
 
     A pattern is the name of a node, the name of an output, an operator type ("Conv"), or a glob pattern over node and
@@ -36,6 +41,7 @@ def select_nodes(graph: ir.Graph, include: Collection[str] = (), exclude: Collec
         graph: The graph of a float model with inferred shapes.
         include: Quantize matching nodes only; empty for all.
         exclude: Exclude matching nodes. Takes precedence over `include`.
+        exclude_name: What messages call `exclude`, such as the field of a recipe.
 
     Returns:
         The nodes to exclude, by their first output, in graph order: the `nodes_to_exclude` of `plan_quantization`.
@@ -44,8 +50,8 @@ def select_nodes(graph: ir.Graph, include: Collection[str] = (), exclude: Collec
         UsageError: A pattern matches no quantizable node; names the most similar ones.
     """
     candidates = _candidates(graph)
-    included = _match(candidates, include, "nodes_to_include") if include else {node.output for node in candidates}
-    excluded = _match(candidates, exclude, "nodes_to_exclude")
+    included = _match(candidates, include, "`nodes_to_include`") if include else {node.output for node in candidates}
+    excluded = _match(candidates, exclude, exclude_name)
     return tuple(node.output for node in candidates if node.output in excluded or node.output not in included)
 
 
@@ -60,7 +66,7 @@ def _candidates(graph: ir.Graph) -> list[_Candidate]:
 
 
 def _match(candidates: list[_Candidate], patterns: Collection[str], parameter: str) -> set[str]:
-    """The outputs of the candidates that match any of `patterns`; `parameter` is for messages."""
+    """The outputs of the candidates that match any of `patterns`; `parameter` starts the message."""
     matched = set()
     for pattern in patterns:
         outputs = {node.output for node in candidates if node.matches(pattern)}
@@ -68,6 +74,9 @@ def _match(candidates: list[_Candidate], patterns: Collection[str], parameter: s
             known = sorted({name for node in candidates for name in (*node.names, node.op_type)})
             similar = difflib.get_close_matches(pattern, known, 3)
             hint = f" (most similar: {', '.join(map(repr, similar))})" if similar else ""
-            raise UsageError(f"`{parameter}`: no quantizable node matches {pattern!r}{hint}")
+            raise UsageError(
+                f"{parameter}: no quantizable node matches {pattern!r}{hint}: give names of nodes or of their outputs, "
+                "op types, or patterns"
+            )
         matched |= outputs
     return matched

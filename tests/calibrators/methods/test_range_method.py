@@ -35,3 +35,9 @@ def test_a_percentile_of_another_method_is_refused() -> None:
 def test_a_percentile_out_of_range_is_refused() -> None:
     with pytest.raises(UsageError, match="not 101"):
         range_method("percentile", 101)
+
+
+@pytest.mark.parametrize(("fraction", "meant"), [(0.999, "99.9"), (0.9999, "99.99"), (1, "100")])
+def test_a_percentile_that_is_meant_as_a_fraction_is_refused(fraction: float, meant: str) -> None:
+    with pytest.raises(UsageError, match=rf"`percentile` is in percent.*did you mean {meant}\?"):
+        range_method("percentile", fraction)
