@@ -53,8 +53,8 @@ def range_method(name: str, percentile: float | None = None) -> RangeMethod:
         percentile: For method "percentile" only: in percent, above 1 and up to 100. Default: 99.99.
 
     Raises:
-        UsageError: Unknown name, `percentile` for another method, out of bounds or meant as a fraction, or "auto", which
-            needs the model and data.
+        UsageError: Unknown name, `percentile` for another method, out of bounds or a fraction, or "auto", which needs
+            the model and data.
     """
     if name == "auto":
         raise UsageError(
@@ -68,7 +68,6 @@ def range_method(name: str, percentile: float | None = None) -> RangeMethod:
     if name != "percentile":
         raise UsageError(f"`percentile` applies to method percentile only, not to {name}")
     if 0 < percentile <= 1:
-        raise UsageError(
-            f"`percentile` is in percent, above 1 and up to 100, not {percentile}: did you mean {100 * percentile:.10g}?"
-        )
+        meant = f"{100 * percentile:.10g}"
+        raise UsageError(f"`percentile` is in percent, above 1 and up to 100, not {percentile}: did you mean {meant}?")
     return Percentile(percentile)

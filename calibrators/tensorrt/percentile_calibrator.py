@@ -67,10 +67,11 @@ class PercentileCalibrator(BatchCalibrator):
         progress: ProgressCallback = no_progress,
         open_buffers: OpenBuffers = open_buffers,
     ) -> None:
-        self._table = derive_table(statistics, range_method("percentile", percentile))
+        method = range_method("percentile", percentile)
+        self._table = derive_table(statistics, method)
         self._table.check_model(model or statistics.model, "the statistics")
         # Percentiles of other data are other ranges, and nothing else in the cache would show it.
-        self.ranges = f"{range_method('percentile', percentile).name} of data {statistics.data.digest}"
+        self.ranges = f"{method.name} of data {statistics.data.digest}"
         self._measured = self._served = False
         super().__init__(
             data,

@@ -34,6 +34,21 @@ def test_an_empty_folder(cnn_path: Path, tmp_path: Path) -> None:
     assert "has no .npz files and no images" in refused("calibrate", cnn_path, "--data", tmp_path / "empty")
 
 
+def test_a_folder_of_npy_files_says_what_to_save_instead(cnn_path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    np.save(folder / "0.npy", images(4))
+    message = refused("calibrate", cnn_path, "--data", folder)
+    assert "save each batch as .npz" in message
+    assert "in one .npy file" in message
+
+
+def test_a_pattern_for_data_is_refused_with_the_folder(cnn_path: Path, npz_folder: Path) -> None:
+    assert f"give the folder, {npz_folder}" in refused("calibrate", cnn_path, "--data", npz_folder / "*.npz")
+    expanded = sorted(npz_folder.glob("*.npz"))
+    assert "give the folder" in refused("calibrate", cnn_path, "--data", *expanded)
+
+
 def test_a_wrong_input_name_lists_the_right_ones(cnn_path: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", image=images(4))
     message = refused("calibrate", cnn_path, "--data", tmp_path / "d.npz")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.networks import residual_cnn
+from tests.networks import images, residual_cnn
 from tests.pipeline.quantizing import quantized
-from trt_ptq.errors import EngineError, MissingPackageError, ModelError, OutputError, UsageError
+from trt_ptq.errors import DataError, EngineError, MissingPackageError, ModelError, OutputError, UsageError
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.recipe import load_recipe
 
@@ -58,6 +58,18 @@ def test_an_edited_recipe_names_nodes_as_the_config_does(cnn: Model, tmp_path: P
     recipe.write_text(written.replace("nodes_to_exclude: []", "nodes_to_exclude: [Cnv]"))
     with pytest.raises(UsageError, match=r"recipe\.yaml: nodes_to_exclude: .*'Cnv'.*'Conv'.*op types, or patterns"):
         quantized(cnn, tmp_path, method="auto", recipe=recipe)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [({"z": images(4)}, "wrong input names"), ({"x": images(0)}, "is empty")],
+    ids=["name", "empty"],
+)
+def test_what_is_wrong_with_a_single_batch_comes_first(
+    cnn: Model, tmp_path: Path, batch: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        quantized(cnn, tmp_path / "out", [batch])
 
 
 def test_an_int8_model_without_int8_is_warned_of(cnn: Model, tmp_path: Path) -> None:

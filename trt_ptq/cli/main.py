@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Collection
 from itertools import pairwise
 from typing import Annotated, NoReturn
 
@@ -78,6 +79,7 @@ def main() -> None:
             _give_up_output(error)
         if hasattr(error, "format_message"):  # a usage error of Typer, whose base class differs between its versions
             if message := error.format_message().rstrip("."):  # none where the help was shown
+                message += _expanded_pattern_hint(message, sys.argv)
                 console.fail(f"{message.replace('Value error, ', '')}: see --help", BAD_INPUT)
             sys.exit(BAD_INPUT)
         if os.environ.get("TRT_PTQ_DEBUG"):
@@ -96,6 +98,13 @@ def _quiet_first(arguments: list[str]) -> list[str]:
         return arguments
     kept = [argument for argument in options if argument not in ("--quiet", "-q")]
     return ["--quiet", *kept, *arguments[len(options) :]]
+
+
+def _expanded_pattern_hint(message: str, arguments: Collection[str]) -> str:
+    """What to do where the shell has expanded a pattern after --data to several files."""
+    if "unexpected extra argument" not in message or not {"--data", "--test-data"} & set(arguments):
+        return ""
+    return ": --data takes one value: give the folder, not a pattern of files"
 
 
 def _check_nonempty(arguments: list[str]) -> None:

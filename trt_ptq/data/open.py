@@ -73,6 +73,8 @@ def _open_path(
         return FunctionSource(name, load_function(name), FeedsReader(inputs), batch_size)
     if path.is_dir():
         return _open_folder(path, inputs, batch_size, preprocess)
+    if not path.exists() and any(character in path.name for character in "*?["):
+        raise DataError(f"{path}: patterns are not expanded: give the folder, {path.parent}")
     if not path.is_file():
         raise DataError(f"{path}: no such data file or folder")
     if path.suffix == ".json":
@@ -95,6 +97,11 @@ def _open_folder(
         raise UsageError(f"`preprocess` is for images: {path} has .npz files")
     if arrays:
         return NpzFolder(arrays)
+    if not images and find_files(path, {".npy"}):
+        raise DataError(
+            f"{path}: has .npy files, which name no inputs: save each batch as .npz (numpy.savez, with the names "
+            "of the inputs as keys), or all samples in one .npy file, and give that"
+        )
     if not images:
         raise DataError(f"{path}: has no .npz files and no images, nor have its subfolders")
     if preprocess is None:

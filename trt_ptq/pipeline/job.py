@@ -18,6 +18,7 @@ from trt_ptq.data.open import open_data
 from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.data.subset import split_source, two_halves
 from trt_ptq.engines.backends import require_named_backend
+from trt_ptq.errors import DataError
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import check_folder
@@ -117,7 +118,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
     test_data = None if arguments.test_data is None else open_any(arguments.test_data)
     calibration, held_out = (
         ValidatedSource(part, model.inputs, allow_nonfinite=config.nonfinite == "skip")
-        for part in split_source(data, test_data)
+        for part in _split(data, test_data, model)
     )
     selection, test = (held_out, held_out) if metric else two_halves(held_out)
     return QuantizationJob(
@@ -176,6 +177,16 @@ def _resolved(recipe: Recipe, model: Model, config: QuantizeConfig) -> Recipe:
         model.to_ir().graph, exclude=recipe.nodes_to_exclude, exclude_name=f"{file}: nodes_to_exclude"
     )
     return recipe.model_copy(update={"nodes_to_exclude": excluded})
+
+
+def _split(data: BatchSource, test_data: BatchSource | None, model: Model) -> tuple[BatchSource, BatchSource]:
+    """Calibration and held-out data. What is wrong with a single batch is reported before that it is a single one."""
+    try:
+        return split_source(data, test_data)
+    except DataError:
+        for _ in ValidatedSource(data, model.inputs, allow_nonfinite=True):
+            pass
+        raise
 
 
 def _describe(argument: Any) -> str:
