@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.quantizing import quantized
+from trt_ptq.fp16.attention_masks import ClampedMask
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.report.render import render_html
+from trt_ptq.report.warnings import mask_warnings
 
 
 def clipping(warnings: tuple[str, ...]) -> list[str]:
@@ -34,3 +36,11 @@ def test_ranges_that_no_int8_layer_reads_clip_nothing(cnn: Model, tmp_path: Path
     )
     assert not clipping(result.warnings)
     assert not any(tensor.used for tensor in result.report.tensors)
+
+
+def test_clamped_mask_constants_are_named() -> None:
+    assert mask_warnings([ClampedMask("lowest", -3.4028234663852886e38)]) == [
+        "constants of attention masks are -65504 where the model is FP16, which changes no output: "
+        "'lowest' (-3.403e+38)"
+    ]
+    assert not mask_warnings([])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.fp16.attention_masks import ClampedMask
 from trt_ptq.fp16.convert import HighPrecision, convert_to_float16
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.onnx_io.load import Model
@@ -26,6 +27,7 @@ class QuantizedByTable:
     high_precision: HighPrecision
     fp32_nodes: tuple[Fp32Node, ...] = ()
     measured: bool = True
+    clamped_masks: tuple[ClampedMask, ...] = ()
 
 
 def quantize_by_table(
@@ -65,7 +67,13 @@ def quantize_by_table(
     if precision == "fp32":
         return QuantizedByTable(qdq, "fp32")
     converted = convert_to_float16(qdq.model, amax)
-    return QuantizedByTable(QdqModel(converted.model, qdq.plan), "fp16", converted.fp32_nodes, amax is not None)
+    return QuantizedByTable(
+        QdqModel(converted.model, qdq.plan),
+        "fp16",
+        converted.fp32_nodes,
+        measured=amax is not None,
+        clamped_masks=converted.clamped_masks,
+    )
 
 
 def _larger(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:

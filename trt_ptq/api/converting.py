@@ -24,6 +24,7 @@ from trt_ptq.lint.linter import lint_model as _lint_model
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.insert import QdqModel
 from trt_ptq.qdq.node_selection import select_nodes
+from trt_ptq.report.warnings import mask_warnings
 
 _logger = logging.getLogger(__name__)
 
@@ -85,6 +86,8 @@ def quantize_model(
         if data is not None and "fp16" in (high_precision, ranges.recipe and ranges.recipe.high_precision):
             amax = _magnitudes(loaded, data, batch_size, preprocess)
         quantized = quantize_by_table(loaded, ranges, excluded, attention, high_precision, amax)
+        for warning in mask_warnings(quantized.clamped_masks):
+            _logger.warning(warning)
         if not quantized.measured:
             _logger.warning(
                 "activations may overflow in float16, as none was measured: pass `data`, or `high_precision=fp32`"

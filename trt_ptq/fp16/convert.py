@@ -9,7 +9,9 @@ from typing import Literal
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from trt_ptq.fp16.keep_fp32 import Fp32Node, select_convertible_io
+from trt_ptq.analysis.dataflow import name_of
+from trt_ptq.fp16.attention_masks import ClampedMask, MaskPath, clamp, find_masks
+from trt_ptq.fp16.keep_fp32 import Fp32Node, RangeCheck, select_convertible_io
 from trt_ptq.fp16.retype import Float16Rewriter
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.opset import raise_opset
@@ -26,10 +28,12 @@ class Float16Model:
     Attributes:
         model: The model.
         fp32_nodes: The nodes that stay float32, and why.
+        clamped_masks: The mask constants that were clamped to what float16 holds; the outputs do not depend on it.
     """
 
     model: ir.Model
     fp32_nodes: tuple[Fp32Node, ...]
+    clamped_masks: tuple[ClampedMask, ...] = ()
 
 
 def to_float16(model: Model, amax: Mapping[str, float] | None = None) -> ir.Model:
@@ -58,8 +62,34 @@ def convert_to_float16(model: ir.Model, amax: Mapping[str, float] | None = None)
     if any(node.op_type == "QuantizeLinear" for node in model.graph):
         model = raise_opset(model, _QDQ_OPSET)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    convertible, fp32_nodes = select_convertible_io(model.graph, amax)
+    paths = [] if amax is None else _clampable_masks(model.graph, amax)
+    measured = _clamp(paths, amax)
+    convertible, fp32_nodes = select_convertible_io(model.graph, measured)
     Float16Rewriter(model.graph, convertible).run()
     passes.RemoveUnusedNodesPass()(model)
     model.graph.sort()
-    return Float16Model(model, tuple(fp32_nodes.values()))
+    masks = tuple(ClampedMask(name_of(path.constant), path.value) for path in paths)
+    return Float16Model(model, tuple(fp32_nodes.values()), masks)
+
+
+def _clampable_masks(graph: ir.Graph, amax: Mapping[str, float]) -> list[MaskPath]:
+    """The mask constants that can be clamped, as float16 then holds all that depends on them."""
+    paths = find_masks(graph, RangeCheck(amax).amax)
+    while paths:
+        originals = [path.constant.const_value for path in paths]
+        convertible, _ = select_convertible_io(graph, _clamp(paths, amax))
+        for path, original in zip(paths, originals, strict=True):
+            path.constant.const_value = original
+        clampable = [path for path in paths if all(node in convertible for node in path.additions)]
+        if len(clampable) == len(paths):
+            break
+        paths = clampable
+    return paths
+
+
+def _clamp(paths: list[MaskPath], amax: Mapping[str, float] | None) -> Mapping[str, float] | None:
+    """Clamp the mask constants; return `amax` without what they mask."""
+    for path in paths:
+        clamp(path)
+    masked = {name_of(value): bound for path in paths for value, bound in path.amax.items()}
+    return None if amax is None else {**amax, **masked}

@@ -71,7 +71,7 @@ def select_convertible_io(
         The convertible inputs and outputs by node, and the nodes that stay float32.
     """
     exact = needs_exactness(graph)
-    range_check = _RangeCheck(amax)
+    range_check = RangeCheck(amax)
     convertible: dict[ir.Node, ConvertibleIO] = {}
     fp32_nodes: dict[ir.Node, Fp32Node] = {}
     for node in graph:
@@ -92,7 +92,7 @@ def select_convertible_io(
     return convertible, fp32_nodes
 
 
-class _RangeCheck:
+class RangeCheck:
     """Compares tensors with the range of float16; check nodes in graph order."""
 
     def __init__(self, amax: Mapping[str, float] | None) -> None:
@@ -115,6 +115,11 @@ class _RangeCheck:
         if reason and self._measured is None and node.op_type in _VALUE_PASSING_OPS:
             self._out_of_range.update(dict.fromkeys(node.outputs, "may exceed the range of float16"))
         return reason
+
+    def amax(self, value: ir.Value) -> float | None:
+        """The largest magnitude of a constant, or the measured one of another tensor; None if unknown."""
+        exact = self._exact_amax(value)
+        return exact if exact is not None or self._measured is None else self._measured.get(name_of(value))
 
     def _value_violation(self, node: ir.Node, value: ir.Value) -> str | None:
         if value in self._out_of_range:

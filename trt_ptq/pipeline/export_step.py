@@ -17,7 +17,7 @@ from trt_ptq.output import FP16_MODEL, INT8_MODEL, RECIPE, STATISTICS, TABLES, T
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.pipeline.tuning_step import Tuned
 from trt_ptq.recipe import save_recipe
-from trt_ptq.report.warnings import NO_INT8_NODES, fp32_warnings, range_warnings
+from trt_ptq.report.warnings import NO_INT8_NODES, fp32_warnings, mask_warnings, range_warnings
 from trt_ptq.tuning.candidate_builder import QuantizedCandidate
 
 
@@ -85,6 +85,7 @@ def _warnings(tuned: Tuned, candidate: QuantizedCandidate) -> tuple[str, ...]:
         *range_warnings(statistics, tuned.table, tuned.recipe.method, qdq.plan.activations),
         *filter(None, [candidate.warning]),
         *fp32_warnings(candidate.fp32_nodes),
+        *mask_warnings(candidate.clamped_masks),
         *([] if any(node.is_int8 for node in qdq.nodes) else [NO_INT8_NODES]),
         *(f"{node.op_type} {node.output!r} is not quantized: {node.reason}" for node in qdq.plan.unsupported),
     )

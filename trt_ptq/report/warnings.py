@@ -9,6 +9,7 @@ from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.data.shape_profiles import limited_axes, wider_profile
 from trt_ptq.engines.manifest import EngineManifest
+from trt_ptq.fp16.attention_masks import ClampedMask
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.output import TRANSFORMED
 from trt_ptq.recipe import Recipe
@@ -76,6 +77,15 @@ def fp32_warnings(nodes: Sequence[Fp32Node]) -> list[str]:
     more = f", and {len(named) - _NUM_EXAMPLES} more" if len(named) > _NUM_EXAMPLES else ""
     examples = ", ".join(named[:_NUM_EXAMPLES])
     return [f"{len(named)} nodes stay in FP32, beyond float16's range: {examples}{more}"]
+
+
+def mask_warnings(masks: Sequence[ClampedMask]) -> list[str]:
+    """Name the mask constants that differ in the FP16 model."""
+    if not masks:
+        return []
+    named = ", ".join(f"{mask.name!r} ({mask.value:.4g})" for mask in masks[:_NUM_EXAMPLES])
+    more = f", and {len(masks) - _NUM_EXAMPLES} more" if len(masks) > _NUM_EXAMPLES else ""
+    return [f"constants of attention masks are -65504 where the model is FP16, which changes no output: {named}{more}"]
 
 
 def profile_warnings(profiles: Mapping[str, ShapeProfile], inputs: Sequence[TensorSpec]) -> list[str]:

@@ -20,6 +20,7 @@ from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
 from trt_ptq.data.subset import evenly_spaced
 from trt_ptq.errors import DataError, ModelError, OutputError
+from trt_ptq.fp16.attention_masks import ClampedMask
 from trt_ptq.fp16.convert import HighPrecision, convert_to_float16
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.onnx_io.load import Model, load_model
@@ -63,6 +64,7 @@ class QuantizedCandidate:
         qdq: the Q/DQ model and its plan.
         high_precision: what runs around INT8.
         fp32_nodes: nodes that are FP32 in an FP16 model.
+        clamped_masks: mask constants that are -65504 in an FP16 model.
         warning: why FP16 was not possible; empty if it was.
     """
 
@@ -70,6 +72,7 @@ class QuantizedCandidate:
     high_precision: HighPrecision
     fp32_nodes: tuple[Fp32Node, ...] = ()
     warning: str = ""
+    clamped_masks: tuple[ClampedMask, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,12 @@ class CandidateBuilder:
         except ModelError as error:  # the model is half converted by then
             qdq = self._insert_qdq(recipe, kinds)
             return QuantizedCandidate(qdq, "fp32", warning=f"nodes that are not quantized stay in FP32: {error}")
-        return QuantizedCandidate(QdqModel(converted.model, qdq.plan), "fp16", converted.fp32_nodes)
+        return QuantizedCandidate(
+            QdqModel(converted.model, qdq.plan),
+            "fp16",
+            converted.fp32_nodes,
+            clamped_masks=converted.clamped_masks,
+        )
 
     def output_error(self, recipe: Recipe) -> float:
         """The output error of the model of `recipe` on calibration data; see `OutputDeviation`."""

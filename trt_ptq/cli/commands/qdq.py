@@ -27,6 +27,7 @@ from trt_ptq.onnx_io.save import check_saveable, save_model
 from trt_ptq.qdq.match_table import MatchReport, Unmatched
 from trt_ptq.qdq.node_selection import select_nodes
 from trt_ptq.qdq.plan import NodePlan, int8_fraction
+from trt_ptq.report.warnings import mask_warnings
 from trt_ptq.types import ShapeProfile
 
 _ROWS = 20  # of each list; --json lists all
@@ -114,6 +115,8 @@ def qdq(
     quantized = quantize_by_table(loaded, matched.table, excluded, attention, precision, amax)
     result, fp32_nodes = quantized.qdq, quantized.fp32_nodes
     save_model(result.model, out)
+    for warning in mask_warnings(quantized.clamped_masks):
+        console.warn(warning)
     if not quantized.measured:
         console.warn(options.UNMEASURED)
     macs, unknown = _count_macs(loaded, profiles)

@@ -1,0 +1,126 @@
+"""Attention masks that float16 cannot hold are clamped where no output changes; elsewhere they stay float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper
+
+import trt_ptq
+from tests.fp16.converting import converted, run, scalar, types
+from tests.networks import image_input, images, write
+from trt_ptq.fp16.emulate import emulate_float16
+from trt_ptq.onnx_io.ort_session import create_session
+from trt_ptq.types import Array
+
+LOWEST = float(np.finfo(np.float32).min)
+FLOAT16 = TensorProto.FLOAT16
+WHERE = [helper.make_node("Where", ["seen", "scores", "lowest"], ["masked"])]
+ADDED = [
+    helper.make_node("Where", ["seen", "zero", "lowest"], ["mask"]),
+    helper.make_node("Add", ["scores", "mask"], ["masked"]),
+]
+MULTIPLIED = [
+    helper.make_node("Cast", ["seen"], ["number"], to=TensorProto.FLOAT),
+    helper.make_node("Sub", ["unit", "number"], ["hidden"]),
+    helper.make_node("Mul", ["hidden", "lowest"], ["mask"]),
+    helper.make_node("Add", ["scores", "mask"], ["masked"]),
+]
+
+
+def attention(path: Path, masking: list[onnx.NodeProto], size: float = 0.1, lowest: float = LOWEST) -> Path:
+    nodes = [
+        helper.make_node("MatMul", ["x", "x"], ["products"]),
+        helper.make_node("Mul", ["products", "size"], ["scores"]),
+        *masking,
+        helper.make_node("Softmax", ["masked"], ["p"]),
+        helper.make_node("MatMul", ["p", "x"], ["y"]),
+    ]
+    used = {name for node in nodes for name in node.input}
+    values = {"zero": 0, "unit": 1, "lowest": lowest, "size": size}
+    constants = [scalar(name, value) for name, value in values.items() if name in used]
+    inputs = [image_input(), helper.make_tensor_value_info("seen", TensorProto.BOOL, [1, 1, 8, 8])]
+    return write(path, nodes, constants, inputs, ["y"])
+
+
+def feeds() -> dict[str, Array]:
+    seen = np.tril(np.ones((1, 1, 8, 8), bool))
+    seen[..., 3, :] = False  # this row sees nothing
+    return {"x": images(2), "seen": seen}
+
+
+def measured(path: Path) -> dict[str, float]:
+    """The largest magnitude of every float32 tensor, as `measure_amax` gives it."""
+    proto = onnx.load(path)
+    del proto.graph.output[:]
+    proto.graph.output.extend(
+        helper.make_empty_tensor_value_info(name) for node in proto.graph.node for name in node.output
+    )
+    names = [value.name for value in proto.graph.output]
+    session = create_session(proto, path.parent, "m")
+    arrays = {**feeds(), **dict(zip(names, session.run(None, feeds()), strict=True))}
+    return {name: float(np.abs(array).max()) for name, array in arrays.items() if array.dtype == np.float32}
+
+
+@pytest.mark.parametrize("masking", [WHERE, ADDED, MULTIPLIED], ids=["where", "added", "multiplied"])
+@pytest.mark.parametrize("lowest", [LOWEST, -1e9])
+def test_a_mask_is_clamped_and_no_output_changes(tmp_path: Path, masking: list[onnx.NodeProto], lowest: float) -> None:
+    path = attention(tmp_path / "m.onnx", masking, lowest=lowest)
+    proto, result = converted(path, measured(path))
+    assert {mask.name: mask.value for mask in result.clamped_masks} == {"lowest": float(np.float32(lowest))}
+    assert {node.cause for node in result.fp32_nodes} <= {"exactness"}  # what is computed from integers
+    dtypes = types(proto)
+    assert dtypes["masked"] == dtypes["p"] == FLOAT16
+    emulate_float16(result.model)  # without rounding, ONNX Runtime's CPU would not compute what float16 does
+    y, expected = run(ir.to_proto(result.model), feeds()), run(path, feeds())
+    np.testing.assert_allclose(y, expected, atol=0.003)
+    np.testing.assert_allclose(y[:, :, 3], feeds()["x"].mean(2), atol=0.003)  # the row that sees nothing
+
+
+def kept(path: Path, amax: dict[str, float]) -> bool:
+    """Whether the mask keeps its constant, and the Softmax float32."""
+    proto, result = converted(path, amax)
+    return not result.clamped_masks and types(proto)["p"] == TensorProto.FLOAT
+
+
+def test_large_scores_would_show_in_a_row_that_sees_nothing(tmp_path: Path) -> None:
+    path = attention(tmp_path / "m.onnx", ADDED)
+    amax = measured(path)
+    assert kept(path, amax | {"scores": 16.0})
+    assert not kept(path, amax | {"scores": 15.0})
+
+
+def test_float32_holds_scores_beside_a_small_constant(tmp_path: Path) -> None:
+    path = attention(tmp_path / "m.onnx", ADDED, lowest=-1e5)
+    assert kept(path, measured(path))
+
+
+@pytest.mark.parametrize("op_type", ["LogSoftmax", "ReduceMax", "Exp"])
+def test_a_mask_that_is_read_otherwise_keeps_its_constant(tmp_path: Path, op_type: str) -> None:
+    reader = helper.make_node(op_type, ["masked"], ["other"])
+    path = attention(tmp_path / "m.onnx", [*ADDED, reader])
+    assert kept(path, measured(path) | {"other": 1.0})
+
+
+def test_a_factor_that_is_no_mask_keeps_the_constant(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Mul", ["scores", "lowest"], ["masked"])]
+    path = attention(tmp_path / "m.onnx", nodes)
+    assert kept(path, measured(path) | {"scores": 1.0})
+
+
+def test_without_measurements_no_constant_changes(tmp_path: Path) -> None:
+    assert not converted(attention(tmp_path / "m.onnx", WHERE))[1].clamped_masks
+
+
+def test_quantize_names_the_constant_in_its_report(tmp_path: Path) -> None:
+    path = attention(tmp_path / "m.onnx", ADDED, size=0.01)
+    data = [{"x": images(2, seed=seed), "seen": feeds()["seen"]} for seed in range(8)]
+    config = trt_ptq.QuantizeConfig(backend="none", search=False, techniques=(), method="minmax", attention=True)
+    trt_ptq.quantize(path, data, output_dir=tmp_path / "out", config=config)
+    report = trt_ptq.load_report(tmp_path / "out" / "report.json")
+    assert any("'lowest'" in warning for warning in report.warnings)
+    assert not report.fp32_nodes
