@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from trt_ptq._internal.files import check_writable, require_regular_file
+from trt_ptq._internal.files import atomic_replace, check_writable, require_regular_file
 from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import UsageError
 from trt_ptq.onnx_io.save import weights_beside
@@ -15,6 +16,7 @@ STATISTICS = "stats.safetensors"
 RECIPE = "recipe.yaml"
 TABLES = ("calibration.cache", "calibration.json")
 INT8_MODEL, FP16_MODEL = "model.int8.onnx", "model.fp16.onnx"
+FLOAT_MODEL = "model.fp32.onnx"  # the float model, where it was given as an object
 TRANSFORMED = "model.transformed.onnx"  # the float model, where techniques have changed it
 ENGINES: dict[Precision, str] = {"int8": "model.int8.engine", "fp16": "model.fp16.engine"}
 REPORT, REPORT_PAGE = "report.json", "report.html"
@@ -48,6 +50,19 @@ def remove_last_run(out: Path) -> None:
     """Remove what was derived from earlier statistics: it would not belong to the new ones."""
     for file in _derived(out):
         file.unlink(missing_ok=True)
+
+
+def save_float_model(model: Path, weights: Collection[Path], out: Path) -> None:
+    """Copy the temporary file of a float model that was given as an object to `out`, with its weights.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    for file in weights_beside(out / FLOAT_MODEL):
+        file.unlink()
+    for file in (*weights, model):
+        with atomic_replace(out / file.name) as temporary:
+            shutil.copyfile(file, temporary)
 
 
 def remove_other_recipe(out: Path, asked: Recipe) -> None:

@@ -71,6 +71,22 @@ def test_every_form_of_model_gives_the_same_model(cnn: Model, tmp_path: Path, ex
     assert result.report.model in (str(cnn.path), "onnx.ModelProto 'network'")
 
 
+def test_a_model_without_a_file_is_saved_for_later_commands(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trt_ptq.api.model_input._LARGEST_IN_ONE_FILE", 1)
+    out = tmp_path / "out"
+    result = quantized(onnx.load(cnn.path), out, BATCHES)
+    float_model = out / "model.fp32.onnx"
+    assert [model.file for model in result.report.models if model.precision == "fp32"] == ["model.fp32.onnx"]
+    trt_ptq.quantize_model(float_model, out / "calibration.json").save(tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == (out / "model.int8.onnx").read_bytes()
+    before = float_model.read_bytes()
+    quantized(float_model, out, BATCHES)
+    assert float_model.read_bytes() == before
+    assert trt_ptq.load_model(float_model).identity == cnn.identity
+
+
 def test_the_report_names_the_data(cnn: Model, tmp_path: Path) -> None:
     data = folder(tmp_path)
     assert quantized(cnn, tmp_path / "a", data).report.data == str(data)

@@ -14,6 +14,7 @@ import onnx
 from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.errors import UsageError
 from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.output import FLOAT_MODEL
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,7 @@ def model_file(model: ModelLike, example_inputs: Any = None) -> Iterator[Path]:
         yield Path(model)
     elif module or isinstance(model, onnx.ModelProto):
         with temporary_folder() as folder:
-            yield write_model(model, folder / "model.onnx", example_inputs)
+            yield write_model(model, folder / FLOAT_MODEL, example_inputs)
     else:
         raise UsageError(f"`model` must be a path, an onnx.ModelProto or a torch.nn.Module, not {type(model).__name__}")
 
@@ -86,6 +87,11 @@ def describe_model(model: ModelLike) -> str:
     if isinstance(model, onnx.ModelProto):
         return f"onnx.ModelProto {model.graph.name!r}" if model.graph.name else "onnx.ModelProto"
     return f"{'torch module ' * is_torch_module(model)}{type(model).__name__}"
+
+
+def is_in_memory(model: ModelLike) -> bool:
+    """Whether `model` is an `onnx.ModelProto` or a torch module, which have no file of their own."""
+    return not isinstance(model, (str, os.PathLike, Model))
 
 
 def is_torch_module(model: object) -> bool:

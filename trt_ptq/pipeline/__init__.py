@@ -8,7 +8,7 @@ from typing import Any
 
 from trt_ptq._internal.locks import locked_folder
 from trt_ptq._internal.temporary import remove_abandoned, temporary_folder
-from trt_ptq.api.model_input import ModelLike, describe_model, opened_model
+from trt_ptq.api.model_input import ModelLike, describe_model, is_in_memory, opened_model
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.errors import UsageError
 from trt_ptq.evaluation.metrics import Evaluate
@@ -87,6 +87,7 @@ def quantize(
             output_dir=Path(output_dir),
             preprocess=preprocess,
             stats=stats,
+            saves_model=is_in_memory(model),
             progress=progress or no_progress,
         )
         job = resolve(loaded, arguments, config or QuantizeConfig())

@@ -52,7 +52,7 @@ def export(job: QuantizationJob, tuned: Tuned) -> Exported:
     if job.objective.metric is not None:
         job.objective.metric.require_finite(tuned.result.metrics, out / INT8_MODEL)
     save_model(candidate.qdq.model, out / INT8_MODEL)
-    files: dict[Precision, Path] = {"fp32": job.model.path, "int8": out / INT8_MODEL}
+    files: dict[Precision, Path] = {"fp32": job.model_file, "int8": out / INT8_MODEL}
     failures: list[str] = []
     plain = job.recipe.model_copy(update={"techniques": ()})
     float16 = to_float16(job.model, tuned.candidates.amax(plain))

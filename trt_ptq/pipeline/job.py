@@ -21,7 +21,7 @@ from trt_ptq.engines.backends import require_named_backend
 from trt_ptq.errors import DataError
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.output import check_folder
+from trt_ptq.output import FLOAT_MODEL, check_folder
 from trt_ptq.pipeline.kept_statistics import KeptStatistics, StatisticsLike, open_statistics
 from trt_ptq.qdq.node_selection import select_nodes
 from trt_ptq.qdq.plan import plan_quantization
@@ -32,7 +32,7 @@ from trt_ptq.types import BatchSource, ProgressCallback, ShapeProfile
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of `quantize` beside the model and the config."""
+    """The arguments of `quantize` beside the model and the config; `saves_model`: the model has no file of its own."""
 
     model_name: str
     data: Any
@@ -41,6 +41,7 @@ class Arguments:
     output_dir: Path
     preprocess: Any
     stats: StatisticsLike | None
+    saves_model: bool
     progress: ProgressCallback
 
 
@@ -49,6 +50,7 @@ class QuantizationJob:
     """A job that was checked.
 
     Attributes:
+        saves_model: whether the float model is written to the output directory, as it was given as an object.
         model_name: what the report calls the model; `data_name` and `metric_name` likewise.
         recipe: how to quantize, before anything is tuned; each excluded node by its first output.
         given_recipe: the same, as it was given.
@@ -66,6 +68,7 @@ class QuantizationJob:
     """
 
     model: Model
+    saves_model: bool
     model_name: str
     data_name: str
     metric_name: str
@@ -89,6 +92,11 @@ class QuantizationJob:
     backend: str
     output_dir: Path
     progress: ProgressCallback
+
+    @property
+    def model_file(self) -> Path:
+        """The float model, as a file that outlives the run."""
+        return self.output_dir / FLOAT_MODEL if self.saves_model else self.model.path
 
     @property
     def selects_on_test(self) -> bool:
@@ -123,6 +131,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
     selection, test = (held_out, held_out) if metric else two_halves(held_out)
     return QuantizationJob(
         model=model,
+        saves_model=arguments.saves_model,
         model_name=arguments.model_name,
         data_name=_describe(arguments.data),
         metric_name="" if metric is None else _describe(arguments.evaluate),
