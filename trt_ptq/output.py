@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -10,7 +11,10 @@ from trt_ptq._internal.files import atomic_replace, check_writable, require_regu
 from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import UsageError
 from trt_ptq.onnx_io.save import weights_beside
+from trt_ptq.provenance import ModelIdentity
 from trt_ptq.recipe import Recipe, load_recipe
+
+_logger = logging.getLogger(__name__)
 
 STATISTICS = "stats.safetensors"
 RECIPE = "recipe.yaml"
@@ -44,6 +48,20 @@ def check_folder(out: Path, model: Path, weights: Collection[Path] = ()) -> None
     for file in (model, *weights):
         if file.resolve() in derived:
             raise UsageError(f"{file}: a result of that name would replace the model: choose another `output_dir`")
+
+
+def warn_of_removal(out: Path, model: ModelIdentity) -> None:
+    """Warn, before the last run is removed, if it was of another model than `model`, or if it built engines."""
+    present = [file.name for file in _derived(out) if file.exists()]
+    engines = [name for name in present if name in ENGINES.values()]
+    try:
+        another = load_recipe(out / RECIPE).model != model
+    except UsageError:  # there is none, or it cannot be read
+        another = False
+    if present and another:
+        _logger.warning("%s: the results of another model are removed: %s", out, ", ".join(present))
+    elif engines:
+        _logger.warning("%s: the engines of an earlier run are removed: %s", out, ", ".join(engines))
 
 
 def remove_last_run(out: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from tests.networks import images
+from tests.networks import images, residual_cnn
 from tests.pipeline.quantizing import quantized, source
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics
 from trt_ptq.calibrators.table.table_file import load_table
@@ -63,12 +63,24 @@ def test_an_unwritable_folder_is_found_before_any_work(cnn: Model, tmp_path: Pat
         quantized(cnn, file / "out", Untouched("images.npz", {"x": images(8)}, 4))
 
 
-def test_nothing_of_an_earlier_run_stays_beside_the_new_results(cnn: Model, tmp_path: Path) -> None:
+def test_nothing_of_an_earlier_run_stays_beside_the_new_results(
+    cnn: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     quantized(cnn, tmp_path / "out")
     for name in ENGINES:
         (tmp_path / "out" / name).write_bytes(b"old")
+    assert "removed" not in caplog.text
     quantized(cnn, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.engine*"))
+    assert "the engines of an earlier run are removed: model.int8.engine, model.fp16.engine\n" in caplog.text
+
+
+def test_removing_the_results_of_another_model_is_warned_of(
+    cnn: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    quantized(cnn, tmp_path / "out")
+    quantized(load_model(residual_cnn(tmp_path / "other.onnx", seed=1)), tmp_path / "out")
+    assert "the results of another model are removed: report.json, " in caplog.text
 
 
 @pytest.mark.parametrize("name", ["model.fp16.onnx", "model.int8.onnx", "model.transformed.onnx"])

@@ -16,7 +16,7 @@ from trt_ptq.data.checks.input_ranges import InputRanges
 from trt_ptq.data.observation import observe
 from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.output import STATISTICS, remove_last_run, remove_other_recipe, save_float_model
+from trt_ptq.output import STATISTICS, remove_last_run, remove_other_recipe, save_float_model, warn_of_removal
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.pipeline.kept_statistics import OTHER_DATA
 from trt_ptq.report.warnings import stability_warnings
@@ -74,6 +74,7 @@ def calibrate(job: QuantizationJob) -> Calibrated:
         convergence.record(statistics.data.samples, statistics.tensors)
     save_statistics(statistics, job.output_dir / STATISTICS)
     profiles = job.profiles or profiles_from_shapes(shapes.seen, job.model.inputs)
+    warn_of_removal(job.output_dir, job.model.identity)
     remove_last_run(job.output_dir)
     if job.saves_model:
         save_float_model(job.model.path, job.model.external.files, job.output_dir)
