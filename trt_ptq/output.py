@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from trt_ptq._internal.files import atomic_replace, check_writable, require_regular_file
 from trt_ptq.engines.spec import Precision
@@ -62,6 +65,31 @@ def warn_of_removal(out: Path, model: ModelIdentity) -> None:
         _logger.warning("%s: the results of another model are removed: %s", out, ", ".join(present))
     elif engines:
         _logger.warning("%s: the engines of an earlier run are removed: %s", out, ", ".join(engines))
+
+
+def check_outside(out: Path, data: Any, parameter: str) -> None:
+    """Make sure that `out` is not in the folder `data`, where a later run would read its results.
+
+    Raises:
+        UsageError: it is.
+    """
+    if not isinstance(data, str | os.PathLike) or not Path(data).is_dir():
+        return
+    if out.resolve().is_relative_to(Path(data).resolve()):
+        raise UsageError(f"`output_dir={out}` is in the folder of `{parameter}`, {data}: choose another folder")
+
+
+@contextmanager
+def no_empty_folder(out: Path) -> Iterator[None]:
+    """Remove `out`, if the block fails and leaves a new folder with nothing in it; its new parents as well."""
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # one is not empty
+            for folder in missing:
+                folder.rmdir()
+        raise
 
 
 def remove_last_run(out: Path) -> None:

@@ -80,8 +80,10 @@ def _range_method(name: str) -> RangeMethod:
     family, _, percentile = name.partition(" ")
     try:
         return range_method(family, float(percentile) if percentile else None)
-    except (UsageError, ValueError) as error:
-        raise ValueError(f"no method {name!r}: {error}") from error
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    except ValueError as error:
+        raise ValueError(f"{name!r}: {error}") from error
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:

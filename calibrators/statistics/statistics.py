@@ -22,7 +22,7 @@ _OVERLAPPING_SHARDS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Statistics:
     """Activation statistics: collected once, they give the table of every range method without data or model.
 
@@ -45,6 +45,10 @@ class Statistics:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tools", tuple(sorted(set(self.tools))))  # independent of the order of merging
+
+    def __repr__(self) -> str:
+        count, samples = len(self.tensors), self.data.samples
+        return f"Statistics({count} tensors, {samples} samples, model {self.model.graph[:8]})"
 
     def table(self, method: str = "percentile", percentile: float | None = None) -> CalibrationTable:
         """Derive a calibration table.

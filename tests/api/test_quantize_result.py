@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,12 @@ def test_it_prints_a_few_short_lines_with_the_verdict_first(result: trt_ptq.Quan
     assert lines[0].startswith("excellent (accuracy <b>: 0.00% loss against FP32; ")
     assert len(lines) <= 10
     assert any("model.int8.onnx" in line for line in lines)
+
+
+def test_warnings_are_counted_in_plain_words(result: trt_ptq.QuantizeResult) -> None:
+    for warnings, text in ((["a"], "  1 warning: see"), (["a", "b"], "  2 warnings: see")):
+        report = result.report.model_copy(update={"warnings": warnings})
+        assert text in str(replace(result, report=report))
 
 
 def test_without_a_metric_the_fidelity_to_fp32_is_shown(cnn: Model, tmp_path: Path) -> None:

@@ -63,6 +63,27 @@ def test_an_unwritable_folder_is_found_before_any_work(cnn: Model, tmp_path: Pat
         quantized(cnn, file / "out", Untouched("images.npz", {"x": images(8)}, 4))
 
 
+@pytest.mark.parametrize("parameter", ["data", "test_data"])
+@pytest.mark.parametrize("place", ["", "int8"])
+def test_a_folder_of_data_takes_no_results(cnn: Model, tmp_path: Path, parameter: str, place: str) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    np.savez(folder / "a.npz", x=images(8))
+    with pytest.raises(UsageError, match=rf"is in the folder of `{parameter}`"):
+        quantized(cnn, folder / place, **{parameter: folder})
+    assert [path.name for path in folder.iterdir()] == ["a.npz"]
+
+
+def test_a_refused_run_leaves_no_empty_folder(cnn: Model, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for out in (tmp_path / "new" / "int8", empty):
+        with pytest.raises(DataError):
+            quantized(cnn, out, [{"x": np.zeros((1, 3), np.float32)}] * 8)
+    assert not (tmp_path / "new").exists()
+    assert empty.is_dir()  # it is the user's
+
+
 def test_nothing_of_an_earlier_run_stays_beside_the_new_results(
     cnn: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,6 +12,7 @@ from trt_ptq.api.model_input import ModelLike, describe_model, is_in_memory, ope
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.errors import UsageError
 from trt_ptq.evaluation.metrics import Evaluate
+from trt_ptq.output import no_empty_folder
 from trt_ptq.pipeline.calibration_step import calibrate
 from trt_ptq.pipeline.engine_step import build
 from trt_ptq.pipeline.evaluation_step import evaluate_models
@@ -78,6 +79,7 @@ def quantize(
     with (
         opened_model(model, example_inputs) as loaded,
         temporary_folder() as scratch,
+        no_empty_folder(Path(output_dir)),
     ):
         arguments = Arguments(
             model_name=describe_model(model),

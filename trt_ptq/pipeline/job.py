@@ -21,7 +21,7 @@ from trt_ptq.engines.backends import require_named_backend
 from trt_ptq.errors import DataError
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.output import FLOAT_MODEL, check_folder
+from trt_ptq.output import FLOAT_MODEL, check_folder, check_outside
 from trt_ptq.pipeline.kept_statistics import KeptStatistics, StatisticsLike, open_statistics
 from trt_ptq.qdq.node_selection import select_nodes
 from trt_ptq.qdq.plan import plan_quantization
@@ -120,6 +120,8 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
     device = open_device(config.device)
     require_named_backend(config.backend)
     metric = user_metric(arguments.evaluate, config.lower_is_better)
+    check_outside(arguments.output_dir, arguments.data, "data")
+    check_outside(arguments.output_dir, arguments.test_data, "test_data")
     check_folder(arguments.output_dir, model.path, model.external.files)
     open_any = partial(open_data, inputs=model.inputs, batch_size=config.batch_size, preprocess=arguments.preprocess)
     data = open_any(arguments.data)

@@ -75,7 +75,7 @@ class QuantizeResult:
         lines.append(f"  {self.report.int8_summary}")
         lines += [f"  {name}: {value}" for name, value in self._files()]
         if self.warnings:
-            lines.append(f"  {len(self.warnings)} warnings: see .warnings")
+            lines.append(f"  {self._num_warnings()}: see .warnings")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -83,11 +83,14 @@ class QuantizeResult:
         rows = [(precision, _metrics_text(metrics)) for precision, metrics in self._rows()] + self._files()
         table = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
         warnings = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
-        details = f"<details><summary>{len(self.warnings)} warnings</summary><ul>{warnings}</ul></details>"
+        details = f"<details><summary>{self._num_warnings()}</summary><ul>{warnings}</ul></details>"
         return (
             f'<div><p style="color: {_COLORS[self.verdict.grade]}"><b>{escape(str(self.verdict))}</b></p>'
             f"<table>{table}</table><p>{escape(self.report.int8_summary)}</p>{details if warnings else ''}</div>"
         )
+
+    def _num_warnings(self) -> str:
+        return f"{len(self.warnings)} warning{'s' * (len(self.warnings) != 1)}"
 
     def _rows(self) -> list[tuple[str, Metrics]]:
         return [(precision.upper(), metrics) for precision, metrics in self.metrics.items() if metrics]

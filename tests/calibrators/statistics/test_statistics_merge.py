@@ -37,6 +37,10 @@ def statistics_over(indices: Sequence[int]) -> Statistics:
     )
 
 
+def test_the_representation_is_short() -> None:
+    assert repr(statistics_over(range(4))) == "Statistics(2 tensors, 4 samples, model graph)"
+
+
 @given(st.permutations(range(24)), st.lists(st.integers(1, 23), min_size=1, max_size=5, unique=True), st.randoms())
 def test_any_shards_in_any_order_equal_one_pass(order: list[int], cuts: list[int], random: Random) -> None:
     borders = [0, *sorted(cuts), 24]
