@@ -69,8 +69,9 @@ def test_a_folder_of_data_takes_no_results(cnn: Model, tmp_path: Path, parameter
     folder = tmp_path / "data"
     folder.mkdir()
     np.savez(folder / "a.npz", x=images(8))
+    asked: dict[str, Any] = {parameter: folder}
     with pytest.raises(UsageError, match=rf"is in the folder of `{parameter}`"):
-        quantized(cnn, folder / place, **{parameter: folder})
+        quantized(cnn, folder / place, **asked)
     assert [path.name for path in folder.iterdir()] == ["a.npz"]
 
 
