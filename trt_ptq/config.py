@@ -50,9 +50,9 @@ class QuantizeConfig:
             whole model.
         percentile: for `method` "percentile" (which it implies): in percent, above 1 and up to 100; 99.99 unless
             given.
-        max_drop: accuracy threshold: largest relative loss of a metric against FP32, as a fraction (0.01) or "1%".
-            Without a metric, the largest error of an output, where 0.01 requires 20 dB SQNR, and of scores 99 % top-1
-            agreement.
+        max_drop: accuracy threshold: largest relative loss of a metric against FP32, as "1%" or as a fraction below
+            0.1. Without a metric, the largest error of an output, where 0.01 requires 20 dB SQNR, and of scores 99 %
+            top-1 agreement.
         techniques: accuracy-recovery techniques that are always applied: "equalization", "smoothquant",
             "bias-correction". With "auto", the others are tried where the loss exceeds `max_drop`. () for none.
         search: where the loss still exceeds `max_drop`, exclude the most sensitive layers from quantization.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import pickle
 from dataclasses import FrozenInstanceError, replace
@@ -25,7 +26,7 @@ VALID: list[tuple[dict[str, Any], str, object]] = [
     ({"max_drop": "0.5%"}, "max_drop", 0.005),
     ({"max_drop": "0.02"}, "max_drop", 0.02),
     ({"max_drop": 0}, "max_drop", 0.0),
-    ({"max_drop": 0.5}, "max_drop", 0.5),
+    ({"max_drop": "50%"}, "max_drop", 0.5),
     ({"until_stable": "5%"}, "until_stable", 0.05),
     ({"memory_limit": "4GB"}, "memory_limit", 4_000_000_000),
     ({"memory_limit": "1.5 gb"}, "memory_limit", 1_500_000_000),
@@ -66,6 +67,8 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"max_drop": "much"}, "`max_drop`"),
     ({"max_drop": ""}, "`max_drop`"),
     ({"max_drop": "2"}, "write 2%"),
+    ({"max_drop": 5}, "a percentage such as 1% or a fraction below 0.1, not 5: write 5%"),
+    ({"max_drop": 0.5}, "write 0.5% or 50%"),
     ({"max_drop": "0.5"}, "write 0.5% or 50%"),
     ({"until_stable": 0}, "`until_stable`"),
     ({"until_stable": "100%"}, "`until_stable`"),
@@ -120,7 +123,7 @@ def readable(value: object) -> str:
 def test_values_are_parsed(given: dict[str, Any], name: str, held: object) -> None:
     value = getattr(QuantizeConfig(**given), name)
     assert value == held
-    assert type(value) is type(held)
+    assert isinstance(value, type(held))
 
 
 @pytest.mark.parametrize(("given", "message"), INVALID, ids=readable)
@@ -163,3 +166,7 @@ def test_auto_compares_all_methods_and_others_only_themselves() -> None:
 def test_a_recipe_object_is_taken() -> None:
     recipe = Recipe(model=ModelIdentity("1", "2"), method="minmax")
     assert QuantizeConfig(recipe=recipe).recipe is recipe
+
+
+def test_a_config_with_a_large_max_drop_can_be_copied() -> None:
+    assert dataclasses.replace(QuantizeConfig(max_drop="50%"), search=False).max_drop == 0.5

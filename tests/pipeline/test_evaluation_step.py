@@ -27,7 +27,7 @@ def test_the_users_metric_decides(cnn: Model, tmp_path: Path) -> None:
     def accuracy(run: Any) -> dict[str, float]:
         return {"accuracy": float((run(feeds)["y"].argmax(1) == labels).mean())}
 
-    result = quantized(cnn, tmp_path, evaluate=accuracy, max_drop=0.5)
+    result = quantized(cnn, tmp_path, evaluate=accuracy, max_drop="50%")
     assert result.metrics["fp32"] == {"accuracy": 1}
     assert result.verdict.metric == "accuracy"
     assert result.report.comparison_data == "8 held-out samples; metrics by accuracy, on its own data"

@@ -36,7 +36,7 @@ def excluded(out: Path) -> tuple[str, ...]:
 def test_nodes_are_named_by_output_op_type_or_pattern(
     cnn: Model, tmp_path: Path, config: dict[str, Any], expected: tuple[str, ...]
 ) -> None:
-    quantized(cnn, tmp_path, search=False, techniques=(), max_drop=1.0, **config)
+    quantized(cnn, tmp_path, search=False, techniques=(), max_drop="100%", **config)
     assert excluded(tmp_path) == expected
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 
 from trt_ptq.errors import UsageError
 
 _UNITS = {"MB": 1_000_000, "GB": 1_000_000_000, "TB": 1_000_000_000_000}
-_AMBIGUOUS_FROM = 0.1  # text without a % from here on may be meant in percent
+_AMBIGUOUS_FROM = 0.1  # without a %, larger numbers may be meant in percent
 
 
 def parse_fraction(parameter: str, value: float | str) -> float:
@@ -31,19 +32,33 @@ def parse_fraction(parameter: str, value: float | str) -> float:
     return fraction
 
 
-def parse_max_drop(parameter: str, value: float | str) -> float:
-    """The largest relative loss that is allowed, as a fraction.
+class MaxDrop(float):
+    """A largest loss that was checked: it is accepted again, where a config is copied."""
+
+
+def parse_max_drop(parameter: str, value: float | str) -> MaxDrop:
+    """The largest relative loss that is allowed, as a fraction: from a percentage, or from a fraction below 0.1.
 
     Raises:
-        UsageError: see `parse_fraction`; or text of 0.1 or more without a percent sign, which may be meant in percent.
+        UsageError: not a fraction from 0 to 1; or 0.1 or more without a percent sign, which may be meant in percent.
     """
-    fraction = parse_fraction(parameter, value)
-    if isinstance(value, str) and fraction >= _AMBIGUOUS_FROM and not value.strip().endswith("%"):
+    if isinstance(value, MaxDrop):
+        return value
+    try:
+        fraction = parse_fraction(parameter, value)
+    except UsageError as error:
+        number = str(value).strip()
+        remedy = f": write {number}%" if re.fullmatch(r"\d+(\.\d+)?", number) and 1 < float(number) <= 100 else ""
+        raise UsageError(
+            f"`{parameter}` must be a percentage such as 1% or a fraction below {_AMBIGUOUS_FROM}, not {value!r}"
+            f"{remedy}"
+        ) from error
+    if fraction >= _AMBIGUOUS_FROM and not str(value).strip().endswith("%"):
         percent = 100 * fraction
         raise UsageError(
             f"`{parameter}={value}` would allow a loss of {percent:.6g} %: write {value}% or {percent:.6g}%"
         )
-    return fraction
+    return MaxDrop(fraction)
 
 
 def parse_tolerance(parameter: str, value: float | str) -> float:

@@ -40,8 +40,9 @@ def compare(
         candidate: the model or engine to compare with it; it must have the same inputs and outputs.
         data: inputs to run both on, in any form; see `open_data`.
         evaluate: your metric, for ONNX models: see `quantize`. Without it, the verdict is on the fidelity of outputs.
-        max_drop: accuracy threshold: largest relative loss of a metric, as a fraction (0.01) or "1%". Without a metric,
-            the largest error of an output: 0.01 requires 20 dB SQNR, and of scores 99 % top-1 agreement.
+        max_drop: accuracy threshold: largest relative loss of a metric, as "1%" or as a fraction below 0.1.
+            Without a metric, the largest error of an output: 0.01 requires 20 dB SQNR, and of scores 99 % top-1
+            agreement.
         lower_is_better: names of metrics whose lower values are better.
         batch_size: for data that does not define its batches.
         preprocess: for a folder of images: a function from a PIL image to the array of one sample.

@@ -150,7 +150,8 @@ MaxDrop = Annotated[
     str,
     typer.Option(
         metavar="PERCENT",
-        help="The largest loss against the reference, relative to its metric. Without --eval it bounds the fidelity of "
+        help="The largest loss against the reference, relative to its metric: a percentage such as 1%, or a fraction "
+        "below 0.1. Without --eval it bounds the fidelity of "
         "the outputs: 1% requires 20 dB SQNR and, where an output holds scores, 99% top-1 agreement.",
         rich_help_panel=ACCURACY,
     ),
