@@ -11,8 +11,10 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from trt_ptq._internal.default_log import DefaultHandler
 from trt_ptq.version import __version__
 
+logging.getLogger(__name__).addHandler(DefaultHandler())  # silent where the application has configured logging
 # Python shows log messages from WARNING on; those of calibrators are Python warnings as well, which is enough.
 logging.getLogger(f"{__name__}.calibrators").addHandler(logging.NullHandler())
 
