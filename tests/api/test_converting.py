@@ -45,6 +45,14 @@ def test_every_form_of_model_and_table_gives_the_same_bytes(
     np.testing.assert_allclose(run(first), run(cnn.path), atol=0.2)
 
 
+def test_errors_name_a_model_without_a_file_not_its_temporary_file(cnn: Model) -> None:
+    proto = onnx.load(cnn.path)
+    del proto.graph.node[:]
+    with pytest.raises(trt_ptq.ModelError, match=r"onnx\.ModelProto 'network'") as refused:
+        trt_ptq.calibrate(proto, BATCHES)
+    assert "model.fp32.onnx" not in str(refused.value)
+
+
 def test_nodes_are_excluded_by_pattern(cnn: Model, table: trt_ptq.CalibrationTable) -> None:
     nodes = trt_ptq.quantize_model(cnn, table, nodes_to_exclude="Conv").nodes
     assert {node.output for node in nodes if node.is_int8 and node.op_type == "Conv"} == set()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Union
 import onnx
 
 from trt_ptq._internal.temporary import temporary_folder
-from trt_ptq.errors import UsageError
+from trt_ptq.errors import TrtPtqError, UsageError
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.output import FLOAT_MODEL
 
@@ -52,7 +52,13 @@ def model_file(model: ModelLike, example_inputs: Any = None) -> Iterator[Path]:
         yield Path(model)
     elif module or isinstance(model, onnx.ModelProto):
         with temporary_folder() as folder:
-            yield write_model(model, folder / FLOAT_MODEL, example_inputs)
+            path = write_model(model, folder / FLOAT_MODEL, example_inputs)
+            try:
+                yield path
+            except TrtPtqError as error:
+                if str(path) not in str(error):
+                    raise
+                raise type(error)(str(error).replace(str(path), describe_model(model))) from error
     else:
         raise UsageError(f"`model` must be a path, an onnx.ModelProto or a torch.nn.Module, not {type(model).__name__}")
 
