@@ -11,8 +11,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.cli.run import refused, trt_ptq
 from tests.networks import images, residual_cnn, write
-from trt_ptq.engines.spec import EngineSpec
-from trt_ptq.errors import EngineError
 from trt_ptq.types import Array
 
 
@@ -232,11 +230,6 @@ def test_a_candidate_with_another_input_shape_is_one_line(cnn_path: Path, data: 
     assert "other.onnx fails on this batch" in refused("compare", cnn_path, other, "--data", data)
 
 
-def test_an_engine_that_cannot_be_built_is_named_by_its_model(cnn_path: Path, tmp_path: Path) -> None:
-    message = refused("build", cnn_path, "--backend", "rtx", "--out", tmp_path / "e.engine")
-    assert message.startswith(f"{cnn_path}: input 'x' has dynamic dimensions")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -253,51 +246,6 @@ def test_wrong_usage_is_one_line_too(arguments: list[str], message: str) -> None
         assert message in refused(*arguments)
     else:
         assert "Commands" in trt_ptq(*arguments).stdout
-
-
-def test_a_backend_asked_for_by_name_must_be_there(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
-    message = refused("quantize", cnn_path, "--data", npz_folder, "--out", tmp_path / "out", "--backend", "trt")
-    assert 'pip install "trt-ptq[trt1' in message
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(("max_drop", "status"), [("100%", 2), (0, 3)], ids=["passed", "failed"])
-def test_a_failing_builder_does_not_hide_the_verdict(
-    cnn_path: Path, npz_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_drop: object, status: int
-) -> None:
-    def refuse(spec: EngineSpec, _backend: str) -> None:
-        raise EngineError(f"no kernel for {spec.onnx.name}")
-
-    monkeypatch.setattr("trt_ptq.pipeline.engine_step.build_engine", refuse)
-    options = ("--out", tmp_path / "out", "--method", "minmax", "--no-search", "--technique", "none")
-    done = trt_ptq("quantize", cnn_path, "--data", npz_folder, *options, "--max-drop", max_drop)
-    assert done.returncode == status
-    assert "no kernel for model.int8.onnx" in done.stderr
-    assert "verdict" in done.stdout
-    assert (tmp_path / "out" / "report.html").is_file()
-
-
-def test_a_tolerance_that_every_range_keeps_is_refused(cnn_path: Path, npz_folder: Path) -> None:
-    message = refused("quantize", cnn_path, "--data", npz_folder, "--until-stable", "100%")
-    assert message.startswith("--until-stable must be above 0 and below 1")
-
-
-def test_a_method_without_until_stable_is_refused(cnn_path: Path, npz_folder: Path) -> None:
-    message = refused("calibrate", cnn_path, "--data", npz_folder, "--method", "mse")
-    assert message.startswith("--method selects the ranges that --until-stable monitors")
-
-
-def test_a_checkpoint_that_would_replace_the_result_is_refused(
-    cnn_path: Path, npz_folder: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "stats.safetensors"
-    message = refused("calibrate", cnn_path, "--data", npz_folder, "-o", out, "--checkpoint", out)
-    assert message.startswith(f"--checkpoint and --out are the same file, {out}")
-
-
-def test_a_shard_is_never_stopped_early(cnn_path: Path, npz_folder: Path) -> None:
-    message = refused("calibrate", cnn_path, "--data", npz_folder, "--shard", "0/2", "--until-stable", "1%")
-    assert message.startswith("--until-stable needs all samples, and a shard has only some")
 
 
 @pytest.mark.parametrize(

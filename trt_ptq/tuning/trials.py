@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trt_ptq.evaluation.metrics import Metrics
-from trt_ptq.recipe import Recipe
+from trt_ptq.recipe import Recipe, Technique
+
+TECHNIQUES_TO_TRY: tuple[Technique, ...] = ("equalization", "smoothquant", "bias-correction")  # in this order
+TITLES: dict[Technique, str] = {
+    "equalization": "cross-layer equalization",
+    "smoothquant": "SmoothQuant",
+    "bias-correction": "bias correction",
+}
 
 Decision = Literal[
     "baseline",

@@ -15,14 +15,7 @@ from trt_ptq.tuning.candidate_builder import BEFORE_CALIBRATION, CandidateBuilde
 from trt_ptq.tuning.layer_search import SearchResult, search_layers
 from trt_ptq.tuning.objective import Objective, Score
 from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
-from trt_ptq.tuning.trials import Decision, Trial, TuningResult
-
-TECHNIQUES_TO_TRY: tuple[Technique, ...] = ("equalization", "smoothquant", "bias-correction")  # in this order
-TITLES: dict[Technique, str] = {
-    "equalization": "cross-layer equalization",
-    "smoothquant": "SmoothQuant",
-    "bias-correction": "bias correction",
-}
+from trt_ptq.tuning.trials import TECHNIQUES_TO_TRY, TITLES, Decision, Trial, TuningResult
 
 _logger = logging.getLogger("trt_ptq.tuning")
 

@@ -9,7 +9,7 @@ import typer
 
 from trt_ptq.api.engine import build_engine
 from trt_ptq.cli import console, options
-from trt_ptq.cli.implicit import build_implicit
+from trt_ptq.cli.implicit_build import build_implicit
 from trt_ptq.engines.spec import BuilderConfig, parse_profiles
 from trt_ptq.errors import UsageError
 
