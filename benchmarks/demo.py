@@ -12,7 +12,7 @@ from benchmarks.models import recogniser
 from benchmarks.models.recogniser import Feeds
 
 OUT = Path("demo")
-LINES = 400
+LINES = 200
 ARGUMENTS = [
     "--data",
     "benchmarks/models/recogniser.py:calibration",
@@ -30,7 +30,7 @@ ARGUMENTS = [
 
 
 def accuracy(run: Callable[[Feeds], Feeds], split: str) -> dict[str, float]:
-    """Layers are selected on 400 lines, and the verdict is on 400 others; neither calibrates."""
+    """Layers are selected on 200 lines, and the verdict is on 200 others; neither calibrates."""
     evaluate = recogniser.validation if split == "select" else recogniser.evaluate
     return {"character_accuracy": evaluate(run, samples=LINES)["character_accuracy"]}
 
