@@ -82,7 +82,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """Print a table no wider than the terminal: long cells are folded, heads break at spaces only.
+    """Print a table no wider than the terminal, if it fits: long cells are folded, heads break at spaces only.
 
     Columns of numbers are aligned right, the others left.
     """
@@ -92,16 +92,20 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str =
         return
     if title:
         say(title)
-    table, rows = Table(), list(rows)
+    table, rows, least_width = Table(), list(rows), 1
     for index, name in enumerate(head):
-        longest_word = max(map(len, name.split()), default=0)
+        min_width = max(map(len, name.split()), default=0)
         numeric = index > 0 and all(_NUMBER.match(row[index]) for row in rows)
+        if numeric:
+            min_width = max([min_width, *(len(row[index]) for row in rows)])
+        least_width += min_width + 3  # padding and a line
         justify: Literal["left", "right"] = "right" if numeric else "left"
-        table.add_column(escape(name), overflow="fold", justify=justify, min_width=longest_word)
+        table.add_column(escape(name), overflow="fold", justify=justify, min_width=min_width)
     for row in rows:
         table.add_row(*map(escape, row))  # [brackets] in a tensor's name are no markup
-    width = None if out.is_terminal else _TABLE_WIDTH
-    Console(highlight=False, emoji=False, width=width).print(table)
+    console = Console(highlight=False, emoji=False, width=None if out.is_terminal else _TABLE_WIDTH)
+    console.width = max(console.width, least_width)  # Rich would cut the last columns off
+    console.print(table)
 
 
 def say(text: str) -> None:

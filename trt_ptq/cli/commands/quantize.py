@@ -155,13 +155,12 @@ def _show(report: Report, out: Path) -> None:
                 result.precision.upper(),
                 *(f"{result.metrics[name]:.4f}" if name in result.metrics else "" for name in metrics),
                 f"{worst.sqnr_db:.1f}" if worst else "",
-                worst.similarity_text if worst else "",
                 "" if worst is None or worst.top1 is None else f"{worst.top1:.2%}",
                 f"{result.size_bytes / 1e6:.2f}",
                 engines.get(result.precision, ""),
             ]
         )
-    head = ["", *metrics, "SQNR dB", "cosine", "top-1 agree", "ONNX MB", "engine MB"]
+    head = ["", *metrics, "SQNR dB", "top-1 agree", "ONNX MB", "engine MB"]
     console.print_table(head, rows, f"{Path(report.model).name}, method {report.method}")
     _show_trials(report)
     passes = f" in {report.passes} passes" if report.passes > 1 else ""
