@@ -25,6 +25,7 @@ _NUMBER = re.compile(r"$|[-+]?\d|-?inf|nan", re.IGNORECASE)
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 _TABLE_WIDTH = 80  # without a terminal
+_NARROW = 12  # characters: text columns are never folded to less
 
 
 @dataclass
@@ -94,10 +95,10 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str =
         say(title)
     table, rows, least_width = Table(), list(rows), 1
     for index, name in enumerate(head):
-        min_width = max(map(len, name.split()), default=0)
         numeric = index > 0 and all(_NUMBER.match(row[index]) for row in rows)
-        if numeric:
-            min_width = max([min_width, *(len(row[index]) for row in rows)])
+        longest_cell = max((len(row[index]) for row in rows), default=0)
+        longest_word = max(map(len, name.split()), default=0)
+        min_width = max(longest_word, longest_cell if numeric else min(longest_cell, _NARROW))
         least_width += min_width + 3  # padding and a line
         justify: Literal["left", "right"] = "right" if numeric else "left"
         table.add_column(escape(name), overflow="fold", justify=justify, min_width=min_width)
