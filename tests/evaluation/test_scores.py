@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 from onnx import NodeProto, helper
 
@@ -16,12 +17,8 @@ LINEAR = [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Add",
 def scores(path: Path, nodes: list[NodeProto], output: str = "y", rank: int = 2, opset: int = 17) -> frozenset[str]:
     shape: list[str | int | None] = ["n", *["t"] * (rank - 2), 16]
     values = [helper.make_tensor_value_info(name, 1, shape) for name in ("x", output)]
-    model = write(path / "m.onnx", nodes, [weight("w", 16, 16), weight("b", 16)], values[:1], [], opset)
-    import onnx
-
-    proto = onnx.load(model)
-    proto.graph.output.append(values[1])
-    onnx.save(proto, model)
+    model = onnx.load(write(path / "m.onnx", nodes, [weight("w", 16, 16), weight("b", 16)], values[:1], [], opset))
+    model.graph.output.append(values[1])
     return score_outputs(model)
 
 

@@ -8,9 +8,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import onnx
+
 from trt_ptq.errors import DataError, ModelError
 from trt_ptq.evaluation.fidelity import COMPARABLE, FidelityMeter, OutputFidelity, fidelity_of
-from trt_ptq.evaluation.joined import joined_outputs
+from trt_ptq.evaluation.joined import Joint, joined_outputs
 from trt_ptq.evaluation.onnx_runner import onnx_runner
 from trt_ptq.evaluation.scores import score_outputs
 from trt_ptq.onnx_io.load import model_size_bytes
@@ -106,7 +108,7 @@ def compare_models(
     """
     if len(candidates) > 1 and sum(map(model_size_bytes, (reference, *candidates))) > _MAX_BYTES_TOGETHER:
         return [compare_models(reference, [candidate], source, progress)[0] for candidate in candidates]
-    scores, joints = score_outputs(reference), joined_outputs(reference)
+    scores, joints = _output_kinds(reference)
     meters: list[dict[str, FidelityMeter]] = [{} for _ in candidates]
     varying: list[dict[str, str]] = [{} for _ in candidates]
     samples = 0
@@ -142,6 +144,15 @@ def compare_models(
         )
         for path, output_meters, runner_varying in zip(candidates, meters, varying, strict=True)
     ]
+
+
+def _output_kinds(reference: Path) -> tuple[frozenset[str], dict[str, Joint]]:
+    """The outputs of an ONNX file that hold scores, and those that join several quantities; reads the file once."""
+    try:
+        model = onnx.load(reference, load_external_data=False)
+    except Exception as error:  # onnx and protobuf have no common base for their errors
+        raise ModelError(f"{reference}: cannot be read: {error}") from error
+    return score_outputs(model), joined_outputs(model)
 
 
 def _check_same_outputs(candidate: str, differing: set[str], reference: Path) -> None:

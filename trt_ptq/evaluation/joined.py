@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 
 import onnx
 from onnx import shape_inference
-
-from trt_ptq.errors import ModelError
 
 _PASS_ON = {"Identity", "Cast"}
 
@@ -22,18 +19,11 @@ class Joint:
     ends: tuple[int, ...]
 
 
-def joined_outputs(path: Path) -> dict[str, Joint]:
-    """Find the outputs of an ONNX model that a Concat joins, possibly transposed, and where their parts lie.
+def joined_outputs(model: onnx.ModelProto) -> dict[str, Joint]:
+    """Find the outputs of `model` that a Concat joins, possibly transposed, and where their parts lie.
 
     Parts whose length is not known without the data are not told apart, nor is what is joined along the batch axis.
-
-    Raises:
-        ModelError: the file cannot be read.
     """
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # onnx and protobuf have no common base for their errors
-        raise ModelError(f"{path}: cannot be read: {error}") from error
     producers = {name: node for node in model.graph.node for name in node.output}
     found = {output.name: _last_concat(output.name, producers) for output in model.graph.output}
     if not any(found.values()):

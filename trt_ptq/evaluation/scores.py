@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import onnx
 
-from trt_ptq.errors import ModelError
+from trt_ptq.onnx_io.opset import onnx_opset
 
 _PASS_ON = {"Identity", "Cast", "Dropout"}
 _NORMALIZED = {"Softmax", "LogSoftmax"}
@@ -27,24 +25,16 @@ _OTHER_QUANTITIES = (
 )
 
 
-def score_outputs(path: Path) -> frozenset[str]:
-    """Find the outputs of an ONNX model that hold scores of classes along their last axis.
+def score_outputs(model: onnx.ModelProto) -> frozenset[str]:
+    """Find the outputs of `model` that hold scores of classes along their last axis.
 
     The graph decides, conservatively: an output of rank 2, or of rank 3 for sequences, that comes from a Softmax or
     LogSoftmax over the last axis, or from a linear layer (Gemm, or MatMul by a constant, with or without an Add) that
     nothing but a Softmax, ArgMax and the like reads on. An output whose name speaks of another quantity ("embedding",
     "boxes", "hidden_state" and so on) does not count; nor does what ends in another operator, such as a feature map of
     a convolution, a normalized embedding, or independent labels of a Sigmoid.
-
-    Raises:
-        ModelError: the file cannot be read.
     """
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # onnx and protobuf have no common base for their errors
-        raise ModelError(f"{path}: cannot be read: {error}") from error
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
-    graph = _Graph(model.graph, opset)
+    graph = _Graph(model.graph, onnx_opset(model))
     return frozenset(output.name for output in model.graph.output if graph.holds_scores(output))
 
 
