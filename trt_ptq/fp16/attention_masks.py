@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from trt_ptq.fp16.keep_fp32 import FLOAT16_MAX, MARGIN
+from trt_ptq.onnx_io.domains import ONNX_DOMAINS
 from trt_ptq.onnx_io.lazy_tensor import lazy_map
 from trt_ptq.types import Array
 
@@ -97,7 +98,7 @@ def _reaches_only_softmax(graph: ir.Graph, value: ir.Value, amax: float, path: M
     if value is not path.constant:
         path.amax[value] = max(amax, path.amax.get(value, 0))
     for node, index in value.uses():
-        if node.graph is not graph or node.domain not in ("", "ai.onnx"):
+        if node.graph is not graph or node.domain not in ONNX_DOMAINS:
             return False
         if node.op_type == "Softmax":
             continue
