@@ -72,7 +72,7 @@ def test_weights_of_a_temporary_file_last_as_long_as_the_result(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    monkeypatch.setattr("trt_ptq.api.model_input._LARGEST_IN_ONE_FILE", 1)
+    monkeypatch.setattr("trt_ptq.api.inputs.model_input._LARGEST_IN_ONE_FILE", 1)
     expected = saved(trt_ptq.quantize_model(cnn, table), tmp_path / "expected.onnx")
     result = trt_ptq.quantize_model(onnx.load(cnn.path), table)
     assert any(file.suffix == ".data" for file in scratch.rglob("*"))

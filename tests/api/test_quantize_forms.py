@@ -74,7 +74,7 @@ def test_every_form_of_model_gives_the_same_model(cnn: Model, tmp_path: Path, ex
 def test_a_model_without_a_file_is_saved_for_later_commands(
     cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trt_ptq.api.model_input._LARGEST_IN_ONE_FILE", 1)
+    monkeypatch.setattr("trt_ptq.api.inputs.model_input._LARGEST_IN_ONE_FILE", 1)
     out = tmp_path / "out"
     result = quantized(onnx.load(cnn.path), out, BATCHES)
     float_model = out / "model.fp32.onnx"

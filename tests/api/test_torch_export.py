@@ -10,7 +10,7 @@ import pytest
 
 import trt_ptq
 from tests.networks import images
-from trt_ptq.api.model_input import opened_model
+from trt_ptq.api.inputs.model_input import opened_model
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")

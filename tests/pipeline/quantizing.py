@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.networks import images
-from trt_ptq.api.model_input import ModelLike
+from trt_ptq.api.inputs.model_input import ModelLike
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.sources import ArraySource
 from trt_ptq.pipeline import QuantizeResult, quantize

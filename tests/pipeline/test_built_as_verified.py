@@ -13,7 +13,7 @@ from onnx import helper
 import trt_ptq
 from tests.networks import CHANNELS, image_input, weight, write
 from tests.pipeline.quantizing import quantized
-from trt_ptq.api.table_input import check_not_transformed
+from trt_ptq.api.inputs.table_input import check_not_transformed
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.onnx_io.load import Model, load_model

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trt_ptq.api.metric_input import user_metric
-from trt_ptq.api.model_input import ModelLike, opened_model
-from trt_ptq.api.table_input import TableLike, matched_table
+from trt_ptq.api.inputs.metric_input import user_metric
+from trt_ptq.api.inputs.model_input import ModelLike, opened_model
+from trt_ptq.api.inputs.table_input import TableLike, matched_table
 from trt_ptq.calibration.calibration_pass import Nonfinite
 from trt_ptq.calibration.checkpoint import Checkpoint
 from trt_ptq.calibration.collector import collect_statistics

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trt_ptq.api.metric_input import user_metric
-from trt_ptq.api.model_input import ModelLike, is_torch_module, model_file
+from trt_ptq.api.inputs.metric_input import user_metric
+from trt_ptq.api.inputs.model_input import ModelLike, is_torch_module, model_file
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from trt_ptq.api.apply_table import quantize_by_table
-from trt_ptq.api.model_input import ModelLike, model_file, opened_model
-from trt_ptq.api.table_input import TableLike, matched_table
+from trt_ptq.api.inputs.model_input import ModelLike, model_file, opened_model
+from trt_ptq.api.inputs.table_input import TableLike, matched_table
 from trt_ptq.calibration.measurements.magnitudes import measure_amax
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics

@@ -10,8 +10,8 @@ from typing import Any, get_args
 from trt_ptq._internal.files import check_writable
 from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.api.apply_table import quantize_by_table
-from trt_ptq.api.model_input import ModelLike, describe_model, opened_model
-from trt_ptq.api.table_input import TableLike, matched_table
+from trt_ptq.api.inputs.model_input import ModelLike, describe_model, opened_model
+from trt_ptq.api.inputs.table_input import TableLike, matched_table
 from trt_ptq.config import QuantizeConfig, ShapeLike, parse_shapes
 from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.engines.backends import build_engine as _build_engine

@@ -9,7 +9,7 @@ from typing import Any
 
 from trt_ptq._internal.files import check_writable
 from trt_ptq._internal.temporary import temporary_folder
-from trt_ptq.api.table_input import check_not_transformed
+from trt_ptq.api.inputs.table_input import check_not_transformed
 from trt_ptq.calibrators.tensorrt.batch import BatchCalibrator, EntropyCalibrator, MinMaxCalibrator
 from trt_ptq.cli import console
 from trt_ptq.cli.read_table import read_table

@@ -8,7 +8,7 @@ from typing import Any
 
 from trt_ptq._internal.locks import locked_folder
 from trt_ptq._internal.temporary import remove_abandoned, temporary_folder
-from trt_ptq.api.model_input import ModelLike, describe_model, is_in_memory, opened_model
+from trt_ptq.api.inputs.model_input import ModelLike, describe_model, is_in_memory, opened_model
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.errors import UsageError
 from trt_ptq.evaluation.metrics import Evaluate

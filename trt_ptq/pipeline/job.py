@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trt_ptq.api.metric_input import user_metric
+from trt_ptq.api.inputs.metric_input import user_metric
 from trt_ptq.calibration.calibration_pass import Nonfinite
 from trt_ptq.calibration.devices import Device, open_device
 from trt_ptq.calibrators.methods import RangeMethod

@@ -12,7 +12,7 @@ import typer
 from trt_ptq._internal.files import check_writable
 from trt_ptq.analysis.macs import count_macs
 from trt_ptq.api.apply_table import quantize_by_table
-from trt_ptq.api.table_input import matched_table
+from trt_ptq.api.inputs.table_input import matched_table
 from trt_ptq.calibration.measurements.magnitudes import measure_amax
 from trt_ptq.cli import console, options
 from trt_ptq.data.checks.validation import ValidatedSource

@@ -12,7 +12,7 @@ import typer
 
 from trt_ptq._internal.files import check_writable, write_atomic
 from trt_ptq.api.calibrating import measure_sensitivity
-from trt_ptq.api.table_input import matched_table
+from trt_ptq.api.inputs.table_input import matched_table
 from trt_ptq.calibration.collector import check_statistics
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable

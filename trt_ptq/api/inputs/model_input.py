@@ -78,7 +78,7 @@ def write_model(model: ModelLike, path: Path, example_inputs: Any = None) -> Pat
             "positional inputs, a dict of keyword inputs, or one tensor"
         )
     else:
-        from trt_ptq.api.torch_export import export_module
+        from trt_ptq.api.inputs.torch_export import export_module
 
         export_module(model, example_inputs, path)
     return path
