@@ -71,11 +71,9 @@ dist: $(DEV_VENV)/ready ## build the sdist and the wheel into dist/
 	rm -rf dist
 	$(DEV_VENV)/bin/python -m build
 
-bench: $(DEV_VENV)/ready $(PEERS_VENV)/ready ## measure accuracy, speed and memory beside other tools, for docs/benchmarks.md (hours; run nothing else)
-	$(DEV_VENV)/bin/python -m benchmarks.accuracy --json benchmarks/results/accuracy.json
-	$(DEV_VENV)/bin/python -m benchmarks.methods --json benchmarks/results/methods.json
-	$(DEV_VENV)/bin/python -m benchmarks.speed --json benchmarks/results/speed.json
-	$(DEV_VENV)/bin/python -m benchmarks.page
+# ROW='accuracy/magika/*' measures only these rows; AGAIN=1 also those that are up to date.
+bench: $(DEV_VENV)/ready $(PEERS_VENV)/ready ## measure accuracy, speed and memory beside other tools, for docs/benchmarks.md (up to an hour; resumes)
+	$(DEV_VENV)/bin/python -m benchmarks $(if $(ROW),'$(ROW)') $(if $(AGAIN),--again)
 
 image: ## build and run the CPU-only image without a Docker engine (root, Debian)
 	docker/build-without-engine.sh

@@ -1,23 +1,20 @@
 """The task metric of four real models in FP32, FP16 and INT8 by each range method, and the sizes of their engines.
 
-    python -m benchmarks.methods [--json FILE] [--models recogniser magika]
-
 What is not INT8 is FP16. All run on ONNX Runtime's CPU, with float16 rounded as fp16/emulate.py tells; engines are
 built by TensorRT-RTX and not run.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks.environment import environment
 from benchmarks.models import detector, magika, minilm, recogniser
-from benchmarks.models.wheels import write_atomically
+from benchmarks.results_file import Figures, RowSpec
 from trt_ptq.analysis.macs import count_macs
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.measurements.magnitudes import combine_amax, measure_amax
@@ -76,20 +73,11 @@ def measure(name: str, module: ModuleType, folder: Path) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    results = {}
-    for name in arguments.models:
-        with tempfile.TemporaryDirectory() as folder:
-            results[name] = measure(name, MODELS[name], Path(folder))
-        print(name, json.dumps(results[name], indent=2), flush=True)
-    if arguments.json:
-        content = {"command": "python -m benchmarks.methods", "environment": environment(), "methods": results}
-        write_atomically(arguments.json, (json.dumps(content, indent=2) + "\n").encode())
+def method_rows() -> list[RowSpec]:
+    """A row for each model."""
+    return [RowSpec("methods", name, partial(_row, name)) for name in MODELS]
 
 
-if __name__ == "__main__":
-    main()
+def _row(name: str, _rows: Mapping[str, Figures]) -> Figures:
+    with tempfile.TemporaryDirectory() as folder:
+        return measure(name, MODELS[name], Path(folder))

@@ -2,8 +2,7 @@
 
     python -m benchmarks.page [--check]
 
-Each table names machine, commit, date and command of its figures. --check fails if the page is not up to
-date.
+Each table names machine, commits and date of its figures. --check fails if the page is not up to date.
 """
 
 from __future__ import annotations
@@ -12,14 +11,13 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+from benchmarks.results_file import FAILED, RESULTS, ROOT, Figures
+
 PAGE = ROOT / "docs" / "benchmarks.md"
 
-_TITLES = {
+TITLES = {
     "fp32": "FP32",
     "onnxruntime-minmax-matrix": "ONNX Runtime MinMax, Conv/MatMul/Gemm",
     "onnxruntime-percentile-matrix": "ONNX Runtime Percentile 99.999, Conv/MatMul/Gemm",
@@ -36,8 +34,8 @@ _TITLES = {
 _INTRODUCTION = """\
 # Benchmarks
 
-`make bench` measures these figures and writes them to `benchmarks/results/`; `python -m benchmarks.page` makes this
-page from those files. A figure that is missing was not measured. Nothing here was measured on a GPU.
+`make bench` measures these figures, keeps them in `benchmarks/results/` and writes this page. A figure that is missing
+was not measured. Nothing here was measured on a GPU.
 """
 _ACCURACY = """\
 ## Accuracy
@@ -64,30 +62,32 @@ def page() -> str:
     """The whole page as Markdown."""
     parts = [_INTRODUCTION]
     if (accuracy := _read("accuracy")) is not None:
-        parts += [_ACCURACY, "\n".join(_accuracy_rows(accuracy)), _source(accuracy)]
+        parts += [_ACCURACY, "\n".join(_accuracy_rows(_figures(accuracy))), _source(accuracy)]
     if (methods := _read("methods")) is not None:
-        parts += [_METHODS, "\n".join(_method_rows(methods["methods"])), _source(methods)]
+        parts += [_METHODS, "\n".join(_method_rows(_figures(methods))), _source(methods)]
     if (speed := _read("speed")) is not None:
-        rows = [f"| {row['what']} | {row['measured']} |" for rows in speed["rows"].values() for row in rows]
-        parts += [_SPEED, "\n".join(["| what | measured |", "|---|---|", *rows]), _source(speed)]
+        parts += [_SPEED, "\n".join(_speed_rows(_figures(speed))), _source(speed)]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
-def _accuracy_rows(results: Mapping[str, Any]) -> Iterator[str]:
-    models = results["models"]
-    yield "| INT8 by | " + " | ".join(f"{name} ({', '.join(_metrics(rows))})" for name, rows in models.items()) + " |"
+def _accuracy_rows(figures: Mapping[str, Figures]) -> Iterator[str]:
+    models = [name.partition("/")[0] for name in figures if name.endswith("/fp32")]
+    headings = [f"{name} ({', '.join(_metrics(figures[f'{name}/fp32']))})" for name in models]
+    yield "| INT8 by | " + " | ".join(headings) + " |"
     yield "|---|" + "---|" * len(models)
-    for label, title in _TITLES.items():
-        cells = [_cell(rows.get(label)) for rows in models.values()]
+    for label, title in TITLES.items():
+        cells = [accuracy_cell(figures.get(f"{name}/{label}")) for name in models]
         if any(cells):
             yield f"| {title} | " + " | ".join(cells) + " |"
 
 
-def _method_rows(models: Mapping[str, Any]) -> Iterator[str]:
+def _method_rows(models: Mapping[str, Figures]) -> Iterator[str]:
     labels = ("fp32", "fp16", "percentile", "minmax", "mse", "entropy")
     yield "| model, metric | " + " | ".join(labels) + " | MACs in INT8 | engine MB: FP32 / FP16 / INT8 |"
     yield "|---|" + "---|" * (len(labels) + 2)
     for name, results in models.items():
+        if FAILED in results:
+            continue
         sizes = " / ".join(f"{size / 1e6:.1f}" for size in results["engine_bytes"].values())
         fraction = f"{results['int8_fraction_of_macs']:.1%}"
         for metric in results["metrics"]["fp32"]:
@@ -95,15 +95,24 @@ def _method_rows(models: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {name}, {metric.replace('_', ' ')} | " + " | ".join([*cells, fraction, sizes]) + " |"
 
 
-def _metrics(rows: Mapping[str, Any]) -> list[str]:
-    return [name.replace("_", " ") for name in rows["fp32"]["metrics"]]
+def _speed_rows(figures: Mapping[str, Figures]) -> Iterator[str]:
+    yield "| what | measured |"
+    yield "|---|---|"
+    for measured in figures.values():
+        for row in measured.get("rows", ()):
+            yield f"| {row['what']} | {row['measured']} |"
 
 
-def _cell(row: Mapping[str, Any] | None) -> str:
+def _metrics(row: Figures) -> list[str]:
+    return [name.replace("_", " ") for name in row.get("metrics", ())]
+
+
+def accuracy_cell(row: Figures | None) -> str:
+    """Loss and fraction of MACs in INT8; the metrics of a float model; empty for a row that was not measured."""
     if row is None:
         return ""
-    if row["failed"] or not row["metrics"]:
-        return "failed"
+    if FAILED in row:
+        return FAILED
     if row["samples"] is None:
         return ", ".join(f"{value:.4f}" for value in row["metrics"].values())
     fraction = row["int8_fraction_of_macs"]
@@ -111,19 +120,22 @@ def _cell(row: Mapping[str, Any] | None) -> str:
 
 
 def _source(results: Mapping[str, Any]) -> str:
-    """Machine, commit, date and command of `results`."""
+    """Machine, commits and date of `results`."""
     facts = results["environment"]
-    commits = {row["commit"] for rows in results.get("models", {}).values() for row in rows.values()}
-    named = ", ".join(sorted(commits)) or facts["commit"]
+    commits = ", ".join(sorted({row["commit"] for row in results["rows"].values()}))
     libraries = ", ".join(f"{name} {number}" for name, number in facts["libraries"].items())
     return (
-        f"`{results['command']}`, commit {named}, {facts['date'][:10]}, {facts['processor']}, {facts['cores']} cores, "
+        f"Commit {commits}, {facts['date'][:10]}, {facts['processor']}, {facts['cores']} cores, "
         f"Python {facts['python']}, {libraries}.\n"
     )
 
 
-def _read(name: str) -> dict[str, Any] | None:
-    path = RESULTS / f"{name}.json"
+def _figures(results: Mapping[str, Any]) -> dict[str, Figures]:
+    return {name: row["figures"] for name, row in results["rows"].items()}
+
+
+def _read(suite: str) -> dict[str, Any] | None:
+    path = RESULTS / f"{suite}.json"
     content: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     return content
 

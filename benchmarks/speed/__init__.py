@@ -1,1 +1,1 @@
-"""What calibration costs beside plain inference and beside the peers: `python -m benchmarks.speed`."""
+"""What calibration costs beside plain inference and beside the peers."""

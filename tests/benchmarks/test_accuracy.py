@@ -10,14 +10,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.accuracy import __main__ as command
+from benchmarks import page
+from benchmarks.accuracy.accuracy_rows import accuracy_rows
 from benchmarks.accuracy.cases import CASES, Feeds
-from benchmarks.accuracy.make import make_apart
-from benchmarks.accuracy.row import Row
-from benchmarks.accuracy.rows import ROWS
+from benchmarks.accuracy.makers import MAKERS
+from benchmarks.accuracy.row import measure
 from benchmarks.accuracy.share import share_of_macs_in_int8
-from benchmarks.accuracy.table import markdown
 from benchmarks.models.texts import line_texts
+from trt_ptq.errors import TrtPtqError
 
 
 def half_quantized(path: Path, *, quantize_data: bool = True) -> Path:
@@ -103,30 +103,12 @@ def test_no_sample_is_both_for_calibration_and_for_validation_or_the_test(name: 
     assert len(set.union(*seen.values())) == 24
 
 
-def test_a_model_that_cannot_be_made_is_told_with_the_reason(tmp_path: Path) -> None:
-    told = make_apart("no such model", "ours-plain", tmp_path / "m.onnx", 120)
-    assert told == {"failed": "KeyError: 'no such model'"}
+def test_each_model_has_a_row_for_each_maker() -> None:
+    names = [row.name for row in accuracy_rows()]
+    assert len(set(names)) == len(names) == len(CASES) * (1 + len(MAKERS))
+    assert set(MAKERS) <= page.TITLES.keys(), "a row without a title would not be on the page"
 
 
-def test_a_model_that_is_not_ready_in_time_is_told_so(tmp_path: Path) -> None:
-    assert make_apart("recogniser", "ours-plain", tmp_path / "m.onnx", 0.01) == {"failed": "not ready after 0 s"}
-
-
-def test_a_failed_row_is_in_the_table_with_its_reason() -> None:
-    rows = {"fp32": Row({"accuracy": 0.9}, 0.0, 0.0), "modelopt-max": Row(failed="out of | memory")}
-    assert markdown("tiny", rows).splitlines() == [
-        "| tiny | accuracy | loss | MACs in INT8 | seconds |  |",
-        "| --- | --- | --- | --- | --- | --- |",
-        "| fp32 | 0.9000 | +0.00% | 0.0% |  |  |",
-        "| modelopt-max | - | - | - | - | failed: out of / memory |",
-    ]
-
-
-def test_an_interrupted_run_keeps_its_rows(tmp_path: Path) -> None:
-    results = {"magika": {"fp32": Row({"accuracy": 0.9}, 0.0, 0.0), "ours-plain": Row(failed="no")}}
-    command.write(results, tmp_path / "rows.json")
-    assert command.read(tmp_path / "rows.json") == results
-
-
-def test_each_peer_and_method_of_the_issue_has_a_row() -> None:
-    assert len(ROWS) == 3 * 2 + 2 + 3
+def test_a_loss_needs_the_row_of_the_float_model() -> None:
+    with pytest.raises(TrtPtqError, match="magika: FP32 was not measured"):
+        measure("magika", "ours-plain", {"magika/fp32": {"failed": "no"}})

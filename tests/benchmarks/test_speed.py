@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -107,24 +105,6 @@ def test_ranges_are_searched_in_full_histograms() -> None:
         "mse",
         "percentile",
     }
-
-
-@pytest.mark.slow
-def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.speed",
-        "--only",
-        "entropy-search",
-        "--json",
-        str(tmp_path / "speed.json"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    written = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
-    assert written["environment"]["cores"] > 0
-    assert written["rows"]["entropy-search"][0]["target"] == "<= 1.5 ms"
-    assert "entropy search" in done.stdout
 
 
 @pytest.mark.slow
