@@ -18,7 +18,8 @@ class EngineManifest(BaseModel):
 
     `gpu` is None for an engine that was built without a GPU; `flags` are the flags of the builder;
     `tensors_without_range` names the tensors without an INT8 range in an implicit build: the layers that write or read
-    them run in FP16.
+    them run in FP16. `refused_nodes` names the nodes, by their first output, that were excluded from quantization
+    because the builder has no INT8 implementation for them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +35,7 @@ class EngineManifest(BaseModel):
     sha256: str
     flags: tuple[str, ...] = ()
     tensors_without_range: tuple[str, ...] = ()
+    refused_nodes: tuple[str, ...] = ()
 
 
 def manifest_path(engine: Path) -> Path:

@@ -89,6 +89,7 @@ class EngineSpec:
         implicit: ranges for implicit quantization by TensorRT 10 or older: a table served as a calibration cache, a
             table set as dynamic ranges, or a function that creates a calibrator. `onnx` is the float model then, and
             the builder chooses INT8 or FP16 for each layer.
+        refused_nodes: nodes that are not quantized in `onnx` because the builder refused them, for the manifest.
 
     Raises:
         UsageError: `implicit` is given for another precision than "int8".
@@ -101,6 +102,7 @@ class EngineSpec:
     profiles: Mapping[str, ShapeProfile] = field(default_factory=dict)
     builder_config: BuilderConfig = BuilderConfig()
     implicit: ImplicitRanges | None = None
+    refused_nodes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.implicit is not None and self.precision != "int8":

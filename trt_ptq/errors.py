@@ -6,6 +6,7 @@ TrtPtqError                says what is wrong, where, and what to do: printed as
 ├── StatisticsError        a statistics file, or statistics that do not belong together
 ├── TableError             a calibration table or TensorRT cache
 ├── EngineError            an engine that could not be built or run
+│   └── UnsupportedLayerError  a layer that the builder has no implementation for
 ├── OutputError            a file that could not be written
 ├── ClusterError           a Ray cluster, or one of its nodes
 ├── UsageError             an invalid argument or option
@@ -35,6 +36,14 @@ class TableError(TrtPtqError):
 
 class EngineError(TrtPtqError):
     """An engine cannot be built or run."""
+
+
+class UnsupportedLayerError(EngineError):
+    """The builder has no implementation for a layer; `layer` is its name in the builder's message."""
+
+    def __init__(self, message: str, layer: str) -> None:
+        super().__init__(message)
+        self.layer = layer
 
 
 class OutputError(TrtPtqError):

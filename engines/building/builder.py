@@ -10,10 +10,11 @@ from trt_ptq._internal.cuda import gpu_name
 from trt_ptq._internal.signals import deferred_interrupts_unless_handled
 from trt_ptq.engines.building.builder_config import apply_builder_config, load_timing_cache, save_timing_cache
 from trt_ptq.engines.building.network_profiles import apply_profiles
+from trt_ptq.engines.building.unsupported_layer import unsupported_layer
 from trt_ptq.engines.library import BuilderLog, TensorRTLibrary
 from trt_ptq.engines.manifest import EngineManifest, write_engine
 from trt_ptq.engines.spec import EngineSpec
-from trt_ptq.errors import EngineError
+from trt_ptq.errors import EngineError, UnsupportedLayerError
 
 
 class EngineBuilder:
@@ -56,7 +57,8 @@ class EngineBuilder:
         """Build the plan, a buffer of TensorRT's.
 
         Raises:
-            EngineError: the builder fails; with its own first error.
+            UnsupportedLayerError: the builder has no implementation for a layer.
+            EngineError: the builder fails otherwise; with its own first error.
         """
         try:
             with deferred_interrupts_unless_handled():
@@ -65,7 +67,9 @@ class EngineBuilder:
             plan = None
             self._builder_log.errors.append(str(error))
         if plan is None:
-            raise EngineError(f"{self._spec.onnx}: {self.library.title} cannot build it: {self._builder_log.first()}")
+            message = f"{self._spec.onnx}: {self.library.title} cannot build it: {self._builder_log.first()}"
+            layer = unsupported_layer(self._builder_log.errors)
+            raise EngineError(message) if layer is None else UnsupportedLayerError(message, layer)
         return plan
 
     def write(self, plan: Any, flags: tuple[str, ...], tensors_without_range: tuple[str, ...] = ()) -> EngineManifest:
@@ -95,6 +99,7 @@ class EngineBuilder:
             sha256=hashlib.sha256(content).hexdigest(),
             flags=(*flags, *self._flags),
             tensors_without_range=tensors_without_range,
+            refused_nodes=spec.refused_nodes,
         )
         write_engine(spec.engine, content, manifest)
         return manifest

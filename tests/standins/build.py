@@ -52,6 +52,7 @@ class Standins:
         no_device: bool = False,
         defer: bool = False,
         reverse_names: bool = False,
+        refused_layers: Sequence[str] = (),
     ) -> dict[str, str]:
         """Environment variables for a subprocess in which `packages` find the stand-ins.
 
@@ -61,6 +62,7 @@ class Standins:
             no_device: cuInit returns CUDA_ERROR_NO_DEVICE.
             defer: asynchronous work is done only when something synchronizes with its stream.
             reverse_names: get_batch is called with the input names in reverse order.
+            refused_layers: layers for which the builder has no implementation if they read what was dequantized.
         """
         environment = dict(os.environ)
         environment["LD_LIBRARY_PATH"] = _joined([self.libraries], environment.get("LD_LIBRARY_PATH"))
@@ -70,6 +72,7 @@ class Standins:
             "STANDIN_CUDA_NO_DEVICE": "1" if no_device else None,
             "STANDIN_CUDA_DEFER": "1" if defer else None,
             "STANDIN_NVINFER_REVERSE_NAMES": "1" if reverse_names else None,
+            "STANDIN_NVINFER_REFUSE": "\n".join(refused_layers) or None,
         }
         for name, value in switches.items():
             environment.pop(name, None)

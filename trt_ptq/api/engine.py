@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,6 +12,7 @@ from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.api.apply_table import quantize_by_table
 from trt_ptq.api.inputs.model_input import ModelLike, describe_model, opened_model
 from trt_ptq.api.inputs.table_input import TableLike, matched_table
+from trt_ptq.api.mended_build import build_without_refused
 from trt_ptq.config import QuantizeConfig, ShapeLike, parse_shapes
 from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.engines.backends import build_engine as _build_engine
@@ -22,6 +23,7 @@ from trt_ptq.errors import EngineError, UsageError
 from trt_ptq.fp16.convert import to_float16
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.save import save_model
+from trt_ptq.qdq.insert import QdqModel
 from trt_ptq.qdq.node_selection import select_nodes
 
 
@@ -43,7 +45,8 @@ def build_engine(
     """Build a TensorRT engine, with a manifest (.json) beside it.
 
     A Q/DQ model of any tool is built as it stands. A float model is converted first: to Q/DQ by `table`, to float16, or
-    not at all.
+    not at all. Where the builder has no implementation for an INT8 node of a model that was quantized by `table`, that
+    node is excluded and the model is built again, at most five times.
 
     Args:
         model: path of an ONNX model (float or Q/DQ), an `onnx.ModelProto`, or a `torch.nn.Module` with
@@ -64,7 +67,8 @@ def build_engine(
         example_inputs: for a torch module: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
 
     Returns:
-        The manifest: what the engine was built from, with what, for which GPU and shapes.
+        The manifest: what the engine was built from, with what, for which GPU and shapes; its `refused_nodes` are the
+        nodes that had to be excluded.
 
     Raises:
         ModelError, TableError: the model or the table cannot be used.
@@ -89,12 +93,17 @@ def build_engine(
         check_writable(engine, loaded.path, *loaded.external.files, *tables)
         # Beside the engine: there is room for another file of its size, and /tmp may be memory.
         with temporary_folder(engine.parent) as folder:
-            onnx = loaded.path
-            if not loaded.is_quantized:
-                onnx = folder / f"{loaded.path.stem}.{chosen}.onnx"
-                _convert(loaded, chosen, table, selection, allow_other_model, onnx)
+            converted = folder / f"{loaded.path.stem}.{chosen}.onnx"
+            onnx = loaded.path if loaded.is_quantized else converted
             spec = EngineSpec(onnx, engine, chosen, loaded.identity, profiles, builder_config or BuilderConfig())
             try:
+                if table is not None:
+                    quantize = _quantizer(loaded, table, selection, allow_other_model)
+                    quantized = quantize(())
+                    quantized.save(onnx)
+                    return build_without_refused(spec, quantized, lambda spec: _build_engine(spec, backend), quantize)
+                if not loaded.is_quantized:
+                    save_model(to_float16(loaded) if chosen == "fp16" else loaded.to_ir(), onnx)
                 return _build_engine(spec, backend)
             except EngineError as error:  # names a temporary file
                 raise EngineError(str(error).replace(str(onnx), describe_model(model))) from error
@@ -118,17 +127,10 @@ def _precision(model: Model, precision: Precision | None, has_table: bool) -> Pr
     return precision or ("int8" if has_table else "fp16")
 
 
-def _convert(
-    model: Model,
-    precision: Precision,
-    table: TableLike | None,
-    selection: QuantizeConfig,
-    allow_other_model: bool,
-    path: Path,
-) -> None:
-    if table is not None:
-        ranges = matched_table(table, model, allow_other_model=allow_other_model).table
-        excluded = select_nodes(model.to_ir().graph, selection.nodes_to_include, selection.nodes_to_exclude)
-        save_model(quantize_by_table(model, ranges, excluded, selection.attention).qdq.model, path)
-    else:
-        save_model(to_float16(model) if precision == "fp16" else model.to_ir(), path)
+def _quantizer(
+    model: Model, table: TableLike, selection: QuantizeConfig, allow_other_model: bool
+) -> Callable[[Sequence[str]], QdqModel]:
+    """A function that quantizes `model` by `table`, with further nodes excluded."""
+    ranges = matched_table(table, model, allow_other_model=allow_other_model).table
+    excluded = select_nodes(model.to_ir().graph, selection.nodes_to_include, selection.nodes_to_exclude)
+    return lambda refused: quantize_by_table(model, ranges, (*excluded, *refused), selection.attention).qdq

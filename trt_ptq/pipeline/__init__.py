@@ -100,4 +100,9 @@ def quantize(
             exported = export(job, tuned)
             evaluated = evaluate_models(job, calibrated, tuned, exported)
             report = report_models(job, calibrated, tuned, exported, evaluated)
-            return report_engines(job, report, build(job, calibrated, exported))
+            built = build(job, calibrated, tuned, exported)
+            if built.tuned is not tuned:  # the builder refused nodes: what is reported is the model that it built
+                exported = export(job, built.tuned)
+                evaluated = evaluate_models(job, calibrated, built.tuned, exported, evaluated.comparison.metrics)
+                report = report_models(job, calibrated, built.tuned, exported, evaluated)
+            return report_engines(job, report, built)

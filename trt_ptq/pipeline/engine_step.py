@@ -1,10 +1,15 @@
-"""Build: FP16 and INT8 engines, and their measurements where there is a GPU."""
+"""Build: FP16 and INT8 engines, and their measurements where there is a GPU.
+
+An INT8 node that the builder has no implementation for is excluded from quantization, and the engine is built again.
+"""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from trt_ptq.api.mended_build import build_without_refused
 from trt_ptq.engines.backends import build_engine
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec, Precision
@@ -14,7 +19,8 @@ from trt_ptq.output import ENGINES
 from trt_ptq.pipeline.calibration_step import Calibrated
 from trt_ptq.pipeline.export_step import Exported
 from trt_ptq.pipeline.job import QuantizationJob
-from trt_ptq.report.warnings import engine_size_warnings, profile_warnings
+from trt_ptq.pipeline.tuning_step import Tuned
+from trt_ptq.report.warnings import engine_size_warnings, profile_warnings, refused_warning
 
 _logger = logging.getLogger(__name__)
 _PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
@@ -25,19 +31,21 @@ class Built:
     """The manifests of the `engines`, and what was `measured` of them on a GPU.
 
     `error` is why the INT8 engine is missing: the builder refused the model, or the disk is full. FP16 is a baseline:
-    that its engine is missing is one of the `warnings`.
+    that its engine is missing is one of the `warnings`. `tuned` leads to the INT8 model that was built: it differs from
+    what was tuned where the builder refused nodes.
     """
 
+    tuned: Tuned
     engines: tuple[EngineManifest, ...] = ()
     measured: tuple[MeasuredEngine, ...] = ()
     error: TrtPtqError | None = None
     warnings: tuple[str, ...] = ()
 
 
-def build(job: QuantizationJob, calibrated: Calibrated, exported: Exported) -> Built:
+def build(job: QuantizationJob, calibrated: Calibrated, tuned: Tuned, exported: Exported) -> Built:
     """Build the engines of the models that were written. A failure is recorded, and does not abort the run."""
     if job.backend == "none":
-        return Built()
+        return Built(tuned)
     engines: list[EngineManifest] = []
     error: TrtPtqError | None = None
     warnings: list[str] = []
@@ -51,16 +59,41 @@ def build(job: QuantizationJob, calibrated: Calibrated, exported: Exported) -> B
         )
         _logger.info("building the %s engine", precision.upper())
         try:
-            engines.append(build_engine(spec, job.backend))
+            if precision == "int8":
+                engines.append(_build_int8(spec, job, tuned, exported))
+            else:
+                engines.append(build_engine(spec, job.backend))
         except MissingPackageError as missing:
             warnings.append(f"no engine was built: {missing}")
             break
         except (EngineError, OutputError) as refused:
             warnings.append(f"no {precision} engine was built: {refused}")
             error = refused if precision == "int8" else None
+    excluded = [node for engine in engines for node in engine.refused_nodes]
+    if excluded:
+        warnings.append(refused_warning(excluded))
+        tuned = _excluding(tuned, excluded)
     measured, failures = _measure(job, engines)
     limits = profile_warnings(calibrated.profiles, job.model.inputs) if engines and not job.profiles else []
-    return Built(tuple(engines), measured, error, (*warnings, *limits, *engine_size_warnings(engines), *failures))
+    return Built(
+        tuned, tuple(engines), measured, error, (*warnings, *limits, *engine_size_warnings(engines), *failures)
+    )
+
+
+def _build_int8(spec: EngineSpec, job: QuantizationJob, tuned: Tuned, exported: Exported) -> EngineManifest:
+    return build_without_refused(
+        spec,
+        exported.candidate.qdq,
+        lambda spec: build_engine(spec, job.backend),
+        lambda refused: tuned.candidates.build(_excluding(tuned, refused).recipe).qdq,
+    )
+
+
+def _excluding(tuned: Tuned, refused: Sequence[str]) -> Tuned:
+    """`tuned` with further nodes excluded; the metrics of its model are not known yet."""
+    excluded = (*tuned.recipe.nodes_to_exclude, *refused)
+    recipe = tuned.recipe.model_copy(update={"nodes_to_exclude": excluded})
+    return replace(tuned, result=replace(tuned.result, recipe=recipe, metrics={}))
 
 
 def _measure(job: QuantizationJob, engines: list[EngineManifest]) -> tuple[tuple[MeasuredEngine, ...], list[str]]:

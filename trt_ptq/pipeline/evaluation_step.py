@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trt_ptq.data.checks.audit import HeldOutAudit
 from trt_ptq.data.observation import observe
+from trt_ptq.engines.spec import Precision
+from trt_ptq.evaluation.metrics import Metrics
 from trt_ptq.evaluation.precisions import PrecisionComparison, evaluate_precisions
 from trt_ptq.evaluation.verdict import Verdict
 from trt_ptq.pipeline.calibration_step import Calibrated
@@ -28,8 +31,16 @@ class Evaluated:
     warnings: tuple[str, ...]
 
 
-def evaluate_models(job: QuantizationJob, calibrated: Calibrated, tuned: Tuned, exported: Exported) -> Evaluated:
+def evaluate_models(
+    job: QuantizationJob,
+    calibrated: Calibrated,
+    tuned: Tuned,
+    exported: Exported,
+    earlier_metrics: Mapping[Precision, Metrics] | None = None,
+) -> Evaluated:
     """Compare the exported models with FP32: on data that nothing was selected on, where there is such data.
+
+    `earlier_metrics` are those of the last call, if only the INT8 model has changed since.
 
     Raises:
         DataError, ModelError: see `evaluate_precisions`.
@@ -37,7 +48,10 @@ def evaluate_models(job: QuantizationJob, calibrated: Calibrated, tuned: Tuned, 
     searched = tuned.result.searched
     audit = HeldOutAudit(calibrated.audit)
     source = observe(job.test if searched else job.held_out, audit)
-    known = job.objective.metrics_for_verdict(tuned.result.metrics)
+    if earlier_metrics is None:
+        known = job.objective.metrics_for_verdict(tuned.result.metrics)
+    else:
+        known = {precision: metrics for precision, metrics in earlier_metrics.items() if precision != "int8"}
     comparison = evaluate_precisions(exported.files, source, job.objective.metric, known, job.progress)
     verdict = comparison.grade(job.max_drop)
     warnings = [*audit.findings(), *comparison.warnings]

@@ -79,6 +79,16 @@ def fp32_warnings(nodes: Sequence[Fp32Node]) -> list[str]:
     return [f"{len(named)} nodes stay in FP32, beyond float16's range: {examples}{more}"]
 
 
+def refused_warning(nodes: Sequence[str]) -> str:
+    """Name the nodes that the builder refused, and say what that means for the results."""
+    named = ", ".join(map(repr, nodes[:_NUM_EXAMPLES]))
+    more = f", and {len(nodes) - _NUM_EXAMPLES} more" if len(nodes) > _NUM_EXAMPLES else ""
+    return (
+        f"the builder has no INT8 implementation for {named}{more}: excluded from quantization. recipe.yaml, the INT8 "
+        "model, the tables, the verdict and the engine are all without them"
+    )
+
+
 def mask_warnings(masks: Sequence[ClampedMask]) -> list[str]:
     """Name the mask constants that differ in the FP16 model."""
     if not masks:

@@ -148,7 +148,7 @@ def run(options: Options) -> dict[str, Any]:
     given = {**options.builder_config}
     if "timing_cache" in given:
         given["timing_cache"] = Path(given["timing_cache"])
-    outcome: dict[str, Any] = {"error": None, "manifest": None, "plan": None, "configured": configured}
+    outcome: dict[str, Any] = {"error": None, "layer": None, "manifest": None, "plan": None, "configured": configured}
     try:
         spec = EngineSpec(
             Path(options.onnx),
@@ -163,6 +163,7 @@ def run(options: Options) -> dict[str, Any]:
         outcome["plan"] = dataclasses.asdict(standin.read_plan(engine.read_bytes()))
     except (TrtPtqError, OSError, KeyboardInterrupt) as error:
         outcome["error"] = f"{type(error).__name__}: {error}"
+        outcome["layer"] = getattr(error, "layer", None)
     return {**outcome, "seen": dataclasses.asdict(seen), "files": sorted(path.name for path in engine.parent.iterdir())}
 
 

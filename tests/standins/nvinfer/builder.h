@@ -33,6 +33,7 @@ public:
 
 private:
     bool acceptable(const Network& network, const Config& config) const;
+    bool implementable(const Network& network) const;
 
     static const MethodTable<Builder> methods_;
     Logger* logger_;

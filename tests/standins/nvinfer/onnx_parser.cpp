@@ -99,7 +99,8 @@ bool OnnxParser::parse(const void* model, size_t bytes, const char*) {
             tensors[name] = network_.addTensor(name, described.type, described.shape);
             outputs.push_back(tensors[name]);
         }
-        network_.addLayer(node.name.empty() ? node.operation : node.name, layerType(node.operation), inputs, outputs);
+        const std::string name = node.name.empty() ? "node_of_" + node.outputs.at(0) : node.name;
+        network_.addLayer(name, layerType(node.operation), inputs, outputs);
     }
     for (const OnnxValue& output : graph.outputs)
         if (Tensor* tensor = tensors[output.name]) network_.markOutput(*tensor);

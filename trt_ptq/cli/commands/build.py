@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from trt_ptq.api.engine import build_engine
+from trt_ptq.api.mended_build import describe_refused
 from trt_ptq.cli import console, options
 from trt_ptq.cli.implicit_build import build_implicit
 from trt_ptq.engines.spec import BuilderConfig, parse_profiles
@@ -194,6 +195,11 @@ def build(
     )
     if manifest.precision == "fp16":
         console.warn(options.UNMEASURED)
+    if manifest.refused_nodes:
+        console.warn(
+            f"{manifest.backend} has no INT8 implementation for {describe_refused(manifest.refused_nodes)}: excluded "
+            "from quantization"
+        )
     if manifest.tensors_without_range:
         console.warn(
             f"{len(manifest.tensors_without_range)} tensors have no range in {table}; TensorRT may derive some, and "

@@ -1,0 +1,47 @@
+"""From the name of a builder's layer to the INT8 nodes that it computes."""
+
+from __future__ import annotations
+
+import pytest
+from onnx import helper
+
+from tests.networks import CHANNELS, image_input, weight, write
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.onnx_io.load import load_model
+from trt_ptq.qdq.insert import QdqModel, insert_qdq
+from trt_ptq.qdq.layer_nodes import int8_nodes_of_layer
+
+
+@pytest.fixture
+def model(tmp_path_factory: pytest.TempPathFactory) -> QdqModel:
+    """/first/Conv -> SiLU -> a convolution without a name -> residual Add with the SiLU."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], name="/first/Conv"),
+        helper.make_node("Sigmoid", ["c1"], ["s"], name="/act/Sigmoid"),
+        helper.make_node("Mul", ["c1", "s"], ["m"], name="/act/Mul"),
+        helper.make_node("Conv", ["m", "w2"], ["c2"]),
+        helper.make_node("Add", ["c2", "m"], ["y"], name="/Add"),
+    ]
+    weights = [weight(name, CHANNELS, CHANNELS, 1, 1) for name in ("w1", "w2")]
+    path = write(tmp_path_factory.mktemp("model") / "m.onnx", nodes, weights, [image_input()], ["y"])
+    table = CalibrationTable({"x": 1.0, "c1": 1.0, "m": 1.0, "c2": 1.0, "y": 1.0})
+    return insert_qdq(load_model(path), table)
+
+
+@pytest.mark.parametrize(
+    ("layer", "nodes"),
+    [
+        ("/first/Conv", ("c1",)),
+        ("w1 + w1.dequantized + /first/Conv + PWN(PWN(/act/Sigmoid), /act/Mul)", ("c1",)),
+        ("node_of_c2", ("c2",)),
+        ("node_of_c2 + /Add", ("c2",)),
+        ("/Add", ("y",)),
+        ("x.quantized_clone_0", ("c1",)),
+        ("w2.dequantized", ("c2",)),
+        ("{ForeignNode[x.quantized.../Add]}", ("c1", "c2")),
+        ("PWN(PWN(/act/Sigmoid), /act/Mul)", ()),
+        ("(Unnamed Layer* 8) [Convolution]", ()),
+    ],
+)
+def test_the_int8_nodes_behind_a_layer(model: QdqModel, layer: str, nodes: tuple[str, ...]) -> None:
+    assert int8_nodes_of_layer(layer, model) == nodes
