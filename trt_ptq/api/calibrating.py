@@ -25,6 +25,7 @@ from trt_ptq.data.observation import observe
 from trt_ptq.data.open import open_data
 from trt_ptq.data.shard import ShardedSource
 from trt_ptq.evaluation.metrics import Evaluate
+from trt_ptq.onnx_io.check_loaded import check_loaded
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.node_selection import select_nodes
 from trt_ptq.sensitivity.measure import LayerSensitivity
@@ -127,10 +128,12 @@ def collect(
 
     Raises:
         DataError, StatisticsError, UsageError: see `plan_calibration` and `collect_statistics`.
+        ModelError: see `check_loaded`.
     """
     device, audit = open_device(config.device), Audit()
     valid = ValidatedSource(source, model.inputs, allow_nonfinite=config.nonfinite == "skip")
     observed = observe(valid, audit)
+    incomparable = check_loaded(model, valid)
     limit_bytes = None if config.memory_limit is None else int(config.memory_limit)
     calibration_tensors, passes = plan_calibration(model, observed, config.tensors, config.attention, limit_bytes)
     convergence = None if config.until_stable is None else Convergence([monitored], float(config.until_stable))
@@ -146,7 +149,7 @@ def collect(
         convergence=convergence,
     )
     stability = convergence.stability() if convergence else None
-    findings = audit.findings(is_shard=isinstance(source, ShardedSource))
+    findings = incomparable + audit.findings(is_shard=isinstance(source, ShardedSource))
     if stability and not stability.stable:
         findings.append(str(stability))
     return Collected(statistics, passes, stability, findings)

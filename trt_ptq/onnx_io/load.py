@@ -33,7 +33,7 @@ from trt_ptq.onnx_io.external_data import (
 )
 from trt_ptq.onnx_io.loading.declared_shapes import drop_stale_shapes
 from trt_ptq.onnx_io.loading.fold_weights import fold_weights
-from trt_ptq.onnx_io.loading.identity import model_identity
+from trt_ptq.onnx_io.loading.identity import graph_hash, model_identity
 from trt_ptq.onnx_io.loading.old_opset import raise_old_opset
 from trt_ptq.onnx_io.loading.ort_types import types_of_onnx_runtime, untyped_tensors
 from trt_ptq.onnx_io.loading.sparse import make_dense
@@ -59,6 +59,7 @@ class Model:
         inputs: Name, dtype and shape of each input.
         outputs: Names of the outputs.
         external: The external weights files.
+        rewrites: What was changed at loading, in words; empty if nothing was.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class Model:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
     external: ExternalWeights
+    rewrites: tuple[str, ...] = ()
 
     def to_ir(self) -> ir.Model:
         """Return a new, mutable copy of the model that shares the weights."""
@@ -100,7 +102,7 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
             already or was exported in training mode.
     """
     path = Path(path)
-    proto, external = _read(path)
+    proto, external, was_sparse = _read(path)
     quantized = _quantized_ops(proto)
     if quantized and not allow_quantized:
         raise ModelError(f"{path}: already quantized (contains {', '.join(quantized)}): pass the float model")
@@ -111,11 +113,14 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
             "batch, and TensorRT refuses it: call model.eval() before the export"
         )
     identity = model_identity(proto, external.folder)
+    rewrites = ["sparse tensors made dense"] * was_sparse
     original = proto
     if onnx_opset(proto) < MIN_OPSET:
         proto = raise_old_opset(original, MIN_OPSET, path)
+        rewrites.append(f"conversion to opset {MIN_OPSET}")
     model = ir.from_proto(proto)
     if model.functions:
+        rewrites.append("functions inlined")
         model = passes.InlinePass()(model).model
     model = passes.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model).model
     model = passes.RemoveInitializersFromInputsPass()(model).model
@@ -125,7 +130,8 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
     proto = ir.to_proto(model)
     del model
     gc.collect()  # the reference cycles of the graph would keep the original weights in memory
-    fold_weights(proto, external.folder)
+    if fold_weights(proto, external.folder):
+        rewrites.append("computed weights folded")
     proto = _infer_shapes(proto, path)
     untyped = untyped_tensors(proto)
     if untyped:
@@ -144,6 +150,7 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
         inputs=inputs,
         outputs=tuple(value.name for value in proto.graph.output),
         external=external,
+        rewrites=tuple(rewrites) if rewrites or graph_hash(proto) == identity.graph else ("nodes rewritten",),
     )
 
 
@@ -167,7 +174,8 @@ def read_proto(path: Path) -> onnx.ModelProto:
     return _read(path)[0]
 
 
-def _read(path: Path) -> tuple[onnx.ModelProto, ExternalWeights]:
+def _read(path: Path) -> tuple[onnx.ModelProto, ExternalWeights, bool]:
+    """The checked model, its external weights, and whether sparse tensors were made dense."""
     if not path.is_file():
         raise ModelError(f"{path}: no such model file")
     try:
@@ -184,8 +192,7 @@ def _read(path: Path) -> tuple[onnx.ModelProto, ExternalWeights]:
         raise ModelError(f"{path}: not a valid ONNX model: {reason}") from error
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
-    make_dense(proto)
-    return proto, external
+    return proto, external, make_dense(proto)
 
 
 def _check(proto: onnx.ModelProto, path: Path, *, is_file: bool) -> None:

@@ -88,13 +88,13 @@ def create_session(
     return session
 
 
-def load_session(path: Path, name: str) -> ort.InferenceSession:
+def load_session(path: Path, name: str, options: ort.SessionOptions | None = None) -> ort.InferenceSession:
     """A session on the CPU for the ONNX file `path`, whose external weights lie beside it; `name` is for messages.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
     """
-    return _start(str(path), name, session_options(), (CPU,))
+    return _start(str(path), name, options or session_options(), (CPU,))
 
 
 def _start(

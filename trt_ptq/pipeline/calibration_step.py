@@ -15,6 +15,7 @@ from trt_ptq.data.checks.audit import Audit
 from trt_ptq.data.checks.input_ranges import InputRanges
 from trt_ptq.data.observation import observe
 from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
+from trt_ptq.onnx_io.check_loaded import check_loaded
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import STATISTICS, remove_last_run, remove_other_recipe, save_float_model, warn_of_removal
 from trt_ptq.pipeline.job import QuantizationJob
@@ -46,15 +47,16 @@ def calibrate(job: QuantizationJob) -> Calibrated:
 
     Raises:
         DataError: the user's metric fails on the float model, or a batch does not fit.
+        ModelError: see `check_loaded`.
         StatisticsError: kept statistics lack a tensor.
         UsageError, OutputError: see `collect_statistics` and `save_statistics`.
     """
     audit, shapes, ranges = Audit(), ShapeObserver(), InputRanges()
     source = observe(job.calibration, audit, shapes, ranges)
+    findings = check_loaded(job.model, job.calibration)
     calibration_tensors, passes = _plan(job, job.model, source)
     _ = job.objective.baseline  # a metric that fails does so here, not after the calibration
     convergence = Convergence(all_methods(job.methods[0]), job.until_stable)
-    findings = []
     if job.kept_statistics is None:
         statistics = collect_statistics(
             job.model,

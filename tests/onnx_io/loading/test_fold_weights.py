@@ -13,9 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.networks import images, weight
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.onnx_io.check_loaded import check_loaded
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import insert_qdq
+from trt_ptq.types import Batch
 
 NODE = helper.make_node
 CASES = {
@@ -88,3 +90,48 @@ def test_random_weights_are_not_folded(tmp_path: Path) -> None:
 def test_views_of_stored_weights_stay(tmp_path: Path) -> None:
     nodes = [NODE("Identity", ["w"], ["same"]), NODE("Cast", ["same"], ["weight"], to=TensorProto.FLOAT)]
     assert len(load_model(saved(tmp_path / "m.onnx", nodes)).proto.graph.node) == 3
+
+
+def loaded(path: Path, nodes: list[onnx.NodeProto], *constants: onnx.TensorProto) -> onnx.GraphProto:
+    """The graph of a model x -> y at loading; it computes what its file computes."""
+    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 16, 8, 8])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    constants = (*constants, numpy_helper.from_array(np.full(1, 1.5, np.float32), "gain"))
+    graph = helper.make_graph(nodes, "g", ends, outputs, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    model = load_model(path)
+    assert check_loaded(model, [Batch({"x": images(2)}, "batch 0")]) == []
+    return model.proto.graph
+
+
+def test_a_computed_bias_is_folded(tmp_path: Path) -> None:
+    nodes = [NODE("Mul", ["b", "gain"], ["bias"]), NODE("Conv", ["x", "w", "bias"], ["y"])]
+    graph = loaded(tmp_path / "m.onnx", nodes, weight("w", 16, 16, 3, 3), weight("b", 16))
+    assert [node.op_type for node in graph.node] == ["Conv"]
+
+
+def test_a_bias_behind_a_view_is_folded(tmp_path: Path) -> None:
+    nodes = [NODE("Identity", ["b"], ["bias"]), NODE("Conv", ["x", "w", "bias"], ["y"])]
+    graph = loaded(tmp_path / "m.onnx", nodes, weight("w", 16, 16, 3, 3), weight("b", 16))
+    assert [node.op_type for node in graph.node] == ["Conv"]
+
+
+def test_what_is_added_to_a_matmul_is_folded(tmp_path: Path) -> None:
+    nodes = [
+        NODE("Mul", ["b", "gain"], ["bias"]),
+        NODE("MatMul", ["x", "w"], ["product"]),
+        NODE("Add", ["product", "bias"], ["y"]),
+    ]
+    graph = loaded(tmp_path / "m.onnx", nodes, weight("w", 8, 4), weight("b", 4))
+    assert [node.op_type for node in graph.node] == ["MatMul", "Add"]
+
+
+def test_a_computed_embedding_table_is_folded(tmp_path: Path) -> None:
+    nodes = [
+        NODE("Mul", ["rows", "gain"], ["table"]),
+        NODE("Abs", ["x"], ["positive"]),
+        NODE("Cast", ["positive"], ["ids"], to=TensorProto.INT64),
+        NODE("Gather", ["table", "ids"], ["y"]),
+    ]
+    graph = loaded(tmp_path / "m.onnx", nodes, weight("rows", 8, 4))
+    assert [node.op_type for node in graph.node] == ["Abs", "Cast", "Gather"]

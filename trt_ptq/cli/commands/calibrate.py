@@ -20,10 +20,12 @@ from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.cli import console, options
 from trt_ptq.config import QuantizeConfig
+from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
 from trt_ptq.data.shard import ShardedSource, parse_shard
 from trt_ptq.data.user_function import read_from
 from trt_ptq.errors import UsageError
+from trt_ptq.onnx_io.check_loaded import check_loaded
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.provenance import join_shards
 
@@ -122,10 +124,11 @@ def calibrate(
     num_passes, stability = 1, None
     if ray is not None:
         calibration_tensors = select_calibration_tensors(loaded, tensors, attention)
+        incomparable = check_loaded(loaded, ValidatedSource(source, loaded.inputs, nonfinite == "skip"))
         result = collect_on_ray(
             loaded, source, calibration_tensors, nonfinite, ray, partial(console.progress, unit="shards")
         )
-        statistics, findings = result.statistics, result.audit.findings() + result.incidents
+        statistics, findings = result.statistics, incomparable + result.audit.findings() + result.incidents
     else:
         sharded = None if shard is None else ShardedSource(source, *parse_shard(shard))
         with _reporting_checkpoint(checkpoint_file):

@@ -1,11 +1,11 @@
-"""Fold weights that are computed from constants, such as those of weight normalization, as runtimes do at loading.
+"""Fold weights, biases and embedding tables that are computed from constants, as runtimes do at loading.
 
-Weights behind Transpose, Reshape or Cast alone stay as they are: their quantization reads through these.
+Weights and tables behind Transpose, Reshape or Cast alone stay as they are: their quantization reads through these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import onnx
@@ -14,31 +14,46 @@ from onnx import helper, numpy_helper
 from trt_ptq.onnx_io.domains import all_nodes, is_custom
 from trt_ptq.onnx_io.quantized_ops import QDQ_OPS
 
-_READERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})  # of a weight as their first or second input
+# How many of the first inputs may be weights.
+_READERS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "MatMul": 2, "Gather": 1}
+_BIAS = 2  # the input of Conv, ConvTranspose and Gemm
 _VIEWS = frozenset({"Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Cast"})
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"}
 )
 
 
-def fold_weights(proto: onnx.ModelProto, folder: Path) -> None:
-    """Replace the computed weights of `proto` by their values, in place; its external weights are below `folder`.
+def fold_weights(proto: onnx.ModelProto, folder: Path) -> bool:
+    """Replace computed weights and biases by their values, in place; `folder` holds the external weights of `proto`.
+
+    Returns:
+        Whether there were any.
 
     Raises:
         ModelError: ONNX Runtime cannot compute them.
     """
     producers = _constant_nodes(proto)
-    weights = dict.fromkeys(
-        name
-        for node in proto.graph.node
-        if node.op_type in _READERS and not node.domain and node.output[0] not in producers
-        for name in node.input[:2]
-    )
+    readers = [node for node in proto.graph.node if not node.domain and node.output[0] not in producers]
+    weights = [name for node in readers for name in node.input[: _READERS.get(node.op_type, 0)]]
+    needed = [name for name in weights if not _is_view(name, producers)] + _biases(readers)
     outputs = {value.name for value in proto.graph.output}
-    computed = [name for name in weights if name in producers and name not in outputs and not _is_view(name, producers)]
+    computed = [name for name in dict.fromkeys(needed) if name in producers and name not in outputs]
     if computed:
         proto.graph.initializer.extend(_compute(proto, computed, producers, folder))
         _remove_unused(proto, set(computed), producers)
+    return bool(computed)
+
+
+def _biases(nodes: Sequence[onnx.NodeProto]) -> list[str]:
+    """The biases of weighted nodes, and what an Add adds to a MatMul."""
+    products = {node.output[0] for node in nodes if node.op_type == "MatMul"}
+    biases = []
+    for node in nodes:
+        if node.op_type in _READERS:
+            biases += node.input[_BIAS : _BIAS + 1]
+        elif node.op_type == "Add" and not products.isdisjoint(node.input):
+            biases += node.input
+    return biases
 
 
 def _constant_nodes(proto: onnx.ModelProto) -> dict[str, onnx.NodeProto]:

@@ -14,10 +14,10 @@ from trt_ptq.provenance import ModelIdentity
 
 def model_identity(proto: onnx.ModelProto, folder: Path) -> ModelIdentity:
     """Hash a model whose external weights are below `folder`; see `ModelIdentity`."""
-    return ModelIdentity(_graph_hash(proto), _weights_hash(proto, folder))
+    return ModelIdentity(graph_hash(proto), _weights_hash(proto, folder))
 
 
-def _graph_hash(proto: onnx.ModelProto) -> str:
+def graph_hash(proto: onnx.ModelProto) -> str:
     """Hash of opsets, nodes, attributes, tensor names, functions, inputs and outputs.
 
     Weights, comments, node names, and opsets that no node uses are left out.

@@ -11,22 +11,30 @@ from onnx import helper, numpy_helper
 from trt_ptq.onnx_io.domains import all_nodes
 
 
-def make_dense(proto: onnx.ModelProto) -> None:
-    """Replace the sparse initializers and sparse constants of `proto`, bodies and functions included, in place."""
-    _make_initializers_dense(proto.graph)
+def make_dense(proto: onnx.ModelProto) -> bool:
+    """Replace the sparse initializers and sparse constants of `proto`, bodies and functions included, in place.
+
+    Returns:
+        Whether there were any.
+    """
+    found = _make_initializers_dense(proto.graph)
     nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
     for node in all_nodes(nodes):
         for attribute in node.attribute:
             for body in [attribute.g, *attribute.graphs]:
-                _make_initializers_dense(body)
+                found |= _make_initializers_dense(body)
             if node.op_type == "Constant" and attribute.HasField("sparse_tensor"):
                 attribute.CopyFrom(helper.make_attribute("value", _dense(attribute.sparse_tensor)))
+                found = True
+    return found
 
 
-def _make_initializers_dense(graph: onnx.GraphProto) -> None:
-    if graph.sparse_initializer:  # any change of an absent body would add an empty one
-        graph.initializer.extend(map(_dense, graph.sparse_initializer))
-        del graph.sparse_initializer[:]
+def _make_initializers_dense(graph: onnx.GraphProto) -> bool:
+    if not graph.sparse_initializer:  # any change of an absent body would add an empty one
+        return False
+    graph.initializer.extend(map(_dense, graph.sparse_initializer))
+    del graph.sparse_initializer[:]
+    return True
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:

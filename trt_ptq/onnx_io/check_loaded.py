@@ -1,0 +1,65 @@
+"""Check on real inputs that a loaded model computes what its file computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from trt_ptq.errors import DataError, ModelError
+from trt_ptq.onnx_io.domains import all_nodes, is_runnable, runnable_part
+from trt_ptq.onnx_io.externalized import externalized
+from trt_ptq.onnx_io.load import Model, read_proto
+from trt_ptq.onnx_io.loading.same_results import (
+    describe_tensor,
+    first_difference,
+    is_close,
+    unoptimized,
+    unread_tensors,
+)
+from trt_ptq.onnx_io.ort_session import create_session, load_session, run_session
+from trt_ptq.types import Batch
+
+
+def check_loaded(model: Model, source: Iterable[Batch]) -> list[str]:
+    """Compare a loaded model with its file on the first batch of `source`, unless loading changed nothing.
+
+    Args:
+        model: The model.
+        source: Valid inputs of the model.
+
+    Returns:
+        A warning if they cannot be compared, as ONNX Runtime cannot run the file.
+
+    Raises:
+        ModelError: They differ by more than rounding; names the first tensor that does.
+    """
+    batch = next(iter(source), None) if model.rewrites else None
+    if batch is None:
+        return []
+    rewrites = ", ".join(model.rewrites)
+    try:
+        if _has_same_outputs(model, batch):
+            return []
+        original = read_proto(model.path)
+        tensor = first_difference(original, model.proto, model.external.folder, batch)
+    except (ModelError, DataError) as error:
+        return [
+            f"{model.path}: changed at loading ({rewrites}); that it still computes the same was not checked: {error}"
+        ]
+    if tensor is None:
+        return []
+    raise ModelError(
+        f"{model.path}: loading changes what {describe_tensor(original, tensor)} computes for {batch.origin} "
+        f"({rewrites}): export the model with opset 17 or newer, with dense weights and without functions"
+    )
+
+
+def _has_same_outputs(model: Model, batch: Batch) -> bool:
+    """Whether the outputs are the same; of a model with plugins, the last tensors that ONNX Runtime can compute."""
+    if not all(is_runnable(node.op_type, node.domain) for node in all_nodes(model.proto.graph.node)):
+        original = read_proto(model.path)
+        last = unread_tensors(runnable_part(original))
+        return first_difference(original, model.proto, model.external.folder, batch, last) is None
+    expected = run_session(load_session(model.path, str(model.path), unoptimized()), batch)
+    with externalized(model, model.to_ir()) as (proto, folder):
+        session = create_session(proto, folder, "the loaded model", unoptimized())
+    return all(map(is_close, expected, run_session(session, batch)))
