@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.decoders import exported_once
 from tests.networks import images, residual_cnn
 from trt_ptq.onnx_io.load import Model, load_model
 
@@ -35,3 +37,18 @@ def npz_folder(tmp_path: Path) -> Path:
     for index in range(10):
         np.savez(folder / f"{index:03}.npz", x=images(12, seed=index))
     return folder
+
+
+@pytest.fixture(scope="session")
+def decoder_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Llama, exported with its cache; once for all worker processes."""
+    pytest.importorskip("transformers")
+    pytest.importorskip("onnxscript")
+    base = tmp_path_factory.getbasetemp()
+    return exported_once(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+
+
+@pytest.fixture(scope="session")
+def decoder(decoder_path: Path) -> Model:
+    """The exported tiny Llama, loaded."""
+    return load_model(decoder_path)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trt_ptq._internal.optional_packages import require
+from trt_ptq._internal.torch_messages import first_cause, without_export_notes
 from trt_ptq.errors import MissingPackageError, ModelError
 
 _logger = logging.getLogger(__name__)
-_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def export_module(module: Any, example_inputs: Any, path: Path) -> None:
@@ -47,14 +44,14 @@ def export_module(module: Any, example_inputs: Any, path: Path) -> None:
         except MissingPackageError:
             raise
         except Exception as dynamic_error:  # torch.export raises many kinds
-            _logger.info("the batch size is fixed to that of `example_inputs`: %s", _first_line(dynamic_error))
+            _logger.info("the batch size is fixed to that of `example_inputs`: %s", first_cause(dynamic_error))
             _export(torch, module, arguments, keywords, path, dynamic=False)
     except MissingPackageError:
         raise
     except Exception as error:
         raise ModelError(
             f"PyTorch cannot export {type(module).__name__} with these `example_inputs` "
-            f"({type(error).__name__}: {_first_line(error)}): export it with torch.onnx.export and give the ONNX file"
+            f"({type(error).__name__}: {first_cause(error)}): export it with torch.onnx.export and give the ONNX file"
         ) from error
     finally:
         for submodule, mode in training:
@@ -74,8 +71,7 @@ def _export(
         shapes = (
             tuple(map(axes, arguments)) if not keywords else {name: axes(value) for name, value in keywords.items()}
         )
-    with warnings.catch_warnings(), _without_notes(), torch.no_grad():
-        warnings.simplefilter("ignore")  # deprecations inside PyTorch
+    with without_export_notes(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 module, arguments, kwargs=keywords, dynamo=True, dynamic_shapes=shapes, verbose=False
@@ -83,22 +79,3 @@ def _export(
         except ModuleNotFoundError as error:
             raise MissingPackageError(f"PyTorch needs {error.name} for the export: pip install {error.name}") from error
         program.save(str(path))
-
-
-@contextmanager
-def _without_notes() -> Iterator[None]:
-    """PyTorch notes on every export that torchvision is not installed."""
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = registration.level
-    registration.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        registration.setLevel(level)
-
-
-def _first_line(error: BaseException) -> str:
-    """What went wrong at first: torch wraps it in errors that explain the steps of the export, in colour."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return next(iter(_ESCAPES.sub("", str(error)).strip().splitlines()), "")

@@ -1,0 +1,106 @@
+"""Perplexity over windows of text.
+
+Protocol: each text is cut into windows of `window` tokens that start `stride` tokens apart. Each window runs alone,
+with an empty cache. Every token is scored once, by the first window that predicts it: from all tokens before it in that
+window, so with a context of at least `window - stride` tokens (fewer in the first window). The first token of a text,
+mostly a begin-of-text token, is only context. Perplexity = exp(mean negative log-likelihood of all scored tokens).
+
+Source: https://huggingface.co/docs/transformers/perplexity (strided sliding window).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trt_ptq.errors import DataError
+from trt_ptq.evaluation.onnx_runner import Run
+from trt_ptq.language_models.decoder import LOGITS, DecoderLayout
+from trt_ptq.types import Array
+
+_ROWS = 64  # positions computed in float64 at a time: vocabularies have up to 260,000 tokens
+
+
+@dataclass(frozen=True)
+class TextWindow:
+    """Tokens [length] that run together; those from index `first_scored` on (1 or more) are scored."""
+
+    ids: Array
+    first_scored: int = 1
+
+    @property
+    def num_scored(self) -> int:
+        """Number of tokens that are scored."""
+        return len(self.ids) - self.first_scored
+
+
+def text_windows(texts: Iterable[Array], window: int, stride: int | None = None) -> list[TextWindow]:
+    """Cut texts (token arrays [length]) into windows, by the protocol above.
+
+    Args:
+        texts: the tokens of each text; a text of one token has nothing to score.
+        window: number of tokens of a window, 2 or more.
+        stride: distance of windows, from 1 to `window - 1`; unless given `window // 2`.
+    """
+    stride = stride or window // 2
+    assert 1 <= stride < window
+    windows = []
+    for ids in texts:
+        scored = 1
+        for start in range(0, len(ids), stride):
+            stop = min(start + window, len(ids))
+            if stop > scored:
+                windows.append(TextWindow(ids[start:stop], scored - start))
+                scored = stop
+    return windows
+
+
+def perplexity(run: Run, layout: DecoderLayout, windows: Sequence[TextWindow]) -> float:
+    """The perplexity of a model, which `run(feeds)` runs, over `windows`.
+
+    Raises:
+        DataError: no token is scored.
+    """
+    total, count = 0.0, 0
+    for window, logits in window_logits(run, layout, windows):
+        first = window.first_scored
+        losses = token_losses(logits[first - 1 : -1], window.ids[first:])
+        total += float(losses.sum())
+        count += len(losses)
+    if not count:
+        raise DataError("perplexity needs texts of at least two tokens, and there are none")
+    return math.exp(min(total / count, 700.0))  # the largest exponent of a float64 is 709
+
+
+def window_logits(run: Run, layout: DecoderLayout, windows: Iterable[TextWindow]) -> Iterator[tuple[TextWindow, Array]]:
+    """Each window with its logits [length, vocabulary], which are valid for the next token of each position."""
+    for window in windows:
+        yield window, run(layout.feeds(window.ids[None]))[LOGITS][0]
+
+
+def token_losses(logits: Array, ids: Array) -> Array:
+    """The negative log-likelihood of each token, in nats, float64 [tokens].
+
+    Args:
+        logits: [tokens, vocabulary].
+        ids: the true tokens [tokens].
+    """
+    return np.concatenate(
+        [
+            -np.take_along_axis(log_probabilities(logits[start : start + _ROWS]), part[:, None], axis=1)[:, 0]
+            for start in range(0, len(ids), _ROWS)
+            if (part := ids[start : start + _ROWS]).size
+        ]
+        or [np.zeros(0)]
+    )
+
+
+def log_probabilities(logits: Array) -> Array:
+    """Log-softmax along the last axis, in float64."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted
