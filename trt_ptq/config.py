@@ -13,7 +13,7 @@ from trt_ptq.calibrators.methods import AUTO_CANDIDATES, RangeMethod, range_meth
 from trt_ptq.errors import UsageError
 from trt_ptq.evaluation.verdict import EXCELLENT_BELOW
 from trt_ptq.fp16.convert import HighPrecision
-from trt_ptq.recipe import Recipe, Technique
+from trt_ptq.recipe import Mode, Recipe, Technique
 from trt_ptq.types import ShapeProfile
 
 Method = Literal["auto", "entropy", "minmax", "mse", "percentile"]
@@ -24,6 +24,7 @@ ShapeLike = ShapeProfile | str | Sequence[int] | Sequence[Sequence[int]]
 
 TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
 _CHOICES: dict[str, tuple[str, ...]] = {
+    "mode": get_args(Mode),
     "method": get_args(Method),
     "high_precision": get_args(HighPrecision),
     "nonfinite": get_args(Nonfinite),
@@ -33,7 +34,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 _FLAGS = ("search", "attention")
 _LISTS = ("techniques", "nodes_to_exclude", "nodes_to_include", "tensors", "lower_is_better")
 RECIPE_FIELDS = (
-    *("method", "percentile", "techniques", "attention"),
+    *("mode", "method", "percentile", "techniques", "attention"),
     *("nodes_to_exclude", "nodes_to_include", "high_precision"),
 )
 
@@ -46,6 +47,8 @@ class QuantizeConfig:
     hold the parsed values. Names of nodes and inputs are checked against the model when `quantize` starts.
 
     Args:
+        mode: "w8a8": weights and activations in INT8; layers that lose too much are not quantized. "w8a16": weights
+            only, which needs no ranges. "mixed": layers that lose too much in W8A8 become W8A16.
         method: range method; "auto" selects the method with the smallest output error on calibration data for the
             whole model.
         percentile: for `method` "percentile" (which it implies): in percent, above 1 and up to 100; 99.99 unless
@@ -78,6 +81,7 @@ class QuantizeConfig:
         UsageError: names the parameter and what is allowed.
     """
 
+    mode: Mode = "w8a8"
     method: Method = "auto"
     percentile: float | None = None
     max_drop: float | str = EXCELLENT_BELOW

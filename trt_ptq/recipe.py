@@ -15,6 +15,7 @@ from trt_ptq.errors import UsageError
 from trt_ptq.fp16.convert import HighPrecision
 from trt_ptq.provenance import ModelIdentity
 
+Mode = Literal["w8a8", "w8a16", "mixed"]
 Technique = Literal["equalization", "smoothquant", "bias-correction"]
 
 _HEAD = """\
@@ -25,6 +26,7 @@ _HEAD = """\
 # method: minmax, percentile 99.99 (any number), entropy or mse
 # techniques: any of equalization, smoothquant, bias-correction
 # nodes_to_exclude: nodes that are not quantized: names of nodes or of their outputs, op types, or patterns such as "c*"
+# weight_only: nodes of which only the weight is INT8, named likewise; activations stay in float
 """
 _REASONS = {"missing": "is missing", "extra_forbidden": "is no field of a recipe", "model_type": "it has no fields"}
 
@@ -39,6 +41,7 @@ class Recipe(BaseModel):
         attention: whether the MatMuls of attention are quantized.
         nodes_to_exclude: nodes that are not quantized, by the name of their first output; a recipe that is given to
             `quantize` may have whatever `QuantizeConfig.nodes_to_exclude` accepts.
+        weight_only: nodes of which only the weight is quantized (W8A16), named likewise.
         high_precision: what runs around INT8.
     """
 
@@ -50,6 +53,7 @@ class Recipe(BaseModel):
     techniques: tuple[Technique, ...] = ()
     attention: bool = False
     nodes_to_exclude: tuple[str, ...] = ()
+    weight_only: tuple[str, ...] = ()
     high_precision: HighPrecision = "fp16"
 
     @field_validator("method")

@@ -18,6 +18,7 @@ class TableRecipe:
         magnitudes: for "fp16": the largest magnitude of each float32 activation, by tensor name.
         bias_corrections: correction of each output channel, by the first output of the layer; None without bias
             correction.
+        weight_only: nodes of which only the weight is quantized, by their first output.
     """
 
     nodes_to_exclude: tuple[str, ...]
@@ -25,6 +26,7 @@ class TableRecipe:
     high_precision: Literal["fp16", "fp32"]
     magnitudes: Mapping[str, float]
     bias_corrections: Mapping[str, tuple[float, ...]] | None = None
+    weight_only: tuple[str, ...] = ()
 
 
 def parse_table_recipe(content: Any) -> TableRecipe:
@@ -44,4 +46,5 @@ def parse_table_recipe(content: Any) -> TableRecipe:
         bias_corrections=None
         if corrections is None
         else {name: tuple(map(float, corrections[name])) for name in corrections},
+        weight_only=tuple(map(str, content.get("weight_only", ()))),  # absent before there was this mode
     )

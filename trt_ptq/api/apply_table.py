@@ -57,7 +57,7 @@ def quantize_by_table(
         precision = high_precision or "fp32"
     else:
         excluded = (*recipe.nodes_to_exclude, *nodes_to_exclude)
-        qdq = insert_qdq(model, table, excluded, attention or recipe.attention)
+        qdq = insert_qdq(model, table, excluded, attention or recipe.attention, weight_only=recipe.weight_only)
         precision = high_precision or recipe.high_precision
         if recipe.bias_corrections is not None:
             corrections = recipe.bias_corrections.items()

@@ -26,6 +26,7 @@ _SAME = (
     "max_drop",
     "memory_limit",
     "method",
+    "mode",
     "nonfinite",
     "percentile",
     "precision",

@@ -12,6 +12,7 @@ DATA, CALIBRATION, ACCURACY, ENGINE, OUTPUT = "Data", "Calibration", "Accuracy",
 
 MethodName = Literal["entropy", "minmax", "mse", "percentile"]
 MethodChoice = Literal["auto", "entropy", "minmax", "mse", "percentile"]
+ModeName = Literal["w8a8", "w8a16", "mixed"]
 PrecisionName = Literal["int8", "fp16", "fp32"]
 HighPrecisionName = Literal["fp16", "fp32"]
 CalibratorName = Literal["entropy", "minmax"]

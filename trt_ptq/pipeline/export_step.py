@@ -70,6 +70,7 @@ def _table_recipe(tuned: Tuned, candidate: QuantizedCandidate) -> TableRecipe:
     corrections = candidates.bias_corrections(recipe)
     return TableRecipe(
         nodes_to_exclude=recipe.nodes_to_exclude,
+        weight_only=recipe.weight_only,
         attention=recipe.attention,
         high_precision=candidate.high_precision,
         magnitudes=candidates.float16_amax(recipe) if candidate.high_precision == "fp16" else {},
@@ -86,6 +87,6 @@ def _warnings(tuned: Tuned, candidate: QuantizedCandidate) -> tuple[str, ...]:
         *filter(None, [candidate.warning]),
         *fp32_warnings(candidate.fp32_nodes),
         *mask_warnings(candidate.clamped_masks),
-        *([] if any(node.is_int8 for node in qdq.nodes) else [NO_INT8_NODES]),
+        *([] if any(node.is_int8 or node.weight_only for node in qdq.nodes) else [NO_INT8_NODES]),
         *(f"{node.op_type} {node.output!r} is not quantized: {node.reason}" for node in qdq.plan.unsupported),
     )

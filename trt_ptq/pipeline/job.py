@@ -23,9 +23,9 @@ from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import FLOAT_MODEL, check_folder, check_outside
 from trt_ptq.pipeline.kept_statistics import KeptStatistics, StatisticsLike, open_statistics
-from trt_ptq.qdq.node_selection import select_nodes
+from trt_ptq.qdq.node_selection import select_nodes, select_weight_only
 from trt_ptq.qdq.plan import plan_quantization
-from trt_ptq.recipe import Recipe, load_recipe
+from trt_ptq.recipe import Mode, Recipe, load_recipe
 from trt_ptq.tuning.objective import Objective
 from trt_ptq.types import BatchSource, ProgressCallback, ShapeProfile
 
@@ -54,6 +54,7 @@ class QuantizationJob:
         model_name: what the report calls the model; `data_name` and `metric_name` likewise.
         recipe: how to quantize, before anything is tuned; each excluded node by its first output.
         given_recipe: the same, as it was given.
+        mode: what quantizing a layer means, and what happens to layers that lose too much; see `QuantizeConfig`.
         methods: range methods; of several, the one with the smallest output error replaces that of the recipe.
         try_techniques: whether techniques beyond the recipe may be tried.
         search: whether sensitive layers may be excluded.
@@ -74,6 +75,7 @@ class QuantizationJob:
     metric_name: str
     recipe: Recipe
     given_recipe: Recipe
+    mode: Mode
     methods: tuple[RangeMethod, ...]
     try_techniques: bool
     search: bool
@@ -113,7 +115,12 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
     """
     given_recipe = _given_recipe(model, config)
     recipe = _resolved(given_recipe, model, config)
-    plan_quantization(model.to_ir().graph, nodes_to_exclude=recipe.nodes_to_exclude, attention=recipe.attention)
+    plan_quantization(
+        model.to_ir().graph,
+        nodes_to_exclude=recipe.nodes_to_exclude,
+        attention=recipe.attention,
+        weight_only=recipe.weight_only,
+    )
     kept_statistics = open_statistics(arguments.stats, model, config)
     profiles = parse_shapes(config.shapes)
     check_profiles(profiles, model.inputs)
@@ -131,6 +138,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         for part in _split(data, test_data, model)
     )
     selection, test = (held_out, held_out) if metric else two_halves(held_out)
+    tunes_ranges = config.recipe is None and config.mode != "w8a16"
     return QuantizationJob(
         model=model,
         saves_model=arguments.saves_model,
@@ -139,8 +147,9 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         metric_name="" if metric is None else _describe(arguments.evaluate),
         recipe=recipe,
         given_recipe=given_recipe,
-        methods=(recipe.range_method(),) if config.recipe is not None else config.methods,
-        try_techniques="auto" in config.techniques and config.recipe is None,
+        mode=config.mode,
+        methods=config.methods if tunes_ranges else (recipe.range_method(),),
+        try_techniques=tunes_ranges and "auto" in config.techniques,
         search=config.search and config.recipe is None,
         max_drop=float(config.max_drop),
         calibration=calibration,
@@ -169,25 +178,28 @@ def _given_recipe(model: Model, config: QuantizeConfig) -> Recipe:
         recipe = load_recipe(Path(config.recipe))
         recipe.check_model(model.identity, os.fspath(config.recipe))
         return recipe
+    graph = model.to_ir().graph
+    excluded = select_nodes(graph, config.nodes_to_include, config.nodes_to_exclude)
     return Recipe(
         model=model.identity,
         method=config.methods[0].name,
         techniques=tuple(technique for technique in TECHNIQUES if technique in config.techniques),
         attention=config.attention,
-        nodes_to_exclude=select_nodes(model.to_ir().graph, config.nodes_to_include, config.nodes_to_exclude),
+        nodes_to_exclude=excluded,
+        weight_only=select_weight_only(graph, ["*"], excluded) if config.mode == "w8a16" else (),
         high_precision=config.high_precision,
     )
 
 
 def _resolved(recipe: Recipe, model: Model, config: QuantizeConfig) -> Recipe:
-    """`recipe` with each node that it excludes by its first output."""
+    """`recipe` with each node that it names by its first output."""
     if config.recipe is None:
         return recipe
     file = "recipe" if isinstance(config.recipe, Recipe) else os.fspath(config.recipe)
-    excluded = select_nodes(
-        model.to_ir().graph, exclude=recipe.nodes_to_exclude, exclude_name=f"{file}: nodes_to_exclude"
-    )
-    return recipe.model_copy(update={"nodes_to_exclude": excluded})
+    graph = model.to_ir().graph
+    excluded = select_nodes(graph, exclude=recipe.nodes_to_exclude, exclude_name=f"{file}: nodes_to_exclude")
+    weight_only = select_weight_only(graph, recipe.weight_only, excluded, f"{file}: weight_only")
+    return recipe.model_copy(update={"nodes_to_exclude": excluded, "weight_only": weight_only})
 
 
 def _split(data: BatchSource, test_data: BatchSource | None, model: Model) -> tuple[BatchSource, BatchSource]:

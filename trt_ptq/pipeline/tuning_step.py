@@ -55,6 +55,7 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, scratch: Path) -> 
         methods=job.methods if len(job.methods) > 1 else (),
         try_techniques=job.try_techniques,
         search=job.search,
+        mode=job.mode,
     )
     table, calibrated_model = candidates.table(result.recipe), candidates.calibrated_model(result.recipe)
     warnings = (

@@ -49,6 +49,11 @@ class QdqModel:
         """How many nodes run in INT8."""
         return sum(node.is_int8 for node in self.nodes)
 
+    @property
+    def num_weight_only_nodes(self) -> int:
+        """How many nodes have only their weight in INT8."""
+        return sum(node.weight_only for node in self.nodes)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the model as an ONNX file.
 
@@ -67,6 +72,7 @@ def insert_qdq(
     nodes_to_exclude: Collection[str] = (),
     attention: bool = False,
     tensor_kinds: Collection[TensorKind] = TENSOR_KINDS,
+    weight_only: Collection[str] = (),
 ) -> QdqModel:
     """Convert a float model to an explicitly quantized Q/DQ model: int8, symmetric, zero point 0.
 
@@ -78,6 +84,7 @@ def insert_qdq(
         nodes_to_exclude: Nodes to exclude from quantization, by their first output; see `select_nodes` for patterns.
         attention: Also quantize the MatMuls of attention.
         tensor_kinds: Quantize weights or activations only, for analysis.
+        weight_only: Nodes of which only the weight is quantized, by their first output; they need no range.
 
     Returns:
         The Q/DQ model; `model` is unchanged.
@@ -85,10 +92,10 @@ def insert_qdq(
     Raises:
         TableError: The table has no range for any of the tensors that need one.
         ModelError: The model has no quantizable node, or a weight has NaN or infinite values.
-        UsageError: `nodes_to_exclude` has a name that is not the first output of a quantizable node.
+        UsageError: `nodes_to_exclude` or `weight_only` has a name that is not the first output of a quantizable node.
     """
     result = model.to_ir()
-    plan = plan_qdq(model, result.graph, table, nodes_to_exclude, attention)
+    plan = plan_qdq(model, result.graph, table, nodes_to_exclude, attention, weight_only)
     inputs = [read for read in plan.inputs if ("activations" if read.axis is None else "weights") in tensor_kinds]
     insert_pairs(result.graph, model.opset, plan, table, inputs)
     return QdqModel(result, plan)
@@ -100,12 +107,13 @@ def plan_qdq(
     table: CalibrationTable,
     nodes_to_exclude: Collection[str] = (),
     attention: bool = False,
+    weight_only: Collection[str] = (),
 ) -> QuantizationPlan:
     """Plan the quantization of `graph`, a copy of that of `model`, with the ranges of `table`; see `insert_qdq`."""
-    plan = plan_quantization(graph, partial(_missing_range, table), nodes_to_exclude, attention)
+    plan = plan_quantization(graph, partial(_missing_range, table), nodes_to_exclude, attention, weight_only)
     if not plan.nodes:
         raise ModelError(f"{model.path}: no node can run in INT8: it has no Conv, ConvTranspose, Gemm or MatMul")
-    if not plan.activations and not nodes_to_exclude:
+    if not plan.activations and not nodes_to_exclude and not weight_only:
         reasons = "; ".join(sorted({node.reason for node in plan.nodes}))
         raise TableError(f"{model.path}: no node can run in INT8: {reasons}. Does the table belong to this model?")
     return plan

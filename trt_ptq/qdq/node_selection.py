@@ -55,6 +55,28 @@ def select_nodes(
     return tuple(node.output for node in candidates if node.output in excluded or node.output not in included)
 
 
+def select_weight_only(
+    graph: ir.Graph, patterns: Collection[str], nodes_to_exclude: Collection[str] = (), name: str = "`weight_only`"
+) -> tuple[str, ...]:
+    """Select the nodes of which only the weight is quantized.
+
+    Args:
+        graph: The graph of a float model with inferred shapes.
+        patterns: As for `select_nodes`; nodes without a weight do not count.
+        nodes_to_exclude: Nodes that are not quantized at all, by their first output.
+        name: What messages call `patterns`, such as the field of a recipe.
+
+    Returns:
+        The nodes, by their first output, in graph order: the `weight_only` of `plan_quantization`.
+
+    Raises:
+        UsageError: A pattern matches no node that could be quantized.
+    """
+    matched = _match(_candidates(graph), patterns, name)
+    plan = plan_quantization(graph, nodes_to_exclude=nodes_to_exclude, weight_only=matched)
+    return tuple(node.output for node in plan.nodes if node.weight_only)
+
+
 def _candidates(graph: ir.Graph) -> list[_Candidate]:
     nodes = {name_of(node.outputs[0]): node for node in graph}
     candidates = []

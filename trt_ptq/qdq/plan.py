@@ -4,6 +4,8 @@
   not. A Conv is therefore fused with its BatchNorm or activation, and its range is that of the activation's output.
 - At a residual Add the shortcut is quantized, so that TensorRT fuses the Add into the convolution.
 - Concat, pooling and Resize propagate quantization if all of their readers run in INT8; see propagation.py.
+- A weight-only node has its weight in INT8 and its activations in float: TensorRT dequantizes the weight for a float
+  kernel, or in it. It needs no ranges.
 - The rows of an embedding are stored in INT8. The MatMuls of attention run in INT8 on request; see attention.py.
 - Everything else (LayerNorm, Softmax, GELU, masks, shape computations) is not quantized. Custom ops and the bodies of
   If, Loop and Scan are not supported; they are reported and left unchanged.
@@ -58,12 +60,14 @@ class NodePlan:
         op_type: The operator.
         is_int8: Whether the node runs in INT8.
         reason: Why, or why not.
+        weight_only: Whether only its weight is INT8; `is_int8` is False then.
     """
 
     output: str
     op_type: str
     is_int8: bool
     reason: str
+    weight_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ def plan_quantization(
     missing_range: MissingRange = _has_range,
     nodes_to_exclude: Collection[str] = (),
     attention: bool = False,
+    weight_only: Collection[str] = (),
 ) -> QuantizationPlan:
     """Decide which nodes of the main graph run in INT8.
 
@@ -111,11 +116,13 @@ def plan_quantization(
         missing_range: Returns why an activation has no range, which excludes its readers; None if it has one.
         nodes_to_exclude: Nodes to exclude, by their first output; see `select_nodes` for patterns.
         attention: Also quantize the MatMuls of attention, over sequences of up to 512 positions.
+        weight_only: Nodes of which only the weight is quantized, by their first output; nodes without a weight are not
+            quantized.
 
     Raises:
-        UsageError: `nodes_to_exclude` has a name that is not the first output of a candidate.
+        UsageError: `nodes_to_exclude` or `weight_only` has a name that is not the first output of a candidate.
     """
-    planner = _Planner(graph, missing_range, nodes_to_exclude)
+    planner = _Planner(graph, missing_range, nodes_to_exclude, weight_only)
     for node in graph:
         if node.domain == "" and node.op_type in WEIGHTED_OPS:
             planner.plan_weighted(node, attention)
@@ -124,7 +131,9 @@ def plan_quantization(
     planner.plan_residuals()
     planner.plan_propagation()
     plan = planner.result()
-    _check_known(nodes_to_exclude, [node.output for node in plan.nodes])
+    candidates = [node.output for node in plan.nodes]
+    _check_known("nodes_to_exclude", nodes_to_exclude, candidates)
+    _check_known("weight_only", weight_only, candidates)
     return plan
 
 
@@ -137,12 +146,19 @@ def int8_fraction(plan: QuantizationPlan, macs: Mapping[str, int]) -> float:
 class _Planner:
     """Collects decisions. The order of the calls matters: later kinds of nodes depend on earlier decisions."""
 
-    def __init__(self, graph: ir.Graph, missing_range: MissingRange, nodes_to_exclude: Collection[str]) -> None:
+    def __init__(
+        self,
+        graph: ir.Graph,
+        missing_range: MissingRange,
+        nodes_to_exclude: Collection[str],
+        weight_only: Collection[str],
+    ) -> None:
         self._graph = graph
         self._flow = DataFlow.of(graph)
         self._order = {node: index for index, node in enumerate(graph)}
         self._missing_range = missing_range
-        self._nodes_to_exclude = nodes_to_exclude
+        self._nodes_to_exclude = frozenset(nodes_to_exclude)
+        self._weight_only = frozenset(weight_only)
         self._decided: dict[ir.Node, NodePlan] = {}
         self._inputs: dict[ir.Node, list[tuple[int, int | None]]] = {}
         self._quantizable: set[str] = set()  # weighted nodes excluded at most by the user or for lack of a range
@@ -156,6 +172,8 @@ class _Planner:
         reason = weighted_exclusion_reason(node, self._flow)
         if reason is None:
             self._quantizable.add(name_of(node.outputs[0]))
+        if name_of(node.outputs[0]) in self._weight_only:
+            reason = weighted_exclusion_reason(node, self._flow, weight_only=True)
         self._decide(node, reason, "weighted operator", [(0, None), (1, weight_axis(node))])
 
     def plan_embedding(self, node: ir.Node) -> None:
@@ -204,6 +222,9 @@ class _Planner:
         reason = exclusion_reason
         if reason is None and name in self._nodes_to_exclude:
             reason = "excluded by the user"
+        is_embedding = node.op_type == "Gather"
+        if reason is None and name in self._weight_only and not is_embedding:
+            return self._decide_weight_only(node, [(index, axis) for index, axis in inputs if axis is not None])
         if reason is None:
             missing = (self._missing_range(name_of(node.inputs[index])) for index, axis in inputs if axis is None)
             reason = next(filter(None, missing), None)
@@ -211,6 +232,13 @@ class _Planner:
         if reason is None:
             self._inputs[node] = inputs
         return reason is None
+
+    def _decide_weight_only(self, node: ir.Node, weights: list[tuple[int, int | None]]) -> bool:
+        """Record that of `node` only its weight is quantized, if it has one; False, as it does not run in INT8."""
+        reason = "weight only: INT8 weight, float activations" if weights else "weight only, and it has no weight"
+        self._decided[node] = NodePlan(name_of(node.outputs[0]), node.op_type, False, reason, bool(weights))
+        self._inputs[node] = weights
+        return False
 
 
 def _unsupported(graph: ir.Graph) -> list[NodePlan]:
@@ -231,11 +259,11 @@ def _unsupported(graph: ir.Graph) -> list[NodePlan]:
     return unsupported
 
 
-def _check_known(nodes_to_exclude: Collection[str], candidates: list[str]) -> None:
-    for name in nodes_to_exclude:
+def _check_known(parameter: str, names: Collection[str], candidates: list[str]) -> None:
+    for name in names:
         if name not in candidates:
             similar = difflib.get_close_matches(name, candidates, 3)
             raise UsageError(
-                f"nodes_to_exclude: no quantizable node has {name!r} as its first output"
+                f"{parameter}: no quantizable node has {name!r} as its first output"
                 + (f" (most similar: {', '.join(map(repr, similar))})" if similar else "")
             )

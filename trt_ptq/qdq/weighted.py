@@ -18,8 +18,14 @@ def weight_axis(node: ir.Node) -> int:
     return _OUTPUT_CHANNEL_AXIS[node.op_type]
 
 
-def weighted_exclusion_reason(node: ir.Node, flow: DataFlow) -> str | None:
-    """Why a weighted operator does not run in INT8; None if it can."""
+def weighted_exclusion_reason(node: ir.Node, flow: DataFlow, weight_only: bool = False) -> str | None:
+    """Why a weighted operator does not run in INT8; None if it can.
+
+    Args:
+        node: The operator.
+        flow: The data flow of its graph.
+        weight_only: Whether only its weight is to be quantized, which pays for a single row or position too.
+    """
     data, weight = node.inputs[0], node.inputs[1]
     if name_of(data) not in flow.activations:
         if data is not None and data.dtype is None:
@@ -34,7 +40,7 @@ def weighted_exclusion_reason(node: ir.Node, flow: DataFlow) -> str | None:
     if shape is None:
         return "the shape of its weight is unknown"
     if node.op_type in ("Gemm", "MatMul"):
-        return _matrix_exclusion_reason(node, shape)
+        return _matrix_exclusion_reason(node, shape, weight_only)
     groups = node.attributes.get_int("group", 1)
     if node.op_type == "Conv":
         channels_in, channels_out = shape[1] * groups, shape[0]
@@ -43,7 +49,7 @@ def weighted_exclusion_reason(node: ir.Node, flow: DataFlow) -> str | None:
     if min(channels_in, channels_out) < MIN_CHANNELS:
         return f"fewer than {MIN_CHANNELS} channels: no speedup from INT8"
     positions = node.outputs[0].shape[2:] if node.outputs[0].shape else ()
-    if positions and all(size == 1 for size in positions):
+    if not weight_only and positions and all(size == 1 for size in positions):
         return "one output position per sample (matrix-vector product): no speedup from INT8"
     return None
 
@@ -59,13 +65,13 @@ def embedding_exclusion_reason(node: ir.Node, flow: DataFlow) -> str | None:
     return f"rows of fewer than {MIN_CHANNELS} values: no benefit from INT8" if shape[1] < MIN_CHANNELS else None
 
 
-def _matrix_exclusion_reason(node: ir.Node, weight: tuple[int, ...]) -> str | None:
+def _matrix_exclusion_reason(node: ir.Node, weight: tuple[int, ...], weight_only: bool) -> str | None:
     if len(weight) != 2:
         return f"its weight has {len(weight)} axes, not 2"
     if min(weight) < MIN_CHANNELS:
         return f"K or N less than {MIN_CHANNELS}: no speedup from INT8"
     rows = node.outputs[0].shape[:-1] if node.outputs[0].shape else ()
-    if rows and all(size == 1 for size in rows):
+    if not weight_only and rows and all(size == 1 for size in rows):
         return "one row (matrix-vector product): no speedup from INT8"
     return None
 

@@ -143,10 +143,12 @@ class Report(_Part):
 
     @property
     def int8_summary(self) -> str:
-        """How many nodes run in INT8, and the fraction of the MACs in them."""
+        """How many nodes run in INT8, the fraction of the MACs in them, and how many nodes are weight-only."""
         nodes = f"{self.num_int8_nodes} of {len(self.nodes)} quantizable nodes run in INT8"
         fraction = self.int8_fraction_of_macs
-        return nodes if fraction is None else f"{nodes} ({fraction:.1%} of the MACs)"
+        summary = nodes if fraction is None else f"{nodes} ({fraction:.1%} of the MACs)"
+        weight_only = sum(node.weight_only for node in self.nodes)
+        return f"{summary}, {weight_only} have INT8 weights only" if weight_only else summary
 
 
 def write_report(report: Report, path: Path) -> None:

@@ -117,12 +117,14 @@ class LayerInputReader:
 
 
 def int8_layers(plan: QuantizationPlan) -> list[Layer]:
-    """The weighted layers, embeddings, attention MatMuls and residual Adds that run in INT8, in graph order."""
+    """The weighted layers (weight-only ones too), embeddings, attention MatMuls and residual Adds, in graph order."""
     inputs: dict[str, list[QuantizedInput]] = {}
     for item in plan.inputs:
         inputs.setdefault(item.node_output, []).append(item)
     layers = [
-        Layer(node.output, node.op_type, tuple(inputs.get(node.output, ()))) for node in plan.nodes if node.is_int8
+        Layer(node.output, node.op_type, tuple(inputs.get(node.output, ())))
+        for node in plan.nodes
+        if node.is_int8 or node.weight_only
     ]
     return [layer for layer in layers if layer.weights or layer.op_type in _WITHOUT_WEIGHTS]
 

@@ -147,10 +147,11 @@ def rank_layers(
     attention: bool = False,
     nodes_to_exclude: tuple[str, ...] = (),
     progress: ProgressCallback = no_progress,
+    weight_only: tuple[str, ...] = (),
 ) -> Ranking:
     """Rank the weighted layers by `LayerSensitivity.alone`; see `measure_sensitivity`."""
     copy = model.to_ir()
-    plan = plan_qdq(model, copy.graph, table, nodes_to_exclude, attention)
+    plan = plan_qdq(model, copy.graph, table, nodes_to_exclude, attention, weight_only)
     layers = [layer for layer in int8_layers(plan) if layer.op_type != "Add"]
     inputs = LayerInputReader(copy.graph, model.opset, plan, table)
     with _recorded(model, layers, source, progress) as recorder:

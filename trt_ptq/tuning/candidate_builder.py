@@ -38,6 +38,7 @@ from trt_ptq.tuning.output_deviation import OutputDeviation
 from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
 from trt_ptq.types import Array, BatchSource, ProgressCallback, no_progress
 
+_NO_CHOICES = {"nodes_to_exclude": (), "weight_only": (), "high_precision": "fp32"}  # of single nodes
 BEFORE_CALIBRATION: tuple[Technique, ...] = ("equalization", "smoothquant")  # they change the float model
 
 
@@ -175,7 +176,7 @@ class CandidateBuilder:
 
         Computed with Q/DQ only: without bias correction, the rest in FP32. Infinite where a model fails.
         """
-        excluded = {"nodes_to_exclude": recipe.nodes_to_exclude}
+        excluded = {"nodes_to_exclude": recipe.nodes_to_exclude, "weight_only": recipe.weight_only}
         return self._method_ranking_of(_model_key(recipe).model_copy(update=excluded), methods)
 
     def rank_layers(self, recipe: Recipe) -> list[str]:
@@ -187,7 +188,9 @@ class CandidateBuilder:
 
         def rank_on(batches: int) -> Ranking:
             source = evenly_spaced(self._calibration, batches)
-            return rank_layers(model, table, source, recipe.attention, recipe.nodes_to_exclude, self._progress)
+            return rank_layers(
+                model, table, source, recipe.attention, recipe.nodes_to_exclude, self._progress, recipe.weight_only
+            )
 
         ranking = rank_on(settings.ranking_batches)
         more = settings.ranking_batches_on_disagreement
@@ -217,7 +220,9 @@ class CandidateBuilder:
 
     def _insert_qdq(self, recipe: Recipe, kinds: tuple[TensorKind, ...]) -> QdqModel:
         model = self.calibrated_model(recipe).model
-        qdq = insert_qdq(model, self.table(recipe), recipe.nodes_to_exclude, recipe.attention, kinds)
+        qdq = insert_qdq(
+            model, self.table(recipe), recipe.nodes_to_exclude, recipe.attention, kinds, recipe.weight_only
+        )
         corrections = self.bias_corrections(recipe)
         return qdq if corrections is None else correct_bias(qdq, corrections)[0]
 
@@ -275,4 +280,4 @@ def _model_key(recipe: Recipe) -> Recipe:
 def _range_key(recipe: Recipe) -> Recipe:
     """The part of a recipe that determines the float model that is quantized, and its ranges."""
     techniques = tuple(technique for technique in recipe.techniques if technique in BEFORE_CALIBRATION)
-    return recipe.model_copy(update={"techniques": techniques, "nodes_to_exclude": (), "high_precision": "fp32"})
+    return recipe.model_copy(update={"techniques": techniques, **_NO_CHOICES})

@@ -10,7 +10,8 @@ from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.errors import TrtPtqError
 from trt_ptq.evaluation.verdict import format_loss, format_percent
 from trt_ptq.qdq.insert import TENSOR_KINDS
-from trt_ptq.recipe import Recipe, Technique
+from trt_ptq.recipe import Mode, Recipe, Technique
+from trt_ptq.tuning.alternatives import EXCLUDED, WEIGHT_ONLY, Alternative
 from trt_ptq.tuning.candidate_builder import BEFORE_CALIBRATION, CandidateBuilder
 from trt_ptq.tuning.layer_search import SearchResult, search_layers
 from trt_ptq.tuning.objective import Objective, Score
@@ -29,6 +30,7 @@ def tune(
     methods: tuple[RangeMethod, ...] = (),
     try_techniques: bool = True,
     search: bool = True,
+    mode: Mode = "w8a8",
     settings: TuningSettings = DEFAULT_SETTINGS,
 ) -> TuningResult:
     """Analyze what the model of a recipe loses, and look for a better recipe while the loss exceeds `max_drop`.
@@ -53,13 +55,14 @@ def tune(
             selected again after a technique changed the float model, and for mixed precision.
         try_techniques: whether techniques that the recipe does not have may be tried.
         search: whether layers may be excluded.
+        mode: in "mixed", layers become weight-only where they would be excluded, unless that is not enough.
         settings: constants of tuning.
 
     Raises:
         DataError, ModelError: see `Objective.evaluate`.
     """
     plain = recipe.model_copy(update={"techniques": ()})
-    tuner = _Tuner(plain, candidates, objective, max_drop, methods, settings, recipe.techniques)
+    tuner = _Tuner(plain, candidates, objective, max_drop, methods, settings, recipe.techniques, mode)
     for technique in recipe.techniques:
         tuner.apply(technique, forced=True)
     requested = tuner.recipe
@@ -70,7 +73,9 @@ def tune(
         if tuner.exceeds_threshold:
             tuner.try_method(method)
     warnings = []
-    if search and tuner.exceeds_threshold and (failure := tuner.exclude_layers()):
+    if search and tuner.exceeds_threshold and mode == "mixed":
+        tuner.remove_from_int8(WEIGHT_ONLY)
+    if search and tuner.exceeds_threshold and (failure := tuner.remove_from_int8(EXCLUDED)):
         warnings.append(failure)
     return TuningResult(
         recipe=tuner.recipe,
@@ -93,6 +98,7 @@ class _Tuner:
         methods: tuple[RangeMethod, ...],
         settings: TuningSettings,
         requested: tuple[Technique, ...],
+        mode: Mode,
     ) -> None:
         self.trials: list[Trial] = []
         self._candidates = candidates
@@ -103,11 +109,13 @@ class _Tuner:
         self._method_is_by_metric = False
         self._requested = requested
         self.recipe = plain = self._with_best_method(plain)
-        for kind in TENSOR_KINDS:
+        for kind in () if mode == "w8a16" else TENSOR_KINDS:
             model = candidates.build(plain, (kind,)).qdq.model
             self._record(f"{kind} only", objective.evaluate(model), "analysis")
         self.best = self._evaluate(plain)
-        self._record("weights and activations", self.best, "baseline", self._method_note(plain))
+        self._record(
+            "weights" if mode == "w8a16" else "weights and activations", self.best, "baseline", self._method_note(plain)
+        )
 
     @property
     def exceeds_threshold(self) -> bool:
@@ -149,8 +157,8 @@ class _Tuner:
             note = f"method {recipe.method}; {note}"
         self._accept_if_better(title, recipe, score, forced, note)
 
-    def exclude_layers(self) -> str | None:
-        """Exclude the layers that cost the most accuracy; returns why that failed, if it did."""
+    def remove_from_int8(self, alternative: Alternative) -> str | None:
+        """Change the layers that cost the most accuracy to `alternative`; returns why that failed, if it did."""
         try:
             ranked = self._candidates.rank_layers(self.recipe)
         except TrtPtqError as error:
@@ -158,22 +166,23 @@ class _Tuner:
         if len(ranked) < 2:
             loses = f"INT8 has {self._loss_text} {self._quantity}"
             return f"{loses}, and there is only one quantized layer: nothing is left to exclude"
-        start = self._start_of_search(ranked)
+        start = self._start_of_search(ranked, alternative)
         scores: dict[frozenset[str], Score] = {}
 
         def without(names: Collection[str]) -> Recipe:
-            return _excluding(start, sorted(names, key=ranked.index))
+            return alternative.apply(start, sorted(names, key=ranked.index))
 
         def loss(names: frozenset[str]) -> float:
             recipe = without(names)
             scores[names] = self._evaluate(recipe)
             expected = self._expected_loss(recipe)
             _logger.info(
-                "evaluation %d of at most %d: excluding %d of %d layers, %s %s%s",
+                "evaluation %d of at most %d: %d of %d layers %s, %s %s%s",
                 len(scores),
                 self._settings.max_evaluations,
                 len(names),
                 len(ranked),
+                alternative.name,
                 format_loss(scores[names].loss, self._max_drop),
                 self._quantity,
                 f", {format_loss(expected)} expected from the output error" if expected else "",
@@ -188,7 +197,7 @@ class _Tuner:
             return self._failure(result)
         self.recipe, self.best = without(result.excluded), scores[frozenset(result.excluded)]
         self._record(
-            f"mixed precision: {len(result.excluded)} of {len(ranked)} layers excluded",
+            f"mixed precision: {len(result.excluded)} of {len(ranked)} layers {alternative.name}",
             self.best,
             note=f"method {start.method}; {', '.join(result.excluded)}; found in {result.evaluations} evaluations",
         )
@@ -242,15 +251,15 @@ class _Tuner:
             return 0.0
         return min(self.best.loss, 1.0) * self._candidates.output_error(recipe) / error
 
-    def _start_of_search(self, ranked: list[str]) -> Recipe:
-        """The recipe to exclude layers from: by the method that is best without the layers that are likely excluded.
+    def _start_of_search(self, ranked: list[str], alternative: Alternative) -> Recipe:
+        """The recipe to change layers of: by the method that is best without the layers that are likely changed.
 
         Those would decide on it, and do not matter then. A method that the user's metric selected stays.
         """
         if self._method_is_by_metric:
             return self.recipe
         likely = math.ceil(self._settings.likely_excluded * len(ranked))
-        method = self._with_best_method(_excluding(self.recipe, ranked[:likely])).method
+        method = self._with_best_method(alternative.apply(self.recipe, ranked[:likely])).method
         return self.recipe.model_copy(update={"method": method})
 
     def _method_errors(self, recipe: Recipe) -> dict[str, float]:
@@ -283,10 +292,6 @@ class _Tuner:
     def _record(self, name: str, score: Score, decision: Decision = "accepted", note: str = "") -> None:
         _logger.info("%s: %s %s", name, format_loss(score.loss, self._max_drop), self._quantity)
         self.trials.append(Trial(name, score.losses, score.metrics, decision, note))
-
-
-def _excluding(recipe: Recipe, names: Collection[str]) -> Recipe:
-    return recipe.model_copy(update={"nodes_to_exclude": (*recipe.nodes_to_exclude, *names)})
 
 
 def _rounded_up(loss: float) -> float:

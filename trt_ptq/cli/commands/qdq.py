@@ -165,7 +165,8 @@ def _count_macs(model: LoadedModel, profiles: Mapping[str, ShapeProfile]) -> tup
 
 def _row(node: NodePlan, macs: Mapping[str, int]) -> list[str]:
     count = f"{macs[node.output]:,}" if node.output in macs else ""
-    return [node.output, node.op_type, "INT8" if node.is_int8 else "float", count, node.reason]
+    runs_in = "INT8" if node.is_int8 else "float, INT8 weight" if node.weight_only else "float"
+    return [node.output, node.op_type, runs_in, count, node.reason]
 
 
 def _print_report(report: MatchReport, table: Path) -> None:

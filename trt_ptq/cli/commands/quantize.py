@@ -31,6 +31,15 @@ def quantize(
             show_default=False,
         ),
     ] = None,
+    mode: Annotated[
+        Optional[options.ModeName],
+        typer.Option(
+            help="w8a8: weights and activations in INT8 (default). w8a16: weights only. mixed: layers that lose too "
+            "much in w8a8 become w8a16.",
+            rich_help_panel=options.ACCURACY,
+            show_default=False,
+        ),
+    ] = None,
     method: Annotated[
         Optional[options.MethodChoice],
         typer.Option(
@@ -103,6 +112,7 @@ def quantize(
     config = quantize_config(
         recipe,
         shape,
+        mode=mode,
         method=method,
         percentile=percentile,
         max_drop=max_drop,
