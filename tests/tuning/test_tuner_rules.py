@@ -174,4 +174,4 @@ def test_progress_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "trt_ptq.tuning"):
         tuned(Bench({}, {"worst": 0.005}), try_techniques=False)
     assert "weights only: 50.00% output error" in caplog.messages
-    assert "evaluation 1 of at most 15: excluding 1 of 10 layers, 0.50% output error" in caplog.messages
+    assert "evaluation 1 of at most 15: 1 of 10 layers excluded, 0.50% output error" in caplog.messages
