@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.networks import images
+from onnx import helper
+
+from tests.networks import CHANNELS, image_input, images, weight, write
 from trt_ptq.api.inputs.model_input import ModelLike
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.sources import ArraySource
@@ -37,3 +39,14 @@ def quantized(
         config=QuantizeConfig(**{"method": "minmax", "backend": "none", **config}),
         progress=progress,
     )
+
+
+def chain_path(folder: Path) -> Path:
+    """Two convolutions, which equalization changes."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c"]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Conv", ["r", "w2"], ["y"]),
+    ]
+    weights = [weight(name, CHANNELS, CHANNELS, 1, 1) for name in ("w1", "w2")]
+    return write(folder / "m.onnx", nodes, weights, [image_input()], ["y"])

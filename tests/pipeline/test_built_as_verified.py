@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from onnx import helper
 
 import trt_ptq
-from tests.networks import CHANNELS, image_input, weight, write
-from tests.pipeline.quantizing import quantized
+from tests.pipeline.quantizing import chain_path, quantized
 from trt_ptq.api.inputs.table_input import check_not_transformed
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec
@@ -25,17 +23,6 @@ CONFIGS: list[dict[str, Any]] = [
     {"techniques": ("bias-correction",)},
     {"techniques": ("bias-correction",), "high_precision": "fp32", "method": "entropy"},
 ]
-
-
-def chain_path(folder: Path) -> Path:
-    """Two convolutions, which equalization changes."""
-    nodes = [
-        helper.make_node("Conv", ["x", "w1"], ["c"]),
-        helper.make_node("Relu", ["c"], ["r"]),
-        helper.make_node("Conv", ["r", "w2"], ["y"]),
-    ]
-    weights = [weight(name, CHANNELS, CHANNELS, 1, 1) for name in ("w1", "w2")]
-    return write(folder / "m.onnx", nodes, weights, [image_input()], ["y"])
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.cli.run import ROOT
 from tests.networks import images
-from tests.pipeline.quantizing import quantized
+from tests.pipeline.quantizing import chain_path, quantized
 from trt_ptq._internal.locks import try_lock
 from trt_ptq.errors import EngineError, OutputError
 from trt_ptq.onnx_io.load import Model
@@ -24,7 +24,7 @@ from trt_ptq.report.schema import load_report
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.pipeline.quantizing import quantized
+from tests.pipeline.quantizing import chain_path, quantized
 def tune(*arguments, **options):
     os.kill(os.getpid(), signal.SIGKILL)
 import trt_ptq.pipeline
@@ -89,6 +89,41 @@ def test_a_float16_model_that_cannot_be_written_leaves_all_else(
         assert result.fp16_model_path is None
         assert result.engine_error is None
         assert (tmp_path / "report.html").is_file()
+
+
+@pytest.mark.parametrize("name", ["model.int8.onnx", "model.transformed.onnx"])
+def test_a_model_that_cannot_be_written_leaves_the_report_and_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    model, out = chain_path(tmp_path), tmp_path / "out"
+
+    def save(model: ir.Model, path: Path) -> None:
+        if path == out / name:
+            raise OutputError(f"cannot write {path}: No space left on device")
+        save_model(model, path)
+
+    monkeypatch.setattr("trt_ptq.pipeline.export_step.save_model", save)
+    with pytest.raises(OutputError, match=rf"{name}: No space left on device; the report and all other results"):
+        quantized(model, out, backend="auto", techniques=("equalization",))
+    report = load_report(out)
+    assert report.tensors
+    assert [model.precision for model in report.models] == ["fp32", "fp16", "int8"]
+    assert sum(f"{name}: No space left on device" in warning for warning in report.warnings) == 1
+    assert any("engines were not built" in warning for warning in report.warnings)
+    expected = {"model.int8.onnx", "model.fp16.onnx", "model.transformed.onnx", "report.html", "calibration.json"}
+    assert expected - {path.name for path in out.iterdir()} == {name}
+
+
+def test_without_room_for_the_int8_model_anywhere_the_run_ends(
+    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(model: ir.Model, path: Path) -> None:
+        raise OutputError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr("trt_ptq.pipeline.export_step.save_model", save)
+    with pytest.raises(OutputError, match=f"^cannot write {tmp_path}/model.int8.onnx: No space left on device$"):
+        quantized(cnn, tmp_path)
+    assert (tmp_path / "stats.safetensors").is_file()
 
 
 @pytest.mark.parametrize("error", [EngineError("no kernel"), OutputError("cannot write e: No space left on device")])

@@ -25,35 +25,60 @@ from trt_ptq.tuning.candidate_builder import QuantizedCandidate
 class Exported:
     """The ONNX `files` by precision, "fp32" being the model that was given; `candidate` is the INT8 model.
 
-    FP16 is a baseline: that it could not be written is one of the `warnings`.
+    FP16 is a baseline: that it could not be written is one of the `warnings`. `error` is why another model is missing,
+    as on a full disk; the INT8 model is in a temporary folder then, so that it can be compared.
     """
 
     files: Mapping[Precision, Path]
     candidate: QuantizedCandidate
     warnings: tuple[str, ...]
+    error: OutputError | None = None
+
+    def require_complete(self) -> None:
+        """Make sure that no model is missing, once the report of what was measured is written.
+
+        Raises:
+            OutputError: the INT8 model or the transformed model could not be written.
+        """
+        if self.error is not None:
+            raise OutputError(f"{self.error}; the report and all other results were written") from self.error
 
 
-def export(job: QuantizationJob, tuned: Tuned) -> Exported:
+def export(job: QuantizationJob, tuned: Tuned, scratch: Path) -> Exported:
     """Write the recipe, the transformed model if there is one, the tables, and the INT8 and FP16 models.
+
+    Args:
+        job: the job.
+        tuned: the recipe to export.
+        scratch: a temporary folder, for an INT8 model that the output folder has no room for.
 
     Raises:
         DataError: a metric of the INT8 model is not finite.
-        OutputError: a file other than the FP16 model cannot be written.
+        OutputError: the recipe or a table cannot be written, or there is no room for the INT8 model anywhere.
     """
     out, calibrated_model = job.output_dir, tuned.calibrated_model
+    errors: list[OutputError] = []
     save_recipe(tuned.recipe, out / RECIPE)
     if calibrated_model.model is not job.model:
-        save_model(calibrated_model.model.to_ir(), out / TRANSFORMED)
-        save_statistics(calibrated_model.statistics, out / STATISTICS)
+        try:
+            save_model(calibrated_model.model.to_ir(), out / TRANSFORMED)
+            save_statistics(calibrated_model.statistics, out / STATISTICS)
+        except OutputError as error:
+            errors.append(error)
     candidate = tuned.candidates.build(tuned.recipe)
     table = replace(tuned.table, recipe=_table_recipe(tuned, candidate))
     for name in TABLES:
         save_table(table, out / name)
     if job.objective.metric is not None:
         job.objective.metric.require_finite(tuned.result.metrics, out / INT8_MODEL)
-    save_model(candidate.qdq.model, out / INT8_MODEL)
-    files: dict[Precision, Path] = {"fp32": job.model_file, "int8": out / INT8_MODEL}
-    failures: list[str] = []
+    int8 = out / INT8_MODEL
+    try:
+        save_model(candidate.qdq.model, int8)
+    except OutputError as error:
+        int8 = _save_elsewhere(candidate, scratch, error)
+        errors.append(error)
+    files: dict[Precision, Path] = {"fp32": job.model_file, "int8": int8}
+    failures = [f"a result is missing: {error}" for error in errors]
     plain = job.recipe.model_copy(update={"techniques": ()})
     float16 = to_float16(job.model, tuned.candidates.amax(plain))
     try:
@@ -61,7 +86,21 @@ def export(job: QuantizationJob, tuned: Tuned) -> Exported:
         files["fp16"] = out / FP16_MODEL
     except OutputError as error:
         failures.append(f"there is no FP16 model or engine to compare INT8 with: {error}")
-    return Exported(files=files, candidate=candidate, warnings=(*failures, *_warnings(tuned, candidate)))
+    return Exported(
+        files=files,
+        candidate=candidate,
+        warnings=(*failures, *_warnings(tuned, candidate)),
+        error=errors[0] if errors else None,
+    )
+
+
+def _save_elsewhere(candidate: QuantizedCandidate, scratch: Path, error: OutputError) -> Path:
+    """Write the INT8 model to `scratch`; raise `error`, why the output folder has none, if that fails too."""
+    try:
+        save_model(candidate.qdq.model, scratch / INT8_MODEL)
+    except OutputError:
+        raise error from None
+    return scratch / INT8_MODEL
 
 
 def _table_recipe(tuned: Tuned, candidate: QuantizedCandidate) -> TableRecipe:
