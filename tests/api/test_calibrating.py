@@ -180,3 +180,14 @@ def test_excluded_layers_have_no_sensitivity(cnn: Model, tmp_path: Path) -> None
     trt_ptq.calibrate(cnn, BATCHES).table().save(tmp_path / "table.json")
     layers = trt_ptq.measure_sensitivity(cnn, BATCHES, table=tmp_path / "table.json", nodes_to_exclude=["Conv"])
     assert {layer.op_type for layer in layers} == {"Gemm"}
+
+
+def test_a_metric_of_sensitivity_on_other_values_than_the_data_is_warned_of(
+    cnn: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    def metric(run: Any) -> dict[str, float]:
+        return {"accuracy": float(run({"x": 255 * images(20)})["y"].argmax() >= 0)}
+
+    trt_ptq.measure_sensitivity(cnn, images(20), evaluate=metric, nodes_to_include=["c1"])
+    assert "`data` has" in caplog.text
+    assert "preprocess both alike" in caplog.text

@@ -50,6 +50,18 @@ def test_the_users_metric_decides(cnn: Model, int8: Path) -> None:
     assert lower.reference_metrics == {"distance to FP32": 1}
 
 
+def test_a_metric_on_other_values_than_the_data_is_warned_of(cnn: Model, int8: Path) -> None:
+    def metric(run: Any, scale: float) -> dict[str, float]:
+        return {"accuracy": float(np.mean([run({"x": scale * images(20, seed=9)})["y"].argmax() >= 0]))}
+
+    def warned(scale: float) -> list[str]:
+        comparison = trt_ptq.compare(cnn.path, int8, BATCHES, evaluate=lambda run: metric(run, scale))
+        return [warning for warning in comparison.warnings if "preprocess both alike" in warning]
+
+    assert warned(1) == []
+    assert [warning.partition(", but ")[2][:11] for warning in warned(255)] == ["`data` has "]
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -20,6 +20,7 @@ from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.config import DeviceName, QuantizeConfig
 from trt_ptq.data.checks.audit import Audit
+from trt_ptq.data.checks.input_ranges import InputRanges
 from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.observation import observe
 from trt_ptq.data.open import open_data
@@ -202,14 +203,14 @@ def measure_sensitivity(
     metric = user_metric(evaluate)
     with opened_model(model, example_inputs) as loaded:
         excluded = select_nodes(loaded.to_ir().graph, config.nodes_to_include, config.nodes_to_exclude)
-        source = ValidatedSource(
-            open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess), loaded.inputs
-        )
+        opened = open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess)
+        input_ranges = InputRanges()
+        source = observe(ValidatedSource(opened, loaded.inputs), input_ranges)
         if table is None:
             ranges = calibrate(loaded, source, attention=attention, progress=progress).table()
         else:
             ranges = matched_table(table, loaded).table
-        return _measure_sensitivity(
+        layers = _measure_sensitivity(
             loaded,
             ranges,
             source,
@@ -218,3 +219,6 @@ def measure_sensitivity(
             metric=metric,
             progress=progress or no_progress,
         )
+    for warning in metric.input_warnings(input_ranges, "`data`") if metric else ():
+        _logger.warning("%s", warning)
+    return layers

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trt_ptq.data.checks.input_ranges import InputRanges
+from trt_ptq.data.observation import observe
 from trt_ptq.errors import UsageError
 from trt_ptq.evaluation.compare_engines import compare_engines
 from trt_ptq.evaluation.compare_models import compare_models
@@ -91,6 +93,9 @@ def compare_with_reference(
         ModelError, EngineError, DataError: a model cannot be loaded, run, compared or evaluated.
     """
     check_comparable(reference, candidate, metric)
+    ranges = InputRanges()
+    if metric is not None:
+        source = observe(source, ranges)
     if is_engine(reference):
         fidelity = compare_engines(reference, candidate, source, progress)
     else:
@@ -106,6 +111,7 @@ def compare_with_reference(
         losses = metric.losses(reference_metrics, candidate_metrics)
         verdict = grade(losses, max_drop)
         warnings += metric.warnings(reference_metrics, candidate_metrics, candidate.name)
+        warnings += metric.input_warnings(ranges, "`data`")
     return Comparison(
         reference=reference.name,
         candidate=fidelity.candidate,

@@ -154,12 +154,12 @@ class UserMetric:
                 )
         return warnings
 
-    def input_warnings(self, calibration: InputRanges) -> list[str]:
-        """Warn of inputs whose values differ clearly from those of the calibration data."""
+    def input_warnings(self, data: InputRanges, data_name: str = "the calibration data") -> list[str]:
+        """Warn of inputs whose values differ clearly from those of the data that `data_name` names."""
         return [
-            f"input {name!r}: {self.name} runs the model on values of {evaluated}, but the calibration data has "
-            f"{calibrated}: preprocess both alike, as INT8 ranges fit only values like those of the calibration data"
-            for name, evaluated, calibrated in self.inputs.differences(calibration)
+            f"input {name!r}: {self.name} runs the model on values of {evaluated}, but {data_name} has {given}: "
+            "preprocess both alike, as INT8 ranges fit only values like those of the calibration data"
+            for name, evaluated, given in self.inputs.differences(data)
         ]
 
     def _checked(self, returned: Any) -> Metrics:

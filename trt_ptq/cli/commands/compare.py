@@ -59,6 +59,7 @@ def compare(
                 "metrics": {"reference": comparison.reference_metrics, "candidate": comparison.candidate_metrics},
                 "losses": comparison.losses,
                 "verdict": {**asdict(verdict), "passed": verdict.passed},
+                "warnings": comparison.warnings,
             }
         )
     else:
