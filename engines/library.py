@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trt_ptq._internal.optional_packages import require
+from trt_ptq.engines.plans.rtx_log import KERNELS
 from trt_ptq.errors import EngineError
 
 
@@ -65,19 +66,23 @@ def has_tensorrt() -> bool:
 
 
 class BuilderLog:
-    """A TensorRT logger that collects errors and warnings for our messages, and prints nothing."""
+    """A TensorRT logger that collects errors and warnings for our messages, and prints nothing.
+
+    `kernels` has the lists of kernels that TensorRT-RTX logs, one for each engine that was built.
+    """
 
     def __init__(self, library: TensorRTLibrary) -> None:
         self.errors: list[str] = []
         self.warnings: list[str] = []
-        self.logger = _logger(library.module, self.errors, self.warnings)
+        self.kernels: list[str] = []
+        self.logger = _logger(library.module, self)
 
     def first(self) -> str:
         """The first error: later errors are mostly its consequences."""
         return self.errors[0] if self.errors else "no reason given"
 
 
-def _logger(trt: Any, errors: list[str], warnings: list[str]) -> Any:
+def _logger(trt: Any, collected: BuilderLog) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
@@ -85,8 +90,10 @@ def _logger(trt: Any, errors: list[str], warnings: list[str]) -> Any:
         def log(self, severity: Any, message: str) -> None:
             # Without a driver the builder tries CUDA after each error, and logs that failure, too.
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR) and "CudaError" not in message:
-                errors.append(message.strip())
+                collected.errors.append(message.strip())
             elif severity == trt.ILogger.WARNING:
-                warnings.append(message.strip())
+                collected.warnings.append(message.strip())
+            elif message.startswith(KERNELS):
+                collected.kernels.append(message)
 
     return Logger()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trt_ptq._internal.files import atomic_replace, check_writable, write_atomic
+from trt_ptq.engines.plans.engine_plan import EnginePlan
+from trt_ptq.engines.plans.plan_file import plan_path, write_plan
 from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import EngineError
 from trt_ptq.provenance import ModelIdentity
@@ -19,7 +22,8 @@ class EngineManifest(BaseModel):
     `gpu` is None for an engine that was built without a GPU; `flags` are the flags of the builder;
     `tensors_without_range` names the tensors without an INT8 range in an implicit build: the layers that write or read
     them run in FP16. `refused_nodes` names the nodes, by their first output, that were excluded from quantization
-    because the builder has no INT8 implementation for them.
+    because the builder has no INT8 implementation for them. `plan` is the name of the file with the engine's kernels,
+    beside it; None where they are not known without a GPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +40,7 @@ class EngineManifest(BaseModel):
     flags: tuple[str, ...] = ()
     tensors_without_range: tuple[str, ...] = ()
     refused_nodes: tuple[str, ...] = ()
+    plan: str | None = None
 
 
 def manifest_path(engine: Path) -> Path:
@@ -43,23 +48,29 @@ def manifest_path(engine: Path) -> Path:
     return engine.with_name(engine.name + ".json")
 
 
-def write_engine(engine: Path, content: memoryview, manifest: EngineManifest) -> None:
-    """Write an engine and its manifest; an engine never stays beside the manifest of another engine, or without one.
+def write_engine(engine: Path, content: memoryview, manifest: EngineManifest, plan: EnginePlan | None = None) -> None:
+    """Write an engine, its manifest and its plan; an engine never stays beside those of another engine, or without.
 
     Raises:
-        OutputError: one of them cannot be written; then neither exists, or both old files are unchanged.
+        OutputError: one of them cannot be written; then none exists, or all old files are unchanged.
     """
-    manifest_file = manifest_path(engine)
-    check_writable(manifest_file)
+    manifest_file, plan_file = manifest_path(engine), plan_path(engine)
+    for file in (manifest_file, plan_file):
+        check_writable(file)
     try:
         with atomic_replace(engine) as temporary:
             temporary.write_bytes(content)
             engine.unlink(missing_ok=True)  # from here on there is no engine until its manifest is written
+            if plan is None:
+                plan_file.unlink(missing_ok=True)
+            else:
+                write_plan(plan, plan_file)
             write_atomic(manifest_file, manifest.model_dump_json(indent=2) + "\n")
     except BaseException:
         if not engine.exists():
-            with suppress(OSError):
-                manifest_file.unlink()
+            for file in (manifest_file, plan_file):
+                with suppress(OSError):
+                    file.unlink()
         raise
 
 
@@ -76,3 +87,13 @@ def read_manifest(engine: Path) -> EngineManifest:
         raise EngineError(f"{engine}: no manifest {path.name} beside it: {error.strerror}") from error
     except (ValidationError, ValueError) as error:
         raise EngineError(f"{path}: not an engine manifest") from error
+
+
+def check_engine(engine: Path, content: bytes, manifest: EngineManifest) -> None:
+    """Check that the manifest beside an engine is about `content`.
+
+    Raises:
+        EngineError: it is about another engine.
+    """
+    if manifest.sha256 != hashlib.sha256(content).hexdigest():
+        raise EngineError(f"{engine}: differs from the engine in {manifest_path(engine).name}: damaged, or replaced")

@@ -33,7 +33,7 @@ _DERIVED = (
     *TABLES,
     *_ONNX,
     *ENGINES.values(),
-    *(f"{name}.json" for name in ENGINES.values()),
+    *(f"{name}{suffix}" for name in ENGINES.values() for suffix in (".json", ".plan.json")),
 )
 
 

@@ -13,6 +13,8 @@ from trt_ptq.engines.building.network_profiles import apply_profiles
 from trt_ptq.engines.building.unsupported_layer import unsupported_layer
 from trt_ptq.engines.library import BuilderLog, TensorRTLibrary
 from trt_ptq.engines.manifest import EngineManifest, write_engine
+from trt_ptq.engines.plans.engine_plan import EnginePlan
+from trt_ptq.engines.plans.plan_file import plan_path
 from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.errors import EngineError, UnsupportedLayerError
 
@@ -32,7 +34,7 @@ class EngineBuilder:
         """
         trt = library.module
         self.library, self._spec = library, spec
-        self._started = time.perf_counter()
+        self._started, self._seconds = time.perf_counter(), 0.0
         self._builder_log = BuilderLog(library)
         with deferred_interrupts_unless_handled():
             self._builder = trt.Builder(self._builder_log.logger)
@@ -70,15 +72,32 @@ class EngineBuilder:
             message = f"{self._spec.onnx}: {self.library.title} cannot build it: {self._builder_log.first()}"
             layer = unsupported_layer(self._builder_log.errors)
             raise EngineError(message) if layer is None else UnsupportedLayerError(message, layer)
+        self._seconds = time.perf_counter() - self._started
         return plan
 
-    def write(self, plan: Any, flags: tuple[str, ...], tensors_without_range: tuple[str, ...] = ()) -> EngineManifest:
-        """Write the engine, its manifest and the timing cache.
+    def engine_plan(self) -> EnginePlan | None:
+        """The kernels of the engine that was built last; None where the library does not log them.
+
+        Raises:
+            EngineError: they cannot be read.
+        """
+        kernels = self._builder_log.kernels
+        return EnginePlan.from_rtx_log(kernels[-1], self.library.version) if kernels else None
+
+    def write(
+        self,
+        plan: Any,
+        flags: tuple[str, ...],
+        tensors_without_range: tuple[str, ...] = (),
+        engine_plan: EnginePlan | None = None,
+    ) -> EngineManifest:
+        """Write the engine, its manifest, its plan and the timing cache.
 
         Args:
             plan: from `plan`.
             flags: what the backend set, for the manifest.
             tensors_without_range: for the manifest.
+            engine_plan: the engine's kernels, if they are known.
 
         Raises:
             OutputError: a file cannot be written.
@@ -94,14 +113,15 @@ class EngineBuilder:
             source=spec.source,
             profiles={name: str(profile) for name, profile in spec.profiles.items()},
             gpu=gpu_name(),
-            build_seconds=round(time.perf_counter() - self._started, 3),
+            build_seconds=round(self._seconds, 3),
             size_bytes=content.nbytes,
             sha256=hashlib.sha256(content).hexdigest(),
             flags=(*flags, *self._flags),
             tensors_without_range=tensors_without_range,
             refused_nodes=spec.refused_nodes,
+            plan=plan_path(spec.engine).name if engine_plan is not None else None,
         )
-        write_engine(spec.engine, content, manifest)
+        write_engine(spec.engine, content, manifest, engine_plan)
         return manifest
 
 

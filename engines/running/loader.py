@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trt_ptq._internal.cuda import gpu_name
 from trt_ptq.engines.library import BuilderLog, TensorRTLibrary, tensorrt, tensorrt_rtx
-from trt_ptq.engines.manifest import EngineManifest, manifest_path, read_manifest
+from trt_ptq.engines.manifest import EngineManifest, check_engine, manifest_path, read_manifest
 from trt_ptq.errors import EngineError
 
 
@@ -39,8 +38,8 @@ def load_engine(path: Path) -> LoadedEngine:
     except OSError as error:
         raise EngineError(f"cannot read engine {path}: {error.strerror}") from error
     manifest = read_manifest(path) if manifest_path(path).exists() else None
-    if manifest is not None and manifest.sha256 != hashlib.sha256(plan).hexdigest():
-        raise EngineError(f"{path}: differs from the engine in {manifest_path(path).name}: damaged, or replaced")
+    if manifest is not None:
+        check_engine(path, plan, manifest)
     gpu = gpu_name()
     if gpu is None:
         raise EngineError(f"{path}: an engine runs only on an NVIDIA GPU, and there is none here")

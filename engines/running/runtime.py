@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from trt_ptq._internal.cuda import Device
-from trt_ptq.engines.running.inspector import Inspection, parse_inspection
+from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.running.loader import load_engine
 from trt_ptq.errors import DataError, EngineError
 from trt_ptq.types import Array, Feeds
@@ -85,15 +85,15 @@ class EngineSession:
             feeds[name] = (random.standard_normal(shape) if floating else np.zeros(shape)).astype(self.dtypes[name])
         return feeds
 
-    def inspect(self) -> Inspection:
-        """The layers of the engine.
+    def inspect(self) -> EnginePlan:
+        """The kernels of the engine, as the inspector lists them.
 
         Raises:
             EngineError: the engine contains only the names of its layers.
         """
-        information = self._loaded.library.module.LayerInformationFormat.JSON
-        text = self.engine.create_engine_inspector().get_engine_information(information)
-        return parse_inspection(text, str(self.path))
+        library = self._loaded.library
+        text = self.engine.create_engine_inspector().get_engine_information(library.module.LayerInformationFormat.JSON)
+        return EnginePlan.from_inspector(text, source=library.name, version=library.version, where=str(self.path))
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
         """Run the engine on one batch. Returns outputs by name.

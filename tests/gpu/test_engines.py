@@ -56,8 +56,8 @@ def test_a_qdq_engine_matches_the_qdq_model_in_onnx_runtime(
 
 
 def test_the_inspector_finds_int8_layers_in_the_int8_engine_only(build: EngineBuilder) -> None:
-    assert EngineSession(build("int8")).inspect().int8
-    assert not EngineSession(build("fp16")).inspect().int8
+    assert "int8" in EngineSession(build("int8")).inspect().precisions()
+    assert "int8" not in EngineSession(build("fp16")).inspect().precisions()
 
 
 def test_a_latency_is_measured_on_the_device(build: EngineBuilder) -> None:

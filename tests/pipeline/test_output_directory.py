@@ -18,7 +18,9 @@ from trt_ptq.data.sources import ArraySource
 from trt_ptq.errors import DataError, OutputError, UsageError
 from trt_ptq.onnx_io.load import Model, load_model
 
-ENGINES = {"model.int8.engine", "model.int8.engine.json", "model.fp16.engine", "model.fp16.engine.json"}
+ENGINES = {
+    f"model.{precision}.engine{suffix}" for precision in ("int8", "fp16") for suffix in ("", ".json", ".plan.json")
+}
 
 
 def test_all_results_are_in_one_folder(cnn: Model, tmp_path: Path) -> None:

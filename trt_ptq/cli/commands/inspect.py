@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from trt_ptq.cli import console, options
 from trt_ptq.engines.running.runtime import EngineSession
 
@@ -15,14 +13,25 @@ def inspect(engine: options.Engine, json: options.Json = False) -> None:
 
     Example: trt-ptq inspect int8/model.int8.engine
     """
-    inspection = EngineSession(engine).inspect()
+    plan = EngineSession(engine).inspect()
     if json:
         console.print_json(
             {
                 "engine": str(engine),
-                "precisions": inspection.precisions(),
-                "reformats": len(inspection.reformats),
-                "layers": [{**asdict(layer), "reformat": layer.reformat} for layer in inspection.layers],
+                "precisions": plan.precisions(),
+                "reformats": len(plan.reformats),
+                "layers": [
+                    {
+                        "name": kernel.name,
+                        "kind": kernel.kind,
+                        "inputs": [tensor.dtype for tensor in kernel.inputs],
+                        "outputs": [tensor.dtype for tensor in kernel.outputs],
+                        "precision": kernel.precision,
+                        "tactic": kernel.tactic,
+                        "reformat": kernel.reformat,
+                    }
+                    for kernel in plan.kernels
+                ],
             }
         )
         return
@@ -30,15 +39,15 @@ def inspect(engine: options.Engine, json: options.Json = False) -> None:
         ["layer", "kind", "reads", "writes", "runs in"],
         (
             [
-                layer.name,
-                layer.kind,
-                ", ".join(dict.fromkeys(layer.inputs)),
-                ", ".join(dict.fromkeys(layer.outputs)),
-                "reformat" if layer.reformat else layer.precision or "",
+                kernel.name,
+                kernel.kind,
+                ", ".join(dict.fromkeys(tensor.dtype for tensor in kernel.inputs)),
+                ", ".join(dict.fromkeys(tensor.dtype for tensor in kernel.outputs)),
+                "reformat" if kernel.reformat else kernel.precision or "",
             ]
-            for layer in inspection.layers
+            for kernel in plan.kernels
         ),
         str(engine),
     )
-    counts = ", ".join(f"{count} in {precision}" for precision, count in inspection.precisions().items())
-    console.say(f"layers that compute: {counts or 'none'}; reformats: {len(inspection.reformats)}")
+    counts = ", ".join(f"{count} in {precision}" for precision, count in plan.precisions().items())
+    console.say(f"layers that compute: {counts or 'none'}; reformats: {len(plan.reformats)}")

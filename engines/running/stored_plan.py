@@ -1,0 +1,61 @@
+"""Reads the plan of an engine: kept beside it, inspected on the GPU, or in a file of TensorRT's tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trt_ptq._internal.cuda import gpu_name
+from trt_ptq.engines.manifest import check_engine, manifest_path, read_manifest
+from trt_ptq.engines.plans.engine_plan import EnginePlan
+from trt_ptq.engines.plans.plan_file import load_plan
+from trt_ptq.engines.running.runtime import EngineSession
+from trt_ptq.errors import EngineError
+
+
+def read_engine_plan(path: Path) -> EnginePlan:
+    """Read the plan of an engine.
+
+    Args:
+        path: an engine; a file that ends in .plan.json; the inspector's JSON, as `trtexec --exportLayerInfo` writes it
+            (.json); or a log of TensorRT-RTX's builder (.log, .txt).
+
+    Raises:
+        EngineError: the file cannot be read; or the engine has no plan beside it, and cannot be inspected here.
+        MissingPackageError: the TensorRT that would inspect it is not installed.
+    """
+    if path.name.endswith(".plan.json"):
+        return load_plan(path)
+    if path.suffix in (".json", ".log", ".txt"):
+        return _parse(path)
+    if manifest_path(path).exists():
+        manifest = read_manifest(path)
+        check_engine(path, _read(path), manifest)
+        if manifest.plan is not None:
+            return load_plan(path.with_name(manifest.plan))
+    if gpu_name() is None:
+        _read(path)
+        raise EngineError(
+            f"{path}: no plan is kept beside it, and an engine is inspected only on an NVIDIA GPU: build it again with "
+            "TensorRT-RTX, or give the model"
+        )
+    return EngineSession(path).inspect()
+
+
+def _parse(path: Path) -> EnginePlan:
+    try:
+        text = _read(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise EngineError(f"{path}: not a text file") from error
+    if path.suffix == ".json":
+        return EnginePlan.from_inspector(text, where=str(path))
+    try:
+        return EnginePlan.from_rtx_log(text)
+    except EngineError as error:
+        raise EngineError(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise EngineError(f"cannot read {path}: {error.strerror}") from error
