@@ -68,6 +68,8 @@ class QuantizeConfig:
         nonfinite: NaN and infinity in activations: "refuse", or "skip" (count and report).
         device: where calibration runs: "cpu" or "cuda".
         memory_limit: bytes, or text such as "4GB": calibration stays below, by several passes over the data if need be.
+        scratch_limit: bytes, or text such as "4GB", that batches and FP32 outputs may take in the folder for temporary
+            files, so that no batch is read or computed twice; a tenth of the free disk unless given.
         until_stable: end calibration when no range has moved by more than this fraction since half as many samples.
         batch_size: for data that does not define its batches.
         shapes: optimization profiles by input name: "MIN:OPT:MAX" ("1x3x224x224:8x3x224x224:16x3x224x224"), one shape,
@@ -95,6 +97,7 @@ class QuantizeConfig:
     nonfinite: Nonfinite = "refuse"
     device: DeviceName = "cpu"
     memory_limit: int | str | None = None
+    scratch_limit: int | str | None = None
     until_stable: float | str | None = None
     batch_size: int = 8
     shapes: Mapping[str, ShapeLike] = field(default_factory=dict, hash=False)
@@ -120,6 +123,8 @@ class QuantizeConfig:
             self._set("memory_limit", parse_size("memory_limit", self.memory_limit))
             if self.device != "cpu":
                 raise UsageError(f"`memory_limit` applies to device cpu, not {self.device}: use smaller batches there")
+        if self.scratch_limit is not None:
+            self._set("scratch_limit", parse_size("scratch_limit", self.scratch_limit))
         if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise UsageError(f"`batch_size` must be a whole number of at least 1, not {self.batch_size!r}")
         if not self.tensors:

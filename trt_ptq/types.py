@@ -54,12 +54,15 @@ class SourceView:
 
     source: BatchSource
 
+    @property
+    def is_indexed(self) -> bool:
+        """Whether any batch can be read without reading the others."""
+        return is_indexed(self.source)
+
 
 def is_indexed(source: BatchSource) -> TypeGuard[IndexedSource]:
     """Whether any batch of `source` can be read without reading the others."""
-    while isinstance(source, SourceView):
-        source = source.source
-    return isinstance(source, IndexedSource)
+    return source.is_indexed if isinstance(source, SourceView) else isinstance(source, IndexedSource)
 
 
 def sample_count(feeds: Feeds) -> int:

@@ -211,11 +211,11 @@ def test_a_loader_that_exits_is_no_success(code: str, cnn_path: Path, tmp_path: 
     assert "it calls sys.exit(0)" in refused("calibrate", cnn_path, "--data", f"{tmp_path}/loader.py:f")
 
 
-def test_a_loader_that_yields_once_only_is_refused(cnn_path: Path, tmp_path: Path) -> None:
+def test_a_loader_that_yields_once_only_is_refused_where_it_is_read_again(cnn_path: Path, tmp_path: Path) -> None:
     (tmp_path / "loader.py").write_text(
         "import numpy as np\none = iter([{'x': np.ones((2, 16, 8, 8), np.float32)}] * 4)\ndef f():\n    return one\n"
     )
-    options = ["--data", f"{tmp_path}/loader.py:f", "--out", tmp_path / "out"]
+    options = ["--data", f"{tmp_path}/loader.py:f", "--out", tmp_path / "out", "--scratch-limit", "0.001MB"]
     assert "a function must yield them anew each time it is called" in refused("quantize", cnn_path, *options)
 
 

@@ -12,6 +12,7 @@ from tests.networks import images, residual_cnn
 from trt_ptq.engines.spec import Precision
 from trt_ptq.evaluation.metrics import UserMetric
 from trt_ptq.evaluation.precisions import evaluate_precisions
+from trt_ptq.evaluation.reference import Reference
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.tuning.objective import Objective
 
@@ -34,7 +35,7 @@ def test_tuning_selects_on_one_split_and_the_verdict_is_on_the_other(cnn: Model,
         splits.append(split)
         return {"accuracy": 1.0}
 
-    objective = Objective(cnn.path, IMAGES, UserMetric(accuracy))
+    objective = Objective(Reference(cnn.path), IMAGES, UserMetric(accuracy))
     assert objective.evaluate(cnn.to_ir()).loss == 0
     assert splits == ["select", "select"]
     known = objective.metrics_for_verdict({"accuracy": 1.0})
@@ -50,7 +51,7 @@ def test_with_one_split_nothing_is_evaluated_twice(cnn: Model, files: dict[Preci
         calls.append("")
         return {"accuracy": 0.5}
 
-    objective = Objective(cnn.path, IMAGES, UserMetric(accuracy))
+    objective = Objective(Reference(cnn.path), IMAGES, UserMetric(accuracy))
     score = objective.evaluate(cnn.to_ir())
     comparison = evaluate_precisions(files, IMAGES, objective.metric, objective.metrics_for_verdict(score.metrics))
     assert len(calls) == 3  # FP32, the candidate, FP16

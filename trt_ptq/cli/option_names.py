@@ -32,6 +32,7 @@ _SAME = (
     "precision",
     "preprocess",
     "recipe",
+    "scratch_limit",
     "stats",
     "table",
     "tensors",

@@ -104,4 +104,4 @@ def two_halves(source: BatchSource) -> tuple[BatchSource, BatchSource]:
 
 
 def _batches_up_to_two(source: BatchSource) -> int:
-    return min(source.total, 2) if is_indexed(source) else len(list(islice(source, 2)))
+    return len(list(islice(source, 2)))

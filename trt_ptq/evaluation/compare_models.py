@@ -8,13 +8,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import onnx
-
 from trt_ptq.errors import DataError, ModelError
 from trt_ptq.evaluation.fidelity import COMPARABLE, FidelityMeter, OutputFidelity, fidelity_of
-from trt_ptq.evaluation.joined import Joint, joined_outputs
 from trt_ptq.evaluation.onnx_runner import onnx_runner
-from trt_ptq.evaluation.scores import score_outputs
+from trt_ptq.evaluation.reference import Reference
 from trt_ptq.onnx_io.load import model_size_bytes
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress, sample_count
 
@@ -87,14 +84,18 @@ class ModelFidelity:
 
 
 def compare_models(
-    reference: Path, candidates: Sequence[Path], source: BatchSource, progress: ProgressCallback = no_progress
+    reference: Path | Reference,
+    candidates: Sequence[Path],
+    source: BatchSource,
+    progress: ProgressCallback = no_progress,
 ) -> list[ModelFidelity]:
     """Run ONNX models and a reference on the same batches, on ONNX Runtime's CPU.
 
-    Large models are compared two at a time to save memory; the reference then runs more than once.
+    Large models are compared two at a time to save memory; a reference that does not keep its outputs then runs more
+    than once.
 
     Args:
-        reference: the ONNX file to compare with.
+        reference: the model to compare with, or its ONNX file.
         candidates: ONNX files, quantized by any tool or not, with the inputs and outputs of the reference.
         source: the batches.
         progress: shows progress over the batches.
@@ -106,21 +107,23 @@ def compare_models(
         ModelError: a model cannot be loaded, or its outputs are not those of the reference.
         DataError: there are no batches, or a model fails on one.
     """
-    if len(candidates) > 1 and sum(map(model_size_bytes, (reference, *candidates))) > _MAX_BYTES_TOGETHER:
+    if isinstance(reference, Path):
+        reference = Reference(reference)
+    if len(candidates) > 1 and sum(map(model_size_bytes, (reference.path, *candidates))) > _MAX_BYTES_TOGETHER:
         return [compare_models(reference, [candidate], source, progress)[0] for candidate in candidates]
-    scores, joints = _output_kinds(reference)
+    kinds = reference.output_kinds
     meters: list[dict[str, FidelityMeter]] = [{} for _ in candidates]
     varying: list[dict[str, str]] = [{} for _ in candidates]
     samples = 0
     with ExitStack() as stack:
-        baseline = stack.enter_context(onnx_runner(reference))
+        outputs_of_reference = stack.enter_context(reference.outputs())
         runners = [stack.enter_context(onnx_runner(path)) for path in candidates]
         for batch in progress(source, "Comparing", source.total):
             samples += sample_count(batch.feeds)
-            expected = baseline.infer(batch.feeds, batch.origin)
+            expected = outputs_of_reference(batch)
             for runner, output_meters, runner_varying in zip(runners, meters, varying, strict=True):
                 actual = runner.infer(batch.feeds, batch.origin)
-                _check_same_outputs(runner.name, expected.keys() ^ actual.keys(), reference)
+                _check_same_outputs(runner.name, expected.keys() ^ actual.keys(), reference.path)
                 for name, array in expected.items():
                     if actual[name].shape != array.shape:
                         output_meters.pop(name, None)
@@ -133,8 +136,10 @@ def compare_models(
                     if name in runner_varying:
                         continue
                     if array.dtype.kind not in COMPARABLE:
-                        raise ModelError(f"{reference}: output {name!r} holds no numbers, so it cannot be compared")
-                    output_meters.setdefault(name, FidelityMeter(name in scores, joints.get(name)))
+                        raise ModelError(
+                            f"{reference.path}: output {name!r} holds no numbers, so it cannot be compared"
+                        )
+                    output_meters.setdefault(name, FidelityMeter(name in kinds.scores, kinds.joints.get(name)))
                     output_meters[name].update(array, actual[name])
     if not samples:
         raise DataError("there are no batches to compare on")
@@ -144,15 +149,6 @@ def compare_models(
         )
         for path, output_meters, runner_varying in zip(candidates, meters, varying, strict=True)
     ]
-
-
-def _output_kinds(reference: Path) -> tuple[frozenset[str], dict[str, Joint]]:
-    """The outputs of an ONNX file that hold scores, and those that join several quantities; reads the file once."""
-    try:
-        model = onnx.load(reference, load_external_data=False)
-    except Exception as error:  # onnx and protobuf have no common base for their errors
-        raise ModelError(f"{reference}: cannot be read: {error}") from error
-    return score_outputs(model), joined_outputs(model)
 
 
 def _check_same_outputs(candidate: str, differing: set[str], reference: Path) -> None:

@@ -11,6 +11,7 @@ from trt_ptq.errors import DataError, ModelError
 from trt_ptq.evaluation.compare_models import ModelFidelity, compare_models
 from trt_ptq.evaluation.metrics import Metrics, UserMetric
 from trt_ptq.evaluation.onnx_runner import onnx_runner
+from trt_ptq.evaluation.reference import Reference
 from trt_ptq.evaluation.verdict import Verdict, grade, grade_fidelity
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress
 
@@ -46,6 +47,7 @@ def evaluate_precisions(
     metric: UserMetric | None = None,
     known_metrics: Mapping[Precision, Metrics] | None = None,
     progress: ProgressCallback = no_progress,
+    reference: Reference | None = None,
 ) -> PrecisionComparison:
     """Compare FP16 and INT8 models with FP32, and compute the user's metrics of all of them.
 
@@ -57,6 +59,7 @@ def evaluate_precisions(
         metric: the user's metrics, computed on the split "test".
         known_metrics: metrics that need not be computed again.
         progress: shows progress over the batches.
+        reference: the FP32 model, if its outputs for some batches are known; else the file of "fp32".
 
     Raises:
         ModelError, DataError: FP32 or INT8 cannot be run, compared or evaluated.
@@ -65,7 +68,7 @@ def evaluate_precisions(
     warnings: list[str] = []
     runnable = _runnable(files, warnings)
     others = [precision for precision in runnable if precision != "fp32"]
-    results = compare_models(files["fp32"], [files[precision] for precision in others], source, progress)
+    results = compare_models(reference or files["fp32"], [files[precision] for precision in others], source, progress)
     fidelity: dict[Precision, ModelFidelity] = {**dict(zip(others, results, strict=True))}
     for result in results:
         warnings += result.warnings()

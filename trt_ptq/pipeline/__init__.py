@@ -91,6 +91,7 @@ def quantize(
             stats=stats,
             saves_model=is_in_memory(model),
             progress=progress or no_progress,
+            scratch=scratch,
         )
         job = resolve(loaded, arguments, config or QuantizeConfig())
         with locked_folder(job.output_dir):

@@ -52,7 +52,9 @@ def evaluate_models(
         known = job.objective.metrics_for_verdict(tuned.result.metrics)
     else:
         known = {precision: metrics for precision, metrics in earlier_metrics.items() if precision != "int8"}
-    comparison = evaluate_precisions(exported.files, source, job.objective.metric, known, job.progress)
+    comparison = evaluate_precisions(
+        exported.files, source, job.objective.metric, known, job.progress, job.objective.reference
+    )
     verdict = comparison.grade(job.max_drop)
     warnings = [*audit.findings(), *comparison.warnings]
     if searched and job.selects_on_test:

@@ -15,11 +15,13 @@ from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.config import TECHNIQUES, QuantizeConfig, parse_shapes
 from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
+from trt_ptq.data.scratch import Scratch
 from trt_ptq.data.shape_profiles import check_profiles
+from trt_ptq.data.spool import SpooledSource, is_in_memory
 from trt_ptq.data.subset import split_source, two_halves
 from trt_ptq.engines.backends import require_named_backend
-from trt_ptq.errors import DataError
 from trt_ptq.evaluation.metrics import Evaluate
+from trt_ptq.evaluation.reference import Reference
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import FLOAT_MODEL, check_folder, check_outside
 from trt_ptq.pipeline.kept_statistics import KeptStatistics, StatisticsLike, open_statistics
@@ -32,7 +34,12 @@ from trt_ptq.types import BatchSource, ProgressCallback, ShapeProfile
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of `quantize` beside the model and the config; `saves_model`: the model has no file of its own."""
+    """The arguments of `quantize` beside the model and the config.
+
+    Attributes:
+        saves_model: whether the model has no file of its own.
+        scratch: a temporary folder for the run.
+    """
 
     model_name: str
     data: Any
@@ -43,6 +50,7 @@ class Arguments:
     stats: StatisticsLike | None
     saves_model: bool
     progress: ProgressCallback
+    scratch: Path
 
 
 @dataclass(frozen=True)
@@ -130,13 +138,11 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
     check_outside(arguments.output_dir, arguments.data, "data")
     check_outside(arguments.output_dir, arguments.test_data, "test_data")
     check_folder(arguments.output_dir, model.path, model.external.files)
-    open_any = partial(open_data, inputs=model.inputs, batch_size=config.batch_size, preprocess=arguments.preprocess)
+    scratch = Scratch(arguments.scratch, None if config.scratch_limit is None else int(config.scratch_limit))
+    open_any = partial(_open, model=model, preprocess=arguments.preprocess, config=config, scratch=scratch)
     data = open_any(arguments.data)
     test_data = None if arguments.test_data is None else open_any(arguments.test_data)
-    calibration, held_out = (
-        ValidatedSource(part, model.inputs, allow_nonfinite=config.nonfinite == "skip")
-        for part in _split(data, test_data, model)
-    )
+    calibration, held_out = split_source(data, test_data)
     selection, test = (held_out, held_out) if metric else two_halves(held_out)
     tunes_ranges = config.recipe is None and config.mode != "w8a16"
     return QuantizationJob(
@@ -156,7 +162,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         kept_statistics=kept_statistics,
         held_out=held_out,
         test=test,
-        objective=Objective(model.path, selection, metric),
+        objective=Objective(Reference(model.path, scratch), selection, metric),
         tensors=tuple(config.tensors),
         nonfinite=config.nonfinite,
         device=device,
@@ -202,14 +208,11 @@ def _resolved(recipe: Recipe, model: Model, config: QuantizeConfig) -> Recipe:
     return recipe.model_copy(update={"nodes_to_exclude": excluded, "weight_only": weight_only})
 
 
-def _split(data: BatchSource, test_data: BatchSource | None, model: Model) -> tuple[BatchSource, BatchSource]:
-    """Calibration and held-out data. What is wrong with a single batch is reported before that it is a single one."""
-    try:
-        return split_source(data, test_data)
-    except DataError:
-        for _ in ValidatedSource(data, model.inputs, allow_nonfinite=True):
-            pass
-        raise
+def _open(data: Any, model: Model, preprocess: Any, config: QuantizeConfig, scratch: Scratch) -> BatchSource:
+    """The batches of `data`, validated, and read once in the whole run."""
+    source = open_data(data, model.inputs, batch_size=config.batch_size, preprocess=preprocess)
+    valid = ValidatedSource(source, model.inputs, allow_nonfinite=config.nonfinite == "skip")
+    return valid if is_in_memory(source) else SpooledSource(valid, scratch)
 
 
 def _describe(argument: Any) -> str:

@@ -10,7 +10,6 @@ from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics
 from trt_ptq.config import QuantizeConfig
-from trt_ptq.data.subset import Head
 from trt_ptq.errors import StatisticsError, UsageError
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.provenance import DataFingerprint, missing_shards
@@ -48,7 +47,9 @@ class KeptStatistics:
     def has_data(self, source: BatchSource, progress: ProgressCallback) -> bool:
         """Whether the statistics were collected from the first samples of `source`, which is read for that."""
         found = DataFingerprint()
-        for batch in progress(Head(source, self.statistics.data.samples), "Reading the calibration data", source.total):
+        for batch in progress(source, "Reading the calibration data", source.total):
+            if found.samples >= self.statistics.data.samples:
+                break  # only after one more batch: a source learns its length at its end, as in a calibration
             found += DataFingerprint.from_feeds(batch.feeds)
         return found == self.statistics.data
 

@@ -41,6 +41,7 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, scratch: Path) -> 
     calibrated_with = Head(calibrated.source, calibrated.statistics.data.samples)
     candidates = CandidateBuilder(
         CalibratedModel(job.model, calibrated.statistics),
+        job.objective.reference,
         job.calibration,
         calibrate=partial(recalibrate, job, calibrated_with),
         magnitudes=partial(magnitudes, job),

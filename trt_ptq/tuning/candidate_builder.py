@@ -20,6 +20,7 @@ from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
 from trt_ptq.data.subset import evenly_spaced
 from trt_ptq.errors import DataError, ModelError, OutputError
+from trt_ptq.evaluation.reference import Reference
 from trt_ptq.fp16.attention_masks import ClampedMask
 from trt_ptq.fp16.convert import HighPrecision, convert_to_float16
 from trt_ptq.fp16.keep_fp32 import Fp32Node
@@ -89,6 +90,7 @@ class CandidateBuilder:
 
     Args:
         plain: the float model, calibrated.
+        reference: the float model that output errors are relative to.
         calibration: the data that it was calibrated with.
         calibrate: computes the statistics of a float model that techniques changed.
         magnitudes: computes the largest magnitude of each tensor of a float model; see `measure_amax`.
@@ -100,6 +102,7 @@ class CandidateBuilder:
     def __init__(
         self,
         plain: CalibratedModel,
+        reference: Reference,
         calibration: BatchSource,
         calibrate: Callable[[Model], Statistics],
         magnitudes: Callable[[Model], dict[str, float]],
@@ -115,7 +118,7 @@ class CandidateBuilder:
         self._number = count()
         self._progress = progress
         self._settings = settings
-        self._deviation = OutputDeviation(plain.model, calibration, settings.output_error_batches)
+        self._deviation = OutputDeviation(plain.model, reference, calibration, settings.output_error_batches)
         self._calibrated_model_of = cache(self._transform)
         self._table_of = cache(self._derive_table)
         self._amax_of = cache(self._measure_amax)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import onnx_ir as ir
 
@@ -14,6 +13,7 @@ from trt_ptq.engines.spec import Precision
 from trt_ptq.evaluation.compare_models import compare_models
 from trt_ptq.evaluation.metrics import Metrics, UserMetric
 from trt_ptq.evaluation.onnx_runner import temporary_model_file
+from trt_ptq.evaluation.reference import Reference
 from trt_ptq.types import BatchSource
 
 CANDIDATE = "candidate.onnx"  # what messages call it
@@ -48,19 +48,19 @@ class Objective:
     """Scores candidates by the user's metrics, or without any by their fidelity to the reference.
 
     Attributes:
-        reference: ONNX file of the float model.
+        reference: the float model.
         source: the batches that fidelity is computed on.
         metric: the user's metrics, computed on the split "select".
     """
 
-    reference: Path
+    reference: Reference
     source: BatchSource
     metric: UserMetric | None = None
 
     @cached_property
     def baseline(self) -> Metrics:
         """The metrics of the reference; empty without a user's metric."""
-        return {} if self.metric is None else self.metric.evaluate_reference(self.reference, "select")
+        return {} if self.metric is None else self.metric.evaluate_reference(self.reference.path, "select")
 
     def evaluate(self, candidate: ir.Model) -> Score:
         """Score a candidate on ONNX Runtime's CPU; a metric that is NaN or infinite counts as an infinite loss.

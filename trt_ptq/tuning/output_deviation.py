@@ -12,10 +12,10 @@ from functools import cached_property
 import onnx_ir as ir
 from onnx import TensorProto
 
-from trt_ptq.data.adapters import in_memory
 from trt_ptq.data.subset import evenly_spaced
 from trt_ptq.evaluation.compare_models import compare_models
 from trt_ptq.evaluation.onnx_runner import temporary_model_file
+from trt_ptq.evaluation.reference import Reference
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.tuning.objective import CANDIDATE, largest_loss
 from trt_ptq.types import BatchSource
@@ -28,18 +28,20 @@ class OutputDeviation:
     """Measures the output error of candidates.
 
     Attributes:
-        reference: the float model.
+        model: the float model.
+        reference: the same, with the outputs that are known.
         calibration: the calibration data.
         batches: number of batches to measure on, spread over the data.
     """
 
-    reference: Model
+    model: Model
+    reference: Reference
     calibration: BatchSource
     batches: int
 
     @cached_property
     def _source(self) -> BatchSource:
-        return in_memory(evenly_spaced(self.calibration, self.batches))
+        return evenly_spaced(self.calibration, self.batches)
 
     def measure(self, candidate: ir.Model) -> float:
         """Measure the largest `OutputFidelity.cosine_error` of the outputs; infinite if one is NaN.
@@ -51,8 +53,8 @@ class OutputDeviation:
             DataError, ModelError: see `compare_models`.
         """
         with temporary_model_file(candidate, CANDIDATE) as path:
-            fidelity = compare_models(self.reference.path, [path], self._source)[0]
-        declared = self.reference.proto.graph.output
+            fidelity = compare_models(self.reference, [path], self._source)[0]
+        declared = self.model.proto.graph.output
         floats = {output.name for output in declared if output.type.tensor_type.elem_type in _FLOATS}
         if fidelity.varying and not fidelity.outputs:
             return math.inf

@@ -56,6 +56,16 @@ def quantize(
     nonfinite: options.Nonfinite = "refuse",
     until_stable: options.UntilStable = None,
     memory_limit: options.MemoryLimit = None,
+    scratch_limit: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="SIZE",
+            help="Disk space in the folder for temporary files, such as 4GB, for batches and FP32 outputs that are "
+            "needed again; beyond it they are read and computed again. Default: a tenth of what is free.",
+            rich_help_panel=options.DATA,
+            show_default=False,
+        ),
+    ] = None,
     device: options.Device = "cpu",
     evaluate: options.Evaluate = None,
     lower_is_better: options.LowerIsBetter = None,
@@ -125,6 +135,7 @@ def quantize(
         nonfinite=nonfinite,
         device=device,
         memory_limit=memory_limit,
+        scratch_limit=scratch_limit,
         until_stable=until_stable,
         batch_size=batch_size,
         backend=backend,
