@@ -13,9 +13,11 @@ from onnx import TensorProto, helper
 import trt_ptq
 from tests.fp16.converting import converted, run, scalar, types
 from tests.networks import image_input, images, write
+from trt_ptq.calibration.measurements.magnitudes import measure_amax
+from trt_ptq.data.sources import InMemorySource
 from trt_ptq.fp16.emulate import emulate_float16
-from trt_ptq.onnx_io.ort_session import create_session
-from trt_ptq.types import Array
+from trt_ptq.onnx_io.load import load_model
+from trt_ptq.types import Array, Batch
 
 LOWEST = float(np.finfo(np.float32).min)
 FLOAT16 = TensorProto.FLOAT16
@@ -47,23 +49,16 @@ def attention(path: Path, masking: list[onnx.NodeProto], size: float = 0.1, lowe
     return write(path, nodes, constants, inputs, ["y"])
 
 
-def feeds() -> dict[str, Array]:
+def feeds(blind: int | None = 3) -> dict[str, Array]:
+    """Every position sees those before it; `blind` sees nothing, so its row of scores is masked as a whole."""
     seen = np.tril(np.ones((1, 1, 8, 8), bool))
-    seen[..., 3, :] = False  # this row sees nothing
+    if blind is not None:
+        seen[..., blind, :] = False
     return {"x": images(2), "seen": seen}
 
 
-def measured(path: Path) -> dict[str, float]:
-    """The largest magnitude of every float32 tensor, as `measure_amax` gives it."""
-    proto = onnx.load(path)
-    del proto.graph.output[:]
-    proto.graph.output.extend(
-        helper.make_empty_tensor_value_info(name) for node in proto.graph.node for name in node.output
-    )
-    names = [value.name for value in proto.graph.output]
-    session = create_session(proto, path.parent, "m")
-    arrays = {**feeds(), **dict(zip(names, session.run(None, feeds()), strict=True))}
-    return {name: float(np.abs(array).max()) for name, array in arrays.items() if array.dtype == np.float32}
+def measured(path: Path, blind: int | None = 3) -> dict[str, float]:
+    return measure_amax(load_model(path), InMemorySource([Batch(feeds(blind), "batch 0")]))
 
 
 @pytest.mark.parametrize("masking", [WHERE, ADDED, MULTIPLIED], ids=["where", "added", "multiplied"])
@@ -92,6 +87,37 @@ def test_large_scores_would_show_in_a_row_that_sees_nothing(tmp_path: Path) -> N
     amax = measured(path)
     assert kept(path, amax | {"scores": 16.0})
     assert not kept(path, amax | {"scores": 15.0})
+
+
+@pytest.mark.parametrize("masking", [ADDED, MULTIPLIED], ids=["added", "multiplied"])
+def test_large_scores_change_nothing_where_every_row_sees_something(
+    tmp_path: Path, masking: list[onnx.NodeProto]
+) -> None:
+    path = attention(tmp_path / "m.onnx", masking, size=15)
+    amax = measured(path, blind=None)
+    assert amax["scores"] > 50
+    proto, result = converted(path, amax)
+    (mask,) = result.clamped_masks
+    assert mask.assumed
+    assert mask.clamped - 4 * amax["scores"] >= -65504
+    assert types(proto)["p"] == FLOAT16
+    emulate_float16(result.model)
+    rounded = ir.to_proto(result.model)
+    np.testing.assert_allclose(run(rounded, feeds(None)), run(path, feeds(None)), atol=0.05)
+    assert np.isfinite(run(rounded, feeds())).all()  # a row that sees nothing, which the data had not
+
+
+def test_a_row_that_sees_nothing_and_large_scores_keep_the_constant(tmp_path: Path) -> None:
+    path = attention(tmp_path / "m.onnx", ADDED, size=15)
+    assert kept(path, measured(path))
+    assert not kept(path, measured(path, blind=None))
+
+
+def test_scores_as_large_as_the_constant_keep_it(tmp_path: Path) -> None:
+    path = attention(tmp_path / "m.onnx", ADDED)
+    amax = measured(path, blind=None)
+    assert kept(path, amax | {"scores": 5000.0, "products": 5000.0})
+    assert not kept(path, amax | {"scores": 4000.0, "products": 4000.0})
 
 
 def test_float32_holds_scores_beside_a_small_constant(tmp_path: Path) -> None:

@@ -39,8 +39,11 @@ def test_ranges_that_no_int8_layer_reads_clip_nothing(cnn: Model, tmp_path: Path
 
 
 def test_clamped_mask_constants_are_named() -> None:
-    assert mask_warnings([ClampedMask("lowest", -3.4028234663852886e38)]) == [
-        "constants of attention masks are -65504 where the model is FP16, which changes no output: "
-        "'lowest' (-3.403e+38)"
+    sure, assumed = ClampedMask("sure", -3.4028234663852886e38), ClampedMask("seen", -1e9, -65216, assumed=True)
+    assert mask_warnings([sure, assumed]) == [
+        "constants of attention masks are smaller where the model is FP16, which changes no output: "
+        "'sure' (-65504 for -3.403e+38)",
+        "constants of attention masks are smaller where the model is FP16, which changes no output unless a row of "
+        "scores is masked as a whole: no row of the data that was measured is: 'seen' (-65216 for -1e+09)",
     ]
     assert not mask_warnings([])

@@ -1,9 +1,15 @@
-"""Constants of attention masks, such as -3.4e38, that float16 cannot hold but that -65504 can replace.
+"""Constants of attention masks, such as -3.4e38, that float16 cannot hold but that a smaller one can replace.
 
 A mask ends in a Softmax, directly (`Where(mask, scores, constant)`) or after it was added to scores. The Softmax of a
-masked score is 0 with either constant. If all scores of a row are masked, they are equal with either: when the mask is
-added, both formats must round the sum to the constant, so the scores have to be small. (A kernel that fuses Add and
-Softmax and does not round between them gives such a row, whose result means nothing, the Softmax of its scores.)
+masked score is 0 with either constant, as long as its row has a score that is not masked. Rows that are masked as a
+whole are equal everywhere if the mask replaces the scores. Where it is added to them, this holds
+
+- for scores so small that both formats round the sum to the constant, which is -65504 then, or
+- if no row was masked as a whole in the data that the activations were measured on (`row_maxima`). The constant leaves
+  room for the scores then, so that such a row, of other data, stays finite: its result is another one, though.
+
+(A kernel that fuses Add and Softmax and does not round between them gives such a row, whose result means nothing, the
+Softmax of its scores.)
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ from trt_ptq.types import Array
 
 _MAX_SCORE = FLOAT16_MAX / MARGIN  # far from the constant
 _MAX_ADDED = 16  # smaller values do not change -65504 in float16
+_MAX_OBSERVED = _MAX_SCORE / 4  # with room for MARGIN times the scores, the constant is still far from them
 _SHAPING_OPS = {"Identity", "Expand", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather", "Tile"}
 
 Bound = Callable[[ir.Value], float | None]
@@ -28,15 +35,20 @@ Bound = Callable[[ir.Value], float | None]
 
 @dataclass(frozen=True)
 class ClampedMask:
-    """A mask constant that is -65504 in the float16 model.
+    """A mask constant that is smaller in the float16 model.
 
     Attributes:
         name: The name of the constant.
         value: Its value in the float32 model.
+        clamped: Its value in the float16 model.
+        assumed: Whether this assumes that no row is masked as a whole, as in the data that was measured; otherwise no
+            output changes whatever the inputs are.
     """
 
     name: str
     value: float
+    clamped: float = -FLOAT16_MAX
+    assumed: bool = False
 
 
 @dataclass
@@ -47,21 +59,40 @@ class MaskPath:
         constant: The constant.
         value: Its value where it masks.
         amax: The largest magnitude of each tensor that depends on it, where it does not mask.
+        softmax_inputs: The tensors in which it reaches a Softmax.
         additions: The nodes that add it to scores; they must run in float16.
+        added: The largest magnitude of all that it is added to.
+        assumed: See `ClampedMask`.
     """
 
     constant: ir.Value
     value: float
     amax: dict[ir.Value, float] = field(default_factory=dict)
+    softmax_inputs: list[ir.Value] = field(default_factory=list)
     additions: list[ir.Node] = field(default_factory=list)
+    added: float = 0.0
+    assumed: bool = False
+
+    @property
+    def clamped(self) -> float:
+        """The value that replaces `value`; float16 holds it."""
+        if not self.assumed:
+            return -FLOAT16_MAX
+        return -float(np.nextafter(np.float16(FLOAT16_MAX - MARGIN * self.added), np.float16(0)))
 
 
-def find_masks(graph: ir.Graph, bound: Bound) -> list[MaskPath]:
-    """The mask constants that -65504 can replace.
+def row_maxima(tensor: str) -> str:
+    """What `amax` calls the maxima of `tensor`, a Softmax's input, along the axis of the Softmax."""
+    return f"{tensor} (row maxima)"
+
+
+def find_masks(graph: ir.Graph, bound: Bound, row_bound: Bound) -> list[MaskPath]:
+    """The mask constants that one in float16's range can replace.
 
     Args:
         graph: The graph, with constants as initializers.
         bound: The largest magnitude of a tensor; None if unknown.
+        row_bound: The largest magnitude of the `row_maxima` of a tensor; None if unknown.
     """
     paths = []
     for constant in graph.initializers.values():
@@ -75,20 +106,32 @@ def find_masks(graph: ir.Graph, bound: Bound) -> list[MaskPath]:
         if len(masking) != 1 or masking[0] > 0 or np.isinf(values).any():
             continue
         path = MaskPath(constant, float(masking[0]))
-        if _reaches_only_softmax(graph, constant, float(np.abs(values[~is_beyond]).max(initial=0)), path, bound):
+        unmasked = float(np.abs(values[~is_beyond]).max(initial=0))
+        if _reaches_only_softmax(graph, constant, unmasked, path, bound) and _is_sound(path, row_bound):
             paths.append(path)
     return paths
 
 
 def clamp(path: MaskPath) -> None:
-    """Replace the constant by one that is -65504 where it masks."""
+    """Replace the constant by one that is `path.clamped` where it masks."""
     tensor = path.constant.const_value
     assert tensor is not None
-    path.constant.const_value = lazy_map(tensor, _clamp, ir.DataType.FLOAT, str(path.constant.name))
+    lowest = np.float32(path.clamped)
+
+    def clamped(values: Array) -> Array:
+        return np.maximum(values, lowest)
+
+    path.constant.const_value = lazy_map(tensor, clamped, ir.DataType.FLOAT, str(path.constant.name))
 
 
-def _clamp(values: Array) -> Array:
-    return np.maximum(values, np.float32(-FLOAT16_MAX))
+def _is_sound(path: MaskPath, row_bound: Bound) -> bool:
+    """Whether no output changes, or none on the data that was measured; sets `assumed`."""
+    step = -path.value - float(np.nextafter(np.float32(-path.value), np.float32(0)))
+    if path.added < min(_MAX_ADDED, step / 2):
+        return True
+    path.assumed = True
+    rows = [_bound(value, row_bound) for value in path.softmax_inputs]
+    return all(amax is not None and amax <= _MAX_SCORE for amax in rows)
 
 
 def _reaches_only_softmax(graph: ir.Graph, value: ir.Value, amax: float, path: MaskPath, bound: Bound) -> bool:
@@ -101,6 +144,7 @@ def _reaches_only_softmax(graph: ir.Graph, value: ir.Value, amax: float, path: M
         if node.graph is not graph or node.domain not in ONNX_DOMAINS:
             return False
         if node.op_type == "Softmax":
+            path.softmax_inputs.append(value)
             continue
         result = _amax_after(node, index, amax, path, bound)
         if result is None or not _reaches_only_softmax(graph, node.outputs[0], result, path, bound):
@@ -119,10 +163,10 @@ def _amax_after(node: ir.Node, index: int, amax: float, path: MaskPath, bound: B
         return amax if _is_zero_or_one(node.inputs[1 - index], bound) else None
     if node.op_type == "Add":
         scores = _bound(node.inputs[1 - index], bound)
-        step = -path.value - float(np.nextafter(np.float32(-path.value), np.float32(0)))
-        if scores is None or scores >= min(_MAX_ADDED, step / 2):
+        if scores is None or scores > _MAX_OBSERVED:
             return None
         path.additions.append(node)
+        path.added = max(path.added, scores)
         return amax + scores
     return None
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from trt_ptq.analysis.dataflow import name_of
-from trt_ptq.fp16.attention_masks import ClampedMask, MaskPath, clamp, find_masks
+from trt_ptq.fp16.attention_masks import ClampedMask, MaskPath, clamp, find_masks, row_maxima
 from trt_ptq.fp16.keep_fp32 import Fp32Node, RangeCheck, select_convertible_io
 from trt_ptq.fp16.retype import Float16Rewriter
 from trt_ptq.onnx_io.load import Model
@@ -28,7 +28,7 @@ class Float16Model:
     Attributes:
         model: The model.
         fp32_nodes: The nodes that stay float32, and why.
-        clamped_masks: The mask constants that were clamped to what float16 holds; the outputs do not depend on it.
+        clamped_masks: The mask constants that were clamped to what float16 holds; see attention_masks.py.
     """
 
     model: ir.Model
@@ -68,13 +68,13 @@ def convert_to_float16(model: ir.Model, amax: Mapping[str, float] | None = None)
     Float16Rewriter(model.graph, convertible).run()
     passes.RemoveUnusedNodesPass()(model)
     model.graph.sort()
-    masks = tuple(ClampedMask(name_of(path.constant), path.value) for path in paths)
+    masks = tuple(ClampedMask(name_of(path.constant), path.value, path.clamped, path.assumed) for path in paths)
     return Float16Model(model, tuple(fp32_nodes.values()), masks)
 
 
 def _clampable_masks(graph: ir.Graph, amax: Mapping[str, float]) -> list[MaskPath]:
     """The mask constants that can be clamped, as float16 then holds all that depends on them."""
-    paths = find_masks(graph, RangeCheck(amax).amax)
+    paths = find_masks(graph, RangeCheck(amax).amax, lambda value: amax.get(row_maxima(name_of(value))))
     while paths:
         originals = [path.constant.const_value for path in paths]
         convertible, _ = select_convertible_io(graph, _clamp(paths, amax))

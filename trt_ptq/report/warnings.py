@@ -90,12 +90,21 @@ def refused_warning(nodes: Sequence[str]) -> str:
 
 
 def mask_warnings(masks: Sequence[ClampedMask]) -> list[str]:
-    """Name the mask constants that differ in the FP16 model."""
-    if not masks:
-        return []
-    named = ", ".join(f"{mask.name!r} ({mask.value:.4g})" for mask in masks[:_NUM_EXAMPLES])
-    more = f", and {len(masks) - _NUM_EXAMPLES} more" if len(masks) > _NUM_EXAMPLES else ""
-    return [f"constants of attention masks are -65504 where the model is FP16, which changes no output: {named}{more}"]
+    """Name the mask constants that differ in the FP16 model, and what that assumes."""
+    kinds = {
+        False: "which changes no output",
+        True: "which changes no output unless a row of scores is masked as a whole: no row of the data that was "
+        "measured is",
+    }
+    return [
+        f"constants of attention masks are smaller where the model is FP16, {effect}: {_mask_names(found)}"
+        for assumed, effect in kinds.items()
+        if (found := [mask for mask in masks if mask.assumed is assumed])
+    ]
+
+
+def _mask_names(masks: Sequence[ClampedMask]) -> str:
+    return _first_few([f"{mask.name!r} ({mask.clamped:g} for {mask.value:.4g})" for mask in masks], ", ")
 
 
 def profile_warnings(profiles: Mapping[str, ShapeProfile], inputs: Sequence[TensorSpec]) -> list[str]:

@@ -66,7 +66,7 @@ class QuantizedCandidate:
         qdq: the Q/DQ model and its plan.
         high_precision: what runs around INT8.
         fp32_nodes: nodes that are FP32 in an FP16 model.
-        clamped_masks: mask constants that are -65504 in an FP16 model.
+        clamped_masks: mask constants that are smaller in an FP16 model.
         warning: why FP16 was not possible; empty if it was.
     """
 

@@ -98,3 +98,10 @@ def test_an_overflow_inside_the_network_is_kept_out_of_float16(tmp_path: Path) -
         ("c", "'c' reaches 7.29e+05"),
         ("y", "'c' reaches 7.29e+05"),
     ]
+
+
+def test_the_maxima_of_the_rows_that_a_softmax_reads_are_measured(tmp_path: Path) -> None:
+    network = model(tmp_path, helper.make_node("Softmax", ["x"], ["y"], axis=1))
+    measured = measure_amax(network, source(np.array([[-9, 2], [-9, -3]], np.float32)))
+    assert measured["x"] == 9
+    assert measured["x (row maxima)"] == 3

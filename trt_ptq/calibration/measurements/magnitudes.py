@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from trt_ptq._internal.cpu import usable_cores
+from trt_ptq.analysis.dataflow import name_of
 from trt_ptq.analysis.plugins import unrunnable_values
 from trt_ptq.calibration.devices import HostDevice
 from trt_ptq.calibration.memory_planner import first_batch, group_tensors, tensor_bytes
@@ -15,7 +16,9 @@ from trt_ptq.calibration.observed_model import ObservedModel
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.data.subset import Head
+from trt_ptq.fp16.attention_masks import row_maxima
 from trt_ptq.fp16.convertible_io import is_float32
+from trt_ptq.onnx_io.domains import ONNX_DOMAINS
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.types import Array, BatchSource
 
@@ -40,7 +43,7 @@ def float32_tensors(model: Model) -> CalibrationTensors:
 def measure_amax(
     model: Model, source: BatchSource, passes: Sequence[Sequence[str]] = (), samples: int = DEFAULT_SAMPLES
 ) -> dict[str, float]:
-    """Measure the largest finite magnitude of each of the `float32_tensors`.
+    """Measure the largest finite magnitude of each of the `float32_tensors`, and of the `row_maxima` of Softmax inputs.
 
     Args:
         model: The float model.
@@ -58,9 +61,16 @@ def measure_amax(
         sizes = tensor_bytes(model, float32_tensors(model).tensors, first_batch(source))
         passes = group_tensors(sizes, _PASS_BYTES)
     amax: dict[str, float] = {}
+    axes = _softmax_axes(model)
     for names in passes:
-        amax |= _measure_pass(model, source, names, samples)
+        amax |= _measure_pass(model, source, names, samples, {name: axes[name] for name in names if name in axes})
     return amax
+
+
+def _softmax_axes(model: Model) -> dict[str, int]:
+    """The axis of each Softmax in the main graph, by its input."""
+    nodes = [node for node in model.to_ir().graph if node.op_type == "Softmax" and node.domain in ONNX_DOMAINS]
+    return {name_of(node.inputs[0]): node.attributes.get_int("axis", -1) for node in nodes if node.inputs[0]}
 
 
 def combine_amax(measured: dict[str, float], statistics: Statistics) -> dict[str, float]:
@@ -69,14 +79,23 @@ def combine_amax(measured: dict[str, float], statistics: Statistics) -> dict[str
     return {name: max(value, known.get(name, value)) for name, value in measured.items()}
 
 
-def _measure_pass(model: Model, source: BatchSource, names: Sequence[str], samples: int) -> dict[str, float]:
+def _measure_pass(
+    model: Model, source: BatchSource, names: Sequence[str], samples: int, axes: Mapping[str, int]
+) -> dict[str, float]:
     observed = ObservedModel(model, names, HostDevice())
-    found = np.zeros(len(names), np.float32)
+    results = [*names, *map(row_maxima, axes)]
+    found = np.zeros(len(results), np.float32)
     with ThreadPoolExecutor(usable_cores()) as pool:
         for batch in Head(source, samples):
             arrays = observed.run(batch)
-            found = np.maximum(found, list(pool.map(_amax, (arrays[name] for name in names))))  # NaN stays NaN
-    return dict(zip(names, found.tolist(), strict=True))
+            measured = list(pool.map(_amax, (arrays[name] for name in names)))
+            measured += [_amax(_row_maxima(arrays[name], axis)) for name, axis in axes.items()]
+            found = np.maximum(found, measured)  # NaN stays NaN
+    return dict(zip(results, found.tolist(), strict=True))
+
+
+def _row_maxima(array: Array, axis: int) -> Array:
+    return array.max(axis) if array.size else array
 
 
 def _amax(array: Array) -> np.float32:
