@@ -57,8 +57,8 @@ class QuantizeConfig:
             0.1. Without a metric, the largest error of an output, where 0.01 requires 20 dB SQNR, and of scores 99 %
             top-1 agreement.
         techniques: accuracy-recovery techniques that are always applied: "equalization", "smoothquant",
-            "bias-correction". With "auto", the others are tried where the loss exceeds `max_drop`. () for none.
-        search: where the loss still exceeds `max_drop`, exclude the most sensitive layers from quantization.
+            "bias-correction". With "auto", the others are tried where INT8 does not meet `max_drop`. () for none.
+        search: where INT8 still does not meet `max_drop`, exclude the most sensitive layers from quantization.
         nodes_to_exclude: nodes that are not quantized: node names, names of their outputs, op types, or patterns of
             these with *, ? and [].
         nodes_to_include: if given, only these nodes (named as above) are quantized.

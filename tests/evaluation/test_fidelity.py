@@ -39,7 +39,7 @@ def test_classes_lose_by_how_many_change_whatever_their_numbers() -> None:
     meter.update(np.array([0, 900, 3, 1]), np.array([0, 1, 3, 1]))
     meter.update(np.array([5, 5, 7, 7]), np.array([5, 5, 7, 7]))
     assert (meter.result().changed, meter.result().error, meter.result().cosine_error) == (1 / 8, 1 / 8, 1 / 8)
-    assert meter.result().text == "12.50% of the values changed"
+    assert meter.result().describe(0.01) == ("12.50% of the values changed", "at most 1%")
 
 
 def test_floats_lose_their_direction() -> None:
@@ -53,7 +53,7 @@ def test_the_error_is_the_energy_of_the_noise() -> None:
     halved = fidelity(np.array([3.0, 4.0]), np.array([1.5, 2.0]))  # which the cosine does not see
     assert halved.error == pytest.approx(1 / 4)
     assert halved.cosine_error == pytest.approx(0)
-    assert halved.text == "6.0 dB SQNR"
+    assert halved.describe(0.01) == ("6.0 dB SQNR", "at least 20.0 dB")
 
 
 def test_scores_whose_largest_entry_changes_are_wrong_by_that() -> None:
@@ -62,7 +62,7 @@ def test_scores_whose_largest_entry_changes_are_wrong_by_that() -> None:
     meter = FidelityMeter(scores=True)
     meter.update(reference, candidate)
     assert meter.result().error == 0.25
-    assert meter.result().text.endswith(" dB SQNR, 75.00% top-1 agreement")
+    assert meter.result().describe(0.01)[0].endswith(" dB SQNR, 75.00% top-1 agreement")
     assert fidelity(reference, candidate).error < 1e-6
     assert fidelity(reference, candidate).top1 is None
 

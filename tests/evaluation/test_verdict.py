@@ -89,6 +89,17 @@ def test_fidelity_has_thresholds_of_its_own(output: OutputFidelity, expected: st
             fidelity(0, changed=0.125),
             "fidelity of y: 12.50% of the values changed against FP32; required at most 1%: FAILED",
         ),
+        (fidelity(19.96), "fidelity of y: 19.96 dB SQNR against FP32; required at least 20.00 dB: FAILED"),
+        (fidelity(20.004), "fidelity of y: 20.004 dB SQNR against FP32; required at least 20.000 dB: passed"),
+        (
+            fidelity(42.12, top1=0.98996),
+            "fidelity of y: 42.1 dB SQNR, 98.996% top-1 agreement against FP32; required at least 20.0 dB and 99%: "
+            "FAILED",
+        ),
+        (
+            fidelity(0, changed=0.010001),
+            "fidelity of y: 1.0001% of the values changed against FP32; required at most 1%: FAILED",
+        ),
     ],
 )
 def test_a_verdict_on_fidelity_speaks_of_fidelity(output: OutputFidelity, text: str) -> None:

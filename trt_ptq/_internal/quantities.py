@@ -97,3 +97,8 @@ def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError("not a number")
     return float(value)
+
+
+def format_percent(fraction: float) -> str:
+    """A fraction in percent, however small it is."""
+    return f"{100 * fraction:.6g}%"

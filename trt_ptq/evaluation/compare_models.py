@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trt_ptq.errors import DataError, ModelError
-from trt_ptq.evaluation.fidelity import COMPARABLE, FidelityMeter, OutputFidelity, fidelity_of
+from trt_ptq.evaluation.error_energy import COMPARABLE
+from trt_ptq.evaluation.fidelity import FidelityMeter, OutputFidelity, fidelity_of
 from trt_ptq.evaluation.onnx_runner import onnx_runner
 from trt_ptq.evaluation.reference import Reference
 from trt_ptq.onnx_io.load import model_size_bytes

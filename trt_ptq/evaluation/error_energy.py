@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from trt_ptq.errors import ModelError
-from trt_ptq.evaluation.fidelity import COMPARABLE
 from trt_ptq.types import Array
 
 _LOWEST, _HIGHEST = -128, 127
 _SLAB_VALUES = 2**17  # few enough to stay in the processor's cache
+
+COMPARABLE = "biuf"  # NumPy's kinds of booleans, integers and floats
 
 
 def fake_quantize(values: Array, scale: np.float32) -> Array:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trt_ptq._internal.quantities import format_percent
+from trt_ptq.evaluation.error_energy import decibels
 from trt_ptq.evaluation.joined import Joint
 from trt_ptq.types import Array
-
-COMPARABLE = "biuf"  # NumPy's kinds of booleans, integers and floats
-
 
 _FIDELITY_OF = "fidelity of "
 
@@ -88,20 +87,39 @@ class OutputFidelity:
         """1 - cosine similarity, which candidates are ordered by; for integers the fraction that `changed`."""
         return 1 - self.cosine if self.changed is None else self.changed
 
-    @property
-    def text(self) -> str:
-        """The fidelity in words: SQNR, and top-1 agreement where there are scores."""
+    def describe(self, max_error: float) -> tuple[str, str]:
+        """The fidelity in words, and what `max_error` requires, with as many digits as tell the one from the other."""
         if self.changed is not None:
-            return f"{self.changed:.2%} of the values changed"
-        agreement = "" if self.top1 is None else f", {self.top1:.2%} top-1 agreement"
+            digits = digits_apart(100 * self.changed, 100 * max_error, 2)
+            return f"{self.changed:.{digits}%} of the values changed", f"at most {format_percent(max_error)}"
+        least = decibels(max_error)
         part = self.worst_part
-        worst = "" if part is None else f" ({part.sqnr_db:.1f} dB in {part.start}:{part.stop} of axis {part.axis})"
-        return f"{self.sqnr_db:.1f} dB SQNR{worst}{agreement}"
+        ratios = [self.sqnr_db] if part is None else [self.sqnr_db, part.sqnr_db]
+        digits = max(digits_apart(ratio, least, 1) for ratio in ratios)
+        worst = ""
+        if part is not None:
+            worst = f" ({part.sqnr_db:.{digits}f} dB in {part.start}:{part.stop} of axis {part.axis})"
+        text, limit = f"{self.sqnr_db:.{digits}f} dB SQNR{worst}", f"at least {least:.{digits}f} dB"
+        if self.top1 is not None:
+            digits = digits_apart(100 * self.top1, 100 * (1 - max_error), 2)
+            text += f", {self.top1:.{digits}%} top-1 agreement"
+            limit += f" and {format_percent(1 - max_error)}"
+        return text, limit
 
     @property
     def similarity_text(self) -> str:
         """The similarity as text, for tables."""
         return f"{self.cosine:.6f}" if self.changed is None else f"{self.changed:.2%} changed"
+
+
+def digits_apart(value: float, limit: float, digits: int) -> int:
+    """How many decimals, `digits` at least, it takes that `value` and `limit` compare as text as they do as numbers."""
+    if not math.isfinite(value) or not math.isfinite(limit):
+        return digits
+    for decimals in range(digits, 16):
+        if np.sign(round(value, decimals) - round(limit, decimals)) == np.sign(value - limit):
+            return decimals
+    return digits  # they are equal
 
 
 def worst_output(outputs: Mapping[str, OutputFidelity]) -> OutputFidelity | None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from trt_ptq._internal.quantities import format_percent
 from trt_ptq.errors import DataError
-from trt_ptq.evaluation.error_energy import decibels
 from trt_ptq.evaluation.fidelity import OutputFidelity, fidelity_of
 
 EXCELLENT_BELOW = 0.01
@@ -53,23 +53,11 @@ class Verdict:
     def describe(self, reference: str = "FP32") -> str:
         """Describe what the grade and the threshold are about, and whether that was met."""
         passed = "passed" if self.passed else "FAILED"
-        limit = format_percent(self.max_drop)
         if self.fidelity is None:
-            loss = format_loss(self.loss, self.max_drop)
+            loss, limit = format_loss(self.loss, self.max_drop), format_percent(self.max_drop)
             return f"{self.metric}: {loss} loss against {reference}; allowed {limit}: {passed}"
-        if self.fidelity.changed is None:
-            limit = f"{decibels(self.max_drop):.1f} dB"
-            if self.fidelity.top1 is not None:
-                limit += f" and {format_percent(1 - self.max_drop)}"
-            limit = f"at least {limit}"
-        else:
-            limit = f"at most {limit}"
-        return f"{self.metric}: {self.fidelity.text} against {reference}; required {limit}: {passed}"
-
-
-def format_percent(fraction: float) -> str:
-    """Format a fraction in percent, however small it is."""
-    return f"{100 * fraction:.6g}%"
+        text, limit = self.fidelity.describe(self.max_drop)
+        return f"{self.metric}: {text} against {reference}; required {limit}: {passed}"
 
 
 def format_loss(loss: float, max_drop: float = math.nan) -> str:

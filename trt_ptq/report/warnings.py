@@ -21,7 +21,7 @@ _FAR = 1.25  # values that far beyond the range are off by a quarter of the rang
 _NUM_EXAMPLES = 5
 
 OPTIMISTIC_VERDICT = (
-    "the verdict is optimistic: techniques and excluded layers were selected on the same data; expect a higher loss on "
+    "the verdict is optimistic: techniques and excluded layers were selected on the same data; expect less accuracy on "
     "unseen data. For an unbiased verdict, let `evaluate` take the split as its second argument, or pass more "
     "`test_data`"
 )

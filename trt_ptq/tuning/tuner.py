@@ -6,9 +6,10 @@ import logging
 import math
 from collections.abc import Collection
 
+from trt_ptq._internal.quantities import format_percent
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.errors import TrtPtqError
-from trt_ptq.evaluation.verdict import format_loss, format_percent
+from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.qdq.insert import TENSOR_KINDS
 from trt_ptq.recipe import Mode, Recipe, Technique
 from trt_ptq.tuning.alternatives import EXCLUDED, WEIGHT_ONLY, Alternative

@@ -75,7 +75,7 @@ def quantize(
         typer.Option(
             metavar="TECHNIQUE",
             help="Accuracy-recovery techniques to apply: equalization, smoothquant, bias-correction (repeatable). "
-            "Default: auto (applied only if the loss exceeds --max-drop and they help). none disables them.",
+            "Default: auto (applied only if INT8 does not meet --max-drop and they help). none disables them.",
             rich_help_panel=options.ACCURACY,
             show_default=False,
         ),
@@ -84,7 +84,7 @@ def quantize(
         bool,
         typer.Option(
             "--no-search",
-            help="Do not exclude sensitive layers from INT8 when the loss exceeds --max-drop.",
+            help="Do not exclude sensitive layers from INT8 when INT8 does not meet --max-drop.",
             rich_help_panel=options.ACCURACY,
         ),
     ] = False,
@@ -110,10 +110,10 @@ def quantize(
 
     Writes to --out: model.int8.onnx, model.fp16.onnx, engines with their manifests, stats.safetensors,
     calibration.cache, calibration.json, recipe.yaml, report.json and report.html; and model.transformed.onnx if a
-    technique changed the float model. Exit status 3 if the loss exceeds --max-drop. If it does not, but the INT8 engine
+    technique changed the float model. Exit status 3 if INT8 does not meet --max-drop. If it does, but the INT8 engine
     cannot be built, all other results are written and the exit status is 2.
 
-    If the loss exceeds --max-drop, trt-ptq tries equalization, SmoothQuant and bias correction, then other range
+    If INT8 does not meet --max-drop, trt-ptq tries equalization, SmoothQuant and bias correction, then other range
     methods, then excludes the most sensitive layers. Without --eval, candidates are selected on one half of the
     held-out batches and the verdict is computed on the other. See docs/accuracy.md.
 
