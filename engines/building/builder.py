@@ -10,6 +10,7 @@ from trt_ptq._internal.cuda import gpu_name
 from trt_ptq._internal.signals import deferred_interrupts_unless_handled
 from trt_ptq.engines.building.builder_config import apply_builder_config, load_timing_cache, save_timing_cache
 from trt_ptq.engines.building.network_profiles import apply_profiles
+from trt_ptq.engines.building.quantized_layers import quantized_layers
 from trt_ptq.engines.building.unsupported_layer import unsupported_layer
 from trt_ptq.engines.library import BuilderLog, TensorRTLibrary
 from trt_ptq.engines.manifest import EngineManifest, write_engine
@@ -81,8 +82,10 @@ class EngineBuilder:
         Raises:
             EngineError: they cannot be read.
         """
-        kernels = self._builder_log.kernels
-        return EnginePlan.from_rtx_log(kernels[-1], self.library.version) if kernels else None
+        if not self._builder_log.kernels:
+            return None
+        plan = EnginePlan.from_rtx_log(self._builder_log.kernels[-1], self.library.version)
+        return plan.model_copy(update={"quantized": quantized_layers(self.library, self.network)})
 
     def write(
         self,

@@ -17,7 +17,9 @@ class EnginePlan(BaseModel):
     """What a TensorRT builder made of a model: kernels in execution order.
 
     `source` is the library that built the engine ("tensorrt-rtx" or "tensorrt") and `version` its version; `shapes` are
-    those of the engine's inputs, with -1 for a dynamic size. `warnings` say what could not be read.
+    those of the engine's inputs, with -1 for a dynamic size. `quantized` names the ONNX nodes that the model asks to
+    run in INT8: convolutions and matrix products of dequantized operands; empty if that is not known. `warnings` say
+    what could not be read.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +28,7 @@ class EnginePlan(BaseModel):
     version: str
     kernels: tuple[Kernel, ...]
     shapes: dict[str, tuple[int, ...]] = {}
+    quantized: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @classmethod

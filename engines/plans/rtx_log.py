@@ -24,7 +24,7 @@ _KERNEL = re.compile(
 )
 _TENSOR = re.compile(r"\{ Name: (.*?), Dimensions: \[([-\d, ]*)\], .*?Datatype: (\w+), Format: [^}]*\}")
 _INPUT = re.compile(r" ?Name: (.*?), IOMode: Input, DataType: \w+, Dimensions: \[([-\d, ]*)\]")
-_NODE = "[ONNX Layer: "
+_NODE, _UNNAMED = "[ONNX Layer: ", "node_of_"
 
 
 class ParsedEngine(NamedTuple):
@@ -81,8 +81,11 @@ def describe_gaps(kernels: list[Kernel]) -> list[str]:
 
 
 def parse_nodes(metadata: str) -> tuple[str, ...]:
-    """The ONNX nodes in a kernel's metadata: "[ONNX Layer: NAME]" each; a name may have brackets itself."""
-    parts = (part.rpartition("]")[0] for part in metadata.split(_NODE)[1:])
+    """The ONNX nodes in a kernel's metadata: "[ONNX Layer: NAME]" each; a name may have brackets itself.
+
+    A node without a name is named by its first output; TensorRT writes "node_of_OUTPUT".
+    """
+    parts = (part.rpartition("]")[0].removeprefix(_UNNAMED) for part in metadata.split(_NODE)[1:])
     return tuple(dict.fromkeys(part for part in parts if part))
 
 

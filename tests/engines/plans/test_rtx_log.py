@@ -100,6 +100,7 @@ def test_dynamic_sizes_are_not_guessed() -> None:
         ("[ONNX Layer: a]\x1e[ONNX Layer: b]", ("a", "b")),
         ("[ONNX Layer: layers[0].conv][ONNX Layer: x[1]]", ("layers[0].conv", "x[1]")),
         ("[ONNX Layer: conv]__gemm_from_conv1x1", ("conv",)),
+        ("[ONNX Layer: node_of_y]", ("y",)),
     ],
 )
 def test_names_of_nodes_may_have_brackets(metadata: str, nodes: tuple[str, ...]) -> None:

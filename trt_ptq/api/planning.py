@@ -1,0 +1,78 @@
+"""`read_plan` and `plan_engine`: the kernels of an engine, without running it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trt_ptq._internal.temporary import temporary_folder
+from trt_ptq.api.engine import build_engine
+from trt_ptq.api.inputs.model_input import ModelLike
+from trt_ptq.api.inputs.table_input import TableLike
+from trt_ptq.config import ShapeLike, parse_shapes
+from trt_ptq.engines.plans.engine_plan import EnginePlan
+from trt_ptq.engines.running.stored_plan import read_engine_plan
+from trt_ptq.engines.spec import Precision
+from trt_ptq.types import ShapeProfile
+
+
+def read_plan(path: str | os.PathLike[str]) -> EnginePlan:
+    """Read the plan of an engine: its kernels, with types, bytes, multiply-accumulates and ONNX nodes.
+
+    Args:
+        path: an engine, whose plan is kept beside it, or is inspected on the GPU; a .plan.json; the JSON of TensorRT's
+            engine inspector (`trtexec --exportLayerInfo`); or a log of TensorRT-RTX's builder (.log, .txt).
+
+    Returns:
+        The plan. Its `warnings` say what could not be read.
+
+    Raises:
+        EngineError: the file cannot be read; or the engine has no plan beside it, and cannot be inspected here.
+        MissingPackageError: the TensorRT that would inspect it is not installed.
+    """
+    return read_engine_plan(Path(path))
+
+
+def plan_engine(
+    model: ModelLike,
+    *,
+    shapes: Mapping[str, ShapeLike] | None = None,
+    table: TableLike | None = None,
+    nodes_to_exclude: str | Sequence[str] = (),
+    precision: Precision | None = None,
+    backend: str = "rtx",
+    example_inputs: Any = None,
+) -> EnginePlan:
+    """Build a model in a temporary folder, and read the plan of its engine.
+
+    Args:
+        model: see `build_engine`.
+        shapes: the shape of each input with dynamic sizes; of a profile, the one in the middle.
+        table: see `build_engine`.
+        nodes_to_exclude: see `build_engine`.
+        precision: see `build_engine`.
+        backend: "rtx" (TensorRT for RTX, which needs no GPU), "trt" (TensorRT, on its GPU) or "auto".
+        example_inputs: see `build_engine`.
+
+    Returns:
+        The plan, with all sizes known.
+
+    Raises:
+        ModelError, TableError, UsageError, EngineError, MissingPackageError, OutputError: see `build_engine`.
+    """
+    profiles = parse_shapes(shapes or {})
+    with temporary_folder() as folder:
+        engine = folder / "model.engine"
+        build_engine(
+            model,
+            engine,
+            table=table,
+            nodes_to_exclude=nodes_to_exclude,
+            precision=precision,
+            shapes={name: ShapeProfile(*[profile.optimum] * 3) for name, profile in profiles.items()},
+            backend=backend,
+            example_inputs=example_inputs,
+        )
+        return read_engine_plan(engine)
