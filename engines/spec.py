@@ -89,6 +89,7 @@ class EngineSpec:
         implicit: ranges for implicit quantization by TensorRT 10 or older: a table served as a calibration cache, a
             table set as dynamic ranges, or a function that creates a calibrator. `onnx` is the float model then, and
             the builder chooses INT8 or FP16 for each layer.
+        debug_tensors: tensors whose values the engine reports while it runs; see `EngineSession.debug`.
         refused_nodes: nodes that are not quantized in `onnx` because the builder refused them, for the manifest.
 
     Raises:
@@ -102,6 +103,7 @@ class EngineSpec:
     profiles: Mapping[str, ShapeProfile] = field(default_factory=dict)
     builder_config: BuilderConfig = BuilderConfig()
     implicit: ImplicitRanges | None = None
+    debug_tensors: tuple[str, ...] = ()
     refused_nodes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

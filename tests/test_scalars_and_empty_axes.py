@@ -18,7 +18,7 @@ from trt_ptq.calibration.observed_model import ObservedModel
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.open import open_data
 from trt_ptq.data.sources import InMemorySource
-from trt_ptq.evaluation.onnx_runner import onnx_runner
+from trt_ptq.evaluation.runners.onnx_runner import onnx_runner
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.ort_session import load_session, run_session
 from trt_ptq.pipeline import quantize

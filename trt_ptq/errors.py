@@ -41,7 +41,7 @@ class EngineError(TrtPtqError):
 class UnsupportedLayerError(EngineError):
     """The builder has no implementation for a layer; `layer` is its name in the builder's message."""
 
-    def __init__(self, message: str, layer: str) -> None:
+    def __init__(self, message: str, layer: str = "") -> None:
         super().__init__(message)
         self.layer = layer
 

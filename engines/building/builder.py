@@ -9,6 +9,7 @@ from typing import Any
 from trt_ptq._internal.cuda import gpu_name
 from trt_ptq._internal.signals import deferred_interrupts_unless_handled
 from trt_ptq.engines.building.builder_config import apply_builder_config, load_timing_cache, save_timing_cache
+from trt_ptq.engines.building.debug_tensors import mark_debug_tensors
 from trt_ptq.engines.building.network_profiles import apply_profiles
 from trt_ptq.engines.building.quantized_layers import quantized_layers
 from trt_ptq.engines.building.unsupported_layer import unsupported_layer
@@ -48,6 +49,8 @@ class EngineBuilder:
         if not parsed:
             errors = "; ".join(_describe(self._parser.get_error(index)) for index in range(self._parser.num_errors))
             raise EngineError(f"{spec.onnx}: {library.title} cannot parse it: {errors}")
+        if spec.debug_tensors:
+            mark_debug_tensors(library, self.network, spec.debug_tensors)
         self.config = self._builder.create_builder_config()
         # Otherwise the inspector reports only the names of layers, not their precisions.
         self.config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED

@@ -25,6 +25,15 @@ class LoadedEngine:
     runtime: Any
 
 
+def engine_backend(path: Path) -> str:
+    """The library that built the engine at `path`, by its manifest; "tensorrt" without one.
+
+    Raises:
+        EngineError: the manifest is damaged.
+    """
+    return read_manifest(path).backend if manifest_path(path).exists() else "tensorrt"
+
+
 def load_engine(path: Path) -> LoadedEngine:
     """Load an engine with the library that its manifest names; without a manifest, with TensorRT.
 

@@ -1,4 +1,4 @@
-"""Runs engines of TensorRT and of TensorRT for RTX, for benchmarks and inspection.
+"""Runs engines of TensorRT and of TensorRT for RTX: for metrics, comparisons with ONNX models, benchmarks, inspection.
 
 Polygraphy compares INT8 engines with FP16 engines (evaluation/compare_engines.py), but its runner gives no device times
 and does not know TensorRT for RTX. Both load engines with loader.py.
@@ -16,9 +16,10 @@ import numpy as np
 
 from trt_ptq._internal.cuda import Device
 from trt_ptq.engines.plans.engine_plan import EnginePlan
+from trt_ptq.engines.running.debug_listener import DebugTensors
 from trt_ptq.engines.running.loader import load_engine
 from trt_ptq.errors import DataError, EngineError
-from trt_ptq.types import Array, Feeds
+from trt_ptq.types import Array, Feeds, ShapeProfile
 
 
 class EngineSession:
@@ -53,12 +54,14 @@ class EngineSession:
             if self._context is None:
                 raise EngineError(f"{self.path}: cannot run: {self._loaded.builder_log.first()}")
             self._buffers: dict[str, tuple[int, int]] = {}  # address and size by tensor
+            self._debug_tensors: DebugTensors | None = None
             self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._debug_tensors = None
         self._context = None  # before the CUDA context of its memory is released
         self.engine = None  # a reference to the session must not keep the engine on the device
         del self._loaded
@@ -110,6 +113,36 @@ class EngineSession:
         self._device.synchronize()
         del arrays  # the copies read them until here
         return results
+
+    def debug(self, feeds: Feeds) -> dict[str, Array]:
+        """Run an engine that was built with debug tensors on one batch. Returns these tensors by name.
+
+        Raises:
+            DataError, EngineError: see `run`; or this TensorRT has no debug tensors.
+        """
+        library = self._loaded.library
+        library.require(hasattr(self._context, "set_debug_listener"), "debug tensors (TensorRT 10 and later have them)")
+        if self._debug_tensors is None:
+            self._debug_tensors = DebugTensors(library.module, self._device)
+            if not (
+                self._context.set_debug_listener(self._debug_tensors.listener)
+                and self._context.set_all_tensors_debug_state(True)
+            ):
+                raise EngineError(f"{self.path}: refuses a debug listener: {self._loaded.builder_log.first()}")
+        try:
+            self.run(feeds)
+        except EngineError:
+            self._debug_tensors.take()  # the listener's own error says more
+            raise
+        return self._debug_tensors.take()
+
+    def profiles(self) -> dict[str, ShapeProfile]:
+        """The shapes that the engine accepts, by input with dynamic sizes."""
+        dynamic = [name for name in self.inputs if -1 in tuple(self.engine.get_tensor_shape(name))]
+        return {
+            name: ShapeProfile(*(tuple(shape) for shape in self.engine.get_tensor_profile_shape(name, 0)))
+            for name in dynamic
+        }
 
     def time(self, feeds: Feeds, runs: int, warm_up: int) -> list[float]:
         """Time the engine on one batch.

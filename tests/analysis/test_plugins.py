@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from tests.networks import images, weight
 from trt_ptq.analysis.plugins import unrunnable_values
 from trt_ptq.calibration.tensors import runnable_outputs, select_calibration_tensors
-from trt_ptq.evaluation.onnx_runner import onnx_runner
+from trt_ptq.evaluation.runners.onnx_runner import onnx_runner
 from trt_ptq.fp16.convert import to_float16
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model

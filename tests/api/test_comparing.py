@@ -75,8 +75,3 @@ def test_a_metric_on_other_values_than_the_data_is_warned_of(cnn: Model, int8: P
 def test_invalid_arguments_are_named(cnn: Model, arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(trt_ptq.UsageError, match=named):
         trt_ptq.compare(cnn, cnn, BATCHES, **arguments)
-
-
-def test_a_model_and_an_engine_are_not_compared(cnn: Model, tmp_path: Path) -> None:
-    with pytest.raises(trt_ptq.UsageError, match="two engines"):
-        trt_ptq.compare(cnn, tmp_path / "m.engine", BATCHES)

@@ -88,8 +88,11 @@ def test_implicit_needs_a_table_and_dynamic_ranges_need_implicit(cnn_path: Path,
     assert "--dynamic-ranges needs --implicit and --table" in build(cnn_path, "--table", table, "--dynamic-ranges")
 
 
-def test_a_model_is_not_compared_with_an_engine(cnn_path: Path) -> None:
-    assert "compare two ONNX models, or two engines" in refused("compare", cnn_path, "m.engine", "--data", "images.npz")
+@NO_GPU
+def test_an_engine_is_compared_only_where_there_is_a_gpu(cnn_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.engine").write_bytes(b"plan")
+    command = ("compare", cnn_path, tmp_path / "m.engine", "--data", "images.npz")
+    assert "an engine runs only on an NVIDIA GPU, and there is none here" in refused(*command)
 
 
 @NO_GPU

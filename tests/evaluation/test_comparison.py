@@ -7,11 +7,9 @@ from typing import Any
 
 import onnx
 import onnxruntime.quantization as ort_quantization
-import pytest
 
 from tests.calibration.test_collector import Given
 from tests.networks import images, residual_cnn
-from trt_ptq.errors import UsageError
 from trt_ptq.evaluation.comparison import compare_with_reference
 from trt_ptq.evaluation.metrics import UserMetric
 from trt_ptq.onnx_io.load import Model
@@ -58,10 +56,3 @@ def test_a_model_that_another_tool_quantized_is_compared(cnn: Model, tmp_path: P
     )
     assert any(node.op_type == "QuantizeLinear" for node in onnx.load(quantized).graph.node)
     assert compare_with_reference(cnn.path, quantized, IMAGES).outputs["y"].cosine > 0.95
-
-
-def test_an_engine_is_not_compared_with_a_model(cnn: Model) -> None:
-    with pytest.raises(UsageError, match="compare two ONNX models, or two engines"):
-        compare_with_reference(cnn.path, Path("model.engine"), IMAGES)
-    with pytest.raises(UsageError, match="`evaluate` runs ONNX models"):
-        compare_with_reference(Path("a.plan"), Path("b.plan"), IMAGES, UserMetric(print))

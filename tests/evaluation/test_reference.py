@@ -12,8 +12,8 @@ from tests.calibration.test_collector import Given
 from tests.networks import images, residual_cnn
 from trt_ptq.data.scratch import Scratch
 from trt_ptq.evaluation.compare_models import compare_models
-from trt_ptq.evaluation.onnx_runner import OnnxRunner
 from trt_ptq.evaluation.reference import Reference
+from trt_ptq.evaluation.runners.onnx_runner import OnnxRunner
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.types import Batch
 

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from tests.networks import images
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
-from trt_ptq.evaluation.onnx_runner import onnx_runner
+from trt_ptq.evaluation.runners.onnx_runner import onnx_runner
 from trt_ptq.fp16.convert import convert_to_float16, to_float16
 from trt_ptq.fp16.emulate import emulate_float16
 from trt_ptq.onnx_io.load import Model

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 from typer.testing import CliRunner
 
-from tests.gpu.conftest import BATCHES, EngineBuilder, Pictures
+from tests.gpu.conftest import BATCH, BATCHES, EngineBuilder, Pictures
 from tests.gpu.machine import EXPLICIT, ON_GPU, TENSORRT
 from tests.networks import images
-from trt_ptq._internal.cuda import gpu_name
+from trt_ptq._internal.cuda import Device, gpu_name
+from trt_ptq.api.comparing import compare
 from trt_ptq.cli.main import app
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.engines.manifest import manifest_path, read_manifest
@@ -22,7 +24,8 @@ from trt_ptq.engines.running.runtime import EngineSession
 from trt_ptq.engines.spec import BuilderConfig
 from trt_ptq.errors import DataError, EngineError
 from trt_ptq.evaluation.compare_engines import compare_engines
-from trt_ptq.onnx_io.load import Model
+from trt_ptq.evaluation.runners.layer_differences import compared_tensors
+from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.pipeline import quantize
 
 pytestmark = [*ON_GPU, EXPLICIT]
@@ -145,7 +148,57 @@ def test_quantize_builds_compares_and_measures_on_the_gpu(cnn: Model, tmp_path: 
     assert int8.layers.get("int8", 0) > 0
     assert fp16.fidelity == {}
     assert int8.fidelity["y"].sqnr_db > 20
+    assert [engine.precision for engine in report.evaluated_engines] == ["fp16", "int8"], report.warnings
+    assert report.evaluated_engines[1].fidelity["y"].sqnr_db > 20
+    assert report.verdict_basis == f"the INT8 engine, on {gpu_name()}"
     assert "median latency" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_metric_decides_on_what_the_engines_compute(cnn: Model, tmp_path: Path) -> None:
+    def size(run: Any) -> dict[str, float]:
+        return {"size": float(np.abs(run({"x": images(BATCH)})["y"]).mean())}
+
+    config = QuantizeConfig(method="percentile", backend="trt", max_drop=0.09)
+    result = quantize(cnn, Pictures(), evaluate=size, output_dir=tmp_path / "out", config=config)
+    assert result.engine_metrics.keys() == {"fp16", "int8"}, result.warnings
+    fp32, int8 = result.metrics["fp32"]["size"], result.engine_metrics["int8"]["size"]
+    assert result.verdict.loss == pytest.approx((fp32 - int8) / fp32)
+
+
+def test_an_engine_is_compared_with_its_onnx_model_tensor_by_tensor(
+    build: EngineBuilder, others: Pictures, tmp_path: Path
+) -> None:
+    engine = build("int8")
+    comparison = compare(tmp_path / "int8.onnx", engine, others, layers=True)
+    assert comparison.outputs["y"].sqnr_db > 20
+    assert list(comparison.layers) == list(compared_tensors(load_model(tmp_path / "int8.onnx", allow_quantized=True)))
+    assert all(tensor.sqnr_db > 20 for tensor in comparison.layers.values())
+
+
+def test_a_float_engine_has_the_values_of_onnx_runtime_in_every_weighted_layer(
+    build: EngineBuilder, cnn: Model, others: Pictures
+) -> None:
+    layers = compare(cnn, build("fp32"), others, layers=True).layers
+    assert list(layers) == ["c1", "c2"]
+    assert all(tensor.sqnr_db > 40 for tensor in layers.values())  # TF32
+
+
+def test_engines_of_both_kinds_run_the_users_metric(build: EngineBuilder, cnn: Model) -> None:
+    def size(run: Any) -> dict[str, float]:
+        return {"size": float(np.abs(run({"x": images(BATCH)})["y"]).mean())}
+
+    data = [{"x": images(BATCH)}]
+    for reference in (cnn, build("fp16")):
+        assert abs(compare(reference, build("int8"), data, evaluate=size, max_drop=0.09).losses["size"]) < 0.09
+
+
+def test_a_reading_of_device_memory_waits_for_the_stream_of_another_library() -> None:
+    with Device() as device:
+        content, back = np.arange(1000, dtype=np.float32), np.empty(1000, np.float32)
+        pointer = device.allocate(content.nbytes)
+        device.upload(content, pointer)
+        device.read(back, pointer, device.stream)
+    assert np.array_equal(content, back)
 
 
 def test_the_commands_inspect_bench_and_compare_give_json(build: EngineBuilder, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.decoders import VOCABULARY, tiny_llama
 from trt_ptq.errors import DataError
 from trt_ptq.evaluation.metric_direction import Lower
 from trt_ptq.evaluation.metrics import UserMetric
-from trt_ptq.evaluation.onnx_runner import Run, onnx_runner
+from trt_ptq.evaluation.runners.onnx_runner import Run, onnx_runner
 from trt_ptq.language_models.decoder import DecoderLayout, decoder_layout
 from trt_ptq.language_models.judging.agreement import next_token_agreement
 from trt_ptq.language_models.judging.metric import LanguageModelMetric

@@ -121,7 +121,7 @@ def test_an_fp16_model_that_onnx_runtime_cannot_load_is_built(
     def refuse(path: Path) -> None:
         raise ModelError(f"{path}: no such operator")
 
-    monkeypatch.setattr("trt_ptq.evaluation.precisions.onnx_runner", refuse)
+    monkeypatch.setattr("trt_ptq.evaluation.precisions.open_runner", refuse)
     result = quantized(cnn, tmp_path, backend="auto")
     assert any("FP16 was not evaluated" in warning for warning in result.warnings)
     assert [engine.precision for engine in result.report.engines] == ["fp16", "int8"]

@@ -177,6 +177,13 @@ class Device:
             with self._current():
                 self._driver.call("cuMemcpyDtoHAsync_v2", array.ctypes.data, pointer, array.nbytes, self.stream)
 
+    def read(self, array: npt.NDArray[Any], pointer: int, stream: int) -> None:
+        """Copy from the device into a C-contiguous array after the work on `stream`, another library's, and wait."""
+        with self._current():
+            if array.nbytes:
+                self._driver.call("cuMemcpyDtoHAsync_v2", array.ctypes.data, pointer, array.nbytes, stream)
+            self._driver.call("cuStreamSynchronize", stream)
+
     def synchronize(self) -> None:
         """Wait until all work on the stream is done. Raises EngineError when some of it failed."""
         with self._current():

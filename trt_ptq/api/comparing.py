@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from trt_ptq.api.inputs.metric_input import user_metric
@@ -10,10 +11,11 @@ from trt_ptq.api.inputs.model_input import ModelLike, is_torch_module, model_fil
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
-from trt_ptq.evaluation.compare_engines import engine_inputs
-from trt_ptq.evaluation.comparison import Comparison, check_comparable, compare_with_reference, is_engine
+from trt_ptq.errors import UsageError
+from trt_ptq.evaluation.comparison import Comparison, compare_with_reference
 from trt_ptq.evaluation.metrics import Evaluate
-from trt_ptq.onnx_io.load import read_inputs
+from trt_ptq.evaluation.runners.layer_differences import layer_differences
+from trt_ptq.evaluation.runners.runner import inputs_of, is_engine
 from trt_ptq.types import ProgressCallback, no_progress
 
 
@@ -28,18 +30,20 @@ def compare(
     batch_size: int = 8,
     preprocess: Any = None,
     example_inputs: Any = None,
+    layers: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Comparison:
     """Compare a quantized model or engine with its reference.
 
-    Two ONNX models, quantized by any tool or not, run on ONNX Runtime's CPU; two engines (.engine, .plan) on the GPU.
+    ONNX models, quantized by any tool or not, run on ONNX Runtime's CPU; engines (.engine, .plan) run on the GPU.
 
     Args:
         reference: the float model: a path, an `onnx.ModelProto`, or a `torch.nn.Module` with `example_inputs`; or the
             path of an engine.
         candidate: the model or engine to compare with it; it must have the same inputs and outputs.
         data: inputs to run both on, in any form; see `open_data`.
-        evaluate: your metric, for ONNX models: see `quantize`. Without it, the verdict is on the fidelity of outputs.
+        evaluate: your metric, see `quantize`; it runs ONNX models and engines alike. Without it, the verdict is on the
+            fidelity of outputs.
         max_drop: accuracy threshold: largest relative loss of a metric, as "1%" or as a fraction below 0.1.
             Without a metric, the largest error of an output: 0.01 requires 20 dB SQNR, and of scores 99 % top-1
             agreement.
@@ -47,6 +51,8 @@ def compare(
         batch_size: for data that does not define its batches.
         preprocess: for a folder of images: a function from a PIL image to the array of one sample.
         example_inputs: for torch modules: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
+        layers: for an ONNX model and an engine that was built from it: also compare their inner tensors; see
+            `Comparison.layers`.
         progress: shows progress; see `quantize`.
 
     Returns:
@@ -65,14 +71,10 @@ def compare(
         model_file(reference, examples) as first,
         model_file(candidate, example_inputs if is_module else None) as second,
     ):
-        check_comparable(first, second, metric)
-        inputs = [engine_inputs(path) if is_engine(path) else read_inputs(path) for path in (first, second)]
+        if layers and (is_engine(first) or not is_engine(second)):
+            raise UsageError("`layers` needs an ONNX model as the reference, and an engine built from it")
+        inputs = [inputs_of(path) for path in (first, second)]
         source = open_data(data, inputs[0], batch_size=batch_size, preprocess=preprocess)
-        return compare_with_reference(
-            first,
-            second,
-            ValidatedSource(source, inputs[0]),
-            metric,
-            float(config.max_drop),
-            progress or no_progress,
-        )
+        validated, show = ValidatedSource(source, inputs[0]), progress or no_progress
+        comparison = compare_with_reference(first, second, validated, metric, float(config.max_drop), show)
+        return replace(comparison, layers=layer_differences(first, second, validated, show)) if layers else comparison

@@ -22,6 +22,7 @@ _SAME = (
     "dla_core",
     "hardware_compatibility",
     "high_precision",
+    "layers",
     "lower_is_better",
     "max_drop",
     "memory_limit",

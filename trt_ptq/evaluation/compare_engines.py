@@ -1,4 +1,4 @@
-"""TensorRT engines on the GPU: fidelity to each other by Polygraphy's comparator, latency, layers."""
+"""Engines on the GPU: fidelity to each other (of TensorRT's by Polygraphy's comparator), latency, layers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from polygraphy.comparator import Comparator
 from polygraphy.logger import G_LOGGER
 
 from trt_ptq.engines.running.benchmark import Benchmark, benchmark
-from trt_ptq.engines.running.loader import load_engine
+from trt_ptq.engines.running.loader import engine_backend, load_engine
 from trt_ptq.engines.running.runtime import EngineSession
 from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import DataError, EngineError
-from trt_ptq.evaluation.compare_models import ModelFidelity
+from trt_ptq.evaluation.compare_models import ModelFidelity, compare_models
 from trt_ptq.evaluation.fidelity import FidelityMeter, OutputFidelity
-from trt_ptq.types import BatchSource, ProgressCallback, TensorSpec, contiguous, no_progress, sample_count
+from trt_ptq.types import BatchSource, ProgressCallback, contiguous, no_progress, sample_count
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class MeasuredEngine:
 def measure_engines(
     engines: Mapping[Precision, Path], source: BatchSource, progress: ProgressCallback = no_progress
 ) -> list[MeasuredEngine]:
-    """Run TensorRT engines of one model: latency on the first batch, fidelity on all batches.
+    """Run engines of one model: latency on the first batch, fidelity on all batches.
 
     Args:
         engines: engine files by precision.
@@ -67,24 +67,12 @@ def measure_engines(
     return measured
 
 
-def engine_inputs(path: Path) -> tuple[TensorSpec, ...]:
-    """Read the inputs of an engine.
-
-    Raises:
-        EngineError, MissingPackageError: see `load_engine`.
-    """
-    session = EngineSession(path)
-    shapes = {name: tuple(session.engine.get_tensor_shape(name)) for name in session.inputs}
-    return tuple(
-        TensorSpec(name, session.dtypes[name], tuple("?" if size == -1 else size for size in shape))
-        for name, shape in shapes.items()
-    )
-
-
 def compare_engines(
     reference: Path, candidate: Path, source: BatchSource, progress: ProgressCallback = no_progress
 ) -> ModelFidelity:
-    """Measure the fidelity of a TensorRT engine to another one, on the GPU, a batch at a time.
+    """Measure the fidelity of an engine to another one, on the GPU, a batch at a time.
+
+    Polygraphy runs and compares engines of TensorRT; it does not know TensorRT for RTX, whose engines run here.
 
     Args:
         reference: the engine file to compare with.
@@ -93,17 +81,14 @@ def compare_engines(
         progress: shows progress over the batches.
 
     Raises:
-        EngineError: an engine cannot be loaded (see `load_engine`), is one of TensorRT-RTX, or their outputs differ.
+        EngineError, ModelError: an engine cannot be loaded (see `load_engine`), or their outputs differ.
         DataError: there are no batches, or an engine fails on one.
     """
     from polygraphy.backend.trt import TrtRunner
 
+    if "tensorrt-rtx" in (engine_backend(reference), engine_backend(candidate)):
+        return compare_models(reference, [candidate], source, progress)[0]
     engines = [load_engine(path) for path in (reference, candidate)]
-    for engine in engines:
-        if engine.library.name != "tensorrt":
-            raise EngineError(
-                f"{engine.path}: engines of {engine.library.title} cannot be compared: build with `backend=trt`"
-            )
     runners = [TrtRunner(engine.engine, name=str(engine.path)) for engine in engines]
     return compare_runners(runners, source, progress)
 

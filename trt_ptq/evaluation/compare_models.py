@@ -1,4 +1,4 @@
-"""Fidelity of ONNX models to a reference, on the same batches."""
+"""Fidelity of ONNX models and engines to a reference, on the same batches."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from trt_ptq.errors import DataError, ModelError
 from trt_ptq.evaluation.error_energy import COMPARABLE
 from trt_ptq.evaluation.fidelity import FidelityMeter, OutputFidelity, fidelity_of
-from trt_ptq.evaluation.onnx_runner import onnx_runner
 from trt_ptq.evaluation.reference import Reference
+from trt_ptq.evaluation.runners.runner import is_engine, open_runner
 from trt_ptq.onnx_io.load import model_size_bytes
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress, sample_count
 
@@ -90,14 +90,14 @@ def compare_models(
     source: BatchSource,
     progress: ProgressCallback = no_progress,
 ) -> list[ModelFidelity]:
-    """Run ONNX models and a reference on the same batches, on ONNX Runtime's CPU.
+    """Run models and a reference on the same batches: ONNX models on ONNX Runtime's CPU, engines on the GPU.
 
     Large models are compared two at a time to save memory; a reference that does not keep its outputs then runs more
     than once.
 
     Args:
-        reference: the model to compare with, or its ONNX file.
-        candidates: ONNX files, quantized by any tool or not, with the inputs and outputs of the reference.
+        reference: the model to compare with, or its ONNX file or engine.
+        candidates: ONNX files, quantized by any tool or not, and engines, with the inputs and outputs of the reference.
         source: the batches.
         progress: shows progress over the batches.
 
@@ -106,19 +106,21 @@ def compare_models(
 
     Raises:
         ModelError: a model cannot be loaded, or its outputs are not those of the reference.
+        EngineError, MissingPackageError: an engine cannot be loaded or run here.
         DataError: there are no batches, or a model fails on one.
     """
     if isinstance(reference, Path):
         reference = Reference(reference)
-    if len(candidates) > 1 and sum(map(model_size_bytes, (reference.path, *candidates))) > _MAX_BYTES_TOGETHER:
+    if len(candidates) > 1 and sum(map(_size_bytes, (reference.path, *candidates))) > _MAX_BYTES_TOGETHER:
         return [compare_models(reference, [candidate], source, progress)[0] for candidate in candidates]
-    kinds = reference.output_kinds
+    models = [reference, *map(Reference, candidates)]
+    kinds = next((model for model in models if not is_engine(model.path)), reference).output_kinds
     meters: list[dict[str, FidelityMeter]] = [{} for _ in candidates]
     varying: list[dict[str, str]] = [{} for _ in candidates]
     samples = 0
     with ExitStack() as stack:
         outputs_of_reference = stack.enter_context(reference.outputs())
-        runners = [stack.enter_context(onnx_runner(path)) for path in candidates]
+        runners = [stack.enter_context(open_runner(path)) for path in candidates]
         for batch in progress(source, "Comparing", source.total):
             samples += sample_count(batch.feeds)
             expected = outputs_of_reference(batch)
@@ -150,6 +152,10 @@ def compare_models(
         )
         for path, output_meters, runner_varying in zip(candidates, meters, varying, strict=True)
     ]
+
+
+def _size_bytes(path: Path) -> int:
+    return path.stat().st_size if is_engine(path) else model_size_bytes(path)
 
 
 def _check_same_outputs(candidate: str, differing: set[str], reference: Path) -> None:

@@ -7,15 +7,13 @@ from pathlib import Path
 
 from trt_ptq.data.checks.input_ranges import InputRanges
 from trt_ptq.data.observation import observe
-from trt_ptq.errors import UsageError
 from trt_ptq.evaluation.compare_engines import compare_engines
 from trt_ptq.evaluation.compare_models import compare_models
 from trt_ptq.evaluation.fidelity import OutputFidelity
 from trt_ptq.evaluation.metrics import Metrics, UserMetric
+from trt_ptq.evaluation.runners.runner import is_engine
 from trt_ptq.evaluation.verdict import EXCELLENT_BELOW, Verdict, grade, grade_fidelity
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress
-
-ENGINE_SUFFIXES = (".engine", ".plan")
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,8 @@ class Comparison:
         verdict: the grade by the largest of these, and whether that is within `max_drop`.
         reference_metrics: the user's metrics of the reference; empty without any.
         candidate_metrics: those of the candidate.
+        layers: fidelity of inner tensors of an engine to its ONNX model; empty unless asked for. See
+            `layer_differences`.
         warnings: what the figures do not cover, a sentence each.
     """
 
@@ -42,6 +42,7 @@ class Comparison:
     verdict: Verdict
     reference_metrics: Metrics = field(default_factory=dict)
     candidate_metrics: Metrics = field(default_factory=dict)
+    layers: dict[str, OutputFidelity] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -53,23 +54,6 @@ class Comparison:
         return f"{self.candidate}: {self.verdict.sentence(self.reference)}"
 
 
-def is_engine(path: Path) -> bool:
-    """Whether the name of `path` is that of an engine."""
-    return path.suffix in ENGINE_SUFFIXES
-
-
-def check_comparable(reference: Path, candidate: Path, metric: UserMetric | None) -> None:
-    """Make sure that two files can be compared, before any work.
-
-    Raises:
-        UsageError: a model and an engine, or engines with a user's metric.
-    """
-    if is_engine(reference) != is_engine(candidate):
-        raise UsageError(f"{reference} and {candidate}: compare two ONNX models, or two engines")
-    if is_engine(reference) and metric is not None:
-        raise UsageError("`evaluate` runs ONNX models, not engines: compare the ONNX models that they were built from")
-
-
 def compare_with_reference(
     reference: Path,
     candidate: Path,
@@ -78,10 +62,10 @@ def compare_with_reference(
     max_drop: float = EXCELLENT_BELOW,
     progress: ProgressCallback = no_progress,
 ) -> Comparison:
-    """Compare a candidate with its reference: two ONNX models on the CPU, or two engines on the GPU.
+    """Compare a candidate with its reference: ONNX models run on the CPU, engines on the GPU.
 
     Args:
-        reference: the float model, or an engine.
+        reference: the float model, or another ONNX model or engine.
         candidate: an ONNX model, quantized by any tool or not, with the same inputs and outputs; or an engine.
         source: the batches that both run on.
         metric: the user's metrics, which the verdict is on; without it, on the fidelity of the outputs.
@@ -89,14 +73,12 @@ def compare_with_reference(
         progress: shows progress over the batches.
 
     Raises:
-        UsageError: see `check_comparable`.
         ModelError, EngineError, DataError: a model cannot be loaded, run, compared or evaluated.
     """
-    check_comparable(reference, candidate, metric)
     ranges = InputRanges()
     if metric is not None:
         source = observe(source, ranges)
-    if is_engine(reference):
+    if is_engine(reference) and is_engine(candidate):
         fidelity = compare_engines(reference, candidate, source, progress)
     else:
         fidelity = compare_models(reference, [candidate], source, progress)[0]

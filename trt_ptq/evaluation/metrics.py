@@ -13,7 +13,7 @@ from trt_ptq.data.checks.input_ranges import InputRanges
 from trt_ptq.data.user_function import UserFunction, describe_failure
 from trt_ptq.errors import DataError, TrtPtqError, UsageError
 from trt_ptq.evaluation.metric_direction import Lower, is_lower_better, known_direction
-from trt_ptq.evaluation.onnx_runner import onnx_runner
+from trt_ptq.evaluation.runners.runner import open_runner
 from trt_ptq.evaluation.verdict import relative_loss
 from trt_ptq.types import Array, Feeds
 
@@ -64,20 +64,21 @@ class UserMetric:
         return Path(code.co_filename) if code else None
 
     def evaluate(self, path: Path, split: Split = "test", *, finite: bool = True) -> Metrics:
-        """Compute the metrics of the ONNX model at `path`.
+        """Compute the metrics of the ONNX model or engine at `path`.
 
         Args:
-            path: the ONNX file.
+            path: the ONNX file or engine.
             split: which part of its data the function is to use, if it takes that.
             finite: refuse metrics that are NaN or infinite.
 
         Raises:
             DataError: the function fails, never runs the model, or returns something else than numbers by name.
             ModelError: ONNX Runtime cannot load the model.
+            EngineError, MissingPackageError: the engine cannot be loaded or run here.
         """
         ran = False
         output_names: list[str] = []
-        with onnx_runner(path) as runner:
+        with open_runner(path) as runner:
 
             def run(feeds: Feeds) -> dict[str, Array]:
                 nonlocal ran, output_names

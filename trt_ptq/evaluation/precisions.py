@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trt_ptq.engines.spec import Precision
-from trt_ptq.errors import DataError, ModelError
+from trt_ptq.errors import DataError, EngineError, ModelError
 from trt_ptq.evaluation.compare_models import ModelFidelity, compare_models
 from trt_ptq.evaluation.metrics import Metrics, UserMetric
-from trt_ptq.evaluation.onnx_runner import onnx_runner
 from trt_ptq.evaluation.reference import Reference
+from trt_ptq.evaluation.runners.runner import open_runner
 from trt_ptq.evaluation.verdict import Verdict, grade, grade_fidelity
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress
 
@@ -49,12 +49,12 @@ def evaluate_precisions(
     progress: ProgressCallback = no_progress,
     reference: Reference | None = None,
 ) -> PrecisionComparison:
-    """Compare FP16 and INT8 models with FP32, and compute the user's metrics of all of them.
+    """Compare FP16 and INT8 models or engines with FP32, and compute the user's metrics of all of them.
 
     FP16 is a baseline: where it cannot be run or evaluated, that is a warning.
 
     Args:
-        files: the ONNX files of "fp32" and "int8", and of "fp16" if there is one.
+        files: the ONNX files or engines of "fp32" and "int8", and of "fp16" if there is one.
         source: the batches that all run on.
         metric: the user's metrics, computed on the split "test".
         known_metrics: metrics that need not be computed again.
@@ -62,7 +62,7 @@ def evaluate_precisions(
         reference: the FP32 model, if its outputs for some batches are known; else the file of "fp32".
 
     Raises:
-        ModelError, DataError: FP32 or INT8 cannot be run, compared or evaluated.
+        ModelError, EngineError, DataError: FP32 or INT8 cannot be run, compared or evaluated.
         UsageError: see `UserMetric.evaluate_reference`.
     """
     warnings: list[str] = []
@@ -91,12 +91,12 @@ def evaluate_precisions(
 
 
 def _runnable(files: Mapping[Precision, Path], warnings: list[str]) -> dict[Precision, Path]:
-    """`files` without an FP16 model that ONNX Runtime cannot load."""
+    """`files` without an FP16 model or engine that cannot be loaded."""
     if "fp16" not in files:
         return dict(files)
     try:
-        with onnx_runner(files["fp16"]):
+        with open_runner(files["fp16"]):
             return dict(files)
-    except ModelError as error:
+    except (EngineError, ModelError) as error:
         warnings.append(f"FP16 was not evaluated: {error}")
     return {precision: path for precision, path in files.items() if precision != "fp16"}

@@ -13,7 +13,7 @@ import onnx
 from trt_ptq.data.scratch import Scratch, StoredArrays
 from trt_ptq.errors import ModelError
 from trt_ptq.evaluation.joined import Joint, joined_outputs
-from trt_ptq.evaluation.onnx_runner import OnnxRunner, onnx_runner
+from trt_ptq.evaluation.runners.runner import Runner, is_engine, open_runner
 from trt_ptq.evaluation.scores import score_outputs
 from trt_ptq.provenance import sample_hashes
 from trt_ptq.types import Array, Batch
@@ -34,7 +34,7 @@ class Reference:
     """A model that others are compared with.
 
     Attributes:
-        path: its ONNX file.
+        path: its ONNX file or engine.
         scratch: where its outputs are kept; without it, they are computed anew in each comparison.
     """
 
@@ -49,11 +49,13 @@ class Reference:
 
     @cached_property
     def output_kinds(self) -> OutputKinds:
-        """What the outputs hold; reads the file once.
+        """What the outputs hold, which an engine does not say; reads the file once.
 
         Raises:
             ModelError: the file cannot be read.
         """
+        if is_engine(self.path):
+            return OutputKinds(frozenset(), {})
         try:
             model = onnx.load(self.path, load_external_data=False)
         except Exception as error:  # onnx and protobuf have no common base for their errors
@@ -67,11 +69,11 @@ class Reference:
         Batches are told apart by their values.
         """
         with ExitStack() as stack:
-            runners: list[OnnxRunner] = []
+            runners: list[Runner] = []
 
             def infer(batch: Batch) -> dict[str, Array]:
                 if not runners:
-                    runners.append(stack.enter_context(onnx_runner(self.path)))
+                    runners.append(stack.enter_context(open_runner(self.path)))
                 return runners[0].infer(batch.feeds, batch.origin)
 
             def outputs(batch: Batch) -> dict[str, Array]:

@@ -15,7 +15,7 @@ from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.output import no_empty_folder
 from trt_ptq.pipeline.calibration_step import calibrate
 from trt_ptq.pipeline.engine_step import build
-from trt_ptq.pipeline.evaluation_step import evaluate_models
+from trt_ptq.pipeline.evaluation_step import evaluate_engines, evaluate_models
 from trt_ptq.pipeline.export_step import export
 from trt_ptq.pipeline.job import Arguments, resolve
 from trt_ptq.pipeline.kept_statistics import StatisticsLike
@@ -108,4 +108,4 @@ def quantize(
                 evaluated = evaluate_models(job, calibrated, built.tuned, exported, evaluated.comparison.metrics)
                 report = report_models(job, calibrated, built.tuned, exported, evaluated)
                 exported.require_complete()
-            return report_engines(job, report, built)
+            return report_engines(job, report, built, evaluate_engines(job, built.tuned, evaluated, built.engines))

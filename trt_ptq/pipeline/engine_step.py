@@ -97,11 +97,9 @@ def _excluding(tuned: Tuned, refused: Sequence[str]) -> Tuned:
 
 
 def _measure(job: QuantizationJob, engines: list[EngineManifest]) -> tuple[tuple[MeasuredEngine, ...], list[str]]:
-    """Latency, layers and fidelity of what TensorRT built here, none without a GPU; and what went wrong."""
+    """Latency, layers and fidelity of what was built on a GPU, none without one; and what went wrong."""
     built = {
-        engine.precision: job.output_dir / ENGINES[engine.precision]
-        for engine in engines
-        if engine.backend == "tensorrt"
+        engine.precision: job.output_dir / ENGINES[engine.precision] for engine in engines if engine.gpu is not None
     }
     if not built:
         return (), []

@@ -1,21 +1,25 @@
-"""Evaluate: fidelity to FP32, the user's metrics, and the verdict."""
+"""Evaluate: fidelity to FP32, the user's metrics, and the verdict; on the engines, where they can run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from trt_ptq.data.checks.audit import HeldOutAudit
 from trt_ptq.data.observation import observe
+from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import Precision
+from trt_ptq.errors import DataError, EngineError, MissingPackageError, ModelError
 from trt_ptq.evaluation.metrics import Metrics
 from trt_ptq.evaluation.precisions import PrecisionComparison, evaluate_precisions
 from trt_ptq.evaluation.verdict import Verdict
+from trt_ptq.output import ENGINES
 from trt_ptq.pipeline.calibration_step import Calibrated
 from trt_ptq.pipeline.export_step import Exported
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.pipeline.tuning_step import Tuned
-from trt_ptq.report.warnings import OPTIMISTIC_VERDICT, TUNING_SKIPPED
+from trt_ptq.report.warnings import OPTIMISTIC_VERDICT, TUNING_SKIPPED, emulation_differs, engines_not_evaluated
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,18 @@ class Evaluated:
     verdict: Verdict
     calibration_samples: int
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EvaluatedEngines:
+    """How the FP16 and INT8 engines compare with FP32 in ONNX Runtime; `verdict` is on the INT8 engine.
+
+    Both are None where the engines cannot run; `warnings` says why, if they should.
+    """
+
+    comparison: PrecisionComparison | None = None
+    verdict: Verdict | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def evaluate_models(
@@ -62,3 +78,37 @@ def evaluate_models(
     if not verdict.passed and not searched and not tuned.result.warnings and job.search:
         warnings.append(TUNING_SKIPPED)
     return Evaluated(comparison, verdict, audit.num_calibrated, tuple(warnings))
+
+
+def evaluate_engines(
+    job: QuantizationJob, tuned: Tuned, evaluated: Evaluated, engines: Sequence[EngineManifest]
+) -> EvaluatedEngines:
+    """Compare the engines with FP32 on the data of `evaluate_models`: what they compute, not its emulation, decides.
+
+    Args:
+        job: the job.
+        tuned: what the engines were built from.
+        evaluated: the comparison of the ONNX models.
+        engines: manifests of the engines in the output directory.
+    """
+    built = {engine.precision for engine in engines if engine.gpu is not None}
+    if "int8" not in built:
+        return EvaluatedEngines()
+    files: dict[Precision, Path] = {
+        "fp32": job.model_file,
+        **{precision: job.output_dir / ENGINES[precision] for precision in built},
+    }
+    source = job.test if tuned.result.searched else job.held_out
+    metrics = evaluated.comparison.metrics
+    known: dict[Precision, Metrics] = {"fp32": metrics["fp32"]} if metrics else {}
+    try:
+        comparison = evaluate_precisions(
+            files, source, job.objective.metric, known, job.progress, job.objective.reference
+        )
+        verdict = comparison.grade(job.max_drop)
+    except (DataError, EngineError, MissingPackageError, ModelError) as error:
+        return EvaluatedEngines(warnings=(engines_not_evaluated(error),))
+    warnings = [f"on the engines: {warning}" for warning in comparison.warnings]
+    if (verdict.grade, verdict.passed) != (evaluated.verdict.grade, evaluated.verdict.passed):
+        warnings.append(emulation_differs(evaluated.verdict))
+    return EvaluatedEngines(comparison, verdict, tuple(warnings))

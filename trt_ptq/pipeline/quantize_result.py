@@ -35,7 +35,10 @@ class QuantizeResult:
 
     @property
     def verdict(self) -> Verdict:
-        """The grade, by the largest relative loss against FP32, or without a metric by the fidelity to FP32."""
+        """The grade, by the largest relative loss against FP32, or without a metric by the fidelity to FP32.
+
+        It is on the engines where they can run, otherwise on the ONNX models: see `report.verdict_basis`.
+        """
         return self.report.verdict
 
     @property
@@ -59,6 +62,11 @@ class QuantizeResult:
     def metrics(self) -> dict[str, Metrics]:
         """The user's metrics by precision ("fp32", "fp16", "int8"); without a metric, SQNR to FP32 in dB."""
         return {model.precision: _metrics(model) for model in self.report.models}
+
+    @property
+    def engine_metrics(self) -> dict[str, Metrics]:
+        """The same of the engines, by precision ("fp16", "int8"); empty where they cannot run."""
+        return {engine.precision: _metrics(engine) for engine in self.report.evaluated_engines}
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -93,7 +101,9 @@ class QuantizeResult:
         return f"{len(self.warnings)} warning{'s' * (len(self.warnings) != 1)}"
 
     def _rows(self) -> list[tuple[str, Metrics]]:
-        return [(precision.upper(), metrics) for precision, metrics in self.metrics.items() if metrics]
+        engines = {f"{precision.upper()} engine": metrics for precision, metrics in self.engine_metrics.items()}
+        models = {precision.upper(): metrics for precision, metrics in self.metrics.items()}
+        return [(name, metrics) for name, metrics in (models | engines).items() if metrics]
 
     def _files(self) -> list[tuple[str, str]]:
         engine = str(self.engine_path or (f"none ({self.engine_error})" if self.engine_error else "none"))

@@ -11,14 +11,14 @@ from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import REPORT, REPORT_PAGE
 from trt_ptq.pipeline.calibration_step import Calibrated
 from trt_ptq.pipeline.engine_step import Built
-from trt_ptq.pipeline.evaluation_step import Evaluated
+from trt_ptq.pipeline.evaluation_step import Evaluated, EvaluatedEngines
 from trt_ptq.pipeline.export_step import Exported
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.pipeline.quantize_result import QuantizeResult
 from trt_ptq.pipeline.tuning_step import Tuned
 from trt_ptq.qdq.plan import QuantizationPlan, int8_fraction
 from trt_ptq.report.render import render_html
-from trt_ptq.report.rows import model_rows, tensor_rows
+from trt_ptq.report.rows import engine_rows, model_rows, tensor_rows
 from trt_ptq.report.schema import Report, write_report
 from trt_ptq.report.warnings import ENGINES_PENDING
 from trt_ptq.types import ShapeProfile
@@ -65,8 +65,8 @@ def report_models(
     return report
 
 
-def report_engines(job: QuantizationJob, report: Report, built: Built) -> QuantizeResult:
-    """Write the report again, with the engines.
+def report_engines(job: QuantizationJob, report: Report, built: Built, evaluated: EvaluatedEngines) -> QuantizeResult:
+    """Write the report again, with the engines; the verdict is on them if they were evaluated.
 
     Raises:
         OutputError: a file cannot be written; the report without engines stays.
@@ -75,7 +75,9 @@ def report_engines(job: QuantizationJob, report: Report, built: Built) -> Quanti
         update={
             "engines": list(built.engines),
             "engine_measurements": list(built.measured),
-            "warnings": [*report.warnings, *built.warnings],
+            "evaluated_engines": engine_rows(job.output_dir, evaluated.comparison) if evaluated.comparison else [],
+            "verdict": evaluated.verdict or report.verdict,
+            "warnings": [*report.warnings, *built.warnings, *evaluated.warnings],
         }
     )
     if job.backend != "none":

@@ -13,6 +13,7 @@ from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.engines.spec import Precision
 from trt_ptq.evaluation.precisions import PrecisionComparison
 from trt_ptq.onnx_io.load import model_size_bytes
+from trt_ptq.output import ENGINES
 from trt_ptq.report.schema import BARS, ModelResult, TensorRow
 
 
@@ -61,6 +62,20 @@ def model_rows(files: Mapping[Precision, Path], comparison: PrecisionComparison)
             metrics=comparison.metrics.get(precision, {}),
         )
         for precision in sorted(files, key=("fp32", "fp16", "int8").index)
+    ]
+
+
+def engine_rows(folder: Path, comparison: PrecisionComparison) -> list[ModelResult]:
+    """One row per engine in `folder` that was compared with FP32: FP16, INT8."""
+    return [
+        ModelResult(
+            precision=precision,
+            file=ENGINES[precision],
+            size_bytes=(folder / ENGINES[precision]).stat().st_size,
+            fidelity=comparison.fidelity[precision].outputs,
+            metrics=comparison.metrics.get(precision, {}),
+        )
+        for precision in sorted(comparison.fidelity, key=("fp16", "int8").index)
     ]
 
 

@@ -53,7 +53,7 @@ class TensorRow(_Part):
 
 
 class ModelResult(_Part):
-    """One ONNX model of the run: its size, its fidelity to FP32 by output, and the user's metrics."""
+    """One ONNX model or engine of the run: its size, its fidelity to FP32 by output, and the user's metrics."""
 
     precision: Literal["fp32", "fp16", "int8"]
     file: str
@@ -83,6 +83,7 @@ class Report(_Part):
         models: FP32, FP16 and INT8.
         engines: manifests of the engines that were built.
         engine_measurements: engines that were run on a GPU.
+        evaluated_engines: the engines compared with FP32, if they could run here; the verdict is on them, then.
     """
 
     tool: str
@@ -106,6 +107,7 @@ class Report(_Part):
     models: list[ModelResult]
     engines: list[EngineManifest]
     engine_measurements: list[MeasuredEngine] = []
+    evaluated_engines: list[ModelResult] = []
     verdict: Verdict
     warnings: list[str]
 
@@ -135,6 +137,14 @@ class Report(_Part):
             else f"{self.held_out_samples} held-out samples"
         )
         return f"{samples}; metrics by {self.metric_function}, on its own data" if self.metric_function else samples
+
+    @property
+    def verdict_basis(self) -> str:
+        """What ran for the verdict: the engine itself, or its emulation."""
+        gpus = [engine.gpu for engine in self.engines if engine.precision == "int8" and engine.gpu]
+        if self.evaluated_engines and gpus:
+            return f"the INT8 engine, on {gpus[0]}"
+        return "the INT8 ONNX model, which ONNX Runtime emulates in floating point"
 
     @property
     def num_used_ranges(self) -> int:

@@ -9,6 +9,7 @@ from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.data.shape_profiles import limited_axes, wider_profile
 from trt_ptq.engines.manifest import EngineManifest
+from trt_ptq.evaluation.verdict import Verdict
 from trt_ptq.fp16.attention_masks import ClampedMask
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.output import TRANSFORMED
@@ -77,6 +78,19 @@ def fp32_warnings(nodes: Sequence[Fp32Node]) -> list[str]:
     more = f", and {len(named) - _NUM_EXAMPLES} more" if len(named) > _NUM_EXAMPLES else ""
     examples = ", ".join(named[:_NUM_EXAMPLES])
     return [f"{len(named)} nodes stay in FP32, beyond float16's range: {examples}{more}"]
+
+
+def engines_not_evaluated(error: Exception) -> str:
+    """Say why the verdict is not on the engines, though there is a GPU."""
+    return f"the verdict is on ONNX Runtime's emulation, since the engines could not be evaluated: {error}"
+
+
+def emulation_differs(verdict: Verdict) -> str:
+    """Say what the verdict on the ONNX models was, where the engines got another one."""
+    return (
+        f"the engines and their emulation differ: the INT8 model in ONNX Runtime is {verdict}. Compare them tensor by "
+        "tensor: trt-ptq compare model.int8.onnx model.int8.engine --data DATA --layers"
+    )
 
 
 def refused_warning(nodes: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.evaluation.error_energy import ErrorEnergy, sort_key, total
 from trt_ptq.evaluation.metrics import Metrics, UserMetric
-from trt_ptq.evaluation.onnx_runner import temporary_model_file
+from trt_ptq.evaluation.runners.onnx_runner import temporary_model_file
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.insert import insert_pairs, plan_qdq
 from trt_ptq.qdq.plan import QuantizationPlan

@@ -12,8 +12,8 @@ import onnx_ir as ir
 from trt_ptq.engines.spec import Precision
 from trt_ptq.evaluation.compare_models import compare_models
 from trt_ptq.evaluation.metrics import Metrics, UserMetric
-from trt_ptq.evaluation.onnx_runner import temporary_model_file
 from trt_ptq.evaluation.reference import Reference
+from trt_ptq.evaluation.runners.onnx_runner import temporary_model_file
 from trt_ptq.types import BatchSource
 
 CANDIDATE = "candidate.onnx"  # what messages call it

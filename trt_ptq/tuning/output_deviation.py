@@ -14,8 +14,8 @@ from onnx import TensorProto
 
 from trt_ptq.data.subset import evenly_spaced
 from trt_ptq.evaluation.compare_models import compare_models
-from trt_ptq.evaluation.onnx_runner import temporary_model_file
 from trt_ptq.evaluation.reference import Reference
+from trt_ptq.evaluation.runners.onnx_runner import temporary_model_file
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.tuning.objective import CANDIDATE, largest_loss
 from trt_ptq.types import BatchSource

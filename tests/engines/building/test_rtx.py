@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -140,3 +141,12 @@ def test_a_profile_must_be_ordered_and_of_one_rank(text: str) -> None:
 def test_a_single_shape_is_fixed_and_names_may_hold_equal_signs() -> None:
     parsed = parse_profiles(["a=b=8x3"])
     assert parsed["a=b"].fixed == (8, 3)
+
+
+def test_a_qdq_model_builds_with_debug_tensors(cnn: Model, tmp_path: Path) -> None:
+    path = tmp_path / "int8.onnx"
+    save_model(insert_qdq(cnn, CalibrationTable({"x": 1.0, "r1": 3.0, "f": 4.0})).model, path)
+    build_engine(replace(spec_of(cnn, path), debug_tensors=("r1", "f")))
+    assert path.with_suffix(".engine").stat().st_size > 0
+    with pytest.raises(EngineError, match="no tensor 'z' to mark as a debug tensor"):
+        build_engine(replace(spec_of(cnn, path), debug_tensors=("r1", "z")))

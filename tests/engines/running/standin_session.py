@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from trt_ptq.engines.library import TensorRTLibrary
 from trt_ptq.engines.running import runtime as sessions
 from trt_ptq.engines.running.benchmark import benchmark
 from trt_ptq.errors import TrtPtqError
@@ -24,8 +25,21 @@ from trt_ptq.errors import TrtPtqError
 LARGEST = 8
 
 
+def capsule(address: int) -> Any:
+    create = ctypes.pythonapi.PyCapsule_New
+    create.argtypes, create.restype = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p], ctypes.py_object
+    return create(address, None, None)
+
+
+class DebugListener:
+    """The base class that TensorRT's bindings provide."""
+
+
 class DoublingContext:
+    """Reports y as a debug tensor, in a capsule, as TensorRT's bindings do."""
+
     def __init__(self) -> None:
+        self.listener: Any = None
         self.shape: tuple[int, ...] = ()
         self.addresses: dict[str, int] = {}
 
@@ -46,7 +60,17 @@ class DoublingContext:
             np.ctypeslib.as_array((ctypes.c_float * count).from_address(self.addresses[name])) for name in ("x", "y")
         )
         y[:] = 2 * x
+        if self.listener is None:
+            return True
+        address = capsule(self.addresses["y"])
+        return bool(self.listener.process_debug_tensor(address, 0, "float32", self.shape, "y", stream))
+
+    def set_debug_listener(self, listener: Any) -> bool:
+        self.listener = listener
         return True
+
+    def set_all_tensors_debug_state(self, flag: bool) -> bool:
+        return flag
 
 
 class DoublingEngine:
@@ -77,10 +101,15 @@ class DoublingEngine:
 
 
 def load(path: Path) -> Any:
-    trt = SimpleNamespace(TensorIOMode=SimpleNamespace(INPUT="INPUT", OUTPUT="OUTPUT"), nptype=np.dtype)
-    return SimpleNamespace(
-        engine=DoublingEngine(), gpu="stand-in", manifest=None, library=SimpleNamespace(module=trt), builder_log=None
+    trt = SimpleNamespace(
+        __version__="stand-in",
+        TensorIOMode=SimpleNamespace(INPUT="INPUT", OUTPUT="OUTPUT"),
+        TensorLocation=SimpleNamespace(DEVICE=0, HOST=1),
+        nptype=np.dtype,
+        IDebugListener=DebugListener,
     )
+    library = TensorRTLibrary("tensorrt", "stand-in", trt)
+    return SimpleNamespace(engine=DoublingEngine(), gpu="stand-in", manifest=None, library=library, builder_log=None)
 
 
 def refusal(action: Callable[[], object]) -> str:
@@ -99,6 +128,9 @@ def run(path: Path) -> dict[str, Any]:
         for samples in (2, 8, 1):
             x = np.random.default_rng(samples).standard_normal((samples, 3)).astype(np.float32)
             answers.append(bool(np.array_equal(session.run({"x": x})["y"], 2 * x)))
+        x = np.ones((3, 3), np.float32)
+        debugged = {name: bool(np.array_equal(value, 2 * x)) for name, value in session.debug({"x": x}).items()}
+        profiles = {name: str(profile) for name, profile in session.profiles().items()}
         timed = benchmark(session, session.example_feeds({}), runs=5, warm_up=2)
         ones = np.ones((2, 3), np.float32)
         refused = {
@@ -109,6 +141,8 @@ def run(path: Path) -> dict[str, Any]:
         while_open = standin.counters()._asdict()
     return {
         "answers": answers,
+        "debugged": debugged,
+        "profiles": profiles,
         "refused": refused,
         "timed": [timed.latency.runs, timed.latency.batch, timed.shapes["x"], timed.device_memory_bytes],
         "engine_after_close": session.engine is not None,

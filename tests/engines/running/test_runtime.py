@@ -111,6 +111,14 @@ def test_outputs_come_back_for_batches_of_any_size_in_turn(session: dict[str, An
     assert session["answers"] == [True, True, True]
 
 
+def test_debug_tensors_are_copied_to_the_host(session: dict[str, Any]) -> None:
+    assert session["debugged"] == {"y": True}
+
+
+def test_the_shapes_that_an_engine_accepts_are_read(session: dict[str, Any]) -> None:
+    assert session["profiles"] == {"x": "1x3:4x3:8x3"}
+
+
 def test_latency_counts_the_runs_after_the_warm_up_in_the_optimal_shape(
     session: dict[str, Any],
 ) -> None:

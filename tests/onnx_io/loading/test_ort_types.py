@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from tests.networks import weight
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
-from trt_ptq.evaluation.onnx_runner import onnx_runner
+from trt_ptq.evaluation.runners.onnx_runner import onnx_runner
 from trt_ptq.fp16.convert import convert_to_float16
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model

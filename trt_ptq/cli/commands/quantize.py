@@ -166,18 +166,21 @@ def quantize(
 
 def _show(report: Report, out: Path) -> None:
     console.say_verdict(report.verdict)
+    if report.evaluated_engines:
+        console.say(f"on {report.verdict_basis}")
     metrics = sorted({name for result in report.models for name in result.metrics})
     engines = {engine.precision: f"{engine.size_bytes / 1e6:.2f}" for engine in report.engines}
     rows = []
-    for result in report.models:
+    for result in (*report.models, *report.evaluated_engines):
         worst = worst_output(result.fidelity)
+        is_model = result in report.models
         rows.append(
             [
-                result.precision.upper(),
+                result.precision.upper() + ("" if is_model else " engine"),
                 *(f"{result.metrics[name]:.4f}" if name in result.metrics else "" for name in metrics),
                 f"{worst.sqnr_db:.1f}" if worst else "",
                 "" if worst is None or worst.top1 is None else f"{worst.top1:.2%}",
-                f"{result.size_bytes / 1e6:.2f}",
+                f"{result.size_bytes / 1e6:.2f}" if is_model else "",
                 engines.get(result.precision, ""),
             ]
         )

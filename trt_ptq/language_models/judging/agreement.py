@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from trt_ptq.evaluation.onnx_runner import Run
+from trt_ptq.evaluation.runners.onnx_runner import Run
 from trt_ptq.language_models.decoder import DecoderLayout
 from trt_ptq.language_models.judging.perplexity import TextWindow, log_probabilities, window_logits
 from trt_ptq.types import Array

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trt_ptq.evaluation.metric_direction import Lower
-from trt_ptq.evaluation.onnx_runner import Run
+from trt_ptq.evaluation.runners.onnx_runner import Run
 from trt_ptq.language_models.decoder import DecoderLayout
 from trt_ptq.language_models.judging.perplexity import TextWindow, perplexity
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trt_ptq.errors import DataError
-from trt_ptq.evaluation.onnx_runner import Run
+from trt_ptq.evaluation.runners.onnx_runner import Run
 from trt_ptq.language_models.decoder import LOGITS, DecoderLayout
 from trt_ptq.types import Array
 
