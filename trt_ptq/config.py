@@ -5,21 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from trt_ptq._internal.quantities import parse_max_drop, parse_size, parse_tolerance
-from trt_ptq.calibration.calibration_pass import Nonfinite
 from trt_ptq.calibrators.methods import AUTO_CANDIDATES, RangeMethod, range_method
+from trt_ptq.choices import BackendName, DeviceName, HighPrecision, Method, Mode, Nonfinite, Technique, TechniqueChoice
 from trt_ptq.errors import UsageError
 from trt_ptq.evaluation.verdict import EXCELLENT_BELOW
-from trt_ptq.fp16.convert import HighPrecision
-from trt_ptq.recipe import Mode, Recipe, Technique
+from trt_ptq.recipe import Recipe
 from trt_ptq.types import ShapeProfile
 
-Method = Literal["auto", "entropy", "minmax", "mse", "percentile"]
-TechniqueChoice = Technique | Literal["auto"]
-DeviceName = Literal["cpu", "cuda"]
-BackendName = Literal["auto", "trt", "rtx", "none"]
 ShapeLike = ShapeProfile | str | Sequence[int] | Sequence[Sequence[int]]
 
 TECHNIQUES: tuple[Technique, ...] = get_args(Technique)

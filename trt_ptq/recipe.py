@@ -11,12 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from trt_ptq._internal.files import write_atomic
 from trt_ptq.calibrators.methods import RangeMethod, range_method
+from trt_ptq.choices import HighPrecision, Technique
 from trt_ptq.errors import UsageError
-from trt_ptq.fp16.convert import HighPrecision
 from trt_ptq.provenance import ModelIdentity
-
-Mode = Literal["w8a8", "w8a16", "mixed"]
-Technique = Literal["equalization", "smoothquant", "bias-correction"]
 
 _HEAD = """\
 # How trt-ptq quantizes this model. Edit it, then run it again; the same data, --batch-size and --tensors give the same

@@ -13,11 +13,13 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX, CalibrationTable
 from trt_ptq.errors import TableError
 
-ALGORITHMS = ("EntropyCalibration2", "MinMaxCalibration", "EntropyCalibration", "LegacyCalibration")
+Algorithm = Literal["EntropyCalibration2", "MinMaxCalibration", "EntropyCalibration", "LegacyCalibration"]
+ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
 _HEADER = re.compile(r"TRT-(\d{1,9})-(\w+)")
 _ANY_VERSION = re.compile(r"TRT-\w{1,9}-(\w+)")  # TRT-8XXX-EntropyCalibration2, as some published caches have it
 _HEX = re.compile(r"[0-9a-fA-F]{8}")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from trt_ptq.choices import TechniqueChoice
 from trt_ptq.cli.chosen import quantize_config
+from trt_ptq.cli.commands.quantize import TechniqueName
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.errors import UsageError
 from trt_ptq.types import ShapeProfile
@@ -42,3 +45,7 @@ def test_shapes_are_parsed() -> None:
 def test_options_that_contradict_each_other_are_refused(options: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         quantize_config(**{"recipe": None, "shape": None, **options})  # type: ignore[arg-type]
+
+
+def test_every_technique_can_be_named() -> None:
+    assert {choice.value for choice in TechniqueName} == {*get_args(TechniqueChoice), "none"}

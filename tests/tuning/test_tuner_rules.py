@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from trt_ptq.calibrators.methods import AUTO_CANDIDATES, RangeMethod
+from trt_ptq.choices import Technique
 from trt_ptq.provenance import ModelIdentity
-from trt_ptq.recipe import Recipe, Technique
+from trt_ptq.recipe import Recipe
 from trt_ptq.tuning.objective import Score
 from trt_ptq.tuning.trials import Decision, TuningResult
 from trt_ptq.tuning.tuner import tune

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.choices import HighPrecision
 from trt_ptq.fp16.attention_masks import ClampedMask
-from trt_ptq.fp16.convert import HighPrecision, convert_to_float16
+from trt_ptq.fp16.convert import convert_to_float16
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.insert import QdqModel, insert_qdq

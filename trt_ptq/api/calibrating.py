@@ -10,7 +10,6 @@ from typing import Any
 from trt_ptq.api.inputs.metric_input import user_metric
 from trt_ptq.api.inputs.model_input import ModelLike, opened_model
 from trt_ptq.api.inputs.table_input import TableLike, matched_table
-from trt_ptq.calibration.calibration_pass import Nonfinite
 from trt_ptq.calibration.checkpoint import Checkpoint
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.convergence import Convergence, Stability
@@ -18,7 +17,8 @@ from trt_ptq.calibration.devices import open_device
 from trt_ptq.calibration.memory_planner import Passes, plan_calibration
 from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics
-from trt_ptq.config import DeviceName, QuantizeConfig
+from trt_ptq.choices import DeviceName, Nonfinite
+from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.checks.audit import Audit
 from trt_ptq.data.checks.input_ranges import InputRanges
 from trt_ptq.data.checks.validation import ValidatedSource

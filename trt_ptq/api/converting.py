@@ -15,10 +15,10 @@ from trt_ptq.api.inputs.table_input import TableLike, matched_table
 from trt_ptq.calibration.measurements.magnitudes import measure_amax
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics
+from trt_ptq.choices import HighPrecision
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
-from trt_ptq.fp16.convert import HighPrecision
 from trt_ptq.lint.finding import Finding
 from trt_ptq.lint.linter import lint_model as _lint_model
 from trt_ptq.onnx_io.load import Model

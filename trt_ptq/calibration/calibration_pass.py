@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
 from trt_ptq._internal.cpu import usable_cores
 from trt_ptq._internal.signals import deferred_interrupts
@@ -13,12 +13,11 @@ from trt_ptq.calibration.devices import Device
 from trt_ptq.calibration.observed_model import ObservedModel
 from trt_ptq.calibration.state import CalibrationState
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
+from trt_ptq.choices import Nonfinite
 from trt_ptq.errors import DataError
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.provenance import DataFingerprint
 from trt_ptq.types import Batch
-
-Nonfinite = Literal["refuse", "skip"]
 
 
 class CalibrationPass:

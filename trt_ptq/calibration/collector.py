@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from trt_ptq.calibration.calibration_pass import CalibrationPass, Nonfinite
+from trt_ptq.calibration.calibration_pass import CalibrationPass
 from trt_ptq.calibration.checkpoint import Checkpoint
 from trt_ptq.calibration.convergence import Convergence
 from trt_ptq.calibration.devices import Device, HostDevice
 from trt_ptq.calibration.state import CalibrationState
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
+from trt_ptq.choices import Nonfinite
 from trt_ptq.errors import StatisticsError, UsageError
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import tools

@@ -16,8 +16,8 @@ from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.calibrators.table.diff import diff_tables
 from trt_ptq.calibrators.table.table_file import table_format
 from trt_ptq.calibrators.table.tensorrt_cache import (
-    ALGORITHMS,
     LAST_WITH_CALIBRATORS,
+    Algorithm,
     TensorRTCache,
     TensorRTVersion,
 )
@@ -193,12 +193,7 @@ def retarget(
         ),
     ] = None,
     algorithm: Annotated[
-        Optional[str],
-        typer.Option(
-            metavar="ALGORITHM",
-            help=f"Calibration algorithm: {', '.join(ALGORITHMS)}. Default: unchanged.",
-            show_default=False,
-        ),
+        Optional[Algorithm], typer.Option(help="Calibration algorithm. Default: unchanged.", show_default=False)
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -209,8 +204,6 @@ def retarget(
     Example: trt-ptq cache retarget old.cache new.cache --trt-version 10.16.1
     """
     _require_cache(source, target)
-    if algorithm is not None and algorithm not in ALGORITHMS:
-        raise UsageError(f"unknown algorithm {algorithm!r}: choose one of {', '.join(ALGORITHMS)}")
     check_writable(target)
     cache = TensorRTCache.read(source, TensorRTVersion.parse(trt_version) if trt_version else None)
     before = source.read_text().splitlines()[0]

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Optional
 
 import typer
 
+from trt_ptq import choices
+
 DATA, CALIBRATION, ACCURACY, ENGINE, OUTPUT = "Data", "Calibration", "Accuracy", "Engine", "Output"
-
-MethodName = Literal["entropy", "minmax", "mse", "percentile"]
-MethodChoice = Literal["auto", "entropy", "minmax", "mse", "percentile"]
-ModeName = Literal["w8a8", "w8a16", "mixed"]
-PrecisionName = Literal["int8", "fp16", "fp32"]
-HighPrecisionName = Literal["fp16", "fp32"]
-CalibratorName = Literal["entropy", "minmax"]
-CompatibilityLevel = Literal["none", "ampere+", "same-compute-capability"]
-
-
-class TechniqueName(str, Enum):  # an Enum, since Typer takes no lists of Literal
-    """Values of --technique."""
-
-    AUTO = "auto"
-    NONE = "none"
-    EQUALIZATION = "equalization"
-    SMOOTHQUANT = "smoothquant"
-    BIAS_CORRECTION = "bias-correction"
-
 
 Model = Annotated[Path, typer.Argument(help="Float ONNX model.", show_default=False)]
 Engine = Annotated[Path, typer.Argument(help="Engine file, with its manifest (.json) beside it.", show_default=False)]
@@ -63,7 +45,7 @@ Preprocess = Annotated[
 ]
 
 Method = Annotated[
-    MethodName,
+    choices.MethodName,
     typer.Option(
         metavar="METHOD", help="Range method: entropy, minmax, mse or percentile.", rich_help_panel=CALIBRATION
     ),
@@ -95,7 +77,7 @@ Attention = Annotated[
     ),
 ]
 Nonfinite = Annotated[
-    Literal["refuse", "skip"],
+    choices.Nonfinite,
     typer.Option(
         help="Activations that are NaN or infinite: refuse, or skip (count and report them).",
         rich_help_panel=CALIBRATION,
@@ -121,7 +103,7 @@ UntilStable = Annotated[
     ),
 ]
 Device = Annotated[
-    Literal["cpu", "cuda"],
+    choices.DeviceName,
     typer.Option(
         help="Where calibration runs. cuda needs torch and onnxruntime-gpu.",
         rich_help_panel=CALIBRATION,
@@ -177,7 +159,7 @@ Evaluate = Annotated[
     ),
 ]
 HighPrecision = Annotated[
-    Optional[HighPrecisionName],
+    Optional[choices.HighPrecision],
     typer.Option(
         help="Precision of the nodes that are not INT8. fp16 keeps nodes in FP32 where float16 would overflow.",
         rich_help_panel=ACCURACY,
@@ -196,7 +178,7 @@ Shapes = Annotated[
     ),
 ]
 Backend = Annotated[
-    Literal["auto", "trt", "rtx", "none"],
+    choices.BackendName,
     typer.Option(
         help="Engine builder: trt (TensorRT, needs an NVIDIA GPU), rtx (TensorRT for RTX, builds without a GPU), none "
         "(build no engine), or auto (trt if it is installed and finds a GPU, else rtx).",
@@ -204,7 +186,7 @@ Backend = Annotated[
     ),
 ]
 BuilderName = Annotated[
-    Literal["auto", "trt", "rtx"],
+    choices.BuilderName,
     typer.Option(
         help="Engine builder: trt (TensorRT, needs an NVIDIA GPU), rtx (TensorRT for RTX, builds without a GPU), or "
         "auto (trt if it is installed and finds a GPU, else rtx).",

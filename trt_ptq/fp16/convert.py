@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
@@ -15,8 +14,6 @@ from trt_ptq.fp16.keep_fp32 import Fp32Node, RangeCheck, select_convertible_io
 from trt_ptq.fp16.retype import Float16Rewriter
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.opset import raise_opset
-
-HighPrecision = Literal["fp16", "fp32"]  # the precision of everything that is not INT8
 
 _QDQ_OPSET = 19  # the first that allows float16 scales
 

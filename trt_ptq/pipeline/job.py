@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from trt_ptq.api.inputs.metric_input import user_metric
-from trt_ptq.calibration.calibration_pass import Nonfinite
 from trt_ptq.calibration.devices import Device, open_device
 from trt_ptq.calibrators.methods import RangeMethod
+from trt_ptq.choices import Mode, Nonfinite
 from trt_ptq.config import TECHNIQUES, QuantizeConfig, parse_shapes
 from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
@@ -27,7 +27,7 @@ from trt_ptq.output import FLOAT_MODEL, check_folder, check_outside
 from trt_ptq.pipeline.kept_statistics import KeptStatistics, StatisticsLike, open_statistics
 from trt_ptq.qdq.node_selection import select_nodes, select_weight_only
 from trt_ptq.qdq.plan import plan_quantization
-from trt_ptq.recipe import Mode, Recipe, load_recipe
+from trt_ptq.recipe import Recipe, load_recipe
 from trt_ptq.tuning.objective import Objective
 from trt_ptq.types import BatchSource, ProgressCallback, ShapeProfile
 

@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer, f
 
 from trt_ptq._internal.files import write_atomic
 from trt_ptq.calibration.convergence import Stability, Trajectory
+from trt_ptq.choices import HighPrecision
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.errors import StatisticsError
 from trt_ptq.evaluation.compare_engines import MeasuredEngine
 from trt_ptq.evaluation.fidelity import OutputFidelity
 from trt_ptq.evaluation.verdict import Verdict
-from trt_ptq.fp16.convert import HighPrecision
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.provenance import DataFingerprint, ModelIdentity
 from trt_ptq.qdq.plan import NodePlan

@@ -18,17 +18,18 @@ from trt_ptq.calibration.measurements.magnitudes import combine_amax
 from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
+from trt_ptq.choices import HighPrecision, Technique
 from trt_ptq.data.subset import evenly_spaced
 from trt_ptq.errors import DataError, ModelError, OutputError
 from trt_ptq.evaluation.reference import Reference
 from trt_ptq.fp16.attention_masks import ClampedMask
-from trt_ptq.fp16.convert import HighPrecision, convert_to_float16
+from trt_ptq.fp16.convert import convert_to_float16
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.float_names import CORRECTED
 from trt_ptq.qdq.insert import TENSOR_KINDS, QdqModel, TensorKind, insert_qdq
-from trt_ptq.recipe import Recipe, Technique
+from trt_ptq.recipe import Recipe
 from trt_ptq.sensitivity.measure import Ranking, rank_layers
 from trt_ptq.transforms.alpha_search import apply_smoothquant
 from trt_ptq.transforms.bias_correction import correct_bias

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from trt_ptq.choices import Technique
 from trt_ptq.evaluation.metrics import Metrics
-from trt_ptq.recipe import Recipe, Technique
+from trt_ptq.recipe import Recipe
 
 TECHNIQUES_TO_TRY: tuple[Technique, ...] = ("equalization", "smoothquant", "bias-correction")  # in this order
 TITLES: dict[Technique, str] = {

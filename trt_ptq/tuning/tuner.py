@@ -8,10 +8,11 @@ from collections.abc import Collection
 
 from trt_ptq._internal.quantities import format_percent
 from trt_ptq.calibrators.methods import RangeMethod
+from trt_ptq.choices import Mode, Technique
 from trt_ptq.errors import TrtPtqError
 from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.qdq.insert import TENSOR_KINDS
-from trt_ptq.recipe import Mode, Recipe, Technique
+from trt_ptq.recipe import Recipe
 from trt_ptq.tuning.alternatives import EXCLUDED, WEIGHT_ONLY, Alternative
 from trt_ptq.tuning.candidate_builder import BEFORE_CALIBRATION, CandidateBuilder
 from trt_ptq.tuning.layer_search import SearchResult, search_layers

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from trt_ptq._internal.optional_packages import require
-from trt_ptq.calibration.calibration_pass import Nonfinite
 from trt_ptq.calibration.ray.shard_task import ShardResult, ShardTask, measure_shard
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
+from trt_ptq.choices import Nonfinite
 from trt_ptq.data.checks.audit import Audit
 from trt_ptq.errors import ClusterError, DataError, UsageError
 from trt_ptq.onnx_io.load import Model

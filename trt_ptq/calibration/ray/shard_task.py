@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from trt_ptq._internal.optional_packages import require
-from trt_ptq.calibration.calibration_pass import Nonfinite
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
+from trt_ptq.choices import Nonfinite
 from trt_ptq.data.checks.audit import Audit
 from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.observation import observe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -11,7 +11,7 @@ from trt_ptq.api.engine import build_engine
 from trt_ptq.api.mended_build import describe_refused
 from trt_ptq.cli import console, options
 from trt_ptq.cli.implicit_build import build_implicit
-from trt_ptq.engines.spec import BuilderConfig, parse_profiles
+from trt_ptq.engines.spec import BuilderConfig, HardwareCompatibility, Precision, parse_profiles
 from trt_ptq.errors import UsageError
 
 _IMPLICIT = "Implicit quantization (TensorRT 10 and older)"
@@ -32,7 +32,7 @@ def build(
     include: options.Include = None,
     attention: options.Attention = False,
     precision: Annotated[
-        Optional[options.PrecisionName],
+        Optional[Precision],
         typer.Option(
             help="Default: int8 for a Q/DQ model or with a table, else fp16.",
             rich_help_panel=options.ENGINE,
@@ -63,7 +63,7 @@ def build(
         ),
     ] = None,
     hardware_compatibility: Annotated[
-        options.CompatibilityLevel,
+        HardwareCompatibility,
         typer.Option(
             metavar="LEVEL",
             help="GPUs that can run the engine: none (this model only), ampere+ or same-compute-capability.",
@@ -103,7 +103,7 @@ def build(
         ),
     ] = None,
     calibrator: Annotated[
-        Optional[options.CalibratorName],
+        Optional[Literal["entropy", "minmax"]],
         typer.Option(
             help="Calibrator for --data. Default: entropy (Entropy2).", rich_help_panel=_IMPLICIT, show_default=False
         ),

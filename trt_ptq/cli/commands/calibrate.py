@@ -11,6 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from trt_ptq import choices
 from trt_ptq._internal.files import check_writable
 from trt_ptq.api.calibrating import collect
 from trt_ptq.calibration.checkpoint import Checkpoint
@@ -50,7 +51,7 @@ def calibrate(
     nonfinite: options.Nonfinite = "refuse",
     until_stable: options.UntilStable = None,
     method: Annotated[
-        Optional[options.MethodName],
+        Optional[choices.MethodName],
         typer.Option(
             metavar="METHOD",
             help="Range method whose ranges --until-stable observes: entropy, minmax, mse or percentile (default).",

@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from trt_ptq import choices
 from trt_ptq._internal.files import check_writable
 from trt_ptq.analysis.macs import count_macs
 from trt_ptq.api.apply_table import quantize_by_table
@@ -48,7 +49,7 @@ def qdq(
     exclude: options.Exclude = None,
     include: options.Include = None,
     high_precision: Annotated[
-        Optional[options.HighPrecisionName],
+        Optional[choices.HighPrecision],
         typer.Option(
             help="Precision of the nodes that are not INT8. Default: fp16 with --data, which shows where float16 would "
             "overflow; else that of the table's run, or fp32.",

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from trt_ptq import choices
 from trt_ptq.cli import console, options
 from trt_ptq.cli.chosen import quantize_config
 from trt_ptq.evaluation.fidelity import error_title, worst_output
 from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.pipeline import quantize as run
 from trt_ptq.report.schema import Report
+
+
+class TechniqueName(str, Enum):  # Typer takes no lists of Literal
+    """`TechniqueChoice`, and none."""
+
+    AUTO = "auto"
+    NONE = "none"
+    EQUALIZATION = "equalization"
+    SMOOTHQUANT = "smoothquant"
+    BIAS_CORRECTION = "bias-correction"
 
 
 def quantize(
@@ -32,7 +44,7 @@ def quantize(
         ),
     ] = None,
     mode: Annotated[
-        Optional[options.ModeName],
+        Optional[choices.Mode],
         typer.Option(
             help="w8a8: weights and activations in INT8 (default). w8a16: weights only. mixed: layers that lose too "
             "much in w8a8 become w8a16.",
@@ -41,7 +53,7 @@ def quantize(
         ),
     ] = None,
     method: Annotated[
-        Optional[options.MethodChoice],
+        Optional[choices.Method],
         typer.Option(
             metavar="METHOD",
             help="Range method: entropy, minmax, mse, percentile, or auto (default): the method with the smallest "
@@ -71,7 +83,7 @@ def quantize(
     lower_is_better: options.LowerIsBetter = None,
     max_drop: options.MaxDrop = "1%",
     technique: Annotated[
-        Optional[list[options.TechniqueName]],
+        Optional[list[TechniqueName]],
         typer.Option(
             metavar="TECHNIQUE",
             help="Accuracy-recovery techniques to apply: equalization, smoothquant, bias-correction (repeatable). "

@@ -10,6 +10,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from trt_ptq import choices
 from trt_ptq._internal.files import check_writable, write_atomic
 from trt_ptq.api.calibrating import measure_sensitivity
 from trt_ptq.api.inputs.table_input import matched_table
@@ -50,7 +51,7 @@ def sensitivity(
         ),
     ] = None,
     method: Annotated[
-        Optional[options.MethodName],
+        Optional[choices.MethodName],
         typer.Option(
             metavar="METHOD",
             help="Range method for --stats: entropy, minmax, mse or percentile (default).",
