@@ -103,6 +103,11 @@ class ErrorEnergy:
         self._error[name] = self._error.get(name, 0.0) + error
         self._signal[name] = self._signal.get(name, 0.0) + signal
 
+    def add_divergence(self, name: str, divergence: Array) -> None:
+        """Add a batch of a tensor whose error at each position is known, such as a divergence of distributions."""
+        total = float(divergence.sum())
+        self._add_energies(name, total if math.isfinite(total) else math.nan, float(divergence.size))
+
     def merge(self, other: ErrorEnergy) -> None:
         """Add the energies of `other`."""
         for name, error in other._error.items():

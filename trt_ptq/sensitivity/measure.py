@@ -20,6 +20,7 @@ from trt_ptq.evaluation.runners.onnx_runner import temporary_model_file
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.insert import insert_pairs, plan_qdq
 from trt_ptq.qdq.plan import QuantizationPlan
+from trt_ptq.sensitivity.judged_outputs import JudgedOutputs
 from trt_ptq.sensitivity.layers import Layer, LayerInputReader, int8_layers
 from trt_ptq.sensitivity.local_error import measure_local
 from trt_ptq.sensitivity.recorder import ActivationRecorder, recording
@@ -33,7 +34,7 @@ class LayerSensitivity:
     """What quantizing one layer costs.
 
     Error ratios are the energy of the error over that of the signal, at the model output where that is largest; NaN is
-    worse than any number.
+    worse than any number. Those of a language model are the mean KL divergence of the next token, in nats.
 
     Attributes:
         node: name of the layer's first output.
@@ -111,9 +112,11 @@ def measure_sensitivity(
     plan = plan_without(())
     layers = int8_layers(plan)
     inputs = LayerInputReader(copy.graph, model.opset, plan, table)
-    with _recorded(model, layers, source, progress) as recorder:
+    outputs = JudgedOutputs.of(model)
+    source = outputs.batches(source)
+    with _recorded(model, outputs, layers, source, progress) as recorder:
         alone = {
-            layer.node: total(_measure_alone(recorder, layer, inputs)).worst()
+            layer.node: total(_measure_alone(recorder, outputs, layer, inputs)).worst()
             for layer in progress(layers, "One layer in INT8", len(layers))
         }
         local = {
@@ -122,7 +125,7 @@ def measure_sensitivity(
         }
         all_but: Mapping[str, float] = {}
         if all_but_one:
-            all_but = _measure_all_but(model, plan_without, layers, inputs, recorder, source, progress)
+            all_but = _measure_all_but(model, outputs, plan_without, layers, inputs, recorder, source, progress)
     metrics = {}
     if metric is not None:
         for layer in progress(layers, "Evaluating", len(layers)):
@@ -154,9 +157,10 @@ def rank_layers(
     plan = plan_qdq(model, copy.graph, table, nodes_to_exclude, attention, weight_only)
     layers = [layer for layer in int8_layers(plan) if layer.op_type != "Add"]
     inputs = LayerInputReader(copy.graph, model.opset, plan, table)
-    with _recorded(model, layers, source, progress) as recorder:
+    outputs = JudgedOutputs.of(model)
+    with _recorded(model, outputs, layers, outputs.batches(source), progress) as recorder:
         energies = {
-            layer.node: _measure_alone(recorder, layer, inputs)
+            layer.node: _measure_alone(recorder, outputs, layer, inputs)
             for layer in progress(layers, "Ranking layers", len(layers))
         }
 
@@ -171,10 +175,10 @@ def rank_layers(
 
 @contextmanager
 def _recorded(
-    model: Model, layers: list[Layer], source: BatchSource, progress: ProgressCallback
+    model: Model, outputs: JudgedOutputs, layers: list[Layer], source: BatchSource, progress: ProgressCallback
 ) -> Iterator[ActivationRecorder]:
     """Record all tensors of the float model that its layers, and the nodes behind them, read."""
-    with recording(model.to_ir(), str(model.path)) as recorder:
+    with recording(outputs.keep(model.to_ir()), str(model.path)) as recorder:
         tensors = {name for layer in layers for name in layer.activations.values()}
         for layer in layers:
             tensors.update(
@@ -185,19 +189,22 @@ def _recorded(
         yield recorder
 
 
-def _measure_alone(recorder: ActivationRecorder, layer: Layer, inputs: LayerInputReader) -> list[ErrorEnergy]:
+def _measure_alone(
+    recorder: ActivationRecorder, outputs: JudgedOutputs, layer: Layer, inputs: LayerInputReader
+) -> list[ErrorEnergy]:
     """The error of the model outputs in each batch, with only `layer` in INT8."""
     suffix = recorder.open(recorder.network.suffix(layer.rewiring))
     energies = [ErrorEnergy() for _ in range(recorder.batches)]
     for number, energy in enumerate(energies):
         batch = inputs.read(layer, recorder, number)
         for name, array in suffix.run(number, batch.int8).items():
-            energy.add(name, recorder.value(name, number), array)
+            outputs.add(energy, name, recorder.value(name, number), array)
     return energies
 
 
 def _measure_all_but(
     model: Model,
+    judged: JudgedOutputs,
     plan_without: Callable[[tuple[str, ...]], QuantizationPlan],
     layers: list[Layer],
     inputs: LayerInputReader,
@@ -212,7 +219,7 @@ def _measure_all_but(
         layer.node: layer.without_qdq(set(plan.inputs) - set(plan_without((layer.node,)).inputs)) for layer in layers
     }
     errors = {}
-    with recording(whole, str(model.path)) as recorder:
+    with recording(judged.keep(whole), str(model.path)) as recorder:
         del whole
         tensors = {name for rewiring in rewirings.values() for name in recorder.network.suffix(rewiring).live_inputs}
         recorder.record(tensors, source, progress)
@@ -223,7 +230,7 @@ def _measure_all_but(
                 outputs = suffix.run(number, inputs.exact_weights(layer))
                 for name in reference.outputs:
                     actual = outputs[name] if name in outputs else recorder.value(name, number)
-                    energy.add(name, reference.value(name, number), actual)
+                    judged.add(energy, name, reference.value(name, number), actual)
             errors[layer.node] = energy.worst()
     return errors
 

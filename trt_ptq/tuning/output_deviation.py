@@ -16,6 +16,8 @@ from trt_ptq.data.subset import evenly_spaced
 from trt_ptq.evaluation.compare_models import compare_models
 from trt_ptq.evaluation.reference import Reference
 from trt_ptq.evaluation.runners.onnx_runner import temporary_model_file
+from trt_ptq.language_models.decoder import is_decoder
+from trt_ptq.language_models.judging.next_token import NextTokenDivergence
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.tuning.objective import CANDIDATE, largest_loss
 from trt_ptq.types import BatchSource
@@ -25,7 +27,7 @@ _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorP
 
 @dataclass(frozen=True)
 class OutputDeviation:
-    """Measures the output error of candidates.
+    """Measures the output error of candidates: of a decoder by its next-token distributions, not by its cache.
 
     Attributes:
         model: the float model.
@@ -40,6 +42,12 @@ class OutputDeviation:
     batches: int
 
     @cached_property
+    def _next_token(self) -> NextTokenDivergence | None:
+        if not is_decoder(self.model):
+            return None
+        return NextTokenDivergence(self.model, self.calibration, self.batches)
+
+    @cached_property
     def _source(self) -> BatchSource:
         return evenly_spaced(self.calibration, self.batches)
 
@@ -47,11 +55,13 @@ class OutputDeviation:
         """Measure the largest `OutputFidelity.cosine_error` of the outputs; infinite if one is NaN.
 
         Only floating-point outputs count, where there are any: classes and indices have no direction. Infinite too if
-        the shapes of all outputs vary.
+        the shapes of all outputs vary. Of a decoder, measure `NextTokenDivergence` instead.
 
         Raises:
             DataError, ModelError: see `compare_models`.
         """
+        if self._next_token is not None:
+            return self._next_token.measure(candidate)
         with temporary_model_file(candidate, CANDIDATE) as path:
             fidelity = compare_models(self.reference, [path], self._source)[0]
         declared = self.model.proto.graph.output

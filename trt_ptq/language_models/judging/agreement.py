@@ -10,7 +10,8 @@ import numpy as np
 
 from trt_ptq.evaluation.runners.onnx_runner import Run
 from trt_ptq.language_models.decoder import DecoderLayout
-from trt_ptq.language_models.judging.perplexity import TextWindow, log_probabilities, window_logits
+from trt_ptq.language_models.judging.next_token import kl_divergence
+from trt_ptq.language_models.judging.perplexity import TextWindow, window_logits
 from trt_ptq.types import Array
 
 _ROWS = 64  # positions computed in float64 at a time
@@ -55,14 +56,9 @@ def next_token_agreement(
             part = slice(start, min(start + _ROWS, len(window.ids)))
             sums[0, part] += 1
             sums[1, part] += expected[part].argmax(axis=1) == actual[part].argmax(axis=1)
-            sums[2, part] += _kl_divergence(expected[part], actual[part])
+            sums[2, part] += kl_divergence(expected[part], actual[part])
     bounds = _bounds(longest)
     return [_row(sums, start, stop) for start, stop in [*bounds, (0, longest)]]
-
-
-def _kl_divergence(expected: Array, actual: Array) -> Array:
-    reference, candidate = log_probabilities(expected), log_probabilities(actual)
-    return np.asarray((np.exp(reference) * (reference - candidate)).sum(axis=1))
 
 
 def _bounds(longest: int) -> list[tuple[int, int]]:
