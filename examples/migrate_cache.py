@@ -11,7 +11,7 @@ from pathlib import Path
 import trt_ptq
 
 
-def main(model: Path, cache: Path, out: Path) -> trt_ptq.QdqModel:
+def main(model: Path, cache: Path, out: Path) -> trt_ptq.QuantizedModel:
     table = trt_ptq.load_table(cache)
     print(f"{cache}: {len(table.amax)} ranges")
     quantized = trt_ptq.quantize_model(model, table)

@@ -27,7 +27,7 @@ def test_everything_that_the_documentation_promises_is_there() -> None:
     promised = {
         *("quantize", "calibrate", "quantize_model", "lint_model", "measure_sensitivity", "compare", "build_engine"),
         *("load_model", "load_statistics", "load_table", "load_recipe", "load_report", "open_data"),
-        *("QuantizeConfig", "QuantizeResult", "Statistics", "CalibrationTable", "QdqModel", "Recipe", "Report"),
+        *("QuantizeConfig", "QuantizeResult", "Statistics", "CalibrationTable", "QuantizedModel", "Recipe", "Report"),
         *("EntropyCalibrator", "MinMaxCalibrator", "PercentileCalibrator", "TableCalibrator", "Lower"),
         *("TrtPtqError", "UsageError", "ModelError", "DataError", "TableError", "StatisticsError", "EngineError"),
         *("OutputError", "ClusterError", "MissingPackageError", "Batch", "BatchSource", "ShapeProfile"),

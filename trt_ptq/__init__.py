@@ -19,6 +19,7 @@ logging.getLogger(__name__).addHandler(DefaultHandler())  # silent where the app
 logging.getLogger(f"{__name__}.calibrators").addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
+    from trt_ptq.api.apply_table import QuantizedModel as QuantizedModel
     from trt_ptq.api.calibrating import calibrate as calibrate
     from trt_ptq.api.calibrating import measure_sensitivity as measure_sensitivity
     from trt_ptq.api.comparing import compare as compare
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
     from trt_ptq.onnx_io.load import load_model as load_model
     from trt_ptq.pipeline import quantize as quantize
     from trt_ptq.pipeline.quantize_result import QuantizeResult as QuantizeResult
-    from trt_ptq.qdq.insert import QdqModel as QdqModel
     from trt_ptq.recipe import Recipe as Recipe
     from trt_ptq.recipe import load_recipe as load_recipe
     from trt_ptq.report.schema import Report as Report
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "api.calibrating": ("calibrate", "measure_sensitivity"),
+    "api.apply_table": ("QuantizedModel",),
     "api.comparing": ("compare",),
     "api.converting": ("lint_model", "quantize_model"),
     "api.engine": ("build_engine",),
@@ -107,7 +108,6 @@ _NAMES = {
     "onnx_io.load": ("Model", "load_model"),
     "pipeline": ("quantize",),
     "pipeline.quantize_result": ("QuantizeResult",),
-    "qdq.insert": ("QdqModel",),
     "recipe": ("Recipe", "load_recipe"),
     "report.schema": ("Report", "load_report"),
     "sensitivity.measure": ("LayerSensitivity",),

@@ -29,7 +29,7 @@ def run(path: Path) -> Any:
     return ort.InferenceSession(path).run(None, {"x": BATCHES[0]})[0]
 
 
-def saved(model: trt_ptq.QdqModel, path: Path) -> Path:
+def saved(model: trt_ptq.QuantizedModel, path: Path) -> Path:
     model.save(path)
     return path
 
@@ -129,3 +129,12 @@ def test_the_graph_can_be_read_after_the_call(cnn: Model, table: trt_ptq.Calibra
     model = trt_ptq.quantize_model(onnx.load(cnn.path), table).model
     assert isinstance(model, ir.Model)
     assert sum(node.op_type == "QuantizeLinear" for node in model.graph) > 0
+
+
+def test_a_model_says_how_the_table_matched_and_what_stays_in_fp32(cnn: Model) -> None:
+    ranges = {**trt_ptq.calibrate(cnn, BATCHES).table().amax, "of another network": 1.0}
+    large = [1e5 * batch for batch in BATCHES]
+    model = trt_ptq.quantize_model(cnn, trt_ptq.CalibrationTable(ranges), high_precision="fp16", data=large)
+    assert [unmatched.name for unmatched in model.ranges.unknown] == ["of another network"]
+    assert model.high_precision == "fp16"
+    assert {"c1", "r1"} <= {node.output for node in model.fp32_nodes}

@@ -7,43 +7,50 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.choices import HighPrecision
 from trt_ptq.fp16.attention_masks import ClampedMask
 from trt_ptq.fp16.convert import convert_to_float16
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.insert import QdqModel, insert_qdq
+from trt_ptq.qdq.match_table import MatchedTable, MatchReport
 from trt_ptq.transforms.bias_correction import correct_bias
 
 
 @dataclass(frozen=True)
-class QuantizedByTable:
-    """A Q/DQ model, what runs around INT8, and the nodes that stay in FP32.
+class QuantizedModel(QdqModel):
+    """A Q/DQ model that was quantized by a table.
 
-    `measured` says whether float16's range was checked against activations, not only constants.
+    Attributes:
+        model: the model; its weights are quantized when it is saved.
+        plan: which nodes run in INT8, and why. Nodes without a range in the table do not.
+        ranges: which names of the table are in the model, and which ranges were derived from others.
+        high_precision: what runs around INT8.
+        fp32_nodes: with "fp16": the nodes that stay in FP32, and why.
+        clamped_masks: with "fp16": the constants of attention masks that differ from those of the float model.
+        measured: whether float16's range was checked against activations, not only constants.
     """
 
-    qdq: QdqModel
+    ranges: MatchReport
     high_precision: HighPrecision
     fp32_nodes: tuple[Fp32Node, ...] = ()
-    measured: bool = True
     clamped_masks: tuple[ClampedMask, ...] = ()
+    measured: bool = True
 
 
 def quantize_by_table(
     model: Model,
-    table: CalibrationTable,
+    matched: MatchedTable,
     nodes_to_exclude: Sequence[str] = (),
     attention: bool = False,
     high_precision: HighPrecision | None = None,
     amax: Mapping[str, float] | None = None,
-) -> QuantizedByTable:
-    """Quantize a float model by the ranges of `table`, and by its recipe if it has one.
+) -> QuantizedModel:
+    """Quantize a float model by the ranges of a table, and by its recipe if it has one.
 
     Args:
         model: the float model.
-        table: the ranges, matched with the model; see `matched_table`.
+        matched: the table, matched with the model; see `matched_table`.
         nodes_to_exclude: nodes that are not quantized, beside those that the table excludes.
         attention: also quantize the MatMuls of attention, even if the table does not.
         high_precision: what runs around INT8; None for that of the table, or "fp32".
@@ -52,7 +59,7 @@ def quantize_by_table(
     Raises:
         ModelError, TableError, UsageError: see `insert_qdq` and `convert_to_float16`.
     """
-    recipe = table.recipe
+    table, recipe = matched.table, matched.table.recipe
     if recipe is None:
         qdq = insert_qdq(model, table, nodes_to_exclude, attention)
         precision = high_precision or "fp32"
@@ -66,14 +73,16 @@ def quantize_by_table(
         if recipe.magnitudes:
             amax = _larger(recipe.magnitudes, amax or {})
     if precision == "fp32":
-        return QuantizedByTable(qdq, "fp32")
+        return QuantizedModel(qdq.model, qdq.plan, matched.report, "fp32")
     converted = convert_to_float16(qdq.model, amax)
-    return QuantizedByTable(
-        QdqModel(converted.model, qdq.plan),
+    return QuantizedModel(
+        converted.model,
+        qdq.plan,
+        matched.report,
         "fp16",
         converted.fp32_nodes,
+        converted.clamped_masks,
         measured=amax is not None,
-        clamped_masks=converted.clamped_masks,
     )
 
 

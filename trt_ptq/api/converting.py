@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from trt_ptq.api.apply_table import quantize_by_table
+from trt_ptq.api.apply_table import QuantizedModel, quantize_by_table
 from trt_ptq.api.inputs.model_input import ModelLike, model_file, opened_model
 from trt_ptq.api.inputs.table_input import TableLike, matched_table
 from trt_ptq.calibration.measurements.magnitudes import measure_amax
@@ -22,7 +22,6 @@ from trt_ptq.data.open import open_data
 from trt_ptq.lint.finding import Finding
 from trt_ptq.lint.linter import lint_model as _lint_model
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.qdq.insert import QdqModel
 from trt_ptq.qdq.node_selection import select_nodes
 from trt_ptq.report.warnings import mask_warnings
 
@@ -42,7 +41,7 @@ def quantize_model(
     preprocess: Any = None,
     allow_other_model: bool = False,
     example_inputs: Any = None,
-) -> QdqModel:
+) -> QuantizedModel:
     """Convert a float model to an explicit Q/DQ model by a calibration table: int8, symmetric, per-channel weights.
 
     The calibration.json of `quantize` also records which nodes are excluded and what runs around INT8: with it, the
@@ -64,7 +63,8 @@ def quantize_model(
         example_inputs: for a torch module: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
 
     Returns:
-        The model; write it with `QdqModel.save`. `QdqModel.nodes` says what runs in INT8, and why not.
+        The model; write it with `save`. Its `nodes` say what runs in INT8, and why not; its `ranges`, which names of
+        the table are in the model.
 
     Raises:
         ModelError: the model cannot be read, or has nothing to quantize.
@@ -80,22 +80,24 @@ def quantize_model(
     )
     with ExitStack() as stack:
         loaded = stack.enter_context(opened_model(model, example_inputs))
-        ranges = matched_table(table, loaded, allow_other_model=allow_other_model).table
+        matched = matched_table(table, loaded, allow_other_model=allow_other_model)
         excluded = select_nodes(loaded.to_ir().graph, config.nodes_to_include, config.nodes_to_exclude)
+        recipe = matched.table.recipe
+        precision = high_precision or (recipe.high_precision if recipe else "fp32")
         amax = None
-        if data is not None and "fp16" in (high_precision, ranges.recipe and ranges.recipe.high_precision):
+        if data is not None and precision == "fp16":
             amax = _magnitudes(loaded, data, batch_size, preprocess)
-        quantized = quantize_by_table(loaded, ranges, excluded, attention, high_precision, amax)
+        quantized = quantize_by_table(loaded, matched, excluded, attention, precision, amax)
         for warning in mask_warnings(quantized.clamped_masks):
             _logger.warning(warning)
         if not quantized.measured:
             _logger.warning(
-                "activations may overflow in float16, as none was measured: pass `data`, or `high_precision=fp32`"
+                "no activations were measured, so values beyond float16's range will overflow: pass `data`, or use "
+                "`high_precision=fp32`"
             )
-        result = quantized.qdq
         if loaded.external.files:  # the result reads its weights from there when it is saved
-            weakref.finalize(result.model, stack.pop_all().close)
-    return result
+            weakref.finalize(quantized.model, stack.pop_all().close)
+    return quantized
 
 
 def lint_model(model: ModelLike, statistics: Statistics | str | os.PathLike[str] | None = None) -> list[Finding]:

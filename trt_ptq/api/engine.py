@@ -131,6 +131,6 @@ def _quantizer(
     model: Model, table: TableLike, selection: QuantizeConfig, allow_other_model: bool
 ) -> Callable[[Sequence[str]], QdqModel]:
     """A function that quantizes `model` by `table`, with further nodes excluded."""
-    ranges = matched_table(table, model, allow_other_model=allow_other_model).table
+    matched = matched_table(table, model, allow_other_model=allow_other_model)
     excluded = select_nodes(model.to_ir().graph, selection.nodes_to_include, selection.nodes_to_exclude)
-    return lambda refused: quantize_by_table(model, ranges, (*excluded, *refused), selection.attention).qdq
+    return lambda refused: quantize_by_table(model, matched, (*excluded, *refused), selection.attention)

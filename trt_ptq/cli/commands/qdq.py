@@ -12,23 +12,17 @@ import typer
 from trt_ptq import choices
 from trt_ptq._internal.files import check_writable
 from trt_ptq.analysis.macs import count_macs
-from trt_ptq.api.apply_table import quantize_by_table
-from trt_ptq.api.inputs.table_input import matched_table
-from trt_ptq.calibration.measurements.magnitudes import measure_amax
+from trt_ptq.api.converting import quantize_model
 from trt_ptq.cli import console, options
-from trt_ptq.data.checks.validation import ValidatedSource
-from trt_ptq.data.open import open_data
 from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.data.user_function import read_from
 from trt_ptq.engines.spec import parse_profiles
 from trt_ptq.errors import ModelError, UsageError
 from trt_ptq.onnx_io.load import Model as LoadedModel
 from trt_ptq.onnx_io.load import load_model
-from trt_ptq.onnx_io.save import check_saveable, save_model
+from trt_ptq.onnx_io.save import check_saveable
 from trt_ptq.qdq.match_table import MatchReport, Unmatched
-from trt_ptq.qdq.node_selection import select_nodes
 from trt_ptq.qdq.plan import NodePlan, int8_fraction
-from trt_ptq.report.warnings import mask_warnings
 from trt_ptq.types import ShapeProfile
 
 _ROWS = 20  # of each list; --json lists all
@@ -106,20 +100,19 @@ def qdq(
     check_saveable(out, loaded)
     profiles = parse_profiles(shape or [])
     check_profiles(profiles, loaded.inputs)
-    matched = matched_table(table, loaded, allow_other_model=allow_other_model)
-    excluded = select_nodes(loaded.to_ir().graph, include or (), exclude or ())
-    amax = None
-    if data is not None and high_precision != "fp32":
-        source = open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess)
-        amax = measure_amax(loaded, ValidatedSource(source, loaded.inputs))
-    precision = high_precision or ("fp16" if data else None)
-    quantized = quantize_by_table(loaded, matched.table, excluded, attention, precision, amax)
-    result, fp32_nodes = quantized.qdq, quantized.fp32_nodes
-    save_model(result.model, out)
-    for warning in mask_warnings(quantized.clamped_masks):
-        console.warn(warning)
-    if not quantized.measured:
-        console.warn(options.UNMEASURED)
+    result = quantize_model(
+        loaded,
+        table,
+        nodes_to_exclude=exclude or (),
+        nodes_to_include=include or (),
+        attention=attention,
+        high_precision=high_precision or ("fp16" if data else None),
+        data=data,
+        batch_size=batch_size,
+        preprocess=preprocess,
+        allow_other_model=allow_other_model,
+    )
+    result.save(out)
     macs, unknown = _count_macs(loaded, profiles)
     fraction = None if macs is None else int8_fraction(result.plan, macs)
     if json:
@@ -130,13 +123,13 @@ def qdq(
                 "int8_fraction_of_macs": fraction,
                 "nodes": [{**asdict(node), "macs": (macs or {}).get(node.output)} for node in result.nodes],
                 "unsupported": [asdict(node) for node in result.plan.unsupported],
-                "ranges": asdict(matched.report),
-                "high_precision": quantized.high_precision,
-                "fp32_nodes": [asdict(node) for node in fp32_nodes],
+                "ranges": asdict(result.ranges),
+                "high_precision": result.high_precision,
+                "fp32_nodes": [asdict(node) for node in result.fp32_nodes],
             }
         )
         return
-    _print_report(matched.report, table)
+    _print_report(result.ranges, table)
     if explain:
         console.print_table(
             ["node", "op", "runs in", "MACs", "reason"], [_row(node, macs or {}) for node in result.nodes]
@@ -144,12 +137,13 @@ def qdq(
     elif result.num_int8_nodes < len(result.nodes):
         excluded_rows = [[node.output, node.op_type, node.reason] for node in result.nodes if not node.is_int8]
         console.print_table(["not quantized", "op", "reason"], excluded_rows)
-    _print_rows(["stays in FP32", "op", "reason"], [[node.output, node.op_type, node.reason] for node in fp32_nodes])
+    fp32_rows = [[node.output, node.op_type, node.reason] for node in result.fp32_nodes]
+    _print_rows(["stays in FP32", "op", "reason"], fp32_rows)
     for node in result.plan.unsupported:
         console.warn(f"{node.op_type} {node.output!r} is not quantized: {node.reason}")
     console.say(
         f"{out}: {result.num_int8_nodes} of {len(result.nodes)} quantizable nodes run in INT8, "
-        f"the rest in {quantized.high_precision.upper()}; "
+        f"the rest in {result.high_precision.upper()}; "
         + (f"fraction of the MACs unknown: {unknown}" if fraction is None else f"{fraction:.1%} of the MACs")
     )
 
