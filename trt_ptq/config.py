@@ -42,8 +42,8 @@ class QuantizeConfig:
     hold the parsed values. Names of nodes and inputs are checked against the model when `quantize` starts.
 
     Args:
-        mode: "w8a8": weights and activations in INT8; layers that lose too much are not quantized. "w8a16": weights
-            only, which needs no ranges. "mixed": layers that lose too much in W8A8 become W8A16.
+        mode: "w8a8" (weights and activations in INT8; layers that lose too much are not quantized), "w8a16" (weights
+            only, which needs no ranges), or "mixed" (layers that lose too much in W8A8 become W8A16).
         method: range method; "auto" selects the method with the smallest output error on calibration data for the
             whole model.
         percentile: for `method` "percentile" (which it implies): in percent, above 1 and up to 100; 99.99 unless
