@@ -102,6 +102,13 @@ def test_an_error_of_the_function_is_not_blamed_on_the_image(folder: Path) -> No
         list(open_images(folder, lambda image: Path("no such mean file").read_bytes()))
 
 
+def test_an_error_in_a_file_names_the_line(folder: Path) -> None:
+    file = folder / "own.py"
+    file.write_text("def preprocess(image):\n    size = 0\n    return image.width / size\n")
+    with pytest.raises(DataError, match=r"1\.png: the preprocess function fails: own\.py line 3: ZeroDivisionError"):
+        list(open_images(folder, f"{file}:preprocess"))
+
+
 @pytest.mark.parametrize(
     ("returned", "kind"), [(None, "None"), ({"image": np.zeros((3, 2, 2))}, "dict"), ([None, 1], "list")]
 )

@@ -111,10 +111,16 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("code", "message"),
         [
-            ("def batches():\n  yield {}\n  raise OSError('disk\\nfull')", "fails at batch 1: OSError: disk full"),
-            ("def batches():\n  raise OSError('none')\n  yield", "fails at batch 0: OSError: none"),
+            (
+                "def batches():\n  yield {}\n  raise OSError('disk\\nfull')",
+                "batch 1: load.py line 4: OSError: disk full",
+            ),
+            ("def batches():\n  raise OSError('none')\n  yield", "batch 0: load.py line 3: OSError: none"),
             ("def batches(): return None", "batches returns NoneType, not data"),
-            ("def batches():\n  import sys\n  sys.exit(0)", "fails at batch 0: RuntimeError: it calls sys.exit"),
+            (
+                "def batches():\n  import sys\n  sys.exit(0)",
+                "batch 0: load.py line 4: RuntimeError: it calls",
+            ),
             ("def batches():\n  yield {'x': [[1], [1, 2]]}", "batch 0: input 'x' cannot be converted to a numpy array"),
             ("def batches():\n  yield 3", "batch 0: expected a dict of arrays by input name, got int"),
         ],
@@ -128,7 +134,7 @@ class TestErrors:
         ("code", "message"),
         [
             ("def other(): pass", "no function 'batches'; it has: other"),
-            ("1 / 0", "fails on import: ZeroDivisionError"),
+            ("1 / 0", "fails on import: load.py line 2: ZeroDivisionError"),
         ],
     )
     def test_a_function_that_cannot_be_loaded_is_a_usage_error(self, tmp_path: Path, code: str, message: str) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trt_ptq.data.feeds import FeedsReader, as_array, is_array, stack
 from trt_ptq.data.sources import InMemorySource, open_arrays
-from trt_ptq.data.user_function import UserFunction
+from trt_ptq.data.user_function import UserFunction, describe_failure, user_file
 from trt_ptq.errors import DataError, TrtPtqError, UsageError
 from trt_ptq.types import Batch, BatchSource, TensorSpec
 
@@ -38,7 +39,7 @@ class FunctionSource:
         items = self._items()
         if isinstance(self.function, UserFunction):
             items = self.function.steps(items)
-        for origin, item in _numbered(self.name, items):
+        for origin, item in _numbered(self.name, items, file=user_file(self.function)):
             yield self.reader.batch(item, origin)
 
     def _items(self) -> Iterator[Any]:
@@ -206,15 +207,17 @@ def _check_columns(columns: Iterable[str], inputs: tuple[TensorSpec, ...], where
         )
 
 
-def _numbered(name: str, items: Iterable[Any], unit: str = "batch") -> Iterator[tuple[str, Any]]:
-    """Yield the items of a user's iterable with their origin.
+def _numbered(
+    name: str, items: Iterable[Any], unit: str = "batch", file: Path | None = None
+) -> Iterator[tuple[str, Any]]:
+    """Yield the items of a user's iterable, which `file` may define, with their origin.
 
     Raises:
         DataError: the user's code fails; names the item.
     """
     steps = None
     for index in count():
-        with _errors_at(f"{name} fails at {unit} {index}"):
+        with _errors_at(f"{name} fails at {unit} {index}", file):
             steps = iter(items) if steps is None else steps
             try:
                 item = next(steps)
@@ -228,14 +231,13 @@ def _is_iterable(value: Any) -> bool:
 
 
 @contextmanager
-def _errors_at(where: str) -> Iterator[None]:
+def _errors_at(where: str, file: Path | None = None) -> Iterator[None]:
     try:
         yield
     except TrtPtqError:
         raise
     except Exception as error:  # whatever a user's code raises
-        reason = " ".join(str(error).split())
-        raise DataError(f"{where}: {type(error).__name__}: {reason}") from error
+        raise DataError(f"{where}: {describe_failure(error, file)}") from error
 
 
 def _repeatable(loader: Any) -> Iterator[Any]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from trt_ptq._internal.optional_packages import require
 from trt_ptq.data.feeds import as_array
+from trt_ptq.data.user_function import describe_failure, user_file
 from trt_ptq.errors import DataError
 from trt_ptq.types import Array, Batch, TensorSpec
 
@@ -66,7 +67,8 @@ class ImageFolder:
             with image:
                 sample = self.preprocess(image)
         except Exception as error:
-            raise DataError(f"{file}: the preprocess function fails: {type(error).__name__}: {error}") from error
+            reason = describe_failure(error, user_file(self.preprocess))
+            raise DataError(f"{file}: the preprocess function fails: {reason}") from error
         array = as_array(sample, self.input, f"{file}: what the preprocess function returns")
         if array.dtype.hasobject:  # None, a dict, an image
             kind = "None" if sample is None else type(sample).__name__

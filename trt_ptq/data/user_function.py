@@ -50,12 +50,19 @@ class UserFunction:
 
 def describe_failure(error: Exception, file: Path | None) -> str:
     """Describe an exception of a user's function, with the line of `file` that it comes from."""
-    where = ""
-    if file is not None:
-        frames = extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()]
-        where = f"{file.name} line {lines[-1]}: " if lines else ""
-    return f"{where}{type(error).__name__}: {error}"
+    lines = [] if file is None else _lines_in(file, error) or _lines_in(file, error.__cause__)
+    where = f"{file.name} line {lines[-1]}: " if file is not None and lines else ""
+    return f"{where}{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def user_file(function: object) -> Path | None:
+    """The file of a function that was named as `file.py:function`."""
+    return function.file if isinstance(function, UserFunction) else None
+
+
+def _lines_in(file: Path, error: BaseException | None) -> list[int | None]:
+    frames = [] if error is None else extract_tb(error.__traceback__)
+    return [frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()]
 
 
 def read_from(*specs: str | None) -> list[Path]:
@@ -82,7 +89,7 @@ def load_function(spec: str) -> UserFunction:
         with _user_code(path):
             module = _import_file(path.resolve())
     except Exception as error:
-        raise UsageError(f"{path} fails on import: {type(error).__name__}: {error}") from error
+        raise UsageError(f"{path} fails on import: {describe_failure(error, path)}") from error
     function = getattr(module, name, None)
     if not callable(function):
         offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
