@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from trt_ptq._internal.files import atomic_replace, check_writable, require_regular_file
+from trt_ptq.data.images import find_files
+from trt_ptq.data.open import DATA_SUFFIXES
 from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import UsageError
 from trt_ptq.onnx_io.save import weights_beside
@@ -68,15 +70,15 @@ def warn_of_removal(out: Path, model: ModelIdentity) -> None:
 
 
 def check_outside(out: Path, data: Any, parameter: str) -> None:
-    """Make sure that `out` is not in the folder `data`, where a later run would read its results.
+    """Make sure that `out` holds no file of the folder `data`. Data are read from subfolders, too, but not results.
 
     Raises:
-        UsageError: it is.
+        UsageError: it does.
     """
-    if not isinstance(data, str | os.PathLike) or not Path(data).is_dir():
+    if not isinstance(data, str | os.PathLike) or not Path(data).is_dir() or not out.is_dir():
         return
-    if out.resolve().is_relative_to(Path(data).resolve()):
-        raise UsageError(f"`output_dir={out}` is in the folder of `{parameter}`, {data}: choose another folder")
+    if out.resolve().is_relative_to(Path(data).resolve()) and find_files(out, DATA_SUFFIXES):
+        raise UsageError(f"`output_dir={out}` holds files of `{parameter}`, {data}: choose another folder")
 
 
 @contextmanager

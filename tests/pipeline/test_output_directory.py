@@ -66,15 +66,25 @@ def test_an_unwritable_folder_is_found_before_any_work(cnn: Model, tmp_path: Pat
 
 
 @pytest.mark.parametrize("parameter", ["data", "test_data"])
-@pytest.mark.parametrize("place", ["", "int8"])
+@pytest.mark.parametrize("place", ["", "class"])
 def test_a_folder_of_data_takes_no_results(cnn: Model, tmp_path: Path, parameter: str, place: str) -> None:
     folder = tmp_path / "data"
-    folder.mkdir()
-    np.savez(folder / "a.npz", x=images(8))
+    (folder / place).mkdir(parents=True)
+    np.savez(folder / place / "a.npz", x=images(8))
     asked: dict[str, Any] = {parameter: folder}
-    with pytest.raises(UsageError, match=rf"is in the folder of `{parameter}`"):
+    with pytest.raises(UsageError, match=rf"holds files of `{parameter}`"):
         quantized(cnn, folder / place, **asked)
-    assert [path.name for path in folder.iterdir()] == ["a.npz"]
+    assert [path.name for path in (folder / place).iterdir()] == ["a.npz"]
+
+
+@pytest.mark.parametrize("place", ["", "class"])
+def test_results_may_lie_beside_the_data_and_are_not_read_as_data(cnn: Model, tmp_path: Path, place: str) -> None:
+    (tmp_path / place).mkdir(exist_ok=True)
+    for index in range(10):
+        np.savez(tmp_path / place / f"{index}.npz", x=images(4, seed=index))
+    first = quantized(cnn, tmp_path / "int8", tmp_path)
+    again = quantized(cnn, tmp_path / "int8", tmp_path)
+    assert again.report.fingerprint == first.report.fingerprint
 
 
 def test_a_refused_run_leaves_no_empty_folder(cnn: Model, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from trt_ptq.errors import DataError, UsageError
 from trt_ptq.types import BatchSource, TensorSpec
 
 Preprocess = Callable[[Any], Any]
+DATA_SUFFIXES = {".npz", *IMAGE_SUFFIXES}  # of the files that are read from folders
 
 
 def open_data(
