@@ -122,14 +122,16 @@ class DoubleBuffer:
         slot = self._slots[self._next_slot]
         self._next_slot = (self._next_slot + 1) % _SLOTS
         for name, array in arrays.items():
-            slot.pinned[name][:] = array.reshape(-1).view(np.uint8)
-            self._buffers.upload(slot.pinned[name], slot.pointers[name])
+            if array.size:
+                slot.pinned[name][:] = array.reshape(-1).view(np.uint8)
+                self._buffers.upload(slot.pinned[name], slot.pointers[name])
         return slot.pointers
 
     def _allocate(self, sizes_bytes: Mapping[str, int]) -> _Slot:
+        needed = {name: max(size, 1) for name, size in sizes_bytes.items()}  # an empty input needs an address, too
         return _Slot(
-            {name: self._buffers.allocate(size) for name, size in sizes_bytes.items()},
-            {name: self._buffers.allocate_pinned(size) for name, size in sizes_bytes.items()},
+            {name: self._buffers.allocate(size) for name, size in needed.items()},
+            {name: self._buffers.allocate_pinned(size) for name, size in needed.items()},
         )
 
 

@@ -41,6 +41,20 @@ def test_arrays_are_made_contiguous() -> None:
     assert np.array_equal(validated["mask"], feeds["mask"])
 
 
+def test_an_axis_that_is_empty_in_opt_is_empty_in_the_batches() -> None:
+    inputs = {"past": InputSpec("float32", (4, 3, 0, 8)), "ids": InputSpec("int64", (4, 2))}
+    validator = BatchValidator(inputs)
+    feeds: Feeds = {"past": np.zeros((4, 3, 0, 8), np.float32), "ids": np.ones((4, 2), np.int64)}
+    validated = validator.validate(Batch(feeds, "batch 0"), ["past", "ids"])
+    assert validated["past"].shape == (4, 3, 0, 8)
+    small = Batch({name: array[:3] for name, array in feeds.items()}, "batch 1")
+    with pytest.warns(CalibrationWarning):
+        validated = validator.validate(small, ["past", "ids"])
+    assert validated["past"].shape == (4, 3, 0, 8)
+    with pytest.raises(DataError, match="'past' has shape"):
+        BatchValidator(inputs).validate(Batch({**feeds, "past": np.zeros((4, 3, 1, 8), np.float32)}, "b"), ["past"])
+
+
 @given(samples=st.integers(1, 7))
 def test_small_last_batch_is_filled_up_with_its_own_samples_in_turn(samples: int) -> None:
     array = np.arange(samples, dtype=np.float32)[:, None]
