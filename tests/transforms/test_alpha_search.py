@@ -12,7 +12,7 @@ from tests.networks import weight
 from tests.transforms.normalized import WIDTH, constant, layer_norm, network, node, outputs, saved, tokens
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
-from trt_ptq.calibrators.methods import METHODS, MinMax
+from trt_ptq.calibrators.methods import MinMax
 from trt_ptq.calibrators.table.calibration_table import derive_table
 from trt_ptq.data.sources import ArraySource
 from trt_ptq.errors import DataError
@@ -48,12 +48,12 @@ def int8_error(path: Path, reference: Path) -> float:
 
 def test_a_channel_of_outliers_costs_less_in_int8(tmp_path: Path) -> None:
     path = outlying(tmp_path / "m.onnx")
-    smoothed = saved(apply_smoothquant(load_model(path), source(tokens(16)), MinMax()), tmp_path / "smooth.onnx")
+    smoothed = saved(apply_smoothquant(load_model(path), source(tokens(16))), tmp_path / "smooth.onnx")
     assert int8_error(smoothed, path) < 0.7 * int8_error(path, path)
 
 
 def test_the_note_has_alpha_and_what_it_brought(tmp_path: Path) -> None:
-    transformed = apply_smoothquant(load_model(outlying(tmp_path / "m.onnx")), source(tokens(16)), MinMax())
+    transformed = apply_smoothquant(load_model(outlying(tmp_path / "m.onnx")), source(tokens(16)))
     assert [one.tensor for one in transformed.applied] == ["h"]
     assert not transformed.skipped
     found = re.fullmatch(r"alpha (0\.\d+), output error ([\d.]+)% -> ([\d.]+)%", transformed.applied[0].note)
@@ -62,10 +62,9 @@ def test_the_note_has_alpha_and_what_it_brought(tmp_path: Path) -> None:
     assert float(found[3]) < float(found[2])
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_the_smoothed_model_computes_the_same(tmp_path: Path, method: MinMax) -> None:
+def test_the_smoothed_model_computes_the_same(tmp_path: Path) -> None:
     path = outlying(tmp_path / "m.onnx")
-    smoothed = saved(apply_smoothquant(load_model(path), source(tokens(16)), method), tmp_path / "smooth.onnx")
+    smoothed = saved(apply_smoothquant(load_model(path), source(tokens(16))), tmp_path / "smooth.onnx")
     x = tokens()
     np.testing.assert_allclose(outputs(smoothed, x=x)[0], outputs(path, x=x)[0], rtol=1e-4, atol=1e-3)
 
@@ -75,7 +74,7 @@ def test_a_pair_that_loses_nothing_is_left_alone(tmp_path: Path) -> None:
     signs = np.where(np.random.default_rng(0).random((WIDTH, 48)) < 0.5, -1, 1)
     nodes = [node("Mul", "x gamma", "h"), node("MatMul", "h w", "y")]
     path = network(tmp_path / "m.onnx", nodes, [constant("gamma", np.ones(WIDTH)), constant("w", signs)])
-    transformed = apply_smoothquant(load_model(path), source(np.sign(tokens(8))), MinMax())
+    transformed = apply_smoothquant(load_model(path), source(np.sign(tokens(8))))
     assert not transformed.applied
     assert [str(one) for one in transformed.skipped] == ["'h': no alpha lowers the output error, 0.00%"]
     x = tokens()
@@ -88,7 +87,7 @@ def test_channels_without_data_or_weights_are_not_scaled(tmp_path: Path) -> None
     scale[5], scale[0], rows[1] = 100, 0, 0
     nodes = [node("LayerNormalization", "x gamma", "h"), node("MatMul", "h w", "y")]
     path = network(tmp_path / "m.onnx", nodes, [constant("gamma", scale), constant("w", rows)])
-    transformed = apply_smoothquant(load_model(path), source(tokens(16)), MinMax())
+    transformed = apply_smoothquant(load_model(path), source(tokens(16)))
     gamma = transformed.model.graph.initializers["gamma"].const_value
     assert gamma is not None
     assert list(gamma.numpy()[:2]) == [0, 1]
@@ -99,17 +98,32 @@ def test_channels_without_data_or_weights_are_not_scaled(tmp_path: Path) -> None
 
 def test_a_model_without_normalizations_is_left_as_it_is(tmp_path: Path) -> None:
     path = network(tmp_path / "m.onnx", [node("MatMul", "x w", "y")], [weight("w", WIDTH, 48)])
-    transformed = apply_smoothquant(load_model(path), source(tokens()), MinMax())
+    transformed = apply_smoothquant(load_model(path), source(tokens()))
     assert transformed.applied == transformed.skipped == ()
 
 
 def test_infinite_values_are_named(tmp_path: Path) -> None:
     nodes = [node("Exp", "x", "e"), node("Mul", "e gamma", "h"), node("MatMul", "h w", "y")]
     path = network(tmp_path / "m.onnx", nodes, [constant("gamma", np.arange(1, WIDTH + 1)), weight("w", WIDTH, 48)])
-    transformed = apply_smoothquant(load_model(path), source(np.full((1, 8, WIDTH), 200, np.float32)), MinMax())
+    transformed = apply_smoothquant(load_model(path), source(np.full((1, 8, WIDTH), 200, np.float32)))
     assert [str(one) for one in transformed.skipped] == ["'h': it has NaN or infinite values"]
+
+
+def test_the_scales_cover_a_massive_activation_of_one_token(tmp_path: Path) -> None:
+    """As at the first token of language models: few rows have it, but clipping it would ruin what attends to them."""
+    data = tokens(16)
+    data[0, 0, 3] = 3000
+    path = network(
+        tmp_path / "m.onnx",
+        [node("Mul", "x gamma", "h"), node("MatMul", "h w", "y")],
+        [constant("gamma", np.ones(WIDTH)), weight("w", WIDTH, 48)],
+    )
+    transformed = apply_smoothquant(load_model(path), source(data))
+    divided = transformed.model.graph.initializers["gamma"].const_value
+    assert divided is not None
+    assert divided.numpy()[3] < 0.1 * np.median(divided.numpy())
 
 
 def test_an_empty_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no batch"):
-        apply_smoothquant(load_model(layer_norm(tmp_path / "m.onnx")), source(tokens(0)), MinMax())
+        apply_smoothquant(load_model(layer_norm(tmp_path / "m.onnx")), source(tokens(0)))

@@ -112,6 +112,29 @@ def test_a_weight_behind_a_transpose_is_scaled_along_its_other_axis(tmp_path: Pa
     assert_same_function(path, scaled(path))
 
 
+@pytest.mark.parametrize("transposed", [True, False])
+def test_a_head_that_is_tied_to_the_embeddings_gets_a_weight_of_its_own(tmp_path: Path, transposed: bool) -> None:
+    rows = WIDTH if transposed else 48
+    nodes = [
+        node("Gather", "w ids", "e", axis=0 if transposed else 1),
+        node("LayerNormalization", "x gamma", "h"),
+        *([node("Transpose", "w", "wt", perm=[1, 0])] if transposed else []),
+        node("MatMul", "h wt" if transposed else "h w", "y"),
+    ]
+    weights = [
+        gamma(),
+        weight("w", *((48, WIDTH) if transposed else (WIDTH, 48))),
+        numpy_helper.from_array(np.array([2, 5]), "ids"),
+    ]
+    path = network(tmp_path / "m.onnx", nodes, weights, "y e")
+    after = scaled(path)
+    assert_same_function(path, after)
+    np.testing.assert_array_equal(initializer(after, "w"), initializer(path, "w"))
+    untied = initializer(after, "w.untied")
+    np.testing.assert_array_equal(untied, initializer(path, "w") * (UNEVEN if transposed else UNEVEN[:, None]))
+    assert rows in untied.shape
+
+
 def test_a_linear_layer_that_stays_float_is_scaled_too(tmp_path: Path) -> None:
     """Without it the router of a mixture of experts, of 4 columns, would need a multiplication."""
     nodes = [

@@ -3,6 +3,10 @@
 s_j = amax(x_j)^alpha / amax(w_j)^(1 - alpha) for input channel j. The paper uses one alpha for the whole model, found
 by trial; here each tensor has its own, the one of a few with the smallest output error, or is not smoothed at all.
 
+The error of each row (a token) is relative to that row, so that the few tokens of massive activations do not decide
+alone; and the range is that of all data, so that they do decide on the range: clipped, they ruin all that attends to
+them.
+
 Source: Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", 2022,
 equation 4.
 """
@@ -16,9 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trt_ptq.calibration.measurements.channels import DEFAULT_SAMPLES, Channels, sample_channels
-from trt_ptq.calibrators.methods import RangeMethod
-from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
-from trt_ptq.calibrators.table.calibration_table import INT8_MAX
+from trt_ptq.calibrators.table.calibration_table import INT8_MAX, SMALLEST_SCALE
 from trt_ptq.evaluation.error_energy import fake_quantize
 from trt_ptq.onnx_io.external_data import read_once
 from trt_ptq.onnx_io.load import Model
@@ -27,7 +29,7 @@ from trt_ptq.transforms.result import TransformResult, TransformSite
 from trt_ptq.transforms.smoothquant import Linear, find_pairs, matrix, scale_pairs
 from trt_ptq.types import Array, BatchSource
 
-ALPHAS = (0.25, 0.4, 0.5, 0.6, 0.75, 0.9)
+ALPHAS = (0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _MAX_COLUMNS = 256  # columns of a weight that the output error is computed on
 _MAX_SCALE = 2.0**12  # relative to the mean, so that small values stay normal float16 numbers
 
@@ -50,15 +52,12 @@ class _Choice:
     error: float
 
 
-def apply_smoothquant(
-    model: Model, source: BatchSource, method: RangeMethod, samples: int = DEFAULT_SAMPLES
-) -> TransformResult:
+def apply_smoothquant(model: Model, source: BatchSource, samples: int = DEFAULT_SAMPLES) -> TransformResult:
     """Apply SmoothQuant to the tensors of `model` where it lowers the output error.
 
     Args:
         model: the float model.
         source: the calibration data.
-        method: the range method that the tensors will be quantized with, after the new model is calibrated.
         samples: number of samples to measure the output error on.
 
     Raises:
@@ -78,7 +77,7 @@ def apply_smoothquant(
             skipped.append(TransformSite(name, "it has NaN or infinite values"))
             continue
         weights = [_read(linear) for linear in pair.quantized]
-        plain, best = _best(channels, weights, method)
+        plain, best = _best(channels, weights)
         if best is None:
             skipped.append(TransformSite(name, f"no alpha lowers the output error, {plain:.2%}"))
             continue
@@ -99,20 +98,21 @@ def _read(linear: Linear) -> _Weight:
     return read_once(linear.weight.const_value, look)
 
 
-def _best(channels: Channels, weights: Sequence[_Weight], method: RangeMethod) -> tuple[float, _Choice | None]:
+def _best(channels: Channels, weights: Sequence[_Weight]) -> tuple[float, _Choice | None]:
     """The output error without smoothing, and the best alpha; None if that does not lower it."""
     exact = [channels.rows @ weight.columns for weight in weights]
-    size = sum(float(np.square(output).sum()) for output in exact)
-    if not size:
+    energies = [np.square(output).sum(axis=1) for output in exact]
+    if not any(map(np.any, energies)):
         return 0.0, None
 
     def error(scales: Floats) -> float:
-        data = _quantized_rows(channels.rows / scales, method)
-        energy = sum(
-            float(np.square(data @ _quantized_columns(weight, scales) - output).sum())
-            for weight, output in zip(weights, exact, strict=True)
-        )
-        return float(np.sqrt(energy / size))
+        step = max(float((channels.amax / scales).max()) / INT8_MAX, SMALLEST_SCALE)
+        data = fake_quantize(channels.rows / scales, np.float32(step))
+        ratios = [
+            np.square(data @ _quantized_columns(weight, scales) - output).sum(axis=1)[energy > 0] / energy[energy > 0]
+            for weight, output, energy in zip(weights, exact, energies, strict=True)
+        ]
+        return float(np.sqrt(np.concatenate(ratios).mean()))
 
     plain = error(np.ones_like(channels.amax))
     widest = np.maximum.reduce([weight.amax for weight in weights])
@@ -129,14 +129,6 @@ def _candidates(data: Floats, weights: Floats) -> Iterator[tuple[float, Floats]]
         scales = np.ones_like(data)
         scales[alive] = np.clip(np.exp2(logs - logs.mean()), 1 / _MAX_SCALE, _MAX_SCALE)
         yield alpha, scales
-
-
-def _quantized_rows(rows: Floats, method: RangeMethod) -> Floats:
-    """`rows` quantized to INT8 and back, with the range by `method`."""
-    statistics = TensorAccumulator()
-    statistics.update(rows)
-    scale = np.float32(method.amax(statistics.statistics()) / INT8_MAX)
-    return fake_quantize(rows, scale)
 
 
 def _quantized_columns(weight: _Weight, scales: Floats) -> Floats:

@@ -12,7 +12,7 @@ equations 3 and 4; between linear layers: Lin et al., "AWQ: Activation-aware Wei
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,11 +31,19 @@ _FLOAT = ir.DataType.FLOAT
 
 @dataclass(frozen=True)
 class Linear:
-    """A MatMul or Gemm whose weight can be scaled: the initializer, and its axis of input channels."""
+    """A MatMul or Gemm whose weight can be scaled.
+
+    Attributes:
+        node: the node.
+        weight: the initializer.
+        axis: its axis of input channels.
+        tied: whether embeddings read the weight as well, so that a copy is scaled; INT8 stores it twice in any case.
+    """
 
     node: ir.Node
     weight: ir.Value
     axis: int
+    tied: bool = False
 
     @property
     def channels(self) -> int:
@@ -92,7 +100,12 @@ def _pair(tensor: ir.Value, sources: tuple[ChannelConstant, ...], readers: list[
     channels = _channels(sources)
     candidates = [use.node for use in tensor.uses() if use.idx == 0]
     linears = [linear for linear in map(_linear, dict.fromkeys(candidates)) if linear and linear.channels == channels]
-    while shared := [item for item in linears if not _read_only_by(item.weight, {linear.node for linear in linears})]:
+    linears = [replace(linear, tied=_is_tied(linear)) for linear in linears]
+    while shared := [
+        item
+        for item in linears
+        if not item.tied and not _read_only_by(item.weight, {linear.node for linear in linears})
+    ]:
         linears = [linear for linear in linears if linear not in shared]
     axes = {linear.weight: linear.axis for linear in linears}
     for linear in linears:
@@ -134,6 +147,17 @@ def _linear(node: ir.Node) -> Linear | None:
     return Linear(node, weight, axis) if len(weight.const_value.shape) == 2 else None
 
 
+def _is_tied(linear: Linear) -> bool:
+    """Whether embeddings read the weight, and beside them only `linear`, possibly through a Transpose."""
+    weight, view = linear.weight, linear.node.inputs[1]
+    assert view is not None
+    reader = linear.node if view is weight else view.producer()
+    others = [use.node for use in weight.uses() if use.node.op_type != "Gather"]
+    if weight.is_graph_output() or others != [reader] or len(weight.uses()) == 1:
+        return False
+    return view is weight or len(view.uses()) == 1
+
+
 def _read_only_by(weight: ir.Value, nodes: set[ir.Node]) -> bool:
     """Whether only the second inputs of `nodes` read `weight`."""
     if weight.is_graph_output():
@@ -167,7 +191,8 @@ def scale_pairs(graph: ir.Graph, pairs: Iterable[tuple[Pair, npt.NDArray[np.floa
     for pair, scales in pairs:
         for source in pair.sources:
             divide(editor, source.node, source.index, scales, source.axis)
-        for weight, axis in {linear.weight: linear.axis for linear in pair.linears}.items():
+        untied = [_untied(editor, linear) if linear.tied else linear for linear in pair.linears]
+        for weight, axis in {linear.weight: linear.axis for linear in untied}.items():
             assert weight.const_value is not None
             rows = scales if axis == 1 else scales[:, None]
             weight.const_value = multiplied(weight.const_value, rows)
@@ -177,6 +202,21 @@ def scale_pairs(graph: ir.Graph, pairs: Iterable[tuple[Pair, npt.NDArray[np.floa
             restored = _restored(graph, editor, pair.tensor, scales)
             for use in others:
                 use.node.replace_input_with(use.idx, restored)
+
+
+def _untied(editor: GraphEditor, linear: Linear) -> Linear:
+    """`linear` with a copy of its weight, which it alone reads."""
+    node, index = linear.node, 1
+    view = node.inputs[1]
+    assert view is not None and linear.weight.const_value is not None
+    if view is not linear.weight:
+        producer = view.producer()
+        assert producer is not None
+        node, index = producer, 0
+    scaled = multiplied(linear.weight.const_value, np.ones(1, np.float32))
+    copy = editor.constant(f"{linear.weight.name}.untied", scaled)
+    node.replace_input_with(index, copy)
+    return replace(linear, weight=copy)
 
 
 def _restored(graph: ir.Graph, editor: GraphEditor, tensor: ir.Value, scales: npt.NDArray[np.float32]) -> ir.Value:

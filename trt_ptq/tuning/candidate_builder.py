@@ -237,7 +237,7 @@ class CandidateBuilder:
         if key.techniques[-1] == "equalization":
             transformed = equalize(before.model)
         else:
-            transformed = apply_smoothquant(before.model, self._calibration, METHODS["percentile"])
+            transformed = apply_smoothquant(before.model, self._calibration)
         if not transformed.applied:
             return CalibratedModel(before.model, before.statistics, transformed)
         path = self._folder / f"{next(self._number)}.onnx"
