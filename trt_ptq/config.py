@@ -7,9 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
-from trt_ptq._internal.quantities import parse_max_drop, parse_size, parse_tolerance
+from trt_ptq._internal.quantities import parse_duration, parse_max_drop, parse_size, parse_tolerance
 from trt_ptq.calibrators.methods import AUTO_CANDIDATES, RangeMethod, range_method
-from trt_ptq.choices import BackendName, DeviceName, HighPrecision, Method, Mode, Nonfinite, Technique, TechniqueChoice
+from trt_ptq.choices import (
+    BackendName,
+    DeviceName,
+    Effort,
+    HighPrecision,
+    Method,
+    Mode,
+    Nonfinite,
+    Technique,
+    TechniqueChoice,
+)
 from trt_ptq.errors import UsageError
 from trt_ptq.evaluation.verdict import EXCELLENT_BELOW
 from trt_ptq.recipe import Recipe
@@ -25,6 +35,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "nonfinite": get_args(Nonfinite),
     "device": get_args(DeviceName),
     "backend": get_args(BackendName),
+    "effort": get_args(Effort),
 }
 _FLAGS = ("search", "attention")
 _LISTS = ("techniques", "nodes_to_exclude", "nodes_to_include", "tensors", "lower_is_better")
@@ -54,6 +65,10 @@ class QuantizeConfig:
         techniques: accuracy-recovery techniques that are always applied: "equalization", "smoothquant",
             "bias-correction". With "auto", the others are tried where INT8 does not meet `max_drop`. () for none.
         search: where INT8 still does not meet `max_drop`, exclude the most sensitive layers from quantization.
+        effort: "low", "medium" or "high": how many candidates are tried where INT8 does not meet
+            `max_drop`; see docs/accuracy.md.
+        time_limit: seconds, or text such as "90s", "10m" or "2h": when a run has taken that long, no further candidate
+            is begun, and the best so far is the result.
         nodes_to_exclude: nodes that are not quantized: node names, names of their outputs, op types, or patterns of
             these with *, ? and [].
         nodes_to_include: if given, only these nodes (named as above) are quantized.
@@ -84,6 +99,8 @@ class QuantizeConfig:
     max_drop: float | str = EXCELLENT_BELOW
     techniques: str | Sequence[TechniqueChoice] = ("auto",)
     search: bool = True
+    effort: Effort = "medium"
+    time_limit: float | str | None = None
     nodes_to_exclude: str | Sequence[str] = ()
     nodes_to_include: str | Sequence[str] = ()
     attention: bool = False
@@ -112,6 +129,8 @@ class QuantizeConfig:
             _check_choice("techniques", name, (*TECHNIQUES, "auto"))
         self._set("techniques", tuple(name for name in (*TECHNIQUES, "auto") if name in self.techniques))
         self._set("max_drop", parse_max_drop("max_drop", self.max_drop))
+        if self.time_limit is not None:
+            self._set("time_limit", parse_duration("time_limit", self.time_limit))
         if self.until_stable is not None:
             self._set("until_stable", parse_tolerance("until_stable", self.until_stable))
         if self.memory_limit is not None:

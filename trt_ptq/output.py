@@ -29,6 +29,7 @@ FLOAT_MODEL = "model.fp32.onnx"  # the float model, where it was given as an obj
 TRANSFORMED = "model.transformed.onnx"  # the float model, where techniques have changed it
 ENGINES: dict[Precision, str] = {"int8": "model.int8.engine", "fp16": "model.fp16.engine"}
 REPORT, REPORT_PAGE = "report.json", "report.html"
+TRIALS = "trials.jsonl"  # what tuning measured; outlives the run, so that the same one need not measure it again
 _ONNX = (INT8_MODEL, FP16_MODEL, TRANSFORMED)
 _DERIVED = (
     *(REPORT, REPORT_PAGE),  # removed first: a report never stands beside results of another run
@@ -47,7 +48,7 @@ def check_folder(out: Path, model: Path, weights: Collection[Path] = ()) -> None
         UsageError: the model or its weights have the name of a result.
     """
     check_writable(out, is_folder=True)
-    for file in (out / STATISTICS, out / RECIPE, *_derived(out)):
+    for file in (out / STATISTICS, out / RECIPE, out / TRIALS, *_derived(out)):
         require_regular_file(file)
     derived = {file.resolve() for file in _derived(out)}
     for file in (model, *weights):

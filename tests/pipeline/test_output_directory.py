@@ -39,6 +39,7 @@ def test_all_results_are_in_one_folder(cnn: Model, tmp_path: Path) -> None:
         "report.json",
         "report.html",
         "recipe.yaml",
+        "trials.jsonl",
         *ENGINES,
     }
     assert sum(node.is_int8 for node in result.report.nodes) == 5
@@ -139,7 +140,8 @@ def test_a_failing_metric_fails_before_the_calibration_and_leaves_the_last_run(c
 
 
 @pytest.mark.parametrize(
-    ("method", "left"), [("mse", {"stats.safetensors"}), ("minmax", {"stats.safetensors", "recipe.yaml"})]
+    ("method", "left"),
+    [("mse", {"stats.safetensors", "trials.jsonl"}), ("minmax", {"stats.safetensors", "trials.jsonl", "recipe.yaml"})],
 )
 def test_an_interrupted_run_leaves_no_recipe_but_the_one_it_repeats(
     cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, left: set[str]

@@ -13,26 +13,38 @@ from trt_ptq.calibrators.methods import AUTO_CANDIDATES, RangeMethod
 from trt_ptq.choices import Technique
 from trt_ptq.provenance import ModelIdentity
 from trt_ptq.recipe import Recipe
+from trt_ptq.tuning.judge import Judge, TimeLimit
+from trt_ptq.tuning.kept_trials import KeptTrials
 from trt_ptq.tuning.objective import Score
 from trt_ptq.tuning.trials import Decision, TuningResult
 from trt_ptq.tuning.tuner import tune
 
 
 class Bench:
-    """Builder and objective in one: its models are their recipes, with the output error and loss that each is given."""
+    """Builder, estimates and objective in one: models are recipes, with the output error and loss that each is given.
+
+    The output error holds for recipes that change more as well, until a smaller one is given.
+    """
 
     metric: object = None
 
     def __init__(self, output_errors: dict[str, float], losses: dict[str, float]) -> None:
         self._output_errors, self._losses = output_errors, losses
         self.ranked_for: list[tuple[str, ...]] = []
+        self.evaluated: list[str] = []
 
-    def build(self, recipe: Recipe, _kinds: object = None) -> SimpleNamespace:
+    def build_for_search(self, recipe: Recipe, _kinds: object = None) -> str:
         key, by_method = _key(recipe), f"{_key(recipe)} by {recipe.method}"
-        return SimpleNamespace(qdq=SimpleNamespace(model=by_method if by_method in self._losses else key))
+        return by_method if by_method in self._losses else key
 
-    def output_error(self, recipe: Recipe) -> float:
-        return self._output_errors.get(_key(recipe), 0.1)
+    def output_error(self, recipe: Recipe, _kinds: object = None) -> float:
+        if (name := _key(recipe)) in self._output_errors:
+            return self._output_errors[name]
+        parts = {"plain", *name.split("+")}
+        return min((error for key, error in self._output_errors.items() if parts >= set(key.split("+"))), default=0.1)
+
+    def is_measured(self, _recipe: Recipe) -> bool:
+        return False
 
     def rank_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
         self.ranked_for.append(recipe.techniques)
@@ -49,6 +61,7 @@ class Bench:
         return SimpleNamespace(num_sites=1, note="")
 
     def evaluate(self, model: str) -> Score:
+        self.evaluated.append(model)
         return Score({"loss": self._losses.get(model, 0.5)}, {})
 
 
@@ -56,16 +69,22 @@ def _key(recipe: Recipe) -> str:
     return "+".join((*recipe.techniques, *recipe.nodes_to_exclude)) or "plain"
 
 
-def tuned(bench: Bench, techniques: tuple[Technique, ...] = (), **options: Any) -> TuningResult:
+def tuned(
+    bench: Bench,
+    techniques: tuple[Technique, ...] = (),
+    time_limit: TimeLimit | None = None,
+    **options: Any,
+) -> TuningResult:
     recipe = Recipe(model=ModelIdentity("", ""), method="minmax", high_precision="fp32", techniques=techniques)
-    return tune(recipe, bench, bench, 0.01, **options)  # type: ignore[arg-type]
+    judge = Judge(bench, bench, KeptTrials(), time_limit or TimeLimit())  # type: ignore[arg-type]
+    return tune(recipe, bench, bench, judge, 0.01, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("output_error", "loss", "decision"),
     [
         (0.09, 0.4, "accepted"),
-        (0.1, 0.4, "accepted"),
+        (0.095, 0.4, "rejected: no gain"),
         (0.11, 0.4, "rejected: larger output error"),
         (0.09, 0.46, "rejected: no gain"),
         (0.09, 0.6, "rejected: no gain"),
@@ -82,12 +101,12 @@ def test_a_technique_is_accepted_for_a_real_gain_without_a_larger_output_error(
 
 
 def test_a_small_gain_that_meets_the_threshold_is_accepted() -> None:
-    bench = Bench({}, {"plain": 0.0105, "equalization": 0.0099})
+    bench = Bench({"plain": 0.1, "equalization": 0.095}, {"plain": 0.0105, "equalization": 0.0099})
     assert tuned(bench, search=False).recipe.techniques == ("equalization",)
 
 
 def test_after_a_technique_the_best_method_is_selected_again() -> None:
-    bench = Bench({}, {"plain": 0.5, "equalization": 0.005})
+    bench = Bench({"plain": 0.1, "equalization": 0.05}, {"plain": 0.5, "equalization": 0.005})
     result = tuned(bench, methods=AUTO_CANDIDATES, search=False)
     assert result.recipe.method == AUTO_CANDIDATES[-1].name
     assert bench.ranked_for.count(("equalization",)) == 1
@@ -102,7 +121,7 @@ def test_excluded_layers_do_not_decide_on_the_method_of_others() -> None:
 
 
 def test_with_a_metric_the_search_aims_at_half_the_threshold() -> None:
-    bench = Bench({"plain": 1.0, "worst": 0.001, "worst+0": 0.001}, {"worst": 0.009, "worst+0": 0.004})
+    bench = Bench({"plain": 1.0, "worst": 0.001, "worst+0": 0.0005}, {"worst": 0.009, "worst+0": 0.004})
     for metric, excluded in (("a metric", ("worst", "0")), (None, ("worst",))):
         bench.metric = metric
         assert tuned(bench, try_techniques=False).recipe.nodes_to_exclude == excluded
@@ -149,7 +168,7 @@ def test_a_search_that_fails_says_which_threshold_would_allow_the_best_candidate
 @pytest.mark.parametrize(("without", "accepted"), [(0.009, True), (0.02, False)])
 def test_a_technique_that_the_search_made_superfluous_is_dropped(without: float, accepted: bool) -> None:
     losses = {"plain": 0.5, "equalization": 0.3, "equalization+worst": 0.005, "worst": without}
-    result = tuned(Bench({}, losses))
+    result = tuned(Bench({"plain": 0.1, "equalization": 0.05}, losses))
     assert result.recipe.nodes_to_exclude == ("worst",)
     assert result.recipe.techniques == (() if accepted else ("equalization",))
     last = result.trials[-1]
@@ -166,7 +185,7 @@ def test_a_requested_technique_is_never_dropped() -> None:
 
 def test_a_metric_must_meet_half_the_threshold_without_a_technique_too() -> None:
     losses = {"plain": 0.5, "equalization": 0.3, "equalization+worst": 0.004, "worst": 0.006}
-    bench = Bench({"plain": 1.0, "equalization": 1.0, "equalization+worst": 0.001, "worst": 0.001}, losses)
+    bench = Bench({"plain": 1.0, "equalization": 0.5, "equalization+worst": 0.001, "worst": 0.001}, losses)
     bench.metric = "a metric"
     assert tuned(bench).recipe.techniques == ("equalization",)
 
@@ -174,5 +193,9 @@ def test_a_metric_must_meet_half_the_threshold_without_a_technique_too() -> None
 def test_progress_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "trt_ptq.tuning"):
         tuned(Bench({}, {"worst": 0.005}), try_techniques=False)
-    assert "weights only: 50.00% output error" in caplog.messages
-    assert "evaluation 1 of at most 15: 1 of 10 layers excluded, 0.50% output error" in caplog.messages
+    assert caplog.messages == [
+        "evaluation 1 of at most 17: weights and activations: 50.00% output error",
+        "evaluation 2 of at most 17: 1 of 10 layers excluded: 0.50% output error, "
+        "50.00% expected from the output error",
+        "evaluation 2 of at most 17: mixed precision: 1 of 10 layers excluded: 0.50% output error",
+    ]

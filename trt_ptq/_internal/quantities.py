@@ -8,6 +8,7 @@ import re
 from trt_ptq.errors import UsageError
 
 _UNITS = {"MB": 1_000_000, "GB": 1_000_000_000, "TB": 1_000_000_000_000}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _AMBIGUOUS_FROM = 0.1  # without a %, larger numbers may be meant in percent
 
 
@@ -91,6 +92,22 @@ def parse_size(parameter: str, value: int | str) -> int:
     if size <= 0:
         raise UsageError(f'`{parameter}` must be a size such as "800MB" or "4GB", or a number of bytes, not {value!r}')
     return size
+
+
+def parse_duration(parameter: str, value: float | str) -> float:
+    """A duration in seconds: 600.0 from 600, "600", "600s" or "10m"; h is an hour.
+
+    Raises:
+        UsageError: not a duration above 0.
+    """
+    text = value.strip().lower() if isinstance(value, str) else ""
+    try:
+        seconds = float(text.rstrip("smh")) * _SECONDS[text.lstrip("0123456789. ")] if text else _number(value)
+    except (KeyError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise UsageError(f'`{parameter}` must be a duration such as "90s", "10m" or "2h", not {value!r}')
+    return seconds
 
 
 def _number(value: object) -> float:

@@ -20,6 +20,7 @@ _SAME = (
     "data",
     "device",
     "dla_core",
+    "effort",
     "hardware_compatibility",
     "high_precision",
     "layers",
@@ -38,6 +39,7 @@ _SAME = (
     "table",
     "tensors",
     "test_data",
+    "time_limit",
     "until_stable",
 )
 OPTIONS = _OPTIONS | {name: "--" + name.replace("_", "-") for name in _SAME}

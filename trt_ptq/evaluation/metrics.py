@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import math
 from collections.abc import Callable, Collection
@@ -62,6 +63,19 @@ class UserMetric:
             return self.function.file
         code = getattr(self.function, "__code__", None)
         return Path(code.co_filename) if code else None
+
+    @property
+    def identity(self) -> str | None:
+        """Identifies the function, by the content of its file and its name, and how its metrics count.
+
+        None for what may change unnoticed: a lambda, an inner function, a method, an object.
+        """
+        function = self.function.function if isinstance(self.function, UserFunction) else self.function
+        file = self._file
+        if file is None or not file.is_file() or not inspect.isfunction(function) or "<" in function.__qualname__:
+            return None
+        counted = f"{function.__qualname__} {sorted(self.lower_is_better)} {self.takes_split}"
+        return hashlib.sha256(file.read_bytes() + counted.encode()).hexdigest()
 
     def evaluate(self, path: Path, split: Split = "test", *, finite: bool = True) -> Metrics:
         """Compute the metrics of the ONNX model or engine at `path`.

@@ -65,7 +65,8 @@ def evaluate_models(
     audit = HeldOutAudit(calibrated.audit)
     source = observe(job.test if searched else job.held_out, audit)
     if earlier_metrics is None:
-        known = job.objective.metrics_for_verdict(tuned.result.metrics)
+        was_scored = exported.candidate.high_precision == "fp32"  # as the rest of all candidates is
+        known = job.objective.metrics_for_verdict(tuned.result.metrics if was_scored else None)
     else:
         known = {precision: metrics for precision, metrics in earlier_metrics.items() if precision != "int8"}
     comparison = evaluate_precisions(

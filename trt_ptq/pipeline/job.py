@@ -28,7 +28,9 @@ from trt_ptq.pipeline.kept_statistics import KeptStatistics, StatisticsLike, ope
 from trt_ptq.qdq.node_selection import select_nodes, select_weight_only
 from trt_ptq.qdq.plan import plan_quantization
 from trt_ptq.recipe import Recipe, load_recipe
+from trt_ptq.tuning.judge import TimeLimit
 from trt_ptq.tuning.objective import Objective
+from trt_ptq.tuning.settings import EFFORTS, TuningSettings
 from trt_ptq.types import BatchSource, ProgressCallback, ShapeProfile
 
 
@@ -66,6 +68,8 @@ class QuantizationJob:
         methods: range methods; of several, the one with the smallest output error replaces that of the recipe.
         try_techniques: whether techniques beyond the recipe may be tried.
         search: whether sensitive layers may be excluded.
+        tuning: constants of tuning.
+        time_limit: how long candidates may be tried.
         calibration: batches to calibrate with.
         kept_statistics: statistics of an earlier run, instead of a calibration.
         held_out: batches to compare on.
@@ -87,6 +91,8 @@ class QuantizationJob:
     methods: tuple[RangeMethod, ...]
     try_techniques: bool
     search: bool
+    tuning: TuningSettings
+    time_limit: TimeLimit
     max_drop: float
     calibration: BatchSource
     kept_statistics: KeptStatistics | None
@@ -121,6 +127,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
     Raises:
         TrtPtqError: names the parameter, the file or the node.
     """
+    time_limit = TimeLimit(None if config.time_limit is None else float(config.time_limit))
     given_recipe = _given_recipe(model, config)
     recipe = _resolved(given_recipe, model, config)
     plan_quantization(
@@ -157,6 +164,8 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         methods=config.methods if tunes_ranges else (recipe.range_method(),),
         try_techniques=tunes_ranges and "auto" in config.techniques,
         search=config.search and config.recipe is None,
+        tuning=EFFORTS[config.effort],
+        time_limit=time_limit,
         max_drop=float(config.max_drop),
         calibration=calibration,
         kept_statistics=kept_statistics,

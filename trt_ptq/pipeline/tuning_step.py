@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
-from trt_ptq.data.subset import Head
+from trt_ptq.data.subset import Head, evenly_spaced
+from trt_ptq.onnx_io.ort_session import tools
+from trt_ptq.output import STATISTICS, TRIALS
 from trt_ptq.pipeline.calibration_step import Calibrated, magnitudes, recalibrate
 from trt_ptq.pipeline.job import QuantizationJob
+from trt_ptq.provenance import DataFingerprint
 from trt_ptq.recipe import Recipe
 from trt_ptq.report.warnings import stability_method_warnings, technique_warnings
 from trt_ptq.tuning.candidate_builder import CalibratedModel, CandidateBuilder
+from trt_ptq.tuning.estimates import Estimates
+from trt_ptq.tuning.judge import Judge
+from trt_ptq.tuning.kept_trials import KeptTrials
+from trt_ptq.tuning.output_deviation import OutputDeviation
 from trt_ptq.tuning.trials import TuningResult
 from trt_ptq.tuning.tuner import tune
+from trt_ptq.types import Batch
+
+_logger = logging.getLogger("trt_ptq.tuning")
 
 
 @dataclass(frozen=True)
@@ -37,26 +50,29 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, scratch: Path) -> 
 
     Raises:
         DataError, ModelError, TableError: see `tune`.
+        OutputError: the trials cannot be kept in the output directory.
     """
     calibrated_with = Head(calibrated.source, calibrated.statistics.data.samples)
     candidates = CandidateBuilder(
         CalibratedModel(job.model, calibrated.statistics),
-        job.objective.reference,
         job.calibration,
         calibrate=partial(recalibrate, job, calibrated_with),
         magnitudes=partial(magnitudes, job),
         folder=scratch,
-        progress=job.progress,
     )
+    kept = _kept_trials(job)
+    deviation = OutputDeviation(job.model, job.objective.reference, job.calibration, job.tuning.output_error_batches)
     result = tune(
         job.recipe,
         candidates,
-        job.objective,
+        Estimates(candidates, deviation, job.calibration, kept, job.progress, job.tuning),
+        Judge(candidates, job.objective, kept, job.time_limit),
         job.max_drop,
         methods=job.methods if len(job.methods) > 1 else (),
         try_techniques=job.try_techniques,
         search=job.search,
         mode=job.mode,
+        settings=job.tuning,
     )
     table, calibrated_model = candidates.table(result.recipe), candidates.calibrated_model(result.recipe)
     warnings = (
@@ -65,3 +81,29 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, scratch: Path) -> 
         *result.warnings,
     )
     return Tuned(result, calibrated_model, table, candidates, warnings)
+
+
+def _kept_trials(job: QuantizationJob) -> KeptTrials:
+    """The trials of an earlier run with the same model, data, metric and options; none if they cannot be told apart."""
+    metric, file = job.objective.metric, job.output_dir / TRIALS
+    if metric is not None and metric.identity is None:
+        _logger.info("trials are not kept for another run: %s is not a function of a Python file", metric.name)
+        file.unlink(missing_ok=True)
+        return KeptTrials()
+    settings = job.tuning
+    measured_by = (settings.output_error_batches, settings.ranking_batches, settings.ranking_batches_on_disagreement)
+    scored_by = _digests(job.objective.source) if metric is None else [metric.identity, job.objective.baseline]
+    parts = [
+        tools(),
+        asdict(job.model.identity),
+        hashlib.sha256((job.output_dir / STATISTICS).read_bytes()).hexdigest(),
+        _digests(evenly_spaced(job.calibration, max(measured_by))),
+        (*measured_by, settings.min_ranking_agreement),
+        scored_by,
+    ]
+    return KeptTrials(file, hashlib.sha256(repr(parts).encode()).hexdigest())
+
+
+def _digests(batches: Iterable[Batch]) -> list[str]:
+    """What tells these batches from others, batch by batch: another order or batch size counts as well."""
+    return [DataFingerprint.from_feeds(batch.feeds).digest for batch in batches]

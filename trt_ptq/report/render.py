@@ -46,6 +46,7 @@ def render_html(report: Report) -> str:
         metrics=sorted({name for result in report.models for name in result.metrics}),
         losses=losses,
         loss_heads=[error_title(name) for name in losses],
+        error_heads=["output error"] if any(trial.output_error is not None for trial in report.trials) else [],
         histogram_plot=_histogram_plot,
         scale_plots=scale_plots,
     )

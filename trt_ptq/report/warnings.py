@@ -29,8 +29,9 @@ OPTIMISTIC_VERDICT = (
 NO_INT8_NODES = "no node runs in INT8: all are excluded, so the verdict is not on an INT8 model"
 ENGINES_PENDING = "the engines were not built: the run ended before"
 TUNING_SKIPPED = (
-    "the selection half of the held-out data meets `max_drop` but the full set does not, so no recovery was attempted; "
-    "lower `max_drop` or provide more `test_data`"
+    "on the data that candidates are selected on, with FP32 around INT8, the model meets `max_drop`, so no recovery "
+    "was attempted; on the data of the verdict, or with FP16 around INT8, it does not: lower `max_drop`, or provide "
+    "more `test_data`"
 )
 
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import count
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from trt_ptq.analysis.macs import count_macs
 from trt_ptq.calibration.measurements.bias_error import measure_bias_error
 from trt_ptq.calibration.measurements.magnitudes import combine_amax
-from trt_ptq.calibrators.methods import METHODS, RangeMethod
+from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
 from trt_ptq.choices import HighPrecision, Technique
-from trt_ptq.data.subset import evenly_spaced
-from trt_ptq.errors import DataError, ModelError, OutputError
-from trt_ptq.evaluation.reference import Reference
+from trt_ptq.errors import ModelError
 from trt_ptq.fp16.attention_masks import ClampedMask
 from trt_ptq.fp16.convert import convert_to_float16
 from trt_ptq.fp16.keep_fp32 import Fp32Node
@@ -30,18 +27,15 @@ from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.float_names import CORRECTED
 from trt_ptq.qdq.insert import TENSOR_KINDS, QdqModel, TensorKind, insert_qdq
 from trt_ptq.recipe import Recipe
-from trt_ptq.sensitivity.measure import Ranking, rank_layers
 from trt_ptq.transforms.alpha_search import apply_smoothquant
 from trt_ptq.transforms.bias_correction import correct_bias
 from trt_ptq.transforms.equalization import equalize
 from trt_ptq.transforms.result import TransformResult
-from trt_ptq.tuning.layer_search import order_by_benefit
-from trt_ptq.tuning.output_deviation import OutputDeviation
-from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
-from trt_ptq.types import Array, BatchSource, ProgressCallback, no_progress
+from trt_ptq.types import Array, BatchSource
 
 _NO_CHOICES = {"nodes_to_exclude": (), "weight_only": (), "high_precision": "fp32"}  # of single nodes
 BEFORE_CALIBRATION: tuple[Technique, ...] = ("equalization", "smoothquant")  # they change the float model
+_MAX_BUILT = 8  # a model whose output error was measured is often scored a few candidates later; weights are lazy
 
 
 @dataclass(frozen=True)
@@ -91,25 +85,19 @@ class CandidateBuilder:
 
     Args:
         plain: the float model, calibrated.
-        reference: the float model that output errors are relative to.
         calibration: the data that it was calibrated with.
         calibrate: computes the statistics of a float model that techniques changed.
         magnitudes: computes the largest magnitude of each tensor of a float model; see `measure_amax`.
         folder: where changed float models are written.
-        progress: shows progress.
-        settings: constants of tuning.
     """
 
     def __init__(
         self,
         plain: CalibratedModel,
-        reference: Reference,
         calibration: BatchSource,
         calibrate: Callable[[Model], Statistics],
         magnitudes: Callable[[Model], dict[str, float]],
         folder: Path,
-        progress: ProgressCallback = no_progress,
-        settings: TuningSettings = DEFAULT_SETTINGS,
     ) -> None:
         self._plain = plain
         self._calibration = calibration
@@ -117,16 +105,12 @@ class CandidateBuilder:
         self._magnitudes = magnitudes
         self._folder = folder
         self._number = count()
-        self._progress = progress
-        self._settings = settings
-        self._deviation = OutputDeviation(plain.model, reference, calibration, settings.output_error_batches)
         self._calibrated_model_of = cache(self._transform)
         self._table_of = cache(self._derive_table)
         self._amax_of = cache(self._measure_amax)
         self._bias_error_of = cache(self._measure_bias_error)
-        self._output_error_of = cache(self._measure_output_error)
-        self._method_ranking_of = cache(self._rank_methods)
         self._macs_of = cache(self._count_macs)
+        self._built = lru_cache(_MAX_BUILT)(self._insert_qdq)
 
     def calibrated_model(self, recipe: Recipe) -> CalibratedModel:
         """The float model that is quantized: after the techniques of `recipe` that change it."""
@@ -154,57 +138,31 @@ class CandidateBuilder:
         """The corrections of the biases by layer; None without the technique. See `measure_bias_error`."""
         return self._bias_error_of(_range_key(recipe)) if "bias-correction" in recipe.techniques else None
 
-    def build(self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS) -> QuantizedCandidate:
-        """Build the model of `recipe`, or with only its weights or only its activations in INT8."""
-        qdq = self._insert_qdq(recipe, kinds)
+    def build_for_search(self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS) -> ir.Model:
+        """The model of `recipe` with the rest in FP32: as fast as the float model on a CPU, unlike FP16's rounding.
+
+        Args:
+            recipe: the recipe of the model.
+            kinds: what is in INT8: weights, activations or both.
+        """
+        return self._with_fp32(recipe, kinds).model
+
+    def build(self, recipe: Recipe) -> QuantizedCandidate:
+        """Build the model of `recipe`."""
         if recipe.high_precision == "fp32":
-            return QuantizedCandidate(qdq, "fp32")
+            return QuantizedCandidate(self._with_fp32(recipe), "fp32")
+        qdq = self._insert_qdq(recipe)
         try:
             converted = convert_to_float16(qdq.model, self.float16_amax(recipe))
         except ModelError as error:  # the model is half converted by then
-            qdq = self._insert_qdq(recipe, kinds)
-            return QuantizedCandidate(qdq, "fp32", warning=f"nodes that are not quantized stay in FP32: {error}")
+            warning = f"nodes that are not quantized stay in FP32: {error}"
+            return QuantizedCandidate(self._with_fp32(recipe), "fp32", warning=warning)
         return QuantizedCandidate(
             QdqModel(converted.model, qdq.plan),
             "fp16",
             converted.fp32_nodes,
             clamped_masks=converted.clamped_masks,
         )
-
-    def output_error(self, recipe: Recipe) -> float:
-        """The output error of the model of `recipe` on calibration data; see `OutputDeviation`."""
-        return self._output_error_of(recipe)
-
-    def rank_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
-        """The output error by each of `methods`, the smallest first; of equal ones, in their order.
-
-        Computed with Q/DQ only: without bias correction, the rest in FP32. Infinite where a model fails.
-        """
-        excluded = {"nodes_to_exclude": recipe.nodes_to_exclude, "weight_only": recipe.weight_only}
-        return self._method_ranking_of(_model_key(recipe).model_copy(update=excluded), methods)
-
-    def rank_layers(self, recipe: Recipe) -> list[str]:
-        """The layers that `recipe` quantizes, those that benefit most from being excluded first.
-
-        See `order_by_benefit`.
-        """
-        model, table, settings = self.calibrated_model(recipe).model, self.table(recipe), self._settings
-
-        def rank_on(batches: int) -> Ranking:
-            source = evenly_spaced(self._calibration, batches)
-            return rank_layers(
-                model, table, source, recipe.attention, recipe.nodes_to_exclude, self._progress, recipe.weight_only
-            )
-
-        ranking = rank_on(settings.ranking_batches)
-        more = settings.ranking_batches_on_disagreement
-        if (
-            ranking.agreement < settings.min_ranking_agreement
-            and (self._calibration.total or more) > settings.ranking_batches
-        ):
-            with suppress(OutputError):  # no room for the activations of more batches
-                ranking = rank_on(more)
-        return order_by_benefit(ranking.errors, self.macs(recipe))
 
     def macs(self, recipe: Recipe) -> dict[str, int]:
         """Multiply-accumulates by layer, for the first batch; empty where they cannot be counted."""
@@ -222,7 +180,13 @@ class CandidateBuilder:
         counts = f"applied in {len(applied)} places, skipped in {len(skipped)}"
         return TransformSummary(len(applied), "; ".join([counts, *map(str, (*applied, *skipped))]))
 
-    def _insert_qdq(self, recipe: Recipe, kinds: tuple[TensorKind, ...]) -> QdqModel:
+    def _with_fp32(self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS) -> QdqModel:
+        """The Q/DQ model with the rest in FP32, built once for all orders of the nodes in `recipe`."""
+        excluded, weight_only = map(sorted, (recipe.nodes_to_exclude, recipe.weight_only))
+        in_order = {"nodes_to_exclude": tuple(excluded), "weight_only": tuple(weight_only), "high_precision": "fp32"}
+        return self._built(recipe.model_copy(update=in_order), kinds)
+
+    def _insert_qdq(self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS) -> QdqModel:
         model = self.calibrated_model(recipe).model
         qdq = insert_qdq(
             model, self.table(recipe), recipe.nodes_to_exclude, recipe.attention, kinds, recipe.weight_only
@@ -247,18 +211,6 @@ class CandidateBuilder:
 
     def _derive_table(self, key: Recipe) -> CalibrationTable:
         return derive_table(self.calibrated_model(key).statistics, key.range_method())
-
-    def _measure_output_error(self, recipe: Recipe) -> float:
-        return self._deviation.measure(self.build(recipe).qdq.model)
-
-    def _rank_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
-        errors = {}
-        for method in self._progress(methods, "Comparing range methods", len(methods)):
-            try:
-                errors[method.name] = self.output_error(recipe.model_copy(update={"method": method.name}))
-            except (DataError, ModelError):
-                errors[method.name] = math.inf
-        return dict(sorted(errors.items(), key=lambda item: item[1]))
 
     def _count_macs(self, key: Recipe) -> dict[str, int]:
         feeds = next(iter(self._calibration)).feeds

@@ -1,4 +1,4 @@
-"""Search for the smallest set of layers to exclude so that the loss meets a threshold: greedy, with back-off."""
+"""Search for a small set of layers to exclude so that the loss meets a threshold, with few evaluations of that loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
 
 Loss = Callable[[frozenset[str]], float]
-_LossOf = Callable[[Sequence[str]], float]
 
 
 @dataclass(frozen=True)
@@ -17,14 +16,16 @@ class SearchResult:
     """The result of `search_layers`.
 
     Attributes:
-        excluded: the layers to exclude, as they were ranked; None if no set short of all layers meets a threshold.
+        excluded: the layers to exclude, as they were ranked; None if no set that was evaluated meets a threshold.
         loss: the loss with them excluded, or the lowest that was seen.
-        evaluations: number of candidates that were evaluated.
+        evaluations: number of sets that were evaluated.
+        threshold: the threshold that is met; NaN if none is.
     """
 
     excluded: tuple[str, ...] | None
     loss: float
     evaluations: int
+    threshold: float = math.nan
 
 
 def order_by_benefit(errors: Mapping[str, float], macs: Mapping[str, int]) -> list[str]:
@@ -44,71 +45,171 @@ def order_by_benefit(errors: Mapping[str, float], macs: Mapping[str, int]) -> li
 def search_layers(
     ranked: Sequence[str],
     loss: Loss,
+    expected: Loss,
     thresholds: Sequence[float],
     macs: Mapping[str, int],
+    *,
+    expected_counts: bool = False,
+    max_evaluations: int = DEFAULT_SETTINGS.max_evaluations,
     settings: TuningSettings = DEFAULT_SETTINGS,
+    time_is_up: Callable[[], bool] = lambda: False,
 ) -> SearchResult:
     """Search for few layers to exclude so that the loss meets the strictest of `thresholds`.
 
-    Where that excludes more than `max_layers_factor` times the layers that the last threshold does, the next one is
-    tried. The first 1, 2, 4, ... layers are excluded until the threshold is met; bisection then shortens that set, and
-    layers that turn out not to matter are quantized again, those with most MACs first, as they gain most from INT8.
-    Excluding all layers leaves no INT8 model, and is never tried.
+    The first so many layers are excluded. How many is proposed by the expected loss, which is cheap, and decided by
+    the loss; where that is higher than expected, expectations rise in proportion. Without a useful expectation the
+    number grows geometrically. Then layers that turn out not to matter are quantized again, those with most MACs first,
+    as they gain most from INT8. Where the strictest threshold excludes more than `max_layers_factor` times the layers
+    that the last one does, that one has to do. Excluding all layers leaves no INT8 model, and is never tried.
 
     Args:
         ranked: layers, those that benefit most from being excluded first; see `order_by_benefit`.
         loss: computes the loss with these layers excluded; called at most `max_evaluations` times.
+        expected: estimates that loss; NaN where nothing is known.
         thresholds: largest losses as fractions, the strictest first.
         macs: multiply-accumulates by layer.
-        settings: gives `max_evaluations` and `max_layers_factor`.
+        expected_counts: whether the expected loss must meet all thresholds but the last as well, since the loss itself
+            may be low by luck.
+        max_evaluations: most sets that are evaluated.
+        settings: gives `max_layers_factor` and `max_requantized`.
+        time_is_up: whether the search has to end with what it has.
     """
-    evaluated: dict[frozenset[str], float] = {}
-
-    def loss_of(excluded: Sequence[str]) -> float:
-        names = frozenset(excluded)
-        if names not in evaluated and len(evaluated) == settings.max_evaluations:
-            return math.inf
-        if names not in evaluated:
-            evaluated[names] = loss(names)
-        return evaluated[names]
-
-    _, length = _bracket(ranked, loss_of, thresholds[-1], len(ranked) - 1)
-    longest = min(settings.max_layers_factor * length, len(ranked) - 1)
+    search = _Search(
+        ranked, loss, expected, thresholds[-1], macs, expected_counts, max_evaluations, settings, time_is_up
+    )
     for threshold in thresholds:
-        failing, enough = _bracket(ranked, loss_of, threshold, longest)
-        if enough:
-            excluded = _shorten(ranked, loss_of, threshold, failing, enough, macs)
-            return SearchResult(excluded, evaluated[frozenset(excluded)], len(evaluated))
-    return SearchResult(None, min(evaluated.values(), default=math.inf), len(evaluated))
+        length = search.shortest(threshold)
+        if length and not search.is_too_long(length, threshold):
+            excluded = search.requantized(tuple(ranked[:length]), threshold)
+            return SearchResult(excluded, search.losses[frozenset(excluded)], len(search.losses), threshold)
+    return SearchResult(None, min(search.losses.values(), default=math.inf), len(search.losses))
 
 
-def _bracket(ranked: Sequence[str], loss_of: _LossOf, threshold: float, longest: int) -> tuple[int, int]:
-    """Two lengths out of 1, 2, 4, ... up to `longest`: the last that fails `threshold`, the first that meets it.
+@dataclass
+class _Search:
+    """`losses` of the sets that were evaluated; `scale`: how many times its expected value the loss is."""
 
-    Zeros if none meets it.
-    """
-    failing, length = 0, min(1, longest)
-    while length > failing:
-        if loss_of(ranked[:length]) <= threshold:
-            return failing, length
-        failing, length = length, min(2 * length, longest)
-    return 0, 0
+    ranked: Sequence[str]
+    loss: Loss
+    expected: Loss
+    last_threshold: float
+    macs: Mapping[str, int]
+    expected_counts: bool
+    max_evaluations: int
+    settings: TuningSettings
+    time_is_up: Callable[[], bool]
+    scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        self.losses: dict[frozenset[str], float] = {}
+        self._longest = len(self.ranked) - 1
 
-def _shorten(
-    ranked: Sequence[str], loss_of: _LossOf, threshold: float, failing: int, enough: int, macs: Mapping[str, int]
-) -> tuple[str, ...]:
-    """Few of the first `enough` layers that meet `threshold`; the first `failing` of them do not."""
-    while enough - failing > 1:
-        middle = (failing + enough) // 2
-        if loss_of(ranked[:middle]) <= threshold:
-            enough = middle
-        else:
-            failing = middle
-    excluded = tuple(ranked[:enough])
-    candidates = reversed(excluded[:-1])  # the last layer is known to be needed
-    for name in sorted(candidates, key=lambda name: macs.get(name, 0), reverse=True):
-        rest = tuple(layer for layer in excluded if layer != name)
-        if loss_of(rest) <= threshold:
-            excluded = rest
-    return excluded
+    def shortest(self, threshold: float) -> int:
+        """The smallest number of layers found to meet `threshold`; 0 if none was."""
+        failing, enough = self._known(threshold)
+        while not enough and failing < self._longest and self._may_evaluate():
+            length = self._proposal(failing, threshold)
+            if not length and threshold != self.last_threshold:
+                return 0  # the next threshold is easier
+            length = length or self._grown(failing)
+            if self._meets(self.ranked[:length], threshold):
+                enough = length
+            else:
+                failing = length
+                self._expect_more(self.ranked[:length])
+        return self._narrowed(failing, enough, threshold)
+
+    def is_too_long(self, length: int, threshold: float) -> bool:
+        """Whether a set so much smaller meets the last threshold that `threshold` is not worth `length` layers."""
+        smaller = (length - 1) // self.settings.max_layers_factor
+        if threshold == self.last_threshold or smaller < 1:
+            return False
+        names = self.ranked[:smaller]
+        if self._scaled(names) > self.last_threshold or not self._may_evaluate(names):
+            return False
+        return self._loss(names) <= self.last_threshold
+
+    def requantized(self, excluded: tuple[str, ...], threshold: float) -> tuple[str, ...]:
+        """`excluded` without layers that need not be."""
+        needed = excluded
+        layers = reversed(excluded[:-1])  # the last layer is known to be needed
+        by_macs = sorted(layers, key=lambda name: self.macs.get(name, 0), reverse=True)
+        for name in by_macs[: self.settings.max_requantized]:
+            rest = tuple(layer for layer in needed if layer != name)
+            if self.expected_counts:
+                is_enough = not self.time_is_up() and self._scaled(rest) <= threshold
+            else:
+                is_enough = self._may_evaluate(rest) and self._meets(rest, threshold)
+            needed = rest if is_enough else needed
+        if needed != excluded and self._may_evaluate(needed) and self._meets(needed, threshold):
+            return needed
+        return excluded
+
+    def _known(self, threshold: float) -> tuple[int, int]:
+        """Of the numbers of layers evaluated so far: the last that fails `threshold`, the first that meets it."""
+        lengths = sorted(length for length in range(1, len(self.ranked)) if self._is_known(self.ranked[:length]))
+        enough = next((length for length in lengths if self._meets(self.ranked[:length], threshold)), 0)
+        return max((length for length in lengths if not enough or length < enough), default=0), enough
+
+    def _proposal(self, failing: int, threshold: float) -> int:
+        """The smallest number of layers above `failing` that is expected to meet `threshold`; 0 if none is."""
+        low, high = failing, self._longest
+        if not self._scaled(self.ranked[:high]) <= threshold:
+            return 0
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._scaled(self.ranked[:middle]) <= threshold:
+                high = middle
+            else:
+                low = middle
+        return high
+
+    def _grown(self, failing: int) -> int:
+        """A larger number of layers, such that the evaluations that are left suffice for almost all layers."""
+        if not failing:
+            return 1
+        left = self.max_evaluations - len(self.losses)
+        factor: float = (self._longest / failing) ** (1 / left)
+        return min(max(2 * failing, math.ceil(failing * factor)), self._longest)
+
+    def _narrowed(self, failing: int, enough: int, threshold: float) -> int:
+        """The smallest number of layers between the two that meets `threshold`, as far as evaluations are left."""
+        guided = self.expected_counts and bool(enough) and self._scaled(self.ranked[:enough]) <= threshold
+        middle = enough - 1  # the proposal is seldom far off
+        while enough - failing > 1:
+            names = self.ranked[:middle]
+            if guided and self._scaled(names) > threshold:
+                failing = middle
+            elif not self._may_evaluate(names):
+                break
+            elif self._meets(names, threshold):
+                enough = middle
+            else:
+                failing = middle
+            middle = (failing + enough) // 2
+        return enough
+
+    def _meets(self, names: Sequence[str], threshold: float) -> bool:
+        must_be_expected = self.expected_counts and threshold != self.last_threshold
+        return self._loss(names) <= threshold and not (must_be_expected and self.expected(frozenset(names)) > threshold)
+
+    def _expect_more(self, names: Sequence[str]) -> None:
+        """Raise expectations to the loss with `names` excluded, if that is higher."""
+        expected = self.expected(frozenset(names))
+        if expected > 0:
+            self.scale = max(self.scale, self._loss(names) / expected)
+
+    def _scaled(self, names: Sequence[str]) -> float:
+        return self.scale * self.expected(frozenset(names))
+
+    def _loss(self, names: Sequence[str]) -> float:
+        key = frozenset(names)
+        if key not in self.losses:
+            self.losses[key] = self.loss(key)
+        return self.losses[key]
+
+    def _is_known(self, names: Sequence[str]) -> bool:
+        return frozenset(names) in self.losses
+
+    def _may_evaluate(self, names: Sequence[str] = ()) -> bool:
+        return self._is_known(names) or (len(self.losses) < self.max_evaluations and not self.time_is_up())

@@ -76,12 +76,12 @@ class Objective:
         losses = self.metric.losses(baseline, metrics)
         return Score(losses | {name: math.inf for name in losses if not math.isfinite(metrics[name])}, metrics)
 
-    def metrics_for_verdict(self, int8: Metrics) -> dict[Precision, Metrics]:
+    def metrics_for_verdict(self, int8: Metrics | None) -> dict[Precision, Metrics]:
         """The metrics that the verdict need not compute again: none where the metric has a split of its own for it.
 
         Args:
-            int8: the metrics of the INT8 model by this objective.
+            int8: the metrics of the INT8 model by this objective; None if it scored that with another rest.
         """
         if self.metric is None or self.metric.takes_split:
             return {}
-        return {"fp32": self.baseline, "int8": int8}
+        return {"fp32": self.baseline} if int8 is None else {"fp32": self.baseline, "int8": int8}

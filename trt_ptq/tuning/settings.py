@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from trt_ptq.choices import Effort
 
 
 @dataclass(frozen=True)
@@ -11,16 +14,20 @@ class TuningSettings:
 
     Attributes:
         min_gain: a change that does not meet the threshold must lower the loss by this fraction of it: smaller gains of
-            a metric on a few hundred samples are as likely luck.
+            a metric on a few hundred samples are as likely luck. The user's metric is only asked about a technique that
+            lowers the output error as much.
         num_runner_up_methods: how many range methods beside the best one the user's metric is computed for; each takes
             one evaluation.
         likely_excluded: fraction of the layers that is excluded while the range method for mixed precision is chosen:
             layers that are excluded later would decide on it otherwise.
         selection_target: fraction of the threshold that the search for layers aims at by a user's metric: the best of
             15 candidates of a text recogniser lost 0.04 % on 800 validation lines, and 1.5 % on test data.
-        max_evaluations: most candidates that are evaluated in a search for layers; each takes one evaluation.
+        max_evaluations: most sets of excluded layers that the user's metric is computed for.
+        max_comparisons: most sets of excluded layers that are compared with FP32 without a user's metric; each takes a
+            pass over half of the held-out batches.
         max_layers_factor: the stricter target is given up where it excludes more than this many times the layers that
             the threshold itself does: the accuracy is not worth that much speed.
+        max_requantized: most layers of a set that are tried in INT8 again by their output error, the largest first.
         output_error_batches: calibration batches that output errors are measured on; on five real models, 8 order the
             range methods as all held-out data do.
         ranking_batches: batches that layers are ranked on.
@@ -31,11 +38,13 @@ class TuningSettings:
     """
 
     min_gain: float = 0.1
-    num_runner_up_methods: int = 2
+    num_runner_up_methods: int = 1
     likely_excluded: float = 0.1
     selection_target: float = 0.5
-    max_evaluations: int = 15
+    max_evaluations: int = 5
+    max_comparisons: int = 15
     max_layers_factor: int = 2
+    max_requantized: int = 6
     output_error_batches: int = 8
     ranking_batches: int = 2
     ranking_batches_on_disagreement: int = 8
@@ -43,3 +52,9 @@ class TuningSettings:
 
 
 DEFAULT_SETTINGS = TuningSettings()
+
+EFFORTS: Mapping[Effort, TuningSettings] = {
+    "low": TuningSettings(num_runner_up_methods=0, max_evaluations=3, max_comparisons=5, max_requantized=0),
+    "medium": DEFAULT_SETTINGS,
+    "high": TuningSettings(num_runner_up_methods=3, max_evaluations=15, max_comparisons=30, max_requantized=24),
+}

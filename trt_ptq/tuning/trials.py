@@ -37,6 +37,7 @@ class Trial:
         metrics: the user's metrics behind them; empty without any.
         decision: whether it was accepted, and why not; "baseline" for the model that the others start from.
         note: details.
+        output_error: see `OutputDeviation.measure`; None where nothing depended on it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Trial:
     metrics: Metrics
     decision: Decision = "accepted"
     note: str = ""
+    output_error: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,38 @@
-"""Accuracy-driven tuning: analyze the loss, apply recovery techniques, then exclude the most sensitive layers."""
+"""Accuracy-driven tuning: recovery techniques, other range methods, then the most sensitive layers are excluded."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection
 
-from trt_ptq._internal.quantities import format_percent
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.choices import Mode, Technique
 from trt_ptq.errors import TrtPtqError
 from trt_ptq.evaluation.verdict import format_loss
-from trt_ptq.qdq.insert import TENSOR_KINDS
+from trt_ptq.qdq.insert import TENSOR_KINDS, TensorKind
 from trt_ptq.recipe import Recipe
 from trt_ptq.tuning.alternatives import EXCLUDED, WEIGHT_ONLY, Alternative
 from trt_ptq.tuning.candidate_builder import BEFORE_CALIBRATION, CandidateBuilder
-from trt_ptq.tuning.layer_search import SearchResult, search_layers
-from trt_ptq.tuning.objective import Objective, Score
+from trt_ptq.tuning.estimates import Estimates
+from trt_ptq.tuning.judge import Judge
+from trt_ptq.tuning.mixed_precision import Expectation, MixedPrecision, failure, search_mixed_precision
+from trt_ptq.tuning.objective import Score
 from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
 from trt_ptq.tuning.trials import TECHNIQUES_TO_TRY, TITLES, Decision, Trial, TuningResult
 
 _logger = logging.getLogger("trt_ptq.tuning")
 
+TIME_IS_UP = (
+    "`time_limit` was reached while recipes were tried, and this is the best so far; the same command goes on from "
+    "there with a longer one"
+)
+
 
 def tune(
     recipe: Recipe,
     candidates: CandidateBuilder,
-    objective: Objective,
+    estimates: Estimates,
+    judge: Judge,
     max_drop: float,
     *,
     methods: tuple[RangeMethod, ...] = (),
@@ -35,23 +41,26 @@ def tune(
     mode: Mode = "w8a8",
     settings: TuningSettings = DEFAULT_SETTINGS,
 ) -> TuningResult:
-    """Analyze what the model of a recipe loses, and look for a better recipe while the loss exceeds `max_drop`.
+    """Look for a better recipe while the loss of the model of a recipe exceeds `max_drop`.
 
-    1. The loss is broken down into weights only, activations only, and both.
+    The output error on a few calibration batches decides what is worth asking the objective about.
+
+    1. Where the loss is too high, its output error is broken down into weights only and activations only.
     2. The techniques of the recipe are applied. Then others are tried: one is accepted if it meets the threshold or
-       lowers the loss by at least 10 %, and does not increase the output error on calibration data.
+       lowers the loss by at least 10 %. One that does not lower the output error accordingly is not scored.
     3. With a user's metric, the next best range methods are tried.
     4. The most sensitive layers are excluded: few that meet the threshold. A user's metric of a few hundred samples
        makes the best candidate look better than it is. The search then aims at half of the threshold, and also requires
        the output error to shrink in proportion; where that would exclude more than twice as many layers, it falls back
        to the threshold itself. Techniques that nobody requested are dropped if the threshold is met without them then.
 
-    Progress is logged by the logger "trt_ptq.tuning".
+    Progress is logged by the logger "trt_ptq.tuning". When the time of `judge` is up, no further candidate is begun.
 
     Args:
         recipe: how to quantize at first.
         candidates: builds the models.
-        objective: scores them.
+        estimates: measures output errors, and ranks by them.
+        judge: scores the models.
         max_drop: accuracy threshold: largest relative loss, as a fraction.
         methods: if given, the range method of these with the smallest output error replaces that of `recipe`, and is
             selected again after a technique changed the float model, and for mixed precision.
@@ -63,22 +72,28 @@ def tune(
     Raises:
         DataError, ModelError: see `Objective.evaluate`.
     """
+    judge.allowed = 1 + len(recipe.techniques) + (len(TECHNIQUES_TO_TRY) if try_techniques else 0)
+    judge.allowed += settings.num_runner_up_methods if judge.has_metric and methods else 0
+    sets = settings.max_evaluations if judge.has_metric else settings.max_comparisons
+    judge.allowed += (2 if mode == "mixed" else 1) * (sets + 1) if search else 0
     plain = recipe.model_copy(update={"techniques": ()})
-    tuner = _Tuner(plain, candidates, objective, max_drop, methods, settings, recipe.techniques, mode)
+    tuner = _Tuner(plain, candidates, estimates, judge, max_drop, methods, settings, recipe.techniques, mode)
     for technique in recipe.techniques:
         tuner.apply(technique, forced=True)
     requested = tuner.recipe
     for technique in TECHNIQUES_TO_TRY if try_techniques else ():
-        if tuner.exceeds_threshold and technique not in recipe.techniques:
+        if tuner.goes_on and technique not in recipe.techniques:
             tuner.apply(technique, forced=False)
-    for method in tuner.runner_up_methods() if objective.metric else ():
-        if tuner.exceeds_threshold:
+    for method in tuner.runner_up_methods() if judge.has_metric and tuner.goes_on else ():
+        if tuner.goes_on:
             tuner.try_method(method)
     warnings = []
-    if search and tuner.exceeds_threshold and mode == "mixed":
+    if search and tuner.goes_on and mode == "mixed":
         tuner.remove_from_int8(WEIGHT_ONLY)
-    if search and tuner.exceeds_threshold and (failure := tuner.remove_from_int8(EXCLUDED)):
-        warnings.append(failure)
+    if search and tuner.goes_on and (reason := tuner.remove_from_int8(EXCLUDED)):
+        warnings.append(reason)
+    if judge.time_is_up and (tuner.exceeds_threshold or tuner.recipe != requested):
+        warnings.append(TIME_IS_UP)
     return TuningResult(
         recipe=tuner.recipe,
         searched=tuner.recipe != requested,
@@ -89,13 +104,14 @@ def tune(
 
 
 class _Tuner:
-    """Evaluates one candidate after the other; `recipe` is the best so far, and `best` its score."""
+    """Tries one candidate after the other; `recipe` is the best so far, and `best` its score."""
 
     def __init__(
         self,
         plain: Recipe,
         candidates: CandidateBuilder,
-        objective: Objective,
+        estimates: Estimates,
+        judge: Judge,
         max_drop: float,
         methods: tuple[RangeMethod, ...],
         settings: TuningSettings,
@@ -104,25 +120,30 @@ class _Tuner:
     ) -> None:
         self.trials: list[Trial] = []
         self._candidates = candidates
-        self._objective = objective
+        self._estimates = estimates
+        self._judge = judge
         self._max_drop = max_drop
         self._methods = methods
         self._settings = settings
         self._method_is_by_metric = False
         self._requested = requested
         self.recipe = plain = self._with_best_method(plain)
-        for kind in () if mode == "w8a16" else TENSOR_KINDS:
-            model = candidates.build(plain, (kind,)).qdq.model
-            self._record(f"{kind} only", objective.evaluate(model), "analysis")
-        self.best = self._evaluate(plain)
-        self._record(
-            "weights" if mode == "w8a16" else "weights and activations", self.best, "baseline", self._method_note(plain)
-        )
+        self.best = judge.score(plain)
+        error = self._output_error(plain) if methods or self.goes_on else None
+        name = "weights" if mode == "w8a16" else "weights and activations"
+        self._record(name, self.best, "baseline", self._method_note(plain), error)
+        for kind in TENSOR_KINDS if self.goes_on and mode != "w8a16" else ():
+            self.trials.append(Trial(f"{kind} only", {}, {}, "analysis", "", self._output_error(plain, (kind,))))
 
     @property
     def exceeds_threshold(self) -> bool:
         """Whether the best candidate so far loses too much."""
         return self.best.loss > self._max_drop
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a better candidate is needed, and there is time to try another."""
+        return self.exceeds_threshold and not self._judge.time_is_up
 
     def runner_up_methods(self) -> list[str]:
         """The methods with the smallest output errors, without that of the recipe."""
@@ -132,7 +153,7 @@ class _Tuner:
     def try_method(self, name: str) -> None:
         """Switch to this range method if that lowers the loss."""
         recipe = self.recipe.model_copy(update={"method": name})
-        self._accept_if_better(f"method {name}", recipe, self._evaluate(recipe))
+        self._accept_if_better(f"method {name}", recipe, self._judge.score(recipe))
         self._method_is_by_metric |= self.recipe == recipe
 
     def apply(self, technique: Technique, *, forced: bool) -> None:
@@ -145,10 +166,10 @@ class _Tuner:
                 return
             if technique in BEFORE_CALIBRATION and summary.num_sites:
                 recipe = self._with_best_method(recipe)
-            if not forced and (increase := self._output_error_increase(recipe)):
-                self.trials.append(Trial(title, {}, {}, "rejected: larger output error", increase))
+            if not forced and (rejection := self._rejection_by_output_error(title, recipe)):
+                self.trials.append(rejection)
                 return
-            score = self._evaluate(recipe)
+            score = self._judge.score(recipe)
         except TrtPtqError as error:
             if forced:
                 raise
@@ -162,96 +183,49 @@ class _Tuner:
     def remove_from_int8(self, alternative: Alternative) -> str | None:
         """Change the layers that cost the most accuracy to `alternative`; returns why that failed, if it did."""
         try:
-            ranked = self._candidates.rank_layers(self.recipe)
+            ranked = self._estimates.rank_layers(self.recipe)
         except TrtPtqError as error:
             return f"there was no search for layers to exclude: {error}"
         if len(ranked) < 2:
-            loses = f"INT8 has {self._loss_text} {self._quantity}"
+            loses = f"INT8 has {format_loss(self.best.loss, self._max_drop)} {self._judge.quantity}"
             return f"{loses}, and there is only one quantized layer: nothing is left to exclude"
         start = self._start_of_search(ranked, alternative)
-        scores: dict[frozenset[str], Score] = {}
-
-        def without(names: Collection[str]) -> Recipe:
-            return alternative.apply(start, sorted(names, key=ranked.index))
-
-        def loss(names: frozenset[str]) -> float:
-            recipe = without(names)
-            scores[names] = self._evaluate(recipe)
-            expected = self._expected_loss(recipe)
-            _logger.info(
-                "evaluation %d of at most %d: %d of %d layers %s, %s %s%s",
-                len(scores),
-                self._settings.max_evaluations,
-                len(names),
-                len(ranked),
-                alternative.name,
-                format_loss(scores[names].loss, self._max_drop),
-                self._quantity,
-                f", {format_loss(expected)} expected from the output error" if expected else "",
-            )
-            return max(scores[names].loss, min(expected, self._max_drop))
-
+        expectation = Expectation(self.recipe, self.best.loss, self._estimates, self._judge)
         thresholds = [self._max_drop]
-        if self._objective.metric:
+        if self._judge.has_metric:
             thresholds.insert(0, self._settings.selection_target * self._max_drop)
-        result = search_layers(ranked, loss, thresholds, self._candidates.macs(self.recipe), self._settings)
-        if result.excluded is None:
-            return self._failure(result)
-        self.recipe, self.best = without(result.excluded), scores[frozenset(result.excluded)]
+        macs = self._candidates.macs(self.recipe)
+        found = search_mixed_precision(start, ranked, alternative, expectation, thresholds, macs, self._settings)
+        if not isinstance(found, MixedPrecision):
+            return failure(found, self.best.loss, self._max_drop, self._judge.quantity)
+        self.recipe, self.best = found.recipe, found.score
+        excluded = found.result.excluded or ()
         self._record(
-            f"mixed precision: {len(result.excluded)} of {len(ranked)} layers {alternative.name}",
+            f"mixed precision: {len(excluded)} of {len(ranked)} layers {alternative.name}",
             self.best,
-            note=f"method {start.method}; {', '.join(result.excluded)}; found in {result.evaluations} evaluations",
+            note=f"method {start.method}; {', '.join(excluded)}; found in {found.result.evaluations} evaluations",
         )
-        self._drop_techniques(min(threshold for threshold in thresholds if result.loss <= threshold))
+        self._drop_techniques(expectation, found.result.threshold)
         return None
 
-    def _drop_techniques(self, threshold: float) -> None:
+    def _drop_techniques(self, expectation: Expectation, threshold: float) -> None:
         """Drop the techniques that were not requested, if `threshold` is met without them now."""
         needless = self.recipe.techniques[len(self._requested) :]
-        if not needless:
+        if not needless or self._judge.time_is_up:
             return
         name = f"without {', '.join(map(TITLES.__getitem__, needless))}"
         recipe = self.recipe.model_copy(update={"techniques": self._requested})
         try:
             recipe = recipe if self._method_is_by_metric else self._with_best_method(recipe)
-            score, expected = self._evaluate(recipe), self._expected_loss(recipe)
+            score, expected = self._judge.score(recipe), expectation.of(recipe)
         except TrtPtqError as error:
             self.trials.append(Trial(name, {}, {}, "failed", str(error)))
             return
-        accepted = max(score.loss, min(expected, self._max_drop)) <= threshold
+        is_expected = threshold == self._max_drop or not expected > threshold
+        accepted = score.loss <= threshold and is_expected
         self._record(name, score, "accepted" if accepted else "rejected: above the threshold")
         if accepted:
             self.recipe, self.best = recipe, score
-
-    def _failure(self, result: SearchResult) -> str:
-        message = (
-            f"INT8 has {self._loss_text} {self._quantity}. No mixed-precision configuration within "
-            f"{format_percent(self._max_drop)} was found in {result.evaluations} evaluations"
-        )
-        if not math.isfinite(result.loss):
-            return message
-        advice = f" (accept it with `max_drop={format_percent(_rounded_up(result.loss))}`)" if result.loss < 1 else ""
-        return f"{message}; the best had {result.loss:.4%} {self._quantity}{advice}"
-
-    @property
-    def _loss_text(self) -> str:
-        return format_loss(self.best.loss, self._max_drop)
-
-    @property
-    def _quantity(self) -> str:
-        """What scores measure: the loss of a metric, or the error of the outputs."""
-        return "loss" if self._objective.metric else "output error"
-
-    def _expected_loss(self, recipe: Recipe) -> float:
-        """The loss if it were proportional to the output error; 0 without a user's metric, as the loss is just that.
-
-        Some candidates that a metric of a few hundred samples accepts are only lucky; this detects them.
-        """
-        error = self._candidates.output_error(self.recipe)
-        if not self._objective.metric or not error or not math.isfinite(error):
-            return 0.0
-        return min(self.best.loss, 1.0) * self._candidates.output_error(recipe) / error
 
     def _start_of_search(self, ranked: list[str], alternative: Alternative) -> Recipe:
         """The recipe to change layers of: by the method that is best without the layers that are likely changed.
@@ -265,7 +239,7 @@ class _Tuner:
         return self.recipe.model_copy(update={"method": method})
 
     def _method_errors(self, recipe: Recipe) -> dict[str, float]:
-        return self._candidates.rank_methods(recipe, self._methods) if self._methods else {}
+        return self._estimates.rank_methods(recipe, self._methods) if self._methods else {}
 
     def _with_best_method(self, recipe: Recipe) -> Recipe:
         best = next(iter(self._method_errors(recipe)), recipe.method)
@@ -275,10 +249,16 @@ class _Tuner:
         errors = ", ".join(f"{name} {error:.3g}" for name, error in self._method_errors(recipe).items())
         return errors and f"output error on calibration data by method: {errors}"
 
-    def _output_error_increase(self, recipe: Recipe) -> str:
-        """The output error before and after, if `recipe` increases it; else empty."""
-        before, after = map(self._candidates.output_error, (self.recipe, recipe))
-        return f"output error on calibration data: {before:.3g} -> {after:.3g}" if after > before else ""
+    def _rejection_by_output_error(self, name: str, recipe: Recipe) -> Trial | None:
+        """The trial of `recipe`, if its output error says that a score is not worth its price; else None."""
+        before, after = map(self._estimates.output_error, (self.recipe, recipe))
+        note = f"output error on calibration data: {before:.3g} -> {after:.3g}"
+        if after > before:
+            return Trial(name, {}, {}, "rejected: larger output error", note, after)
+        expected = self.best.loss * after / before if before else 0.0
+        if expected > self._max_drop and after > (1 - self._settings.min_gain) * before:
+            return Trial(name, {}, {}, "rejected: no gain", note, after)
+        return None
 
     def _accept_if_better(self, name: str, recipe: Recipe, score: Score, forced: bool = False, note: str = "") -> None:
         target = (1 - self._settings.min_gain) * self.best.loss
@@ -288,15 +268,21 @@ class _Tuner:
         if accepted:
             self.recipe, self.best = recipe, score
 
-    def _evaluate(self, recipe: Recipe) -> Score:
-        return self._objective.evaluate(self._candidates.build(recipe).qdq.model)
+    def _output_error(self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS) -> float | None:
+        """The output error, for the report; None where outputs cannot be compared."""
+        try:
+            return self._estimates.output_error(recipe, kinds)
+        except TrtPtqError:
+            return None
 
-    def _record(self, name: str, score: Score, decision: Decision = "accepted", note: str = "") -> None:
-        _logger.info("%s: %s %s", name, format_loss(score.loss, self._max_drop), self._quantity)
-        self.trials.append(Trial(name, score.losses, score.metrics, decision, note))
-
-
-def _rounded_up(loss: float) -> float:
-    """`loss` rounded up to two digits, as a threshold that allows it."""
-    step = 10.0 ** (math.floor(math.log10(loss)) - 1)
-    return math.ceil(loss / step) * step
+    def _record(
+        self,
+        name: str,
+        score: Score,
+        decision: Decision = "accepted",
+        note: str = "",
+        output_error: float | None = None,
+    ) -> None:
+        loss = format_loss(score.loss, self._max_drop)
+        _logger.info("%s: %s: %s %s", self._judge.status, name, loss, self._judge.quantity)
+        self.trials.append(Trial(name, score.losses, score.metrics, decision, note, output_error))

@@ -100,6 +100,24 @@ def quantize(
             rich_help_panel=options.ACCURACY,
         ),
     ] = False,
+    effort: Annotated[
+        choices.Effort,
+        typer.Option(
+            metavar="EFFORT",
+            help="How many candidates are tried when INT8 does not meet --max-drop: low, medium, high.",
+            rich_help_panel=options.ACCURACY,
+        ),
+    ] = "medium",
+    time_limit: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="TIME",
+            help="When the run has taken this long (90s, 10m, 2h), no further candidate is tried, and the best so far "
+            "is the result. Run the same command again to go on.",
+            rich_help_panel=options.ACCURACY,
+            show_default=False,
+        ),
+    ] = None,
     exclude: options.Exclude = None,
     include: options.Include = None,
     high_precision: options.HighPrecision = None,
@@ -121,9 +139,9 @@ def quantize(
     """Calibrate and quantize a model, compare it with FP32 and FP16, build engines and write a report.
 
     Writes to --out: model.int8.onnx, model.fp16.onnx, engines with their manifests, stats.safetensors,
-    calibration.cache, calibration.json, recipe.yaml, report.json and report.html; and model.transformed.onnx if a
-    technique changed the float model. Exit status 3 if INT8 does not meet --max-drop. If it does, but the INT8 engine
-    cannot be built, all other results are written and the exit status is 2.
+    calibration.cache, calibration.json, recipe.yaml, trials.jsonl, report.json and report.html; and
+    model.transformed.onnx if a technique changed the float model. Exit status 3 if INT8 does not meet --max-drop. If it
+    does, but the INT8 engine cannot be built, all other results are written and the exit status is 2.
 
     If INT8 does not meet --max-drop, trt-ptq tries equalization, SmoothQuant and bias correction, then other range
     methods, then excludes the most sensitive layers. Without --eval, candidates are selected on one half of the
@@ -141,6 +159,8 @@ def quantize(
         techniques=technique and [choice.value for choice in technique],
         nodes_to_exclude=exclude,
         nodes_to_include=include,
+        effort=effort,
+        time_limit=time_limit,
         attention=attention,
         high_precision=high_precision,
         tensors=tensors,
@@ -213,15 +233,18 @@ def _show_trials(report: Report) -> None:
     """Print the loss or error of each trial; notes are in the report."""
     losses = sorted({name for trial in report.trials for name in trial.losses})
     allowed = report.verdict.max_drop
+    has_errors = any(trial.output_error is not None for trial in report.trials)
     rows = [
         [
             trial.name,
             *(format_loss(trial.losses[name], allowed) if name in trial.losses else "" for name in losses),
+            *(["" if trial.output_error is None else format_loss(trial.output_error)] if has_errors else []),
             trial.decision,
         ]
         for trial in report.trials
     ]
-    console.print_table(["trial", *map(error_title, losses), "decision"], rows)
+    errors = ["output error"] if has_errors else []
+    console.print_table(["trial", *map(error_title, losses), *errors, "decision"], rows)
 
 
 def _rest(report: Report) -> str:

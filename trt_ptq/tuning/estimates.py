@@ -1,0 +1,117 @@
+"""What a few calibration batches say of recipes: cheap enough to ask about many, before the objective is asked."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from functools import cache
+
+from trt_ptq.calibrators.methods import RangeMethod
+from trt_ptq.data.subset import evenly_spaced
+from trt_ptq.errors import DataError, ModelError, OutputError
+from trt_ptq.qdq.insert import TENSOR_KINDS, TensorKind
+from trt_ptq.recipe import Recipe
+from trt_ptq.sensitivity.measure import Ranking, rank_layers
+from trt_ptq.tuning.candidate_builder import CandidateBuilder
+from trt_ptq.tuning.kept_trials import KeptTrials
+from trt_ptq.tuning.layer_search import order_by_benefit
+from trt_ptq.tuning.output_deviation import OutputDeviation
+from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
+from trt_ptq.types import BatchSource, ProgressCallback, no_progress
+
+
+class Estimates:
+    """Output errors of recipes, and rankings by them.
+
+    Args:
+        candidates: builds the models.
+        deviation: measures output errors.
+        calibration: the data that layers are ranked on.
+        kept: what an earlier run measured.
+        progress: shows progress.
+        settings: constants of tuning.
+    """
+
+    def __init__(
+        self,
+        candidates: CandidateBuilder,
+        deviation: OutputDeviation,
+        calibration: BatchSource,
+        kept: KeptTrials,
+        progress: ProgressCallback = no_progress,
+        settings: TuningSettings = DEFAULT_SETTINGS,
+    ) -> None:
+        self._candidates = candidates
+        self._deviation = deviation
+        self._calibration = calibration
+        self._kept = kept
+        self._progress = progress
+        self._settings = settings
+        self._method_ranking_of = cache(self._rank_methods)
+
+    def output_error(self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS) -> float:
+        """The output error with the rest in FP32, on calibration data; see `OutputDeviation`.
+
+        Args:
+            recipe: the recipe of the model.
+            kinds: what is in INT8: weights, activations or both.
+        """
+        detail = "" if kinds == TENSOR_KINDS else ", ".join(kinds)
+        if (kept := self._kept.find("output error", recipe, detail)) is None:
+            kept = self._deviation.measure(self._candidates.build_for_search(recipe, kinds))
+            self._kept.keep(kept, "output error", recipe, detail)
+        return float(kept)
+
+    def is_measured(self, recipe: Recipe) -> bool:
+        """Whether `output_error` costs nothing."""
+        return self._kept.find("output error", recipe) is not None
+
+    def rank_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
+        """The output error by each of `methods`, the smallest first; of equal ones, in their order.
+
+        Computed with Q/DQ only: without bias correction. Infinite where a model fails.
+        """
+        others = tuple(technique for technique in recipe.techniques if technique != "bias-correction")
+        plain = recipe.model_copy(update={"techniques": others, "method": methods[0].name})
+        return self._method_ranking_of(plain, methods)
+
+    def rank_layers(self, recipe: Recipe) -> list[str]:
+        """The layers that `recipe` quantizes, those that benefit most from being excluded first.
+
+        See `order_by_benefit`.
+        """
+        if (errors := self._kept.find("layer ranking", recipe)) is None:
+            errors = self._errors_by_layer(recipe)
+            self._kept.keep(errors, "layer ranking", recipe)
+        by_layer = {name: float(error) for name, error in errors.items()}
+        return order_by_benefit(by_layer, self._candidates.macs(recipe))
+
+    def _errors_by_layer(self, recipe: Recipe) -> dict[str, float]:
+        """The error with one layer in INT8, by layer."""
+        model, table = self._candidates.calibrated_model(recipe).model, self._candidates.table(recipe)
+        settings = self._settings
+
+        def rank_on(batches: int) -> Ranking:
+            source = evenly_spaced(self._calibration, batches)
+            return rank_layers(
+                model, table, source, recipe.attention, recipe.nodes_to_exclude, self._progress, recipe.weight_only
+            )
+
+        ranking = rank_on(settings.ranking_batches)
+        more = settings.ranking_batches_on_disagreement
+        if (
+            ranking.agreement < settings.min_ranking_agreement
+            and (self._calibration.total or more) > settings.ranking_batches
+        ):
+            with suppress(OutputError):  # no room for the activations of more batches
+                ranking = rank_on(more)
+        return ranking.errors
+
+    def _rank_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
+        errors = {}
+        for method in self._progress(methods, "Comparing range methods", len(methods)):
+            try:
+                errors[method.name] = self.output_error(recipe.model_copy(update={"method": method.name}))
+            except (DataError, ModelError):
+                errors[method.name] = math.inf
+        return dict(sorted(errors.items(), key=lambda item: item[1]))
