@@ -111,7 +111,7 @@ def estimate(plan: EnginePlan, gpu: Gpu) -> Cost:
             f"`gpu`: TensorRT-RTX does not run on {gpu.name} (compute capability {gpu.compute_capability}), and its "
             f"plans say nothing about TensorRT's: choose one of {usable}"
         )
-    return Cost(gpu, tuple(_kernel_cost(kernel, gpu) for kernel in plan.kernels if kernel.works))
+    return Cost(gpu, tuple(estimate_kernel(kernel, gpu) for kernel in plan.kernels if kernel.works))
 
 
 def load_gpu(name: str | os.PathLike[str]) -> Gpu:
@@ -148,7 +148,8 @@ def _read(path: Path) -> Gpu:
         raise UsageError(f"`gpu`: {path} is not a YAML file with the figures of a GPU") from error
 
 
-def _kernel_cost(kernel: Kernel, gpu: Gpu) -> KernelCost:
+def estimate_kernel(kernel: Kernel, gpu: Gpu) -> KernelCost:
+    """Estimate the time of one kernel; see `estimate`."""
     memory = kernel.bytes_moved / (gpu.bandwidth_gb_s * 1e9)
     compute = 2 * (kernel.macs or 0) / gpu.operations_per_second(kernel.precision)
     launch = gpu.launch_us * 1e-6

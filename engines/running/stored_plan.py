@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from trt_ptq._internal.cuda import gpu_name
@@ -9,7 +10,8 @@ from trt_ptq.engines.manifest import check_engine, manifest_path, read_manifest
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.plans.plan_file import load_plan
 from trt_ptq.engines.running.runtime import EngineSession
-from trt_ptq.errors import EngineError
+from trt_ptq.errors import EngineError, UsageError
+from trt_ptq.types import ShapeProfile
 
 
 def read_engine_plan(path: Path) -> EnginePlan:
@@ -39,6 +41,31 @@ def read_engine_plan(path: Path) -> EnginePlan:
             "TensorRT-RTX, or give the model"
         )
     return EngineSession(path).inspect()
+
+
+def check_planned_shapes(path: Path, plan: EnginePlan, shapes: Mapping[str, ShapeProfile]) -> None:
+    """Check that a plan that was read is about these shapes.
+
+    Raises:
+        UsageError: an input is unknown, a shape is outside the profile of the engine, or the plan is about another.
+    """
+    profiles: dict[str, str] = {}
+    if manifest_path(path).exists():
+        profiles = read_manifest(path).profiles
+    for name, wanted in shapes.items():
+        if name not in plan.shapes:
+            raise UsageError(f"`shapes` names unknown input {name!r}: {path} has {', '.join(plan.shapes)}")
+        size = "x".join(map(str, wanted.optimum))
+        if name in profiles and not _within(wanted.optimum, ShapeProfile.parse(profiles[name])):
+            raise UsageError(f"`shapes={name}={size}` is outside the profile of {path}, {profiles[name]}")
+        if wanted.optimum != plan.shapes[name]:
+            planned = "x".join(map(str, plan.shapes[name]))
+            raise UsageError(f"the plan of {path} is for {name}={planned}: give the model to plan it for {name}={size}")
+
+
+def _within(shape: tuple[int, ...], profile: ShapeProfile) -> bool:
+    sizes = zip(profile.minimum, shape, profile.maximum, strict=False)
+    return len(shape) == len(profile.minimum) and all(low <= size <= high for low, size, high in sizes)
 
 
 def _parse(path: Path) -> EnginePlan:

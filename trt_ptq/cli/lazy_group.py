@@ -31,6 +31,11 @@ COMMANDS = {
     "sensitivity": _Entry("Accuracy", "Measure how sensitive each layer is to INT8."),
     "lint": _Entry("Accuracy", "Find what TensorRT rejects, computes wrongly or runs slowly in a Q/DQ model."),
     "build": _Entry("Engines", "Build an engine."),
+    "plan": _Entry(
+        "Engines",
+        "Show the kernels of an engine, what they move and why INT8 is slow, without a GPU.",
+        "trt_ptq.cli.commands.plan_engine",
+    ),
     "inspect": _Entry("Engines", "List the layers of an engine with the precisions they run in."),
     "bench": _Entry("Engines", "Measure latency, throughput and memory of engines on the GPU."),
     "cache": _Entry("Tools", "Show, compare, convert and check calibration tables.", "trt_ptq.cli.cache"),

@@ -1,0 +1,77 @@
+"""Compares two plans of one model: in all, by kernel type and precision, and layer by layer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from trt_ptq.engines.cost import Cost, Gpu, estimate
+from trt_ptq.engines.plans.engine_plan import EnginePlan
+from trt_ptq.engines.plans.slow_layers import SlowLayer, find_slow_layers
+
+
+@dataclass(frozen=True)
+class PlanComparison:
+    """A plan against `reference`, a plan of the same model in FP16, say; times are estimates.
+
+    `slow_layers` are those that the plan does slower, the costliest first.
+    """
+
+    cost: Cost
+    reference: Cost
+    slow_layers: tuple[SlowLayer, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def slowdown(self) -> float:
+        """Estimated time of the plan, divided by that of the reference: below 1 is faster."""
+        return self.cost.seconds / self.reference.seconds
+
+
+@dataclass(frozen=True)
+class KernelsOfType:
+    """All kernels of one type that compute in one precision (None: that only move data)."""
+
+    kind: str
+    precision: str | None
+    kernels: int
+    bytes_moved: int
+    macs: int
+    seconds: float
+
+
+def compare_plans(plan: EnginePlan, reference: EnginePlan, gpu: Gpu) -> PlanComparison:
+    """Compare a plan with another plan of the same model.
+
+    Raises:
+        EngineError, UsageError: see `estimate`.
+    """
+    warnings = []
+    if (plan.source, plan.version) != (reference.source, reference.version):
+        warnings.append(
+            f"the plans are of {plan.source} {plan.version} and {reference.source} {reference.version}: that may "
+            "make some of the difference"
+        )
+    if plan.shapes != reference.shapes:
+        warnings.append(f"the plans are for different shapes: {plan.shapes} and {reference.shapes}")
+    slow = tuple(find_slow_layers(plan, reference, gpu))
+    return PlanComparison(estimate(plan, gpu), estimate(reference, gpu), slow, tuple(warnings))
+
+
+def kernels_by_type(cost: Cost) -> list[KernelsOfType]:
+    """The kernels of an estimate by type and precision, those that take longest first."""
+    groups = defaultdict(list)
+    for found in cost.kernels:
+        groups[found.kernel.kind, found.kernel.precision].append(found)
+    summed = [
+        KernelsOfType(
+            kind,
+            precision,
+            len(found),
+            sum(cost.kernel.bytes_moved for cost in found),
+            sum(cost.kernel.macs or 0 for cost in found),
+            sum(cost.seconds for cost in found),
+        )
+        for (kind, precision), found in groups.items()
+    ]
+    return sorted(summed, key=lambda group: -group.seconds)
