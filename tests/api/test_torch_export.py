@@ -100,3 +100,41 @@ def test_a_module_is_quantized(tmp_path: Path) -> None:
     [output] = session.run(None, {session.get_inputs()[0].name: pictures[:4]})
     expected = module(torch.from_numpy(pictures[:4])).detach().numpy()
     np.testing.assert_allclose(output, expected, atol=0.1)
+
+
+def sequence_network() -> Any:
+    class Network(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(16, 16)
+
+        def forward(self, x: Any) -> Any:
+            return self.linear(x)
+
+    torch.manual_seed(0)
+    return Network()
+
+
+def test_further_axes_are_dynamic_if_they_are_named() -> None:
+    example = torch.zeros(2, 5, 16)
+    with opened_model(sequence_network(), example) as model:
+        assert model.inputs[0].shape[1:] == (5, 16)
+    with opened_model(sequence_network(), example, ({0: "batch", 1: "length"},)) as model:
+        assert [type(axis) for axis in model.inputs[0].shape] == [str, str, int]
+    lengths = [np.ones((2, length, 16), np.float32) for length in (3, 7)]
+    statistics = trt_ptq.calibrate(
+        sequence_network(), lengths, example_inputs={"x": example}, dynamic_shapes={"x": {0: "batch", 1: "length"}}
+    )
+    assert statistics.data.samples == 4
+
+
+def test_dynamic_shapes_that_the_module_does_not_allow_are_refused() -> None:
+    with pytest.raises(trt_ptq.ModelError, match="with these `example_inputs` and `dynamic_shapes`"):
+        trt_ptq.calibrate(
+            network(fixed=True), [images(2)], example_inputs=EXAMPLE, dynamic_shapes=({0: torch.export.Dim("n")},)
+        )
+
+
+def test_dynamic_shapes_are_for_modules(tmp_path: Path) -> None:
+    with pytest.raises(trt_ptq.UsageError, match=r"`dynamic_shapes` is for a torch\.nn\.Module"):
+        trt_ptq.calibrate(tmp_path / "m.onnx", [images(2)], dynamic_shapes=({0: "n"},))

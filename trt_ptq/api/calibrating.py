@@ -49,6 +49,7 @@ def calibrate(
     batch_size: int = 8,
     preprocess: Any = None,
     example_inputs: Any = None,
+    dynamic_shapes: Any = None,
     progress: ProgressCallback | None = None,
 ) -> Statistics:
     """Run a float model over calibration data and collect the statistics of its tensors.
@@ -69,6 +70,8 @@ def calibrate(
         batch_size: for data that does not define its batches.
         preprocess: for a folder of images: a function from a PIL image to the array of one sample.
         example_inputs: for a torch module: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
+        dynamic_shapes: for a torch module: the axes that may vary, as for `torch.onnx.export`; the first of each input
+            unless given.
         progress: shows progress; see `quantize`.
 
     Returns:
@@ -88,7 +91,7 @@ def calibrate(
         until_stable=until_stable,
         batch_size=batch_size,
     )
-    with opened_model(model, example_inputs) as loaded:
+    with opened_model(model, example_inputs, dynamic_shapes) as loaded:
         source = open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess)
         collected = collect(loaded, source, config, METHODS["percentile"], progress or no_progress)
     for warning in collected.findings:
@@ -168,6 +171,7 @@ def measure_sensitivity(
     batch_size: int = 8,
     preprocess: Any = None,
     example_inputs: Any = None,
+    dynamic_shapes: Any = None,
     progress: ProgressCallback | None = None,
 ) -> tuple[LayerSensitivity, ...]:
     """Measure what INT8 costs layer by layer: with one layer in INT8 only, and with all layers but one.
@@ -184,6 +188,8 @@ def measure_sensitivity(
         batch_size: for data that does not define its batches.
         preprocess: for a folder of images: a function from a PIL image to the array of one sample.
         example_inputs: for a torch module: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
+        dynamic_shapes: for a torch module: the axes that may vary, as for `torch.onnx.export`; the first of each input
+            unless given.
         progress: shows progress; see `quantize`.
 
     Returns:
@@ -201,7 +207,7 @@ def measure_sensitivity(
         batch_size=batch_size,
     )
     metric = user_metric(evaluate)
-    with opened_model(model, example_inputs) as loaded:
+    with opened_model(model, example_inputs, dynamic_shapes) as loaded:
         excluded = select_nodes(loaded.to_ir().graph, config.nodes_to_include, config.nodes_to_exclude)
         opened = open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess)
         input_ranges = InputRanges()

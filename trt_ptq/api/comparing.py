@@ -30,6 +30,7 @@ def compare(
     batch_size: int = 8,
     preprocess: Any = None,
     example_inputs: Any = None,
+    dynamic_shapes: Any = None,
     layers: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Comparison:
@@ -51,6 +52,8 @@ def compare(
         batch_size: for data that does not define its batches.
         preprocess: for a folder of images: a function from a PIL image to the array of one sample.
         example_inputs: for torch modules: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
+        dynamic_shapes: for torch modules: the axes that may vary, as for `torch.onnx.export`; the first of each input
+            unless given.
         layers: for an ONNX model and an engine that was built from it: also compare their inner tensors; see
             `Comparison.layers`.
         progress: shows progress; see `quantize`.
@@ -66,10 +69,11 @@ def compare(
     config = QuantizeConfig(max_drop=max_drop, lower_is_better=lower_is_better, batch_size=batch_size)
     metric = user_metric(evaluate, config.lower_is_better)
     is_module = is_torch_module(candidate)
-    examples = None if is_module and not is_torch_module(reference) else example_inputs
+    export = (example_inputs, dynamic_shapes)
+    nothing = (None, None)
     with (
-        model_file(reference, examples) as first,
-        model_file(candidate, example_inputs if is_module else None) as second,
+        model_file(reference, *(nothing if is_module and not is_torch_module(reference) else export)) as first,
+        model_file(candidate, *(export if is_module else nothing)) as second,
     ):
         if layers and (is_engine(first) or not is_engine(second)):
             raise UsageError("`layers` needs an ONNX model as the reference, and an engine built from it")

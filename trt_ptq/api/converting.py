@@ -41,6 +41,7 @@ def quantize_model(
     preprocess: Any = None,
     allow_other_model: bool = False,
     example_inputs: Any = None,
+    dynamic_shapes: Any = None,
 ) -> QuantizedModel:
     """Convert a float model to an explicit Q/DQ model by a calibration table: int8, symmetric, per-channel weights.
 
@@ -61,6 +62,8 @@ def quantize_model(
         preprocess: for a folder of images: a function from a PIL image to the array of one sample.
         allow_other_model: accept a table that was made for another model.
         example_inputs: for a torch module: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
+        dynamic_shapes: for a torch module: the axes that may vary, as for `torch.onnx.export`; the first of each input
+            unless given.
 
     Returns:
         The model; write it with `save`. Its `nodes` say what runs in INT8, and why not; its `ranges`, which names of
@@ -79,7 +82,7 @@ def quantize_model(
         batch_size=batch_size,
     )
     with ExitStack() as stack:
-        loaded = stack.enter_context(opened_model(model, example_inputs))
+        loaded = stack.enter_context(opened_model(model, example_inputs, dynamic_shapes))
         matched = matched_table(table, loaded, allow_other_model=allow_other_model)
         excluded = select_nodes(loaded.to_ir().graph, config.nodes_to_include, config.nodes_to_exclude)
         recipe = matched.table.recipe

@@ -41,6 +41,7 @@ def build_engine(
     builder_config: BuilderConfig | None = None,
     allow_other_model: bool = False,
     example_inputs: Any = None,
+    dynamic_shapes: Any = None,
 ) -> EngineManifest:
     """Build a TensorRT engine, with a manifest (.json) beside it.
 
@@ -65,6 +66,8 @@ def build_engine(
         builder_config: options of the builder: timing cache, workspace, DLA, compatibility.
         allow_other_model: accept a table that was made for another model.
         example_inputs: for a torch module: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
+        dynamic_shapes: for a torch module: the axes that may vary, as for `torch.onnx.export`; the first of each input
+            unless given.
 
     Returns:
         The manifest: what the engine was built from, with what, for which GPU and shapes; its `refused_nodes` are the
@@ -86,7 +89,7 @@ def build_engine(
     if table is None and (nodes_to_exclude or nodes_to_include or attention):
         raise UsageError("`nodes_to_exclude`, `nodes_to_include` and `attention` need `table`")
     engine = Path(engine_path)
-    with opened_model(model, example_inputs, allow_quantized=True) as loaded:
+    with opened_model(model, example_inputs, dynamic_shapes, allow_quantized=True) as loaded:
         chosen = _precision(loaded, precision, table is not None)
         check_profiles(profiles, loaded.inputs)
         tables = [Path(table)] if isinstance(table, (str, os.PathLike)) else []

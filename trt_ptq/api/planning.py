@@ -44,6 +44,7 @@ def plan_engine(
     precision: Precision | None = None,
     backend: str = "rtx",
     example_inputs: Any = None,
+    dynamic_shapes: Any = None,
 ) -> EnginePlan:
     """Build a model in a temporary folder, and read the plan of its engine.
 
@@ -55,6 +56,7 @@ def plan_engine(
         precision: see `build_engine`.
         backend: "rtx" (TensorRT for RTX, which needs no GPU), "trt" (TensorRT, on its GPU) or "auto".
         example_inputs: see `build_engine`.
+        dynamic_shapes: see `build_engine`.
 
     Returns:
         The plan, with all sizes known.
@@ -74,5 +76,6 @@ def plan_engine(
             shapes={name: ShapeProfile(*[profile.optimum] * 3) for name, profile in profiles.items()},
             backend=backend,
             example_inputs=example_inputs,
+            dynamic_shapes=dynamic_shapes,
         )
         return read_engine_plan(engine)

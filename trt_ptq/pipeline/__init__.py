@@ -37,6 +37,7 @@ def quantize(
     output_dir: str | os.PathLike[str] = "int8",
     config: QuantizeConfig | None = None,
     example_inputs: Any = None,
+    dynamic_shapes: Any = None,
     preprocess: Any = None,
     progress: ProgressCallback | None = None,
 ) -> QuantizeResult:
@@ -59,6 +60,8 @@ def quantize(
         output_dir: folder for all results; created if need be.
         config: how to quantize; see `QuantizeConfig`.
         example_inputs: for a torch module: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
+        dynamic_shapes: for a torch module: the axes that may vary, as for `torch.onnx.export`; the first of each input
+            unless given.
         preprocess: for a folder of images: a function from a PIL image to the array of one sample, or
             "file.py:function".
         progress: shows progress; called with (items, description, number of items or None), and yields the items. For
@@ -77,7 +80,7 @@ def quantize(
     if config is not None and not isinstance(config, QuantizeConfig):
         raise UsageError(f"`config` must be a QuantizeConfig, not {type(config).__name__}")
     with (
-        opened_model(model, example_inputs) as loaded,
+        opened_model(model, example_inputs, dynamic_shapes) as loaded,
         temporary_folder() as scratch,
         no_empty_folder(Path(output_dir)),
     ):

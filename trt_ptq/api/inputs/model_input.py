@@ -24,19 +24,21 @@ _LARGEST_IN_ONE_FILE = 1_900_000_000  # bytes; protobuf ends at 2 GiB
 
 
 @contextmanager
-def opened_model(model: ModelLike, example_inputs: Any = None, *, allow_quantized: bool = False) -> Iterator[Model]:
+def opened_model(
+    model: ModelLike, example_inputs: Any = None, dynamic_shapes: Any = None, *, allow_quantized: bool = False
+) -> Iterator[Model]:
     """`model`, read and checked; what had to be written for that is there within the block only.
 
     Raises:
         ModelError: see `load_model`; or PyTorch cannot export it.
         UsageError: a torch module without example inputs, or something else than a model.
     """
-    with model_file(model, example_inputs) as path:
+    with model_file(model, example_inputs, dynamic_shapes) as path:
         yield model if isinstance(model, Model) else load_model(path, allow_quantized=allow_quantized)
 
 
 @contextmanager
-def model_file(model: ModelLike, example_inputs: Any = None) -> Iterator[Path]:
+def model_file(model: ModelLike, example_inputs: Any = None, dynamic_shapes: Any = None) -> Iterator[Path]:
     """The ONNX file of `model`: its own, or a temporary one within the block only.
 
     Raises:
@@ -44,15 +46,16 @@ def model_file(model: ModelLike, example_inputs: Any = None) -> Iterator[Path]:
         UsageError: a torch module without example inputs, or something else than a model.
     """
     module = is_torch_module(model)
-    if example_inputs is not None and not module:
-        raise UsageError(f"`example_inputs` is for a torch.nn.Module, not for {describe_model(model)}")
+    for name, value in (("example_inputs", example_inputs), ("dynamic_shapes", dynamic_shapes)):
+        if value is not None and not module:
+            raise UsageError(f"`{name}` is for a torch.nn.Module, not for {describe_model(model)}")
     if isinstance(model, Model):
         yield model.path
     elif isinstance(model, (str, os.PathLike)):
         yield Path(model)
     elif module or isinstance(model, onnx.ModelProto):
         with temporary_folder() as folder:
-            path = write_model(model, folder / FLOAT_MODEL, example_inputs)
+            path = write_model(model, folder / FLOAT_MODEL, example_inputs, dynamic_shapes)
             try:
                 yield path
             except TrtPtqError as error:
@@ -63,7 +66,7 @@ def model_file(model: ModelLike, example_inputs: Any = None) -> Iterator[Path]:
         raise UsageError(f"`model` must be a path, an onnx.ModelProto or a torch.nn.Module, not {type(model).__name__}")
 
 
-def write_model(model: ModelLike, path: Path, example_inputs: Any = None) -> Path:
+def write_model(model: ModelLike, path: Path, example_inputs: Any = None, dynamic_shapes: Any = None) -> Path:
     """Write an `onnx.ModelProto`, or a torch module that is exported with `example_inputs`, to `path`.
 
     Raises:
@@ -80,7 +83,7 @@ def write_model(model: ModelLike, path: Path, example_inputs: Any = None) -> Pat
     else:
         from trt_ptq.api.inputs.torch_export import export_module
 
-        export_module(model, example_inputs, path)
+        export_module(model, example_inputs, path, dynamic_shapes)
     return path
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from trt_ptq._internal.optional_packages import require
 from trt_ptq._internal.torch_messages import first_cause, without_export_notes
 from trt_ptq.errors import MissingPackageError, ModelError
@@ -14,16 +16,17 @@ from trt_ptq.errors import MissingPackageError, ModelError
 _logger = logging.getLogger(__name__)
 
 
-def export_module(module: Any, example_inputs: Any, path: Path) -> None:
+def export_module(module: Any, example_inputs: Any, path: Path, dynamic_shapes: Any = None) -> None:
     """Export `module` (torch.nn.Module) to `path` by torch.onnx.export(dynamo=True), in evaluation mode.
 
-    The first axis of all tensors is exported as dynamic. Where the module does not allow that, all sizes are those of
-    the examples.
+    Unless `dynamic_shapes` says otherwise, the first axis of all tensors is exported as dynamic. Where the module does
+    not allow that, all sizes are those of the examples.
 
     Args:
         module: the module; the training mode of each of its submodules is restored afterwards.
         example_inputs: a tuple of positional inputs, a dict of keyword inputs, or one tensor.
         path: the ONNX file to write.
+        dynamic_shapes: the axes that may vary; see `torch.onnx.export`.
 
     Raises:
         MissingPackageError: onnxscript, which PyTorch exports with, is not installed.
@@ -40,17 +43,23 @@ def export_module(module: Any, example_inputs: Any, path: Path) -> None:
     module.eval()
     try:
         try:
-            _export(torch, module, arguments, keywords, path, dynamic=True)
+            shapes = dynamic_shapes or _dynamic_batch(torch, arguments, keywords)
+            _export(torch, module, arguments, keywords, path, shapes)
+            if dynamic_shapes is not None:
+                _check_dynamic(dynamic_shapes, path)
         except MissingPackageError:
             raise
         except Exception as dynamic_error:  # torch.export raises many kinds
+            if dynamic_shapes is not None:
+                raise
             _logger.info("the batch size is fixed to that of `example_inputs`: %s", first_cause(dynamic_error))
-            _export(torch, module, arguments, keywords, path, dynamic=False)
+            _export(torch, module, arguments, keywords, path, None)
     except MissingPackageError:
         raise
     except Exception as error:
+        shapes = " and `dynamic_shapes`" if dynamic_shapes is not None else ""
         raise ModelError(
-            f"PyTorch cannot export {type(module).__name__} with these `example_inputs` "
+            f"PyTorch cannot export {type(module).__name__} with these `example_inputs`{shapes} "
             f"({type(error).__name__}: {first_cause(error)}): export it with torch.onnx.export and give the ONNX file"
         ) from error
     finally:
@@ -58,19 +67,39 @@ def export_module(module: Any, example_inputs: Any, path: Path) -> None:
             submodule.training = mode
 
 
+def _dynamic_batch(torch: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """The `dynamic_shapes` that make the first axis of all tensors dynamic."""
+    batch = torch.export.Dim("batch", min=1)
+
+    def axes(value: Any) -> Any:
+        return {0: batch} if isinstance(value, torch.Tensor) and value.ndim else None
+
+    return {name: axes(value) for name, value in keywords.items()} if keywords else tuple(map(axes, arguments))
+
+
+def _check_dynamic(dynamic_shapes: Any, path: Path) -> None:
+    """Make sure that as many axes are dynamic as were named; PyTorch may fix one without a word.
+
+    Raises:
+        ValueError: fewer are.
+    """
+    inputs = onnx.load(path, load_external_data=False).graph.input
+    axes = sum(dim.HasField("dim_param") for value in inputs for dim in value.type.tensor_type.shape.dim)
+    if axes < (named := _num_named(dynamic_shapes)):
+        raise ValueError(f"{named - axes} of the {named} axes that were named as dynamic are fixed by the module")
+
+
+def _num_named(dynamic_shapes: Any) -> int:
+    """How many axes have a name, or a `torch.export.Dim`, rather than a hint such as AUTO."""
+    if isinstance(dynamic_shapes, (Mapping, tuple, list)):
+        parts = dynamic_shapes.values() if isinstance(dynamic_shapes, Mapping) else dynamic_shapes
+        return sum(map(_num_named, parts))
+    return int(isinstance(dynamic_shapes, str) or hasattr(dynamic_shapes, "__name__"))
+
+
 def _export(
-    torch: Any, module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], path: Path, *, dynamic: bool
+    torch: Any, module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], path: Path, shapes: Any
 ) -> None:
-    shapes: Any = None
-    if dynamic:
-        batch = torch.export.Dim("batch", min=1)
-
-        def axes(value: Any) -> Any:
-            return {0: batch} if isinstance(value, torch.Tensor) and value.ndim else None
-
-        shapes = (
-            tuple(map(axes, arguments)) if not keywords else {name: axes(value) for name, value in keywords.items()}
-        )
     with without_export_notes(), torch.no_grad():
         try:
             program = torch.onnx.export(
