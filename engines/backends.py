@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trt_ptq._internal.cuda import gpu_name
+from trt_ptq.choices import Target
 from trt_ptq.engines.building.explicit import build_explicit
 from trt_ptq.engines.building.implicit import build_implicit
 from trt_ptq.engines.building.rtx import build_rtx
-from trt_ptq.engines.library import TensorRTLibrary, has_tensorrt, tensorrt, tensorrt_rtx
+from trt_ptq.engines.library import TensorRTLibrary, has_tensorrt, has_tensorrt_rtx, tensorrt, tensorrt_rtx
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.errors import EngineError, UsageError
@@ -64,6 +65,15 @@ def choose_backend(name: str) -> str:
     if name != "auto":
         return name
     return "trt" if has_tensorrt() and gpu_name() is not None else "rtx"
+
+
+def builder_target(name: str) -> Target:
+    """The target of models that backend `name` builds: "rtx" where that is TensorRT for RTX and installed, else "trt".
+
+    Raises:
+        UsageError: there is no such backend; "none" names none.
+    """
+    return "rtx" if name != "none" and choose_backend(name) == "rtx" and has_tensorrt_rtx() else "trt"
 
 
 def build_engine(spec: EngineSpec, backend: str = "auto") -> EngineManifest:

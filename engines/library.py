@@ -65,6 +65,11 @@ def has_tensorrt() -> bool:
     return importlib.util.find_spec("tensorrt") is not None
 
 
+def has_tensorrt_rtx() -> bool:
+    """Whether TensorRT for RTX is installed; does not import it."""
+    return importlib.util.find_spec("tensorrt_rtx") is not None
+
+
 class BuilderLog:
     """A TensorRT logger that collects errors and warnings for our messages, and prints nothing.
 

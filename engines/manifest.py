@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trt_ptq._internal.files import atomic_replace, check_writable, write_atomic
+from trt_ptq.choices import Target
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.plans.plan_file import plan_path, write_plan
 from trt_ptq.engines.spec import Precision
@@ -22,8 +23,9 @@ class EngineManifest(BaseModel):
     `gpu` is None for an engine that was built without a GPU; `flags` are the flags of the builder;
     `tensors_without_range` names the tensors without an INT8 range in an implicit build: the layers that write or read
     them run in FP16. `refused_nodes` names the nodes, by their first output, that were excluded from quantization
-    because the builder has no INT8 implementation for them. `plan` is the name of the file with the engine's kernels,
-    beside it; None where they are not known without a GPU.
+    because the builder has no INT8 implementation for them. `target` is the builder that a Q/DQ model is meant
+    for, None if unknown. `plan` is the name of the file with the engine's kernels, beside it; None where they are not
+    known without a GPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +41,7 @@ class EngineManifest(BaseModel):
     sha256: str
     flags: tuple[str, ...] = ()
     tensors_without_range: tuple[str, ...] = ()
+    target: Target | None = None
     refused_nodes: tuple[str, ...] = ()
     plan: str | None = None
 

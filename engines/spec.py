@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.choices import Target
 from trt_ptq.errors import UsageError
 from trt_ptq.provenance import ModelIdentity
 from trt_ptq.types import ShapeProfile
@@ -90,6 +91,7 @@ class EngineSpec:
             table set as dynamic ranges, or a function that creates a calibrator. `onnx` is the float model then, and
             the builder chooses INT8 or FP16 for each layer.
         debug_tensors: tensors whose values the engine reports while it runs; see `EngineSession.debug`.
+        target: the builder that a Q/DQ model is meant for, for the manifest; None if unknown.
         refused_nodes: nodes that are not quantized in `onnx` because the builder refused them, for the manifest.
 
     Raises:
@@ -104,6 +106,7 @@ class EngineSpec:
     builder_config: BuilderConfig = BuilderConfig()
     implicit: ImplicitRanges | None = None
     debug_tensors: tuple[str, ...] = ()
+    target: Target | None = None
     refused_nodes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

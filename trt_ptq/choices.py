@@ -15,3 +15,5 @@ Nonfinite = Literal["refuse", "skip"]
 DeviceName = Literal["cpu", "cuda"]
 BuilderName = Literal["auto", "trt", "rtx"]
 BackendName = Literal[BuilderName, "none"]
+Target = Literal["trt", "rtx"]  # the builder that a Q/DQ model is meant for
+TargetChoice = Literal["auto", Target]

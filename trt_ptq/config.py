@@ -17,6 +17,8 @@ from trt_ptq.choices import (
     Method,
     Mode,
     Nonfinite,
+    Target,
+    TargetChoice,
     Technique,
     TechniqueChoice,
 )
@@ -36,12 +38,13 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "device": get_args(DeviceName),
     "backend": get_args(BackendName),
     "effort": get_args(Effort),
+    "target": (*get_args(Target), "auto"),
 }
 _FLAGS = ("search", "attention")
 _LISTS = ("techniques", "nodes_to_exclude", "nodes_to_include", "tensors", "lower_is_better")
 RECIPE_FIELDS = (
     *("mode", "method", "percentile", "techniques", "attention"),
-    *("nodes_to_exclude", "nodes_to_include", "high_precision"),
+    *("nodes_to_exclude", "nodes_to_include", "high_precision", "target"),
 )
 
 
@@ -86,6 +89,8 @@ class QuantizeConfig:
             three shapes, or a `ShapeProfile`. From the calibration data unless given.
         backend: engine builder: "trt" (TensorRT), "rtx" (TensorRT for RTX), "auto" (the one that works here), or
             "none" (no engines).
+        target: the builder that the INT8 model is meant for: "trt" (TensorRT), "rtx" (TensorRT for RTX, which needs
+            convolutions in another form), or "auto" (the one that `backend` builds with; without, TensorRT).
         lower_is_better: names of metrics whose lower values are better.
         recipe: a recipe.yaml of an earlier run, or a `Recipe`: the model is quantized by it, and nothing is tuned.
 
@@ -114,6 +119,7 @@ class QuantizeConfig:
     batch_size: int = 8
     shapes: Mapping[str, ShapeLike] = field(default_factory=dict, hash=False)
     backend: BackendName = "auto"
+    target: TargetChoice = "auto"
     lower_is_better: str | Sequence[str] = ()
     recipe: str | os.PathLike[str] | Recipe | None = None
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from trt_ptq._internal.files import write_atomic
 from trt_ptq.calibrators.methods import RangeMethod, range_method
-from trt_ptq.choices import HighPrecision, Technique
+from trt_ptq.choices import HighPrecision, Target, Technique
 from trt_ptq.errors import UsageError
 from trt_ptq.provenance import ModelIdentity
 
@@ -40,6 +40,7 @@ class Recipe(BaseModel):
             `quantize` may have whatever `QuantizeConfig.nodes_to_exclude` accepts.
         weight_only: nodes of which only the weight is quantized (W8A16), named likewise.
         high_precision: what runs around INT8.
+        target: the builder that the model is meant for: "trt" (TensorRT) or "rtx" (TensorRT for RTX).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +53,7 @@ class Recipe(BaseModel):
     nodes_to_exclude: tuple[str, ...] = ()
     weight_only: tuple[str, ...] = ()
     high_precision: HighPrecision = "fp16"
+    target: Target = "trt"
 
     @field_validator("method")
     @classmethod

@@ -19,6 +19,7 @@ class TableRecipe:
         bias_corrections: correction of each output channel, by the first output of the layer; None without bias
             correction.
         weight_only: nodes of which only the weight is quantized, by their first output.
+        target: the builder that the model is meant for; it decides on the form of convolutions.
     """
 
     nodes_to_exclude: tuple[str, ...]
@@ -27,6 +28,7 @@ class TableRecipe:
     magnitudes: Mapping[str, float]
     bias_corrections: Mapping[str, tuple[float, ...]] | None = None
     weight_only: tuple[str, ...] = ()
+    target: Literal["trt", "rtx"] = "trt"
 
 
 def parse_table_recipe(content: Any) -> TableRecipe:
@@ -37,6 +39,9 @@ def parse_table_recipe(content: Any) -> TableRecipe:
     """
     if content["high_precision"] not in ("fp16", "fp32"):
         raise ValueError(f"high_precision is {content['high_precision']!r}")
+    target = content.get("target", "trt")  # absent before there was a choice
+    if target not in ("trt", "rtx"):
+        raise ValueError(f"target is {target!r}")
     corrections = content["bias_corrections"]
     return TableRecipe(
         nodes_to_exclude=tuple(map(str, content["nodes_to_exclude"])),
@@ -47,4 +52,5 @@ def parse_table_recipe(content: Any) -> TableRecipe:
         if corrections is None
         else {name: tuple(map(float, corrections[name])) for name in corrections},
         weight_only=tuple(map(str, content.get("weight_only", ()))),  # absent before there was this mode
+        target=target,
     )

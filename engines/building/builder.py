@@ -124,6 +124,7 @@ class EngineBuilder:
             sha256=hashlib.sha256(content).hexdigest(),
             flags=(*flags, *self._flags),
             tensors_without_range=tensors_without_range,
+            target=spec.target,
             refused_nodes=spec.refused_nodes,
             plan=plan_path(spec.engine).name if engine_plan is not None else None,
         )

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trt_ptq.choices import HighPrecision
+from trt_ptq.choices import HighPrecision, Target
 from trt_ptq.fp16.attention_masks import ClampedMask
-from trt_ptq.fp16.convert import convert_to_float16
 from trt_ptq.fp16.keep_fp32 import Fp32Node
+from trt_ptq.fp16.target_form import convert_for_target
 from trt_ptq.onnx_io.load import Model
+from trt_ptq.qdq.factored import PerChannel
 from trt_ptq.qdq.insert import QdqModel, insert_qdq
 from trt_ptq.qdq.match_table import MatchedTable, MatchReport
 from trt_ptq.transforms.bias_correction import correct_bias
@@ -29,6 +30,7 @@ class QuantizedModel(QdqModel):
         fp32_nodes: with "fp16": the nodes that stay in FP32, and why.
         clamped_masks: with "fp16": the constants of attention masks that differ from those of the float model.
         measured: whether float16's range was checked against activations, not only constants.
+        per_channel: convolutions that are not in TensorRT-RTX's factored form, if that is the target.
     """
 
     ranges: MatchReport
@@ -36,6 +38,7 @@ class QuantizedModel(QdqModel):
     fp32_nodes: tuple[Fp32Node, ...] = ()
     clamped_masks: tuple[ClampedMask, ...] = ()
     measured: bool = True
+    per_channel: tuple[PerChannel, ...] = ()
 
 
 def quantize_by_table(
@@ -45,6 +48,7 @@ def quantize_by_table(
     attention: bool = False,
     high_precision: HighPrecision | None = None,
     amax: Mapping[str, float] | None = None,
+    target: Target | None = None,
 ) -> QuantizedModel:
     """Quantize a float model by the ranges of a table, and by its recipe if it has one.
 
@@ -55,6 +59,7 @@ def quantize_by_table(
         attention: also quantize the MatMuls of attention, even if the table does not.
         high_precision: what runs around INT8; None for that of the table, or "fp32".
         amax: the largest magnitude of each float32 activation, beside those that the table knows.
+        target: the builder that the model is meant for; None for that of the table, or "trt".
 
     Raises:
         ModelError, TableError, UsageError: see `insert_qdq` and `convert_to_float16`.
@@ -74,7 +79,8 @@ def quantize_by_table(
             amax = _larger(recipe.magnitudes, amax or {})
     if precision == "fp32":
         return QuantizedModel(qdq.model, qdq.plan, matched.report, "fp32")
-    converted = convert_to_float16(qdq.model, amax)
+    form = convert_for_target(qdq, amax, target or (recipe.target if recipe else "trt"))
+    converted = form.converted
     return QuantizedModel(
         converted.model,
         qdq.plan,
@@ -83,6 +89,7 @@ def quantize_by_table(
         converted.fp32_nodes,
         converted.clamped_masks,
         measured=amax is not None,
+        per_channel=form.per_channel,
     )
 
 

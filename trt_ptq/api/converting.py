@@ -15,7 +15,7 @@ from trt_ptq.api.inputs.table_input import TableLike, matched_table
 from trt_ptq.calibration.measurements.magnitudes import measure_amax
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics
-from trt_ptq.choices import HighPrecision
+from trt_ptq.choices import HighPrecision, Target
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
@@ -23,7 +23,7 @@ from trt_ptq.lint.finding import Finding
 from trt_ptq.lint.linter import lint_model as _lint_model
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.node_selection import select_nodes
-from trt_ptq.report.warnings import mask_warnings
+from trt_ptq.report.warnings import mask_warnings, per_channel_warnings
 
 _logger = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ def quantize_model(
     nodes_to_include: str | Sequence[str] = (),
     attention: bool = False,
     high_precision: HighPrecision | None = None,
+    target: Target | None = None,
     data: Any = None,
     batch_size: int = 8,
     preprocess: Any = None,
@@ -56,6 +57,8 @@ def quantize_model(
         attention: also quantize the MatMuls of attention, over sequences of up to 512.
         high_precision: what runs around INT8: "fp32", or "fp16" (with FP32 where float16 overflows on `data`). Unless
             given, that of the table; "fp32" if the table does not say.
+        target: the builder that the model is meant for: "trt" (TensorRT) or "rtx" (TensorRT for RTX). Unless given,
+            that of the table; "trt" if the table does not say.
         data: for "fp16": a few representative inputs in any form; see `open_data`. Without them, only constants are
             checked against float16's range.
         batch_size: for data that does not define its batches.
@@ -90,8 +93,8 @@ def quantize_model(
         amax = None
         if data is not None and precision == "fp16":
             amax = _magnitudes(loaded, data, batch_size, preprocess)
-        quantized = quantize_by_table(loaded, matched, excluded, attention, precision, amax)
-        for warning in mask_warnings(quantized.clamped_masks):
+        quantized = quantize_by_table(loaded, matched, excluded, attention, precision, amax, target)
+        for warning in (*mask_warnings(quantized.clamped_masks), *per_channel_warnings(quantized.per_channel)):
             _logger.warning(warning)
         if not quantized.measured:
             _logger.warning(

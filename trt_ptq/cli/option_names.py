@@ -37,6 +37,7 @@ _SAME = (
     "scratch_limit",
     "stats",
     "table",
+    "target",
     "tensors",
     "test_data",
     "time_limit",

@@ -177,6 +177,15 @@ Shapes = Annotated[
         show_default=False,
     ),
 ]
+Target = Annotated[
+    Optional[choices.Target],
+    typer.Option(
+        help="Builder that the INT8 model is meant for: trt (TensorRT) or rtx (TensorRT for RTX), which run different "
+        "forms of a convolution fast. Default: that of the table or recipe, or the one that --backend builds with.",
+        rich_help_panel=ENGINE,
+        show_default=False,
+    ),
+]
 Backend = Annotated[
     choices.BackendName,
     typer.Option(

@@ -56,6 +56,7 @@ def build(job: QuantizationJob, calibrated: Calibrated, tuned: Tuned, exported: 
             precision=precision,
             source=job.model.identity,
             profiles=calibrated.profiles,
+            target=tuned.recipe.target if precision == "int8" else None,
         )
         _logger.info("building the %s engine", precision.upper())
         try:

@@ -17,7 +17,7 @@ from trt_ptq.output import FP16_MODEL, INT8_MODEL, RECIPE, STATISTICS, TABLES, T
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.pipeline.tuning_step import Tuned
 from trt_ptq.recipe import save_recipe
-from trt_ptq.report.warnings import NO_INT8_NODES, fp32_warnings, mask_warnings, range_warnings
+from trt_ptq.report.warnings import NO_INT8_NODES, fp32_warnings, mask_warnings, per_channel_warnings, range_warnings
 from trt_ptq.tuning.candidate_builder import QuantizedCandidate
 
 
@@ -111,6 +111,7 @@ def _table_recipe(tuned: Tuned, candidate: QuantizedCandidate) -> TableRecipe:
         nodes_to_exclude=recipe.nodes_to_exclude,
         weight_only=recipe.weight_only,
         attention=recipe.attention,
+        target=recipe.target,
         high_precision=candidate.high_precision,
         magnitudes=candidates.float16_amax(recipe) if candidate.high_precision == "fp16" else {},
         bias_corrections=None
@@ -126,6 +127,7 @@ def _warnings(tuned: Tuned, candidate: QuantizedCandidate) -> tuple[str, ...]:
         *filter(None, [candidate.warning]),
         *fp32_warnings(candidate.fp32_nodes),
         *mask_warnings(candidate.clamped_masks),
+        *per_channel_warnings(candidate.per_channel),
         *([] if any(node.is_int8 or node.weight_only for node in qdq.nodes) else [NO_INT8_NODES]),
         *(f"{node.op_type} {node.output!r} is not quantized: {node.reason}" for node in qdq.plan.unsupported),
     )

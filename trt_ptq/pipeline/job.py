@@ -19,7 +19,7 @@ from trt_ptq.data.scratch import Scratch
 from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.data.spool import SpooledSource, is_in_memory
 from trt_ptq.data.subset import split_source, two_halves
-from trt_ptq.engines.backends import require_named_backend
+from trt_ptq.engines.backends import builder_target, require_named_backend
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.evaluation.reference import Reference
 from trt_ptq.onnx_io.load import Model
@@ -203,6 +203,7 @@ def _given_recipe(model: Model, config: QuantizeConfig) -> Recipe:
         nodes_to_exclude=excluded,
         weight_only=select_weight_only(graph, ["*"], excluded) if config.mode == "w8a16" else (),
         high_precision=config.high_precision,
+        target=builder_target(config.backend) if config.target == "auto" else config.target,
     )
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -195,7 +196,7 @@ class _Factorizer:
             shape = (-1, 1) if depthwise else (1, -1)
             factors = ratios.astype(np.float32).reshape(shape + (1,) * (_weight_rank(reader) - 2))
             name = self._editor.unique_name(f"{weight.name}.folded")
-            product = lazy_map(weight.const_value, lambda array, by=factors: array * by, weight.const_value.dtype, name)
+            product = lazy_map(weight.const_value, partial(np.multiply, factors), weight.const_value.dtype, name)
             reader.replace_input_with(1, self._editor.constant(name, product))
             remove_unused(self._graph, weight)
             value = reader.inputs[0]
@@ -205,7 +206,9 @@ class _Factorizer:
                 value = None if producer is None else producer.inputs[0]
         self._rename(node.outputs[0], f"{node.outputs[0].name}{RAW}", bound)
         if offset is not None:
-            bias = self._editor.constant(f"{node.outputs[0].name}.bias", ir.tensor((offset / ratios).astype(np.float32)))
+            bias = self._editor.constant(
+                f"{node.outputs[0].name}.bias", ir.tensor((offset / ratios).astype(np.float32))
+            )
             node.replace_input_with(2, bias)
 
     def _rename(self, value: ir.Value, name: str, bound: float | None) -> None:

@@ -13,6 +13,7 @@ from trt_ptq.evaluation.verdict import Verdict
 from trt_ptq.fp16.attention_masks import ClampedMask
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.output import TRANSFORMED
+from trt_ptq.qdq.factored import PerChannel
 from trt_ptq.recipe import Recipe
 from trt_ptq.report.rows import calibrated_tensors, fraction_beyond
 from trt_ptq.types import ShapeProfile, TensorSpec
@@ -120,6 +121,14 @@ def mask_warnings(masks: Sequence[ClampedMask]) -> list[str]:
 
 def _mask_names(masks: Sequence[ClampedMask]) -> str:
     return _first_few([f"{mask.name!r} ({mask.clamped:g} for {mask.value:.4g})" for mask in masks], ", ")
+
+
+def per_channel_warnings(convolutions: Sequence[PerChannel]) -> list[str]:
+    """Warn of convolutions that are not in the factored form of TensorRT-RTX."""
+    if not convolutions:
+        return []
+    names = _first_few([f"{kept.output!r} ({kept.reason})" for kept in convolutions], "; ")
+    return [f"{len(convolutions)} convolutions keep per-channel scales, and write float32 in TensorRT-RTX: {names}"]
 
 
 def profile_warnings(profiles: Mapping[str, ShapeProfile], inputs: Sequence[TensorSpec]) -> list[str]:

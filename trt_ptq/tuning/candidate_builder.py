@@ -20,10 +20,11 @@ from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive
 from trt_ptq.choices import HighPrecision, Technique
 from trt_ptq.errors import ModelError
 from trt_ptq.fp16.attention_masks import ClampedMask
-from trt_ptq.fp16.convert import convert_to_float16
 from trt_ptq.fp16.keep_fp32 import Fp32Node
+from trt_ptq.fp16.target_form import convert_for_target
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
+from trt_ptq.qdq.factored import PerChannel
 from trt_ptq.qdq.float_names import CORRECTED
 from trt_ptq.qdq.insert import TENSOR_KINDS, QdqModel, TensorKind, insert_qdq
 from trt_ptq.recipe import Recipe
@@ -33,7 +34,7 @@ from trt_ptq.transforms.equalization import equalize
 from trt_ptq.transforms.result import TransformResult
 from trt_ptq.types import Array, BatchSource
 
-_NO_CHOICES = {"nodes_to_exclude": (), "weight_only": (), "high_precision": "fp32"}  # of single nodes
+_NO_CHOICES = {"nodes_to_exclude": (), "weight_only": (), "high_precision": "fp32", "target": "trt"}
 BEFORE_CALIBRATION: tuple[Technique, ...] = ("equalization", "smoothquant")  # they change the float model
 _MAX_BUILT = 8  # a model whose output error was measured is often scored a few candidates later; weights are lazy
 
@@ -63,6 +64,7 @@ class QuantizedCandidate:
         fp32_nodes: nodes that are FP32 in an FP16 model.
         clamped_masks: mask constants that are smaller in an FP16 model.
         warning: why FP16 was not possible; empty if it was.
+        per_channel: for target "rtx": convolutions that are not in the factored form.
     """
 
     qdq: QdqModel
@@ -70,6 +72,7 @@ class QuantizedCandidate:
     fp32_nodes: tuple[Fp32Node, ...] = ()
     warning: str = ""
     clamped_masks: tuple[ClampedMask, ...] = ()
+    per_channel: tuple[PerChannel, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,15 +156,17 @@ class CandidateBuilder:
             return QuantizedCandidate(self._with_fp32(recipe), "fp32")
         qdq = self._insert_qdq(recipe)
         try:
-            converted = convert_to_float16(qdq.model, self.float16_amax(recipe))
+            form = convert_for_target(qdq, self.float16_amax(recipe), recipe.target)
         except ModelError as error:  # the model is half converted by then
             warning = f"nodes that are not quantized stay in FP32: {error}"
             return QuantizedCandidate(self._with_fp32(recipe), "fp32", warning=warning)
+        converted = form.converted
         return QuantizedCandidate(
             QdqModel(converted.model, qdq.plan),
             "fp16",
             converted.fp32_nodes,
             clamped_masks=converted.clamped_masks,
+            per_channel=form.per_channel,
         )
 
     def macs(self, recipe: Recipe) -> dict[str, int]:
@@ -183,7 +188,12 @@ class CandidateBuilder:
     def _with_fp32(self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS) -> QdqModel:
         """The Q/DQ model with the rest in FP32, built once for all orders of the nodes in `recipe`."""
         excluded, weight_only = map(sorted, (recipe.nodes_to_exclude, recipe.weight_only))
-        in_order = {"nodes_to_exclude": tuple(excluded), "weight_only": tuple(weight_only), "high_precision": "fp32"}
+        in_order = {
+            "nodes_to_exclude": tuple(excluded),
+            "weight_only": tuple(weight_only),
+            "high_precision": "fp32",
+            "target": "trt",
+        }
         return self._built(recipe.model_copy(update=in_order), kinds)
 
     def _insert_qdq(self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS) -> QdqModel:

@@ -51,6 +51,7 @@ def qdq(
             show_default=False,
         ),
     ] = None,
+    target: options.Target = None,
     data: Annotated[
         Optional[str],
         typer.Option(
@@ -106,6 +107,7 @@ def qdq(
         nodes_to_exclude=exclude or (),
         nodes_to_include=include or (),
         attention=attention,
+        target=target,
         high_precision=high_precision or ("fp16" if data else None),
         data=data,
         batch_size=batch_size,

@@ -130,6 +130,7 @@ def quantize(
         ),
     ] = None,
     backend: options.Backend = "auto",
+    target: options.Target = None,
     shape: options.Shapes = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for all results.", rich_help_panel=options.OUTPUT)
@@ -171,6 +172,7 @@ def quantize(
         until_stable=until_stable,
         batch_size=batch_size,
         backend=backend,
+        target=target,
         lower_is_better=lower_is_better,
     )
     result = run(

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+import onnx_ir as ir
+
+from trt_ptq.calibrators.table.calibration_table import INT8_MAX
 from trt_ptq.lint.finding import Location, Rule
-from trt_ptq.lint.quantized_graph import QuantizedGraph
+from trt_ptq.lint.quantized_graph import QuantizedGraph, Quantizer, constant_tensor
 from trt_ptq.lint.weighted_nodes import weighted_nodes
 
 
@@ -39,9 +43,22 @@ def per_tensor_weights(graph: QuantizedGraph) -> Iterator[Location]:
         scale, axis = weight.dequantizer.scale, weighted.output_axis(weight)
         shape = weight.value.shape
         channels = shape[axis] if shape is not None and axis is not None else None
-        if scale is not None and scale.size == 1 and channels != 1:
+        if scale is not None and scale.size == 1 and channels != 1 and not _is_normalized(weight.dequantizer, axis):
             count = f"{channels} " if isinstance(channels, int) else ""
             yield Location(weighted.node, f"one scale for all {count}output channels")
+
+
+def _is_normalized(dequantizer: Quantizer, axis: int | None) -> bool:
+    """Whether every channel of the int8 weight uses all levels, or is zero: the ratios of channels are elsewhere.
+
+    In the factored form for TensorRT-RTX they are in a Mul behind the convolution.
+    """
+    tensor = constant_tensor(dequantizer.data)
+    if tensor is None or axis is None or dequantizer.dtype != ir.DataType.INT8 or axis >= len(tensor.shape):
+        return False
+    values = tensor.numpy().astype(np.int16)
+    largest = np.abs(values).max(axis=tuple(other for other in range(values.ndim) if other != axis), initial=0)
+    return bool(((largest >= INT8_MAX) | (largest == 0)).all())
 
 
 RULES = (
