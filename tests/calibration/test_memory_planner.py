@@ -81,7 +81,7 @@ from pathlib import Path
 import numpy as np
 from trt_ptq.types import Batch
 from trt_ptq.calibration.collector import collect_statistics
-from trt_ptq.calibration.measurements.magnitudes import float32_tensors, measure_amax
+from trt_ptq.calibration.measurements.magnitudes import measure_amax
 from trt_ptq.calibration.memory_planner import plan_passes
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.calibration.tensors import select_calibration_tensors
@@ -96,9 +96,8 @@ model = load_model(Path(sys.argv[1]))
 calibration_tensors = select_calibration_tensors(model, ["all"])
 limit = int(sys.argv[2])
 passes = plan_passes(model, calibration_tensors, Source(), limit) if limit else (calibration_tensors.tensors,)
-amax_passes = plan_passes(model, float32_tensors(model), Source(), limit) if limit else ()
 statistics = collect_statistics(model, Source(), calibration_tensors, passes=passes)
-measure_amax(model, Source(), amax_passes)
+measure_amax(model, Source(), limit)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(len(passes), int(peak.split()[1]) * 1024)
 """

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.convergence import Convergence, Stability, Trajectory, all_methods
-from trt_ptq.calibration.measurements.magnitudes import float32_tensors, measure_amax
-from trt_ptq.calibration.memory_planner import Passes, plan_calibration, plan_passes
+from trt_ptq.calibration.measurements.magnitudes import measure_amax
+from trt_ptq.calibration.memory_planner import Passes, plan_calibration
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import save_statistics
@@ -108,10 +108,7 @@ def recalibrate(job: QuantizationJob, source: BatchSource, model: Model) -> Stat
 
 def magnitudes(job: QuantizationJob, model: Model) -> dict[str, float]:
     """Largest magnitude of each float tensor of `model`, within the memory limit."""
-    passes: Passes = ()
-    if job.memory_limit:
-        passes = plan_passes(model, float32_tensors(model), job.calibration, job.memory_limit)
-    return measure_amax(model, job.calibration, passes)
+    return measure_amax(model, job.calibration, job.memory_limit)
 
 
 def _plan(job: QuantizationJob, model: Model, source: BatchSource) -> tuple[CalibrationTensors, Passes]:

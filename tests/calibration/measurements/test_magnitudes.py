@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.networks import images
 from trt_ptq.calibration.collector import collect_statistics
-from trt_ptq.calibration.measurements.magnitudes import combine_amax, float32_tensors, measure_amax
+from trt_ptq.calibration.measurements import magnitudes
+from trt_ptq.calibration.measurements.magnitudes import combine_amax, measure_amax
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.data.sources import ArraySource
 from trt_ptq.fp16.convert import convert_to_float16
@@ -65,11 +66,14 @@ def test_a_nan_is_reported_wherever_it_is(tmp_path: Path, place: int) -> None:
     assert np.isnan(measured["y"])
 
 
-def test_several_passes_measure_the_same_as_one_pass(cnn: Model) -> None:
-    names = float32_tensors(cnn).tensors
-    assert set(names) == {"x", "c1", "r1", "c2", "a", "r2", "p", "f", "y"}
-    each = [(name,) for name in names]
-    assert measure_amax(cnn, source(images(16)), each) == measure_amax(cnn, source(images(16)))
+def test_tensors_that_the_model_cannot_reduce_are_measured_in_passes(
+    cnn: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reduced = measure_amax(cnn, source(images(16)))
+    monkeypatch.setattr(magnitudes, "reduce_amax", lambda _model, _source, tensors, _: dict.fromkeys(tensors, np.nan))
+    one_pass = measure_amax(cnn, source(images(16)))
+    monkeypatch.setattr(magnitudes, "_PASS_BYTES", 1)
+    assert reduced == one_pass == measure_amax(cnn, source(images(16)))
 
 
 def test_an_empty_tensor_has_0(tmp_path: Path) -> None:
@@ -85,6 +89,19 @@ def test_statistics_over_all_data_raise_what_few_samples_gave(cnn: Model) -> Non
     known = combine_amax(measured, statistics)
     assert known["x"] == statistics.tensors["x"].amax > 500
     assert known["c1"] == measured["c1"]
+
+
+@pytest.mark.parametrize("opset", [17, 18])
+def test_a_mask_of_minus_infinity_hides_no_other_value(tmp_path: Path, opset: int) -> None:
+    nodes = [helper.make_node("Add", ["x", "mask"], ["masked"]), helper.make_node("Softmax", ["masked"], ["y"])]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2]) for name in "xy"]
+    mask = numpy_helper.from_array(np.array([0, -np.inf], np.float32), "mask")
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [mask])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), tmp_path / "m.onnx"
+    )
+    measured = measure_amax(load_model(tmp_path / "m.onnx"), source(np.array([[-9, 2], [-3, 4]], np.float32)))
+    assert measured == {"x": 9, "masked": 9, "masked (row maxima)": 9, "y": 1}
 
 
 def test_an_overflow_inside_the_network_is_kept_out_of_float16(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,11 +12,13 @@ from trt_ptq._internal.cpu import usable_cores
 from trt_ptq.analysis.dataflow import name_of
 from trt_ptq.analysis.plugins import unrunnable_values
 from trt_ptq.calibration.devices import HostDevice
-from trt_ptq.calibration.memory_planner import first_batch, group_tensors, tensor_bytes
+from trt_ptq.calibration.measurements.reductions import reduce_amax
+from trt_ptq.calibration.memory_planner import Passes, first_batch, group_tensors, plan_passes, tensor_bytes
 from trt_ptq.calibration.observed_model import ObservedModel
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.data.subset import Head
+from trt_ptq.errors import DataError, ModelError
 from trt_ptq.fp16.attention_masks import row_maxima
 from trt_ptq.fp16.convertible_io import is_float32
 from trt_ptq.onnx_io.domains import ONNX_DOMAINS
@@ -41,14 +44,16 @@ def float32_tensors(model: Model) -> CalibrationTensors:
 
 
 def measure_amax(
-    model: Model, source: BatchSource, passes: Sequence[Sequence[str]] = (), samples: int = DEFAULT_SAMPLES
+    model: Model, source: BatchSource, limit_bytes: int | None = None, samples: int = DEFAULT_SAMPLES
 ) -> dict[str, float]:
     """Measure the largest finite magnitude of each of the `float32_tensors`, and of the `row_maxima` of Softmax inputs.
+
+    The model reduces the tensors itself, and only those with NaN or infinite values are looked at.
 
     Args:
         model: The float model.
         source: The calibration data.
-        passes: Groups of tensors to measure in one pass each; see `plan_passes`.
+        limit_bytes: The memory limit of the process; see `plan_passes`.
         samples: Number of samples to measure, from the start of `source`.
 
     Returns:
@@ -57,14 +62,29 @@ def measure_amax(
     Raises:
         DataError: No batches, or the model fails on one.
     """
-    if not passes:
-        sizes = tensor_bytes(model, float32_tensors(model).tensors, first_batch(source))
-        passes = group_tensors(sizes, _PASS_BYTES)
-    amax: dict[str, float] = {}
-    axes = _softmax_axes(model)
-    for names in passes:
-        amax |= _measure_pass(model, source, names, samples, {name: axes[name] for name in names if name in axes})
+    names = float32_tensors(model).tensors
+    axes = {name: axis for name, axis in _softmax_axes(model).items() if name in names}
+    reduced: dict[str, tuple[str, int | None]] = {}
+    for name in names:
+        reduced[name] = (name, None)
+        if name in axes:
+            reduced[row_maxima(name)] = (name, axes[name])
+    try:
+        amax = reduce_amax(model, source, reduced, samples)
+    except (ModelError, DataError):  # ONNX Runtime does not reduce an empty tensor; other errors are raised again below
+        amax = dict.fromkeys(reduced, math.nan)
+    unknown = {name for result, (name, _) in reduced.items() if math.isnan(amax[result])}
+    for group in _passes(model, source, [name for name in names if name in unknown], limit_bytes):
+        amax |= _measure_pass(model, source, group, samples, {name: axes[name] for name in group if name in axes})
     return amax
+
+
+def _passes(model: Model, source: BatchSource, names: list[str], limit_bytes: int | None) -> Passes:
+    if not names:
+        return ()
+    if limit_bytes is not None:
+        return plan_passes(model, CalibrationTensors(tuple(names), {}), source, limit_bytes)
+    return group_tensors(tensor_bytes(model, names, first_batch(source)), _PASS_BYTES)
 
 
 def _softmax_axes(model: Model) -> dict[str, int]:
