@@ -8,6 +8,7 @@ MethodName = Literal["entropy", "minmax", "mse", "percentile"]
 Method = Literal["auto", MethodName]
 Mode = Literal["w8a8", "w8a16", "mixed"]
 Effort = Literal["low", "medium", "high"]
+CachePrecision = Literal["float", "int8"]
 Technique = Literal["equalization", "smoothquant", "bias-correction"]
 TechniqueChoice = Literal["auto", Technique]
 HighPrecision = Literal["fp16", "fp32"]  # the precision of everything that is not INT8

@@ -11,6 +11,7 @@ from trt_ptq._internal.quantities import parse_duration, parse_max_drop, parse_s
 from trt_ptq.calibrators.methods import AUTO_CANDIDATES, RangeMethod, range_method
 from trt_ptq.choices import (
     BackendName,
+    CachePrecision,
     DeviceName,
     Effort,
     HighPrecision,
@@ -32,6 +33,7 @@ ShapeLike = ShapeProfile | str | Sequence[int] | Sequence[Sequence[int]]
 TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
 _CHOICES: dict[str, tuple[str, ...]] = {
     "mode": get_args(Mode),
+    "kv_cache": get_args(CachePrecision),
     "method": get_args(Method),
     "high_precision": get_args(HighPrecision),
     "nonfinite": get_args(Nonfinite),
@@ -44,7 +46,7 @@ _FLAGS = ("search", "attention")
 _LISTS = ("techniques", "nodes_to_exclude", "nodes_to_include", "tensors", "lower_is_better")
 RECIPE_FIELDS = (
     *("mode", "method", "percentile", "techniques", "attention"),
-    *("nodes_to_exclude", "nodes_to_include", "high_precision", "target"),
+    *("nodes_to_exclude", "nodes_to_include", "high_precision", "kv_cache", "target"),
 )
 
 
@@ -76,6 +78,7 @@ class QuantizeConfig:
             these with *, ? and [].
         nodes_to_include: if given, only these nodes (named as above) are quantized.
         attention: also quantize the MatMuls of attention, over sequences of up to 512.
+        kv_cache: "int8": the cache of keys and values of a language model is INT8, in the graph's inputs and outputs.
         high_precision: what runs around INT8: "fp16" (with FP32 where float16 overflows) or "fp32".
         tensors: which tensors are measured: "fused" (inputs of INT8 nodes), "all" (every float activation), or names.
         nonfinite: NaN and infinity in activations: "refuse", or "skip" (count and report).
@@ -109,6 +112,7 @@ class QuantizeConfig:
     nodes_to_exclude: str | Sequence[str] = ()
     nodes_to_include: str | Sequence[str] = ()
     attention: bool = False
+    kv_cache: CachePrecision = "float"
     high_precision: HighPrecision = "fp16"
     tensors: str | Sequence[str] = ("fused",)
     nonfinite: Nonfinite = "refuse"

@@ -24,6 +24,7 @@ _logger = logging.getLogger(__name__)
 STATISTICS = "stats.safetensors"
 RECIPE = "recipe.yaml"
 TABLES = ("calibration.cache", "calibration.json")
+CACHE_SCALES = "kv_cache.json"
 INT8_MODEL, FP16_MODEL = "model.int8.onnx", "model.fp16.onnx"
 FLOAT_MODEL = "model.fp32.onnx"  # the float model, where it was given as an object
 TRANSFORMED = "model.transformed.onnx"  # the float model, where techniques have changed it
@@ -34,6 +35,7 @@ _ONNX = (INT8_MODEL, FP16_MODEL, TRANSFORMED)
 _DERIVED = (
     *(REPORT, REPORT_PAGE),  # removed first: a report never stands beside results of another run
     *TABLES,
+    CACHE_SCALES,
     *_ONNX,
     *ENGINES.values(),
     *(f"{name}{suffix}" for name in ENGINES.values() for suffix in (".json", ".plan.json")),

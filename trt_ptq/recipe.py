@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from trt_ptq._internal.files import write_atomic
 from trt_ptq.calibrators.methods import RangeMethod, range_method
-from trt_ptq.choices import HighPrecision, Target, Technique
+from trt_ptq.choices import CachePrecision, HighPrecision, Target, Technique
 from trt_ptq.errors import UsageError
 from trt_ptq.provenance import ModelIdentity
 
@@ -41,6 +41,7 @@ class Recipe(BaseModel):
         weight_only: nodes of which only the weight is quantized (W8A16), named likewise.
         high_precision: what runs around INT8.
         target: the builder that the model is meant for: "trt" (TensorRT) or "rtx" (TensorRT for RTX).
+        kv_cache: precision of the cache of keys and values of a language model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +55,7 @@ class Recipe(BaseModel):
     weight_only: tuple[str, ...] = ()
     high_precision: HighPrecision = "fp16"
     target: Target = "trt"
+    kv_cache: CachePrecision = "float"
 
     @field_validator("method")
     @classmethod

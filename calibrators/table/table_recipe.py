@@ -18,6 +18,7 @@ class TableRecipe:
         magnitudes: for "fp16": the largest magnitude of each float32 activation, by tensor name.
         bias_corrections: correction of each output channel, by the first output of the layer; None without bias
             correction.
+        int8_cache: whether the cache of keys and values of a language model is INT8.
         weight_only: nodes of which only the weight is quantized, by their first output.
         target: the builder that the model is meant for; it decides on the form of convolutions.
     """
@@ -29,6 +30,7 @@ class TableRecipe:
     bias_corrections: Mapping[str, tuple[float, ...]] | None = None
     weight_only: tuple[str, ...] = ()
     target: Literal["trt", "rtx"] = "trt"
+    int8_cache: bool = False
 
 
 def parse_table_recipe(content: Any) -> TableRecipe:
@@ -53,4 +55,5 @@ def parse_table_recipe(content: Any) -> TableRecipe:
         else {name: tuple(map(float, corrections[name])) for name in corrections},
         weight_only=tuple(map(str, content.get("weight_only", ()))),  # absent before there was this mode
         target=target,
+        int8_cache=bool(content.get("int8_cache", False)),
     )

@@ -11,6 +11,8 @@ from trt_ptq.choices import HighPrecision, Target
 from trt_ptq.fp16.attention_masks import ClampedMask
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.fp16.target_form import convert_for_target
+from trt_ptq.language_models.decoder import decoder_layout
+from trt_ptq.language_models.kv_cache.int8_cache import quantize_cache
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.factored import PerChannel
 from trt_ptq.qdq.insert import QdqModel, insert_qdq
@@ -75,6 +77,8 @@ def quantize_by_table(
         if recipe.bias_corrections is not None:
             corrections = recipe.bias_corrections.items()
             qdq, _ = correct_bias(qdq, {name: np.array(shift, np.float32) for name, shift in corrections})
+        if recipe.int8_cache:
+            quantize_cache(qdq.model, decoder_layout(model), table)
         if recipe.magnitudes:
             amax = _larger(recipe.magnitudes, amax or {})
     if precision == "fp32":

@@ -43,8 +43,9 @@ def select_calibration_tensors(
 
     Args:
         model: The float model.
-        tensors: ("fused",) for the tensors that a backend with operator fusion quantizes: the inputs of INT8 nodes.
-            ("all",) for every float activation. Otherwise, the names of the tensors.
+        tensors: ("fused",) for the tensors that a backend with operator fusion quantizes: the inputs of INT8 nodes;
+            names may follow for others in addition. ("all",) for every float activation. Otherwise, the names of the
+            tensors.
         attention: For "fused": whether the MatMuls of attention run in INT8 too.
 
     Raises:
@@ -56,19 +57,20 @@ def select_calibration_tensors(
     available = {name for name in activations(graph, _MEASURABLE) if name not in unrunnable}
     ordered = [value.name for value in [*graph.inputs, *(out for node in graph for out in node.outputs)]]
     range_sources: Mapping[str, str] = {}
-    if tuple(tensors) == ("fused",):
+    named = set(tensors) - {"fused", "all"}
+    if unknown := sorted(named - available):
+        raise UsageError(f"{model.path}: the model has no float activation named {', '.join(map(repr, unknown))}")
+    if "fused" in tensors:
         plan = plan_quantization(graph, attention=attention)
         range_sources = plan.range_sources
         chosen = set(plan.activations) - unrunnable
         if not chosen:
             raise ModelError(f"{model.path}: nothing to calibrate: {_why_none(plan, graph)}")
-    elif tuple(tensors) == ("all",):
+        chosen |= named
+    elif "all" in tensors:
         chosen = available
     else:
-        chosen = set(tensors)
-        unknown = sorted(chosen - available)
-        if unknown:
-            raise UsageError(f"{model.path}: the model has no float activation named {', '.join(map(repr, unknown))}")
+        chosen = named
     if not chosen:
         raise ModelError(f"{model.path}: nothing to calibrate: the model has no float activation of up to 32 bits")
     calibration_tensors = tuple(name for name in ordered if name in chosen)

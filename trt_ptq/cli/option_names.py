@@ -24,6 +24,7 @@ _SAME = (
     "hardware_compatibility",
     "high_precision",
     "layers",
+    "kv_cache",
     "lower_is_better",
     "max_drop",
     "memory_limit",

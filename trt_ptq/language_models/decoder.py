@@ -37,6 +37,11 @@ class CacheTensor:
     num_heads: int
     head_size: int
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """The names of the input and the output."""
+        return self.past, self.present
+
     def empty(self, samples: int) -> Array:
         """The cache before the first token: [samples, heads, 0, head size]."""
         return np.zeros((samples, self.num_heads, 0, self.head_size), self.dtype)

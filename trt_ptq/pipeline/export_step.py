@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from trt_ptq._internal.files import write_atomic
 from trt_ptq.calibrators.statistics.statistics_file import save_statistics
 from trt_ptq.calibrators.table.table_file import save_table
 from trt_ptq.calibrators.table.table_recipe import TableRecipe
 from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import OutputError
 from trt_ptq.fp16.convert import to_float16
+from trt_ptq.language_models.decoder import decoder_layout
+from trt_ptq.language_models.kv_cache.head_ranges import measure_cache_ranges
 from trt_ptq.onnx_io.save import save_model
-from trt_ptq.output import FP16_MODEL, INT8_MODEL, RECIPE, STATISTICS, TABLES, TRANSFORMED
+from trt_ptq.output import CACHE_SCALES, FP16_MODEL, INT8_MODEL, RECIPE, STATISTICS, TABLES, TRANSFORMED
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.pipeline.tuning_step import Tuned
 from trt_ptq.recipe import save_recipe
@@ -69,6 +73,8 @@ def export(job: QuantizationJob, tuned: Tuned, scratch: Path) -> Exported:
     table = replace(tuned.table, recipe=_table_recipe(tuned, candidate))
     for name in TABLES:
         save_table(table, out / name)
+    if tuned.recipe.kv_cache == "int8":
+        _save_cache_ranges(job, tuned)
     if job.objective.metric is not None:
         job.objective.metric.require_finite(tuned.result.metrics, out / INT8_MODEL)
     int8 = out / INT8_MODEL
@@ -103,6 +109,14 @@ def _save_elsewhere(candidate: QuantizedCandidate, scratch: Path, error: OutputE
     return scratch / INT8_MODEL
 
 
+def _save_cache_ranges(job: QuantizationJob, tuned: Tuned) -> None:
+    """Write the scales of the INT8 cache, of each tensor and of its heads."""
+    model = tuned.calibrated_model.model
+    ranges = measure_cache_ranges(model, job.calibration, decoder_layout(model), tuned.table)
+    content = {item.past: {**asdict(item), "head_scales": list(item.head_scales)} for item in ranges}
+    write_atomic(job.output_dir / CACHE_SCALES, json.dumps(content, indent=1) + "\n")
+
+
 def _table_recipe(tuned: Tuned, candidate: QuantizedCandidate) -> TableRecipe:
     """What the table records so that it leads to the same INT8 model on another machine."""
     recipe, candidates = tuned.recipe, tuned.candidates
@@ -110,6 +124,7 @@ def _table_recipe(tuned: Tuned, candidate: QuantizedCandidate) -> TableRecipe:
     return TableRecipe(
         nodes_to_exclude=recipe.nodes_to_exclude,
         weight_only=recipe.weight_only,
+        int8_cache=recipe.kv_cache == "int8",
         attention=recipe.attention,
         target=recipe.target,
         high_precision=candidate.high_precision,

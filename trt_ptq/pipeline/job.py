@@ -22,6 +22,7 @@ from trt_ptq.data.subset import split_source, two_halves
 from trt_ptq.engines.backends import builder_target, require_named_backend
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.evaluation.reference import Reference
+from trt_ptq.language_models.decoder import decoder_layout
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import FLOAT_MODEL, check_folder, check_outside
 from trt_ptq.pipeline.kept_statistics import KeptStatistics, StatisticsLike, open_statistics
@@ -136,6 +137,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         attention=recipe.attention,
         weight_only=recipe.weight_only,
     )
+    cached = [tensor.present for tensor in decoder_layout(model).cache] if recipe.kv_cache == "int8" else []
     kept_statistics = open_statistics(arguments.stats, model, config)
     profiles = parse_shapes(config.shapes)
     check_profiles(profiles, model.inputs)
@@ -172,7 +174,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         held_out=held_out,
         test=test,
         objective=Objective(Reference(model.path, scratch), selection, metric),
-        tensors=tuple(config.tensors),
+        tensors=(*config.tensors, *cached),
         nonfinite=config.nonfinite,
         device=device,
         memory_limit=None if config.memory_limit is None else int(config.memory_limit),
@@ -204,6 +206,7 @@ def _given_recipe(model: Model, config: QuantizeConfig) -> Recipe:
         weight_only=select_weight_only(graph, ["*"], excluded) if config.mode == "w8a16" else (),
         high_precision=config.high_precision,
         target=builder_target(config.backend) if config.target == "auto" else config.target,
+        kv_cache=config.kv_cache,
     )
 
 

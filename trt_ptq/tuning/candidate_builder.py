@@ -22,6 +22,8 @@ from trt_ptq.errors import ModelError
 from trt_ptq.fp16.attention_masks import ClampedMask
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.fp16.target_form import convert_for_target
+from trt_ptq.language_models.decoder import decoder_layout
+from trt_ptq.language_models.kv_cache.int8_cache import quantize_cache
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.factored import PerChannel
@@ -34,7 +36,10 @@ from trt_ptq.transforms.equalization import equalize
 from trt_ptq.transforms.result import TransformResult
 from trt_ptq.types import Array, BatchSource
 
-_NO_CHOICES = {"nodes_to_exclude": (), "weight_only": (), "high_precision": "fp32", "target": "trt"}
+_NO_CHOICES = {
+    **{"nodes_to_exclude": (), "weight_only": ()},
+    **{"high_precision": "fp32", "kv_cache": "float", "target": "trt"},
+}
 BEFORE_CALIBRATION: tuple[Technique, ...] = ("equalization", "smoothquant")  # they change the float model
 _MAX_BUILT = 8  # a model whose output error was measured is often scored a few candidates later; weights are lazy
 
@@ -202,7 +207,11 @@ class CandidateBuilder:
             model, self.table(recipe), recipe.nodes_to_exclude, recipe.attention, kinds, recipe.weight_only
         )
         corrections = self.bias_corrections(recipe)
-        return qdq if corrections is None else correct_bias(qdq, corrections)[0]
+        if corrections is not None:
+            qdq = correct_bias(qdq, corrections)[0]
+        if recipe.kv_cache == "int8" and "activations" in kinds:
+            quantize_cache(qdq.model, decoder_layout(model), self.table(recipe))
+        return qdq
 
     def _transform(self, key: Recipe) -> CalibratedModel:
         if not key.techniques:

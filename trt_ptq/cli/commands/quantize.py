@@ -121,6 +121,15 @@ def quantize(
     exclude: options.Exclude = None,
     include: options.Include = None,
     high_precision: options.HighPrecision = None,
+    kv_cache: Annotated[
+        Optional[choices.CachePrecision],
+        typer.Option(
+            help="Precision of a language model's cache of keys and values: float (default), or int8 in the inputs and "
+            "outputs of the INT8 model, with scales in kv_cache.json.",
+            rich_help_panel=options.ACCURACY,
+            show_default=False,
+        ),
+    ] = None,
     recipe: Annotated[
         Optional[Path],
         typer.Option(
@@ -164,6 +173,7 @@ def quantize(
         time_limit=time_limit,
         attention=attention,
         high_precision=high_precision,
+        kv_cache=kv_cache,
         tensors=tensors,
         nonfinite=nonfinite,
         device=device,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import onnxruntime as ort
 from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.analysis.plugins import cut_plugins
 from trt_ptq.errors import DataError, ModelError
+from trt_ptq.evaluation.runners.int8_io import dequantized, int8_scales, quantized_feeds
 from trt_ptq.fp16.emulate import emulate_float16
 from trt_ptq.onnx_io.load import read_ir
 from trt_ptq.onnx_io.ort_session import load_session
@@ -25,10 +27,14 @@ Run = Callable[[Feeds], dict[str, Array]]
 
 @dataclass(frozen=True)
 class OnnxRunner:
-    """A loaded ONNX model; `name` is what messages call it."""
+    """A loaded ONNX model; `name` is what messages call it. INT8 inputs and outputs are float here; see `int8_io`."""
 
     name: str
     session: ort.InferenceSession
+
+    @cached_property
+    def _int8_scales(self) -> dict[str, float]:
+        return int8_scales(self.session)
 
     def infer(self, feeds: Feeds, origin: str) -> dict[str, Array]:
         """Compute the outputs for one batch, by name.
@@ -41,12 +47,13 @@ class OnnxRunner:
             DataError: the model fails on the batch.
         """
         try:
-            outputs = self.session.run(None, contiguous(feeds))
+            outputs = self.session.run(None, contiguous(quantized_feeds(feeds, self._int8_scales)))
         except Exception as error:  # ONNX Runtime has no common base for its errors
             reason = str(error).strip().splitlines()[0]
             raise DataError(f"{origin}: {self.name} fails on this batch: {reason}") from error
         names = [output.name for output in self.session.get_outputs()]
-        return {name: np.asarray(array) for name, array in zip(names, outputs, strict=True)}
+        arrays = {name: np.asarray(array) for name, array in zip(names, outputs, strict=True)}
+        return dequantized(arrays, self._int8_scales)
 
 
 @contextmanager

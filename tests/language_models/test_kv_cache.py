@@ -1,0 +1,130 @@
+"""An INT8 cache of keys and values: in the graph, run by ONNX Runtime, and through `quantize`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from tests.decoders import VOCABULARY
+from trt_ptq import QuantizeConfig, load_recipe, load_table, quantize, quantize_model
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.errors import ModelError, TableError
+from trt_ptq.evaluation.runners.onnx_runner import onnx_runner
+from trt_ptq.language_models.batches import DecoderBatches, TokenSample
+from trt_ptq.language_models.decoder import decoder_layout
+from trt_ptq.language_models.kv_cache.head_ranges import measure_cache_ranges
+from trt_ptq.language_models.kv_cache.int8_cache import quantize_cache
+from trt_ptq.lint.linter import lint_model
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.onnx_io.save import save_model
+from trt_ptq.types import Array
+
+
+@pytest.fixture
+def batches(decoder: Model, tmp_path: Path) -> DecoderBatches:
+    random = np.random.default_rng(0)
+    samples = [TokenSample(random.integers(0, VOCABULARY, 24), f"text {index}") for index in range(8)]
+    return DecoderBatches(decoder.path, decoder_layout(decoder), samples, tmp_path, batch_size=2)
+
+
+def ranges(decoder: Model) -> CalibrationTable:
+    return CalibrationTable({tensor.present: 4.0 for tensor in decoder_layout(decoder).cache})
+
+
+def saved(decoder: Model, path: Path) -> Path:
+    model = decoder.to_ir()
+    quantize_cache(model, decoder_layout(decoder), ranges(decoder))
+    save_model(model, path)
+    return path
+
+
+def logits_by_steps(path: Path, decoder: Model, ids: Array) -> Array:
+    """The logits of all tokens, by a prefill of four and one token at a time."""
+    layout, past, parts = decoder_layout(decoder), None, []
+    with onnx_runner(path) as runner:
+        for tokens in (ids[:, :4], *(ids[:, index : index + 1] for index in range(4, ids.shape[1]))):
+            outputs = runner.infer(layout.feeds(tokens, past), "test")
+            past = layout.past(outputs)
+            parts.append(outputs["logits"])
+    return np.concatenate(parts, axis=1)
+
+
+def test_inputs_and_outputs_are_int8(decoder: Model, tmp_path: Path) -> None:
+    proto = onnx.load(saved(decoder, tmp_path / "kv8.onnx"))
+    onnx.checker.check_model(proto, full_check=True)
+    types = {value.name: value.type.tensor_type.elem_type for value in (*proto.graph.input, *proto.graph.output)}
+    for tensor in decoder_layout(decoder).cache:
+        assert types[tensor.past] == types[tensor.present] == TensorProto.INT8
+    assert types["logits"] == TensorProto.FLOAT
+
+
+def test_decoding_hardly_changes(decoder: Model, tmp_path: Path) -> None:
+    ids = np.random.default_rng(1).integers(0, VOCABULARY, (2, 12))
+    exact = logits_by_steps(decoder.path, decoder, ids)
+    actual = logits_by_steps(saved(decoder, tmp_path / "kv8.onnx"), decoder, ids)
+    assert 0 < np.linalg.norm(actual - exact) / np.linalg.norm(exact) < 0.03
+
+
+def test_a_cached_value_is_never_rounded_again(decoder: Model, tmp_path: Path) -> None:
+    layout = decoder_layout(decoder)
+    ids = np.random.default_rng(1).integers(0, VOCABULARY, (1, 6))
+    with onnx_runner(saved(decoder, tmp_path / "kv8.onnx")) as runner:
+        first = layout.past(runner.infer(layout.feeds(ids), "test"))
+        second = layout.past(runner.infer(layout.feeds(ids[:, :1], first), "test"))
+    for name, cache in first.items():
+        assert np.array_equal(second[name][:, :, :6], cache)
+
+
+def test_lint_accepts_it(decoder: Model, tmp_path: Path) -> None:
+    assert [one for one in lint_model(saved(decoder, tmp_path / "kv8.onnx"), None) if one.severity == "error"] == []
+
+
+def test_head_scales_cover_what_was_seen(decoder: Model, batches: DecoderBatches) -> None:
+    layout = decoder_layout(decoder)
+    measured = measure_cache_ranges(decoder, batches, layout, ranges(decoder))
+    with onnx_runner(decoder.path) as runner:
+        outputs = [runner.infer(batch.feeds, batch.origin) for batch in batches]
+    for tensor, found in zip(layout.cache, measured, strict=True):
+        heads = np.max([np.abs(output[tensor.present]).max(axis=(0, 2, 3)) for output in outputs], axis=0)
+        assert found.head_scales == pytest.approx(heads / 127, rel=1e-6)
+
+
+def test_a_missing_range_and_another_model_are_refused(decoder: Model, tmp_path: Path) -> None:
+    layout, model = decoder_layout(decoder), decoder.to_ir()
+    with pytest.raises(TableError, match="has no range in the table"):
+        quantize_cache(model, layout, CalibrationTable({}))
+    past = next(value for value in model.graph.inputs if value.name == "past_key_values.0.key")
+    concat = next(node for node in model.graph if node.outputs[0].name == "present.0.key")
+    concat.replace_input_with(0, concat.inputs[1])
+    concat.replace_input_with(1, past)
+    with pytest.raises(ModelError, match="with the new tokens appended"):
+        quantize_cache(model, layout, ranges(decoder))
+
+
+def test_quantize_writes_the_model_and_the_scales(
+    decoder: Model, batches: DecoderBatches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    out = tmp_path / "out"
+    config = QuantizeConfig(kv_cache="int8", method="minmax", search=False, techniques=(), backend="none")
+    quantize(decoder.path, batches, output_dir=out, config=config)
+    assert load_recipe(out / "recipe.yaml").kv_cache == "int8"
+    scales, table = json.loads((out / "kv_cache.json").read_text()), load_table(out / "calibration.json")
+    for tensor in decoder_layout(decoder).cache:
+        entry = scales[tensor.past]
+        assert entry["scale"] == pytest.approx(table.amax[tensor.present] / 127)
+        assert len(entry["head_scales"]) == tensor.num_heads
+        assert max(entry["head_scales"]) == pytest.approx(entry["scale"], rel=1e-6)
+    quantize_model(decoder.path, out / "calibration.json").save(tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == (out / "model.int8.onnx").read_bytes()
+
+
+def test_a_model_without_a_cache_is_refused(cnn: Model, npz_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="not an exported language model"):
+        quantize(cnn.path, npz_folder, output_dir=tmp_path / "out", config=QuantizeConfig(kv_cache="int8"))
