@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchmarks.job.table import job_table
 from benchmarks.results_file import FAILED, RESULTS, ROOT, Figures
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -51,6 +52,12 @@ _METHODS = """\
 The same models with one range method for all tensors, no techniques and no search; what is not INT8 is FP16. TensorRT
 for RTX built the engines, from the percentile model for INT8; they were not run.
 """
+_JOB = """\
+## A whole run
+
+`quantize` from data to report, without engines. P is one pass of FP32 on ONNX Runtime, as it is by default, over all
+data of the job: for calibration, for comparison, and of the metric. Counts do not depend on the machine.
+"""
 _SPEED = """\
 ## Speed and memory of calibration
 
@@ -65,6 +72,8 @@ def page() -> str:
         parts += [_ACCURACY, "\n".join(_accuracy_rows(_figures(accuracy))), _source(accuracy)]
     if (methods := _read("methods")) is not None:
         parts += [_METHODS, "\n".join(_method_rows(_figures(methods))), _source(methods)]
+    if (jobs := _read("job")) is not None:
+        parts += [_JOB, "\n".join(job_table(_figures(jobs))), _source(jobs)]
     if (speed := _read("speed")) is not None:
         parts += [_SPEED, "\n".join(_speed_rows(_figures(speed))), _source(speed)]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from trt_ptq.pipeline.tuning_step import tune_recipe
 from trt_ptq.types import ProgressCallback, no_progress
 
 __all__ = ["QuantizeResult", "quantize"]
+
+_logger = logging.getLogger(__name__)
 
 
 def quantize(
@@ -99,9 +102,13 @@ def quantize(
         job = resolve(loaded, arguments, config or QuantizeConfig())
         with locked_folder(job.output_dir):
             remove_abandoned(job.output_dir)
+            _logger.info("calibrating")
             calibrated = calibrate(job)
+            _logger.info("tuning")
             tuned = tune_recipe(job, calibrated, scratch)
+            _logger.info("writing the models")
             exported = export(job, tuned, scratch)
+            _logger.info("comparing the models")
             evaluated = evaluate_models(job, calibrated, tuned, exported)
             report = report_models(job, calibrated, tuned, exported, evaluated)
             exported.require_complete()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -36,6 +37,7 @@ from trt_ptq.transforms.equalization import equalize
 from trt_ptq.transforms.result import TransformResult
 from trt_ptq.types import Array, BatchSource
 
+_logger = logging.getLogger(__name__)
 _NO_CHOICES = {
     **{"nodes_to_exclude": (), "weight_only": ()},
     **{"high_precision": "fp32", "kv_cache": "float", "target": "trt"},
@@ -202,6 +204,7 @@ class CandidateBuilder:
         return self._built(recipe.model_copy(update=in_order), kinds)
 
     def _insert_qdq(self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS) -> QdqModel:
+        _logger.debug("building the INT8 model of %s in %r", " and ".join(kinds), recipe)
         model = self.calibrated_model(recipe).model
         qdq = insert_qdq(
             model, self.table(recipe), recipe.nodes_to_exclude, recipe.attention, kinds, recipe.weight_only

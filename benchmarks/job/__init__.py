@@ -1,0 +1,1 @@
+"""What a whole `quantize` costs: batches produced, inference runs, models built, seconds and memory."""

@@ -1,0 +1,98 @@
+"""Runs `quantize` on one case, and counts, times and weighs it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from benchmarks.job.counting import CANDIDATE, FP16, FP32, INT8, CountedBatches, Metric, counting
+from benchmarks.job.phases import phases_of_run
+from benchmarks.speed.models import Feeds
+from trt_ptq.config import QuantizeConfig
+from trt_ptq.pipeline import quantize
+from trt_ptq.report.schema import Report
+
+Run = Callable[[Feeds], Feeds]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model, all its data, the metric `evaluate(run, split)` if there is one, and fields of `QuantizeConfig`."""
+
+    model: Path
+    batches: Sequence[Feeds]
+    evaluate: Metric | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def measure_job(job: Job) -> dict[str, Any]:
+    """The figures of one run without engines, as JSON; seconds also in P, see `seconds_of_plain_inference`."""
+    plain = seconds_of_plain_inference(job)
+    data = CountedBatches(job.batches)
+    with tempfile.TemporaryDirectory() as out, counting() as counts, phases_of_run() as phases:
+        start = time.perf_counter()
+        result = quantize(
+            job.model,
+            data,
+            evaluate=job.evaluate and counts.metric(job.evaluate),
+            output_dir=out,
+            config=QuantizeConfig(backend="none", **job.config),
+        )
+        seconds = time.perf_counter() - start
+    return {
+        "plain_seconds": plain,
+        "seconds": seconds,
+        "batches": len(job.batches),
+        "batches_produced": data.produced.total(),
+        "most_often_produced": max(data.produced.values()),
+        "fp32_batches": len(counts.fp32_outputs),
+        "most_often_computed_fp32": max(counts.fp32_outputs.values()),
+        "runs": dict(counts.runs),
+        "metric_runs": dict(counts.metric_runs),
+        "metric_evaluations": {kind: counts.metric_evaluations[kind] for kind in (FP32, CANDIDATE, FP16, INT8)},
+        "models_built": counts.built.total(),
+        "distinct_models": len(counts.built),
+        "most_often_a_candidate_ran_on_a_batch": max(counts.candidate_runs.values()),
+        "phase_seconds": phases.seconds,
+        "phase_peak_bytes": phases.peak_bytes,
+        **_result(result.report),
+    }
+
+
+def seconds_of_plain_inference(job: Job) -> float:
+    """P: seconds of FP32 on ONNX Runtime as it is by default, once over the data and once over each split."""
+    session = ort.InferenceSession(str(job.model), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    seconds = 0.0
+
+    def run(feeds: Feeds) -> Feeds:
+        nonlocal seconds
+        start = time.perf_counter()
+        outputs = session.run(None, dict(feeds))
+        seconds += time.perf_counter() - start
+        return dict(zip(names, outputs, strict=True))
+
+    run(job.batches[0])  # the first one allocates
+    seconds = 0.0
+    for feeds in job.batches:
+        run(feeds)
+    if job.evaluate is not None:
+        job.evaluate(run, "select")
+        job.evaluate(run, "test")
+    return seconds
+
+
+def _result(report: Report) -> dict[str, Any]:
+    fraction = report.int8_fraction_of_macs
+    return {
+        "loss": report.verdict.loss,
+        "passed": report.verdict.passed,
+        "int8_fraction_of_macs": fraction,
+        "trials": [f"{trial.name}: {trial.decision}" for trial in report.trials],
+    }
