@@ -50,7 +50,7 @@ def test_the_function_runs_the_model_and_returns_metrics(cnn: Model) -> None:
 )
 def test_what_is_no_metric_is_refused(cnn: Model, returned: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        UserMetric(lambda run: returned, "metric.py:broken").evaluate(cnn.path)
+        UserMetric(lambda run: run({"x": images(4)}) and returned, "metric.py:broken").evaluate(cnn.path)
 
 
 def test_a_float_model_with_nothing_left_to_lose_is_refused(cnn: Model) -> None:

@@ -149,3 +149,24 @@ def test_when_time_is_up_the_best_so_far_is_the_result(sabotaged: Model, metric:
     assert later.passed
     assert not any("time_limit" in warning for warning in later.warnings)
     assert metric.calls == _OF_THE_RESULT + 1
+
+
+def test_a_hopeless_candidate_is_given_up_after_some_samples(sabotaged: Model, tmp_path: Path) -> None:
+    pictures = images(256, seed=5)
+    wanted = ort.InferenceSession(sabotaged.path).run(None, {"x": pictures})[0]
+    read = []
+
+    def accuracy(run: Any) -> Any:
+        read.append(0)
+        for start in range(0, len(pictures), 16):
+            part = slice(start, start + 16)
+            difference = np.square(run({"x": pictures[part]})["y"] - wanted[part]).reshape(16, -1).sum(1)
+            read[-1] += 16
+            yield difference < 0.01 * np.square(wanted[part]).reshape(16, -1).sum(1)
+
+    report = quantized(sabotaged, tmp_path / "out", evaluate=accuracy, techniques=("auto",), effort="low").report
+    given_up = [trial for trial in report.trials if "given up after 64 samples" in trial.note]
+    assert given_up
+    assert all(trial.decision == "rejected: no gain" for trial in given_up)
+    assert {64, 256} == set(read)
+    assert report.verdict.passed

@@ -60,7 +60,7 @@ class Bench:
     def summarize(self, _recipe: Recipe, _technique: object) -> SimpleNamespace:
         return SimpleNamespace(num_sites=1, note="")
 
-    def evaluate(self, model: str) -> Score:
+    def evaluate(self, model: str, _limit: float) -> Score:
         self.evaluated.append(model)
         return Score({"loss": self._losses.get(model, 0.5)}, {})
 

@@ -152,8 +152,8 @@ Evaluate = Annotated[
     Optional[str],
     typer.Option(
         "--eval",
-        help="file.py:function that takes run(inputs) -> outputs and returns a dict of metrics, of which higher values "
-        "are better (see --lower-is-better). Default: fidelity of the outputs to FP32.",
+        help="file.py:function that takes run(inputs) -> outputs and returns a dict of metrics, or yields scores of "
+        "samples; higher values are better (see --lower-is-better). Default: fidelity of the outputs to FP32.",
         rich_help_panel=ACCURACY,
         show_default=False,
     ),

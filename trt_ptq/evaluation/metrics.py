@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from trt_ptq.data.checks.input_ranges import InputRanges
 from trt_ptq.data.user_function import UserFunction, describe_failure
 from trt_ptq.errors import DataError, TrtPtqError, UsageError
+from trt_ptq.evaluation.by_sample.sample_scores import SampleScores
 from trt_ptq.evaluation.metric_direction import Lower, is_lower_better, known_direction
 from trt_ptq.evaluation.runners.runner import open_runner
 from trt_ptq.evaluation.verdict import relative_loss
@@ -24,7 +25,23 @@ Split = Literal["select", "test"]
 
 _SUSPICIOUS_GAIN = 0.05  # quantization adds noise: a larger gain usually means a wrong direction or too few samples
 _MAX_BATCHES = 8  # whose inputs are compared with the calibration data: a metric may run thousands, for each candidate
+_HOW_TO_RUN = "it must call run(feeds) and score what that returns"
 _HOW_TO_SAY_LOWER = "return trt_ptq.Lower(value) for it, or name it in `lower_is_better`"
+
+
+@dataclass(frozen=True)
+class MetricEvaluation:
+    """What a function of the user's says of a model.
+
+    Attributes:
+        metrics: the metrics.
+        samples: the scores behind them, if it yields those.
+        stopped: whether they are those of the first samples only.
+    """
+
+    metrics: Metrics
+    samples: SampleScores | None = None
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,8 +50,9 @@ class UserMetric:
 
     Attributes:
         function: called as `function(run)` or, if it takes two arguments, as `function(run, split)`; returns a dict of
-            metrics, name to number. `run(feeds)` returns the outputs of the model by name. `split` is "select" where
-            candidates are selected by the metrics, and "test" for the verdict.
+            metrics, name to number, or yields scores of single samples, whose mean is the metric; see `SampleScores`.
+            `run(feeds)` returns the outputs of the model by name. `split` is "select" where candidates are selected by
+            the metrics, and "test" for the verdict.
         name: what messages call the function.
         lower_is_better: names of metrics whose lower values are better; see `known_direction` for others.
         inputs: ranges of the inputs in the first batches that the function ran on any model.
@@ -86,6 +104,24 @@ class UserMetric:
             finite: refuse metrics that are NaN or infinite.
 
         Raises:
+            DataError, ModelError, EngineError, MissingPackageError: see `evaluate_samples`.
+        """
+        metrics = self.evaluate_samples(path, split).metrics
+        if finite:
+            self.require_finite(metrics, path)
+        return metrics
+
+    def evaluate_samples(
+        self, path: Path, split: Split = "test", stop: Callable[[SampleScores], bool] | None = None
+    ) -> MetricEvaluation:
+        """Compute the metrics of the ONNX model or engine at `path`, finite or not, with the scores of its samples.
+
+        Args:
+            path: the ONNX file or engine.
+            split: which part of its data the function is to use, if it takes that.
+            stop: tells whether the samples so far suffice, where the function yields scores.
+
+        Raises:
             DataError: the function fails, never runs the model, or returns something else than numbers by name.
             ModelError: ONNX Runtime cannot load the model.
             EngineError, MissingPackageError: the engine cannot be loaded or run here.
@@ -104,6 +140,8 @@ class UserMetric:
 
             try:
                 returned = self.function(run, split) if self.takes_split else self.function(run)
+                if inspect.isgenerator(returned):
+                    return self._consumed(returned, stop, lambda: ran)
             except TrtPtqError:
                 raise
             except Exception as error:
@@ -112,11 +150,9 @@ class UserMetric:
                     reason += f" (the model's outputs are {', '.join(output_names)})"
                 raise DataError(f"{self.name} fails on {path.name}: {reason}") from error
         metrics = self._checked(returned)
-        if finite:
-            self.require_finite(metrics, path)
         if not ran:
-            raise DataError(f"{self.name} does not run the model: it must call run(feeds) and score what that returns")
-        return metrics
+            raise DataError(f"{self.name} does not run the model: {_HOW_TO_RUN}")
+        return MetricEvaluation(metrics)
 
     def evaluate_reference(self, path: Path, split: Split = "test") -> Metrics:
         """Compute the metrics of the model that others are compared with.
@@ -126,6 +162,16 @@ class UserMetric:
             UsageError: `lower_is_better` names a metric that the function does not return.
         """
         metrics = self.evaluate(path, split)
+        self.check_reference(metrics, path)
+        return metrics
+
+    def check_reference(self, metrics: Metrics, path: Path) -> None:
+        """Make sure that others can be compared with `metrics`, those of the model at `path`.
+
+        Raises:
+            DataError, UsageError: see `evaluate_reference`.
+        """
+        self.require_finite(metrics, path)
         unknown = [name for name in self.lower_is_better if name not in metrics]
         if unknown:
             raise UsageError(
@@ -137,7 +183,6 @@ class UserMetric:
                 f"{self.name}: metric {next(iter(metrics))!r} of {path.name} is 0, so nothing could be lost: is the "
                 f"metric right, and its data? (If lower is better, {_HOW_TO_SAY_LOWER}.)"
             )
-        return metrics
 
     def require_finite(self, metrics: Metrics, path: Path) -> None:
         """Make sure that all `metrics` of the model at `path` are finite.
@@ -176,6 +221,25 @@ class UserMetric:
             "preprocess both alike, as INT8 ranges fit only values like those of the calibration data"
             for name, evaluated, given in self.inputs.differences(data)
         ]
+
+    def _consumed(
+        self, generator: Iterator[Any], stop: Callable[[SampleScores], bool] | None, ran: Callable[[], bool]
+    ) -> MetricEvaluation:
+        """The mean scores of the samples that `generator` yields, all or until `stop`."""
+        function = self.function.function if isinstance(self.function, UserFunction) else self.function
+        scores = SampleScores(self.name, str(getattr(function, "__name__", "score")))
+        steps = self.function.steps(generator) if isinstance(self.function, UserFunction) else generator
+        stopped = False
+        for item in steps:
+            scores.add(item)
+            if not ran():
+                raise DataError(f"{self.name} does not run the model: {_HOW_TO_RUN}")
+            if stop is not None and stop(scores):
+                stopped = True
+                break
+        if not scores.count:
+            raise DataError(f"{self.name} yielded no score: it must yield one for each sample")
+        return MetricEvaluation(scores.means(), scores, stopped)
 
     def _checked(self, returned: Any) -> Metrics:
         if not isinstance(returned, dict) or not returned:

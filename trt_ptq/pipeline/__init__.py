@@ -54,8 +54,10 @@ def quantize(
         evaluate: your metric: a function, or "file.py:function". It is called as `evaluate(run)`, where
             `run(feeds) -> outputs` runs a model, or as `evaluate(run, split)`, where the split is "select" while
             candidates are compared and "test" for the verdict. It returns a dict of metrics, name to number; wrap those
-            whose lower values are better in `Lower`, or name them in `config.lower_is_better`. Without a metric, the
-            outputs are compared with those of FP32.
+            whose lower values are better in `Lower`, or name them in `config.lower_is_better`. It may instead yield the
+            score of each sample, in random order, or those of a batch: their mean is the metric, and a candidate that
+            loses too much is given up after some of the samples. Without a metric, the outputs are compared with those
+            of FP32.
         test_data: inputs to compare on, in the forms of `data`; without it, one batch in five of `data` is held out.
         stats: statistics of this model, or the path of them, to start from instead of calibrating: those of
             `calibrate`, or stats.safetensors of a run that was interrupted. For an unbiased verdict, they must come

@@ -85,8 +85,12 @@ class Judge:
         time_left = "" if math.isinf(left) else f", {max(left, 0) / 60:.1f} min left"
         return f"evaluation {self._num_scores} of at most {self.allowed}{time_left}"
 
-    def score(self, recipe: Recipe) -> Score:
+    def score(self, recipe: Recipe, limit: float = math.inf) -> Score:
         """The score of the model of `recipe`.
+
+        Args:
+            recipe: the recipe.
+            limit: a loss that is of no use; see `Objective.evaluate`.
 
         Raises:
             DataError, ModelError: see `Objective.evaluate`.
@@ -94,8 +98,9 @@ class Judge:
         self._num_scores += 1
         kept = self._kept.find("score", recipe)
         if kept is None:
-            score = self._objective.evaluate(self._candidates.build_for_search(recipe))
-            self._kept.keep({"losses": score.losses, "metrics": score.metrics}, "score", recipe)
+            score = self._objective.evaluate(self._candidates.build_for_search(recipe), limit)
+            if score.stopped_after is None:
+                self._kept.keep({"losses": score.losses, "metrics": score.metrics}, "score", recipe)
             return score
         return Score(_floats(kept["losses"]), _floats(kept["metrics"]))
 

@@ -88,7 +88,7 @@ def search_mixed_precision(
         return alternative.apply(start, sorted(names, key=ranked.index))
 
     def loss(names: frozenset[str]) -> float:
-        scores[names] = judge.score(without(names))
+        scores[names] = judge.score(without(names), thresholds[-1])
         _logger.info(
             "%s: %d of %d layers %s: %s %s, %s expected from the output error",
             judge.status,

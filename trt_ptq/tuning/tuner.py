@@ -153,7 +153,7 @@ class _Tuner:
     def try_method(self, name: str) -> None:
         """Switch to this range method if that lowers the loss."""
         recipe = self.recipe.model_copy(update={"method": name})
-        self._accept_if_better(f"method {name}", recipe, self._judge.score(recipe))
+        self._accept_if_better(f"method {name}", recipe, self._judge.score(recipe, self._useless_loss))
         self._method_is_by_metric |= self.recipe == recipe
 
     def apply(self, technique: Technique, *, forced: bool) -> None:
@@ -169,7 +169,7 @@ class _Tuner:
             if not forced and (rejection := self._rejection_by_output_error(title, recipe)):
                 self.trials.append(rejection)
                 return
-            score = self._judge.score(recipe)
+            score = self._judge.score(recipe, math.inf if forced else self._useless_loss)
         except TrtPtqError as error:
             if forced:
                 raise
@@ -217,7 +217,7 @@ class _Tuner:
         recipe = self.recipe.model_copy(update={"techniques": self._requested})
         try:
             recipe = recipe if self._method_is_by_metric else self._with_best_method(recipe)
-            score, expected = self._judge.score(recipe), expectation.of(recipe)
+            score, expected = self._judge.score(recipe, threshold), expectation.of(recipe)
         except TrtPtqError as error:
             self.trials.append(Trial(name, {}, {}, "failed", str(error)))
             return
@@ -226,6 +226,11 @@ class _Tuner:
         self._record(name, score, "accepted" if accepted else "rejected: above the threshold")
         if accepted:
             self.recipe, self.best = recipe, score
+
+    @property
+    def _useless_loss(self) -> float:
+        """A loss that no change is accepted with."""
+        return max(self._max_drop, (1 - self._settings.min_gain) * self.best.loss)
 
     def _start_of_search(self, ranked: list[str], alternative: Alternative) -> Recipe:
         """The recipe to change layers of: by the method that is best without the layers that are likely changed.
@@ -261,9 +266,7 @@ class _Tuner:
         return None
 
     def _accept_if_better(self, name: str, recipe: Recipe, score: Score, forced: bool = False, note: str = "") -> None:
-        target = (1 - self._settings.min_gain) * self.best.loss
-        is_enough = score.loss <= self._max_drop or score.loss <= target
-        accepted = forced or (score.loss < self.best.loss and is_enough)
+        accepted = forced or (score.loss < self.best.loss and score.loss <= self._useless_loss)
         self._record(name, score, "accepted" if accepted else "rejected: no gain", note)
         if accepted:
             self.recipe, self.best = recipe, score
@@ -285,4 +288,6 @@ class _Tuner:
     ) -> None:
         loss = format_loss(score.loss, self._max_drop)
         _logger.info("%s: %s: %s %s", self._judge.status, name, loss, self._judge.quantity)
+        stopped = "" if score.stopped_after is None else f"given up after {score.stopped_after} samples"
+        note = "; ".join(filter(None, (stopped, note)))
         self.trials.append(Trial(name, score.losses, score.metrics, decision, note, output_error))
