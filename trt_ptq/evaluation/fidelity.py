@@ -14,6 +14,7 @@ from trt_ptq.evaluation.joined import Joint
 from trt_ptq.types import Array
 
 _FIDELITY_OF = "fidelity of "
+_BLOCK = 2**15  # values that are summed at once, so that they stay in the processor's cache
 
 
 def fidelity_of(output: str) -> str:
@@ -146,28 +147,39 @@ class FidelityMeter:
 
     def update(self, reference: Array, candidate: Array) -> None:
         """Add one batch; both arrays have the same shape."""
-        finite = np.isfinite(reference)
-        expected = reference[finite].astype(np.float64)
-        actual = candidate[finite].astype(np.float64)
-        self._values += expected.size
-        self._left_out += reference.size - expected.size
-        if not np.isfinite(actual).all():
-            actual = np.full_like(actual, np.nan)
-        error = actual - expected
-        if reference.dtype.kind != "f":
-            self._changed = (self._changed or 0) + int(np.count_nonzero(error))
-        self._signal += float(expected @ expected)
-        self._candidate += float(actual @ actual)
-        self._product += float(expected @ actual)
-        self._noise += float(error @ error)
-        self._absolute += float(np.abs(error).sum())
-        self._largest = float(np.maximum(self._largest, np.abs(error).max(initial=0)))  # NaN stays NaN
+        if reference.dtype.kind != "f" and self._changed is None:
+            self._changed = 0
+        flat_reference, flat_candidate = reference.reshape(-1), candidate.reshape(-1)
+        for start in range(0, reference.size, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            self._add(flat_reference[block], flat_candidate[block])
         if self._parts is not None and reference.dtype.kind == "f":
             self._parts.update(reference, candidate)
         if self._scores and reference.ndim and reference.shape[-1] > 1:
             same = (reference.argmax(axis=-1) == candidate.argmax(axis=-1))[~np.isnan(reference).any(axis=-1)]
             self._positions += same.size
             self._agreeing += int(same.sum())
+
+    def _add(self, reference: Array, candidate: Array) -> None:
+        """Add the values of a block [n]."""
+        finite = np.isfinite(reference)
+        if not finite.all():
+            reference, candidate = reference[finite], candidate[finite]
+        expected, actual = reference.astype(np.float64), candidate.astype(np.float64)
+        self._values += expected.size
+        self._left_out += finite.size - expected.size
+        if not np.isfinite(actual).all():
+            actual.fill(np.nan)
+        error = actual - expected
+        if self._changed is not None:
+            self._changed += int(np.count_nonzero(error))
+        self._signal += float(expected @ expected)
+        self._candidate += float(actual @ actual)
+        self._product += float(expected @ actual)
+        self._noise += float(error @ error)
+        np.abs(error, out=error)
+        self._absolute += float(error.sum())
+        self._largest = float(np.maximum(self._largest, error.max(initial=0)))  # NaN stays NaN
 
     def result(self) -> OutputFidelity:
         """The fidelity over all batches so far; equal outputs have an infinite SQNR and cosine 1."""
