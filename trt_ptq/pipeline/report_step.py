@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from trt_ptq._internal.files import write_atomic
 from trt_ptq.analysis.macs import count_macs
 from trt_ptq.errors import ModelError
+from trt_ptq.language_models.decoder import is_decoder
+from trt_ptq.language_models.outliers import OutlierChannel, find_outliers
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import REPORT, REPORT_PAGE
 from trt_ptq.pipeline.calibration_step import Calibrated
@@ -54,6 +56,7 @@ def report_models(
         int8_fraction_of_macs=fraction,
         high_precision=candidate.high_precision,
         fp32_nodes=list(candidate.fp32_nodes),
+        outliers=list(_outliers(job, tuned)),
         trials=list(tuned.result.trials),
         models=model_rows(exported.files, evaluated.comparison),
         engines=[],
@@ -83,6 +86,14 @@ def report_engines(job: QuantizationJob, report: Report, built: Built, evaluated
     if job.backend != "none":
         _write(job, complete)
     return QuantizeResult(complete, job.output_dir, built.error)
+
+
+def _outliers(job: QuantizationJob, tuned: Tuned) -> tuple[OutlierChannel, ...]:
+    """The outlier channels of a language model, before and after the techniques."""
+    if not is_decoder(job.model):
+        return ()
+    final = tuned.calibrated_model.model
+    return find_outliers(job.model, job.calibration, final if final is not job.model else None)
 
 
 def _write(job: QuantizationJob, report: Report) -> None:

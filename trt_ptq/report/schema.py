@@ -18,6 +18,7 @@ from trt_ptq.evaluation.compare_engines import MeasuredEngine
 from trt_ptq.evaluation.fidelity import OutputFidelity
 from trt_ptq.evaluation.verdict import Verdict
 from trt_ptq.fp16.keep_fp32 import Fp32Node
+from trt_ptq.language_models.outliers import OutlierChannel
 from trt_ptq.provenance import DataFingerprint, ModelIdentity
 from trt_ptq.qdq.plan import NodePlan
 from trt_ptq.tuning.trials import Trial
@@ -79,6 +80,7 @@ class Report(_Part):
             shapes depend on values.
         high_precision: precision of the nodes that do not run in INT8.
         fp32_nodes: nodes that stay in FP32 because of float16's range, with the cause.
+        outliers: outlier channels of a language model, the largest first; empty for other models.
         trials: what tuning tried, in order.
         models: FP32, FP16 and INT8.
         engines: manifests of the engines that were built.
@@ -103,6 +105,7 @@ class Report(_Part):
     int8_fraction_of_macs: float | None = None
     high_precision: HighPrecision = "fp32"
     fp32_nodes: list[Fp32Node] = []
+    outliers: list[OutlierChannel] = []
     trials: list[Trial]
     models: list[ModelResult]
     engines: list[EngineManifest]
