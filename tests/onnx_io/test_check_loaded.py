@@ -124,8 +124,20 @@ def test_a_file_that_cannot_be_run_is_named(tmp_path: Path) -> None:
     assert "was not checked: batch 0: the model fails on this batch" in warning
 
 
-@pytest.mark.parametrize("run", [trt_ptq.calibrate, trt_ptq.quantize])
-def test_calibrate_and_quantize_compare(
+TABLE = trt_ptq.CalibrationTable.from_ranges({"x": 1.0})
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        trt_ptq.calibrate,
+        trt_ptq.quantize,
+        lambda model, data: trt_ptq.measure_sensitivity(model, data, table=TABLE),
+        lambda model, data: trt_ptq.quantize_model(model, TABLE, data=data, high_precision="fp16"),
+    ],
+    ids=["calibrate", "quantize", "sensitivity", "quantize_model"],
+)
+def test_whatever_reads_data_compares(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., object]
 ) -> None:
     model = changed(load_model(folded(tmp_path / "m.onnx")))

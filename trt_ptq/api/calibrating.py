@@ -216,6 +216,8 @@ def measure_sensitivity(
             ranges = calibrate(loaded, source, attention=attention, progress=progress).table()
         else:
             ranges = matched_table(table, loaded).table
+            for warning in check_loaded(loaded, source):
+                _logger.warning("%s", warning)
         layers = _measure_sensitivity(
             loaded,
             ranges,

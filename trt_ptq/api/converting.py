@@ -21,6 +21,7 @@ from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
 from trt_ptq.lint.finding import Finding
 from trt_ptq.lint.linter import lint_model as _lint_model
+from trt_ptq.onnx_io.check_loaded import check_loaded
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.node_selection import select_nodes
 from trt_ptq.report.warnings import mask_warnings, per_channel_warnings
@@ -73,7 +74,7 @@ def quantize_model(
         the table are in the model.
 
     Raises:
-        ModelError: the model cannot be read, or has nothing to quantize.
+        ModelError: the model cannot be read, has nothing to quantize, or does not compute what its file does.
         TableError: the table cannot be read, was made for another model, or has no range that is needed.
         UsageError: an argument is invalid; names it.
     """
@@ -127,5 +128,8 @@ def lint_model(model: ModelLike, statistics: Statistics | str | os.PathLike[str]
 
 
 def _magnitudes(model: Model, data: Any, batch_size: int, preprocess: Any) -> dict[str, float]:
-    source = open_data(data, model.inputs, batch_size=batch_size, preprocess=preprocess)
-    return measure_amax(model, ValidatedSource(source, model.inputs))
+    opened = open_data(data, model.inputs, batch_size=batch_size, preprocess=preprocess)
+    source = ValidatedSource(opened, model.inputs)
+    for warning in check_loaded(model, source):
+        _logger.warning("%s", warning)
+    return measure_amax(model, source)
