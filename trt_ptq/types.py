@@ -71,6 +71,11 @@ def sample_count(feeds: Feeds) -> int:
     return lengths.pop() if len(lengths) == 1 else 1
 
 
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """How Python code writes a data type: numpy has no bool and object in some of its versions."""
+    return {"b": "bool", "O": "object"}.get(dtype.kind, f"numpy.{dtype}")
+
+
 def contiguous(feeds: Feeds) -> dict[str, Array]:
     """C-contiguous arrays, as C libraries read them. Unlike `numpy.ascontiguousarray`, keeps arrays without axes so."""
     return {name: np.asarray(array, order="C") for name, array in feeds.items()}

@@ -9,7 +9,7 @@ import numpy as np
 from trt_ptq.calibrators.tensorrt.calibration_warning import notify
 from trt_ptq.calibrators.tensorrt.network_inputs import InputSpec, specs_of
 from trt_ptq.errors import DataError
-from trt_ptq.types import Array, Batch, Feeds, contiguous
+from trt_ptq.types import Array, Batch, Feeds, contiguous, dtype_name
 
 
 class BatchValidator:
@@ -93,7 +93,9 @@ def _check_array(batch: Batch, name: str, array: Array, expected: InputSpec) -> 
     if np.issubdtype(dtype, np.floating):
         dtype = np.dtype(np.float32)  # without a network, the first batch may have set another type
     if array.dtype != dtype:
-        raise DataError(f"{where} is {array.dtype}, TensorRT reads {dtype}: convert it with .astype(numpy.{dtype})")
+        raise DataError(
+            f"{where} is {array.dtype}, TensorRT reads {dtype}: convert it with .astype({dtype_name(dtype)})"
+        )
     fits = array.ndim == len(expected.shape) and array.shape[1:] == expected.shape[1:]
     if not fits or (array.ndim and not 1 <= array.shape[0] <= expected.shape[0]):
         raise DataError(

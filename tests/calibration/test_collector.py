@@ -11,15 +11,15 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
-from tests.networks import images
+from tests.networks import images, residual_cnn
 from trt_ptq.calibration.collector import check_statistics, collect_statistics
 from trt_ptq.calibration.tensors import model_with_outputs, select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics import merge_statistics
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
 from trt_ptq.data.open import open_data
-from trt_ptq.errors import DataError, StatisticsError
+from trt_ptq.errors import DataError, ModelError, StatisticsError
 from trt_ptq.fp16.convert import to_float16
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
@@ -133,6 +133,17 @@ def test_a_nan_in_an_activation_names_tensor_and_batch(cnn: Model) -> None:
     broken[1, 3] = np.inf
     with pytest.raises(DataError, match=r"batch 1: tensor 'x' has 64 NaN or infinite values of 2048"):
         collect_statistics(cnn, Given([images(2), broken]), select_calibration_tensors(cnn))
+
+
+def test_a_nan_in_a_weight_is_not_blamed_on_the_batch(tmp_path: Path) -> None:
+    proto = onnx.load(residual_cnn(tmp_path / "m.onnx"))
+    broken = numpy_helper.to_array(proto.graph.initializer[2]).copy()
+    broken[0, 0, 0, 0] = np.nan
+    proto.graph.initializer[2].CopyFrom(numpy_helper.from_array(broken, "w2"))
+    onnx.save(proto, tmp_path / "m.onnx")
+    model = load_model(tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"m\.onnx: weight 'w2' has NaN values"):
+        collect_statistics(model, Given([images(2)]), select_calibration_tensors(model))
 
 
 def test_skipped_nans_are_counted(cnn: Model) -> None:

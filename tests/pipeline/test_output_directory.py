@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -86,6 +87,20 @@ def test_results_may_lie_beside_the_data_and_are_not_read_as_data(cnn: Model, tm
     first = quantized(cnn, tmp_path / "int8", tmp_path)
     again = quantized(cnn, tmp_path / "int8", tmp_path)
     assert again.report.fingerprint == first.report.fingerprint
+
+
+def test_a_name_that_a_cache_cannot_hold_costs_only_the_cache(cnn: Model, tmp_path: Path) -> None:
+    proto = onnx.load(cnn.path)
+    for node in proto.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["two\nlines" if name == "r1" else name for name in names]
+    onnx.save(proto, tmp_path / "m.onnx")
+    result = quantized(load_model(tmp_path / "m.onnx"), tmp_path / "out")
+    missing = "there is no calibration.cache: tensor name 'two\\nlines'"
+    assert sum(missing in warning for warning in result.warnings) == 1
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written >= {"model.int8.onnx", "calibration.json", "report.html"}
+    assert "calibration.cache" not in written
 
 
 def test_a_refused_run_leaves_no_empty_folder(cnn: Model, tmp_path: Path) -> None:

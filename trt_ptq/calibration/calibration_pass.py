@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+
 from trt_ptq._internal.cpu import usable_cores
 from trt_ptq._internal.signals import deferred_interrupts
 from trt_ptq.calibration.devices import Device
@@ -14,7 +16,8 @@ from trt_ptq.calibration.observed_model import ObservedModel
 from trt_ptq.calibration.state import CalibrationState
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 from trt_ptq.choices import Nonfinite
-from trt_ptq.errors import DataError
+from trt_ptq.errors import DataError, ModelError
+from trt_ptq.onnx_io.external_data import read_once
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.provenance import DataFingerprint
 from trt_ptq.types import Batch
@@ -42,6 +45,7 @@ class CalibrationPass:
         self._before = before
         self._nonfinite = nonfinite
         self._threads = threads
+        self._float_model = model
         self._model = ObservedModel(model, names, device, threads)
         self._accumulators = {name: device.accumulator() for name in names}
 
@@ -77,7 +81,7 @@ class CalibrationPass:
         }
         nonfinite_counts = {name: update.result() for name, update in updates.items()}
         if self._nonfinite == "refuse":
-            _check_finite_values(nonfinite_counts, arrays, batch)
+            _check_finite_values(nonfinite_counts, arrays, batch, self._float_model)
         return fingerprint.result()
 
     @property
@@ -96,11 +100,26 @@ class CalibrationPass:
         return self._before.after(self.tensors(), self.data, self._batches)
 
 
-def _check_finite_values(nonfinite_counts: Mapping[str, int], arrays: Mapping[str, Any], batch: Batch) -> None:
+def _check_finite_values(
+    nonfinite_counts: Mapping[str, int], arrays: Mapping[str, Any], batch: Batch, model: Model
+) -> None:
     for name, count in nonfinite_counts.items():  # in graph order: the first tensor is where they arise
         if count:
+            _check_weights(model)
             size = math.prod(arrays[name].shape)
             raise DataError(
                 f"{batch.origin}: tensor {name!r} has {count} NaN or infinite values of {size}: "
                 "remove the batch, or skip and count such values with `nonfinite=skip`"
             )
+
+
+def _check_weights(model: Model) -> None:
+    """Make sure that no weight is NaN, which no choice of data would help against."""
+    for value in model.to_ir().graph.initializers.values():
+        tensor = value.const_value
+        if (
+            tensor is not None
+            and tensor.dtype.is_floating_point()
+            and read_once(tensor, lambda array: np.isnan(array).any())
+        ):
+            raise ModelError(f"{model.path}: weight {value.name!r} has NaN values: train or export the model again")

@@ -12,7 +12,7 @@ from trt_ptq.calibrators.statistics.statistics_file import save_statistics
 from trt_ptq.calibrators.table.table_file import save_table
 from trt_ptq.calibrators.table.table_recipe import TableRecipe
 from trt_ptq.engines.spec import Precision
-from trt_ptq.errors import OutputError
+from trt_ptq.errors import OutputError, TableError
 from trt_ptq.fp16.convert import to_float16
 from trt_ptq.language_models.decoder import decoder_layout
 from trt_ptq.language_models.kv_cache.head_ranges import measure_cache_ranges
@@ -71,8 +71,12 @@ def export(job: QuantizationJob, tuned: Tuned, scratch: Path) -> Exported:
             errors.append(error)
     candidate = tuned.candidates.build(tuned.recipe)
     table = replace(tuned.table, recipe=_table_recipe(tuned, candidate))
+    unwritten = []
     for name in TABLES:
-        save_table(table, out / name)
+        try:
+            save_table(table, out / name)
+        except TableError as error:
+            unwritten.append(f"there is no {name}: {error}")
     if tuned.recipe.kv_cache == "int8":
         _save_cache_ranges(job, tuned)
     if job.objective.metric is not None:
@@ -84,7 +88,7 @@ def export(job: QuantizationJob, tuned: Tuned, scratch: Path) -> Exported:
         int8 = _save_elsewhere(candidate, scratch, error)
         errors.append(error)
     files: dict[Precision, Path] = {"fp32": job.model_file, "int8": int8}
-    failures = [f"a result is missing: {error}" for error in errors]
+    failures = [*unwritten, *(f"a result is missing: {error}" for error in errors)]
     plain = job.recipe.model_copy(update={"techniques": ()})
     float16 = to_float16(job.model, tuned.candidates.amax(plain))
     try:

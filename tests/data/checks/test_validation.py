@@ -33,6 +33,12 @@ def mask(*shape: int) -> Any:
     return np.ones(shape, np.float32)
 
 
+@pytest.mark.parametrize(("dtype", "name"), [(bool, "bool"), (object, "object"), (np.float32, "numpy.float32")])
+def test_the_data_type_is_named_as_python_writes_it(dtype: Any, name: str) -> None:
+    with pytest.raises(DataError, match=rf"convert it with \.astype\({name}\)"):
+        check({"x": np.ones((2, 3), np.int16)}, inputs=(TensorSpec("x", np.dtype(dtype), (2, 3)),))
+
+
 def test_batches_that_fit_pass_unchanged() -> None:
     feeds = [{"ids": ids(2, 5), "mask": mask(2, 5)}, {"ids": ids(1, 7), "mask": mask(1, 7)}]
     assert [batch.feeds for batch in check(*feeds, inputs=(IDS, MASK))] == feeds

@@ -139,7 +139,7 @@ def few_samples(samples: int) -> list[str]:
     """A warning if there are fewer samples than advised."""
     if samples >= FEW_SAMPLES:
         return []
-    return [f"only {samples} calibration samples: {FEW_SAMPLES} to 1000 are advised"]
+    return [f"only {samples} calibration sample{'s' * (samples != 1)}: {FEW_SAMPLES} to 1000 are advised"]
 
 
 def _has_structure(array: Array) -> bool:

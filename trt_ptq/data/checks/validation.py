@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trt_ptq.errors import DataError
-from trt_ptq.types import Array, Batch, BatchSource, SourceView, TensorSpec, is_indexed
+from trt_ptq.types import Array, Batch, BatchSource, SourceView, TensorSpec, dtype_name, is_indexed
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _check_batch(batch: Batch, inputs: tuple[TensorSpec, ...]) -> None:
         if array.dtype != spec.dtype:
             raise DataError(
                 f"{batch.origin}: input {spec.name!r} is {array.dtype}, the model takes {spec.dtype}: "
-                f"convert it with .astype(numpy.{spec.dtype})"
+                f"convert it with .astype({dtype_name(spec.dtype)})"
             )
         if not _fits(array, spec.shape):
             raise DataError(
