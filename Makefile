@@ -7,7 +7,7 @@ PEERS_VENV := .venv-peers
 TRT ?= trt10
 PARALLEL := --numprocesses auto --dist worksteal
 
-.PHONY: help demo test test-fast test-gpu test-pythons lint docs docs-serve dist bench image clean
+.PHONY: help demo test test-fast test-gpu test-cuda test-pythons lint docs docs-serve dist bench image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test-fast: $(DEV_VENV)/ready ## run the tests that take no more than seconds
 
 test-gpu: $(GPU_VENV)/ready ## run the tests that need an NVIDIA GPU, with TensorRT 10 (TRT=trt11: 11)
 	$(GPU_VENV)/bin/python -m pytest -m gpu tests/gpu
+
+test-cuda: ## run what needs an NVIDIA GPU but no TensorRT, in five minutes (tests/gpu/cuda/README.md; PYTHON=… as it is)
+	PYTHON=$(PYTHON) scripts/test-cuda.sh
 
 test-pythons: ## run the smoke tests on each of Python 3.10 to 3.13 that is installed
 	scripts/test-pythons.sh

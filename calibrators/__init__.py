@@ -14,16 +14,24 @@ if TYPE_CHECKING:
     from trt_ptq.calibrators.tensorrt.batch import MinMaxCalibrator as MinMaxCalibrator
     from trt_ptq.calibrators.tensorrt.calibration_warning import CalibrationFailedWarning as CalibrationFailedWarning
     from trt_ptq.calibrators.tensorrt.calibration_warning import CalibrationWarning as CalibrationWarning
+    from trt_ptq.calibrators.tensorrt.device_memory.cuda_bindings_buffers import (
+        CudaBindingsBuffers as CudaBindingsBuffers,
+    )
+    from trt_ptq.calibrators.tensorrt.device_memory.pycuda_buffers import PycudaBuffers as PycudaBuffers
+    from trt_ptq.calibrators.tensorrt.device_memory.torch_buffers import TorchBuffers as TorchBuffers
     from trt_ptq.calibrators.tensorrt.percentile_calibrator import PercentileCalibrator as PercentileCalibrator
     from trt_ptq.calibrators.tensorrt.table_calibrator import TableCalibrator as TableCalibrator
 
 _HOME = {
     "CalibrationFailedWarning": "calibration_warning",
     "CalibrationWarning": "calibration_warning",
+    "CudaBindingsBuffers": "device_memory.cuda_bindings_buffers",
     "EntropyCalibrator": "batch",
     "MinMaxCalibrator": "batch",
     "PercentileCalibrator": "percentile_calibrator",
+    "PycudaBuffers": "device_memory.pycuda_buffers",
     "TableCalibrator": "table_calibrator",
+    "TorchBuffers": "device_memory.torch_buffers",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605

@@ -11,9 +11,9 @@ import numpy as np
 
 from trt_ptq._internal.files import check_writable
 from trt_ptq.calibrators.tensorrt.base import Calibrator, running_version, tensorrt_with_calibrators
-from trt_ptq.calibrators.tensorrt.buffers import OpenBuffers, open_buffers
 from trt_ptq.calibrators.tensorrt.cache_file import CacheRecord, read_cache, sha256, write_cache
 from trt_ptq.calibrators.tensorrt.calibration_warning import notify
+from trt_ptq.calibrators.tensorrt.device_memory.buffers import OpenBuffers, open_buffers
 from trt_ptq.calibrators.tensorrt.network_inputs import InputSpec, network_inputs, tensor_names
 from trt_ptq.calibrators.tensorrt.prefetch import BatchPrefetcher
 from trt_ptq.data.adapters import FunctionSource
@@ -42,7 +42,8 @@ class BatchCalibrator(Calibrator):
             sample.
         model: identity of the ONNX model; a cache of another model is refused.
         progress: wraps the batches to show progress.
-        open_buffers: opens device memory; the default uses pycuda if it is installed, otherwise the CUDA driver.
+        open_buffers: opens device memory: `PycudaBuffers`, `CudaBindingsBuffers`, `TorchBuffers`, or a class of yours
+            with their methods; the default uses pycuda if it is installed, otherwise the CUDA driver.
 
     Raises:
         TableError: `cache` is damaged, or belongs to another model, TensorRT version or algorithm.

@@ -14,8 +14,8 @@ from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import derive_table
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
 from trt_ptq.calibrators.tensorrt.batch import BatchCalibrator
-from trt_ptq.calibrators.tensorrt.buffers import OpenBuffers, open_buffers
 from trt_ptq.calibrators.tensorrt.calibration_warning import CalibrationFailedWarning
+from trt_ptq.calibrators.tensorrt.device_memory.buffers import OpenBuffers, open_buffers
 from trt_ptq.data.open import Preprocess
 from trt_ptq.errors import EngineError, TableError
 from trt_ptq.provenance import ModelIdentity

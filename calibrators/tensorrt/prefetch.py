@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from trt_ptq.calibrators.tensorrt.batch_validation import BatchValidator
-from trt_ptq.calibrators.tensorrt.buffers import DeviceBuffers, DoubleBuffer, OpenBuffers
+from trt_ptq.calibrators.tensorrt.device_memory.buffers import DeviceBuffers, DoubleBuffer, OpenBuffers
 from trt_ptq.calibrators.tensorrt.network_inputs import InputSpec
 from trt_ptq.errors import DataError
 from trt_ptq.provenance import DataFingerprint

@@ -32,15 +32,14 @@ class StandinLibrary:
     aliases: tuple[str, ...]
 
 
-LIBRARIES = (
-    StandinLibrary("cuda", "libcuda.so.1", ("libcuda.so",)),
-    StandinLibrary("nvinfer", "libnvinfer.so.10", ("libnvinfer_plugin.so.10", "libnvonnxparser.so.10")),
-)
+NVINFER = StandinLibrary("nvinfer", "libnvinfer.so.10", ("libnvinfer_plugin.so.10", "libnvonnxparser.so.10"))
+LIBRARIES = (StandinLibrary("cuda", "libcuda.so.1", ("libcuda.so",)), NVINFER)
+WITHOUT_DRIVER = "without-driver"
 
 
 @dataclass(frozen=True)
 class Standins:
-    """The compiled libraries, in one folder."""
+    """The compiled libraries in one folder, and libnvinfer alone in a folder in it."""
 
     libraries: Path
 
@@ -53,6 +52,8 @@ class Standins:
         defer: bool = False,
         reverse_names: bool = False,
         refused_layers: Sequence[str] = (),
+        copy_from_device: bool = False,
+        genuine_driver: bool = False,
     ) -> dict[str, str]:
         """Environment variables for a subprocess in which `packages` find the stand-ins.
 
@@ -62,16 +63,20 @@ class Standins:
             no_device: cuInit returns CUDA_ERROR_NO_DEVICE.
             defer: asynchronous work is done only when something synchronizes with its stream.
             reverse_names: get_batch is called with the input names in reverse order.
+            copy_from_device: batches are copied from device memory by the driver, as with a genuine libcuda.
+            genuine_driver: the machine's own libcuda, under our libnvinfer.
             refused_layers: layers for which the builder has no implementation if they read what was dequantized.
         """
         environment = dict(os.environ)
-        environment["LD_LIBRARY_PATH"] = _joined([self.libraries], environment.get("LD_LIBRARY_PATH"))
+        libraries = self.libraries / WITHOUT_DRIVER if genuine_driver else self.libraries
+        environment["LD_LIBRARY_PATH"] = _joined([libraries], environment.get("LD_LIBRARY_PATH"))
         environment["PYTHONPATH"] = _joined([INSIDE, *packages], environment.get("PYTHONPATH"))
         switches = {
             "STANDIN_CUDA_LIMIT_BYTES": None if limit_bytes is None else str(limit_bytes),
             "STANDIN_CUDA_NO_DEVICE": "1" if no_device else None,
             "STANDIN_CUDA_DEFER": "1" if defer else None,
             "STANDIN_NVINFER_REVERSE_NAMES": "1" if reverse_names else None,
+            "STANDIN_NVINFER_COPY": "1" if copy_from_device else None,
             "STANDIN_NVINFER_REFUSE": "\n".join(refused_layers) or None,
         }
         for name, value in switches.items():
@@ -106,6 +111,10 @@ def build(folder: Path | None = None) -> Standins:
         with atomic_folder(libraries) as unfinished:
             for library in LIBRARIES:
                 _compile(compiler, library, unfinished)
+            beside_driver = unfinished / WITHOUT_DRIVER
+            beside_driver.mkdir()
+            for name in (NVINFER.name, *NVINFER.aliases):
+                (beside_driver / name).symlink_to(Path("..", NVINFER.name))
     return Standins(libraries)
 
 

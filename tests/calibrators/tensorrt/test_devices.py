@@ -55,7 +55,7 @@ def test_current_context_of_the_caller_is_used_and_left_alone(play: Play) -> Non
 def test_pycuda_is_used_where_it_is_installed_and_leaks_nothing(play: Play, tmp_path: Path, version: str) -> None:
     outcome = play(
         """
-        from trt_ptq.calibrators.tensorrt.buffers import open_buffers
+        from trt_ptq.calibrators.tensorrt.device_memory.buffers import open_buffers
         buffers = open_buffers()
         kind = type(buffers).__name__
         buffers.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trt_ptq.calibrators.tensorrt.buffers import Bytes, DoubleBuffer
+from trt_ptq.calibrators.tensorrt.device_memory.buffers import Bytes, DoubleBuffer
 
 
 class HostBuffers:

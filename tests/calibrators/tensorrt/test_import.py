@@ -31,7 +31,12 @@ def error_of(code: str, *folders: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "module", sorted(path.stem for path in (ROOT / "calibrators" / "tensorrt").glob("*.py") if path.stem != "__init__")
+    "module",
+    sorted(
+        ".".join(path.relative_to(ROOT / "calibrators" / "tensorrt").with_suffix("").parts)
+        for path in (ROOT / "calibrators" / "tensorrt").rglob("*.py")
+        if path.stem != "__init__"
+    ),
 )
 def test_every_module_is_imported_without_tensorrt_or_cuda(module: str) -> None:
     run(f"{BLOCK}import trt_ptq.calibrators.tensorrt.{module}")
@@ -65,7 +70,7 @@ def test_machine_without_a_driver_says_what_to_do() -> None:
         "import ctypes\n"
         "def missing(name): raise OSError(f'{name}: cannot open shared object file')\n"
         "ctypes.CDLL = missing\n"
-        "from trt_ptq.calibrators.tensorrt.buffers import open_buffers; open_buffers()"
+        "from trt_ptq.calibrators.tensorrt.device_memory.buffers import open_buffers; open_buffers()"
     )
     assert printed.startswith(
         "EngineError no CUDA device to calibrate on (there is no NVIDIA driver here (libcuda.so.1"

@@ -1,7 +1,5 @@
 #include "calibration.h"
 
-#include <dlfcn.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -9,6 +7,8 @@
 #include <map>
 #include <sstream>
 #include <vector>
+
+#include "device_memory.h"
 
 namespace standin {
 
@@ -89,16 +89,6 @@ Dims calibrationShape(const Tensor& input, const Profile* profile) {
     return profile ? profile->getDimensions(input.getName(), PROFILE_OPT) : unset;
 }
 
-// Asks the libcuda stand-in, when the process has it, whether the bytes lie in live device memory. Without it
-// any pointer is believed.
-bool readable(const void* start, size_t bytes) {
-    using Readable = int32_t (*)(uint64_t, size_t);
-    void* library = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
-    if (!library) return true;
-    const auto check = reinterpret_cast<Readable>(dlsym(library, "standin_cuda_readable"));
-    return !check || check(reinterpret_cast<uint64_t>(start), bytes);
-}
-
 // What one calibration needs to know of an input, and what it learns.
 struct Observed {
     const Tensor* tensor;
@@ -140,18 +130,20 @@ int readBatches(Calibrator& calibrator, std::vector<Observed>& inputs, Logger* l
     std::vector<const char*> names;
     for (const Observed& input : inputs) names.push_back(input.tensor->getName());
     std::vector<void*> bindings(inputs.size(), nullptr);
+    std::vector<char> copy;
     int batches = 0;
     while (calibrator.getBatch(bindings.data(), names.data(), static_cast<int32_t>(names.size()))) {
         for (size_t index = 0; index < inputs.size(); ++index) {
             Observed& input = inputs[index];
             const int32_t type = input.tensor->getType();
-            if (!readable(bindings[index], input.elements * elementBytes(type))) {
+            const void* values = readDevice(bindings[index], input.elements * elementBytes(type), copy);
+            if (!values) {
                 say(logger, SEVERITY_ERROR, std::string("an illegal memory access was encountered: batch ") +
                                                 std::to_string(batches) + " of input " + names[index]);
                 return -1;
             }
             if (isFloatingPoint(type))
-                input.amax = extend(input.amax, static_cast<const float*>(bindings[index]), input.elements);
+                input.amax = extend(input.amax, static_cast<const float*>(values), input.elements);
         }
         ++batches;
     }

@@ -1,4 +1,4 @@
-"""Both kinds of device buffers copy batches to a real GPU and free their memory."""
+"""All kinds of device buffers copy batches to a real GPU and free their memory."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 
 from trt_ptq._internal.cuda import Device
-from trt_ptq.calibrators.tensorrt.buffers import DeviceBuffers, DoubleBuffer
-from trt_ptq.calibrators.tensorrt.pycuda_buffers import PycudaBuffers
+from trt_ptq.calibrators.tensorrt.device_memory.buffers import DeviceBuffers, DoubleBuffer
+from trt_ptq.calibrators.tensorrt.device_memory.cuda_bindings_buffers import CudaBindingsBuffers
+from trt_ptq.calibrators.tensorrt.device_memory.pycuda_buffers import PycudaBuffers
+from trt_ptq.calibrators.tensorrt.device_memory.torch_buffers import TorchBuffers
 from trt_ptq.errors import EngineError, MissingPackageError
 
 pytestmark = pytest.mark.gpu
 SIZE = 8 << 20
 
 
-@pytest.fixture(params=[PycudaBuffers, Device])
+@pytest.fixture(params=[Device, PycudaBuffers, CudaBindingsBuffers, TorchBuffers])
 def buffers(request: pytest.FixtureRequest) -> Iterator[DeviceBuffers]:
     kind: Callable[[], DeviceBuffers] = request.param
     try:
@@ -29,7 +31,7 @@ def buffers(request: pytest.FixtureRequest) -> Iterator[DeviceBuffers]:
 
 
 def read_back(buffers: DeviceBuffers, pointer: int, size_bytes: int) -> bytes:
-    """The bytes at `pointer`, read with the driver in the primary context, which both kinds use here."""
+    """The bytes at `pointer`, read with the driver in the primary context, which all kinds use here."""
     driver = ctypes.CDLL("libcuda.so.1")
     context = ctypes.c_void_p()
     assert driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0

@@ -52,7 +52,7 @@ def open_buffers() -> DeviceBuffers:
     Raises:
         EngineError: there is no CUDA device, or it has no memory left.
     """
-    from trt_ptq.calibrators.tensorrt.pycuda_buffers import PycudaBuffers
+    from trt_ptq.calibrators.tensorrt.device_memory.pycuda_buffers import PycudaBuffers
 
     try:
         return PycudaBuffers()

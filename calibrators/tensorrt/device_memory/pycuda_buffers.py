@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trt_ptq._internal.optional_packages import require
-from trt_ptq.calibrators.tensorrt.buffers import Bytes, full_device, no_device
+from trt_ptq.calibrators.tensorrt.device_memory.buffers import Bytes, full_device, no_device
 from trt_ptq.errors import EngineError
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for TensorRT's work on the default stream
