@@ -14,6 +14,7 @@ import onnxruntime as ort
 from benchmarks.job.counting import CANDIDATE, FP16, FP32, INT8, CountedBatches, Metric, counting
 from benchmarks.job.phases import phases_of_run
 from benchmarks.speed.models import Feeds
+from trt_ptq._internal.cpu import usable_cores
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.pipeline import quantize
 from trt_ptq.report.schema import Report
@@ -32,11 +33,11 @@ class Job:
 
 
 def measure_job(job: Job) -> dict[str, Any]:
-    """The figures of one run without engines, as JSON; seconds also in P, see `seconds_of_plain_inference`."""
-    plain = seconds_of_plain_inference(job)
+    """The figures of one run without engines, as JSON, beside those of `plain_inference`, which is called P."""
+    plain = plain_inference(job)
     data = CountedBatches(job.batches)
     with tempfile.TemporaryDirectory() as out, counting() as counts, phases_of_run() as phases:
-        start = time.perf_counter()
+        start = Seconds.now()
         result = quantize(
             job.model,
             data,
@@ -44,10 +45,12 @@ def measure_job(job: Job) -> dict[str, Any]:
             output_dir=out,
             config=QuantizeConfig(backend="none", **job.config),
         )
-        seconds = time.perf_counter() - start
+        whole = Seconds.now() - start
     return {
-        "plain_seconds": plain,
-        "seconds": seconds,
+        "plain_seconds": plain.elapsed,
+        "plain_cpu_seconds": plain.of_all_cores,
+        "seconds": whole.elapsed,
+        "cpu_seconds": whole.of_all_cores,
         "batches": len(job.batches),
         "batches_produced": data.produced.total(),
         "most_often_produced": max(data.produced.values()),
@@ -65,21 +68,42 @@ def measure_job(job: Job) -> dict[str, Any]:
     }
 
 
-def seconds_of_plain_inference(job: Job) -> float:
-    """P: seconds of FP32 on ONNX Runtime as it is by default, once over the data and once over each split."""
-    session = ort.InferenceSession(str(job.model), providers=["CPUExecutionProvider"])
+@dataclass(frozen=True)
+class Seconds:
+    """A time: `elapsed`, and `of_all_cores` for this process, which depends less on what else the machine does."""
+
+    elapsed: float
+    of_all_cores: float
+
+    @classmethod
+    def now(cls) -> Seconds:
+        """The time of now, for differences."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def __add__(self, other: Seconds) -> Seconds:
+        return Seconds(self.elapsed + other.elapsed, self.of_all_cores + other.of_all_cores)
+
+    def __sub__(self, other: Seconds) -> Seconds:
+        return Seconds(self.elapsed - other.elapsed, self.of_all_cores - other.of_all_cores)
+
+
+def plain_inference(job: Job) -> Seconds:
+    """P: FP32 on ONNX Runtime, on all usable cores, once over the data and once over each split of the metric."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = usable_cores()
+    session = ort.InferenceSession(str(job.model), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    seconds = 0.0
+    seconds = Seconds(0, 0)
 
     def run(feeds: Feeds) -> Feeds:
         nonlocal seconds
-        start = time.perf_counter()
+        start = Seconds.now()
         outputs = session.run(None, dict(feeds))
-        seconds += time.perf_counter() - start
+        seconds += Seconds.now() - start
         return dict(zip(names, outputs, strict=True))
 
     run(job.batches[0])  # the first one allocates
-    seconds = 0.0
+    seconds = Seconds(0, 0)
     for feeds in job.batches:
         run(feeds)
     if job.evaluate is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from benchmarks.results_file import FAILED, Figures
 
 _HEADINGS = (
-    *("job", "P", "quantize", "batches", "most often produced", "FP32 runs on a batch"),
+    *("job", "P", "quantize", "of all cores", "batches", "most often produced", "FP32 runs on a batch"),
     *("INT8 models built / distinct", "metric on candidates", "peak memory", "loss, MACs in INT8"),
 )
 
@@ -24,6 +24,7 @@ def job_table(figures: Mapping[str, Figures]) -> Iterator[str]:
 def _cells(job: Figures) -> Iterator[str]:
     yield f"{job['plain_seconds']:.1f} s"
     yield f"{job['seconds']:.0f} s, {job['seconds'] / job['plain_seconds']:.1f} P"
+    yield f"{job['cpu_seconds']:.0f} s, {job['cpu_seconds'] / job['plain_cpu_seconds']:.1f} P"
     yield str(job["batches"])
     yield str(job["most_often_produced"])
     yield str(job["most_often_computed_fp32"])
