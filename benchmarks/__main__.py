@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from benchmarks import methods, page
+from benchmarks import methods, page, plans
 from benchmarks.accuracy.accuracy_rows import accuracy_rows
 from benchmarks.job.job_rows import job_rows
 from benchmarks.results_file import FAILED, ROOT, Figures, ResultsFile, RowSpec, code_version
@@ -30,7 +30,7 @@ from benchmarks.speed.speed_rows import speed_rows
 
 def all_rows() -> list[RowSpec]:
     """Every row, in the order in which they are measured."""
-    return [*accuracy_rows(), *job_rows(), *speed_rows(), *methods.method_rows()]
+    return [*accuracy_rows(), *job_rows(), *speed_rows(), *methods.method_rows(), *plans.plan_rows()]
 
 
 def selected_rows(patterns: Sequence[str]) -> list[RowSpec]:

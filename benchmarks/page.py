@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from benchmarks.job.table import job_table
@@ -58,6 +58,13 @@ _JOB = """\
 `quantize` from data to report, without engines. P is one pass of FP32 on ONNX Runtime, as it is by default, over all
 data of the job: for calibration, for comparison, and of the metric. Counts do not depend on the machine.
 """
+_PLANS = """\
+## Plans of engines
+
+What TensorRT for RTX makes of five models (ResNet-50 with random weights), read from the builder's log without a GPU:
+kernels, bytes that they move, and an estimate of the time on an RTX 4090 from its data sheet, which is no measurement
+(see [Engine plans](engine-plans.md)). Each cell is FP16 / INT8. Two batches calibrated; ranges do not change a plan.
+"""
 _SPEED = """\
 ## Speed and memory of calibration
 
@@ -74,6 +81,8 @@ def page() -> str:
         parts += [_METHODS, "\n".join(_method_rows(_figures(methods))), _source(methods)]
     if (jobs := _read("job")) is not None:
         parts += [_JOB, "\n".join(job_table(_figures(jobs))), _source(jobs)]
+    if (plans := _read("plans")) is not None:
+        parts += [_PLANS, "\n".join(_plan_rows(_figures(plans))), _source(plans)]
     if (speed := _read("speed")) is not None:
         parts += [_SPEED, "\n".join(_speed_rows(_figures(speed))), _source(speed)]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
@@ -102,6 +111,23 @@ def _method_rows(models: Mapping[str, Figures]) -> Iterator[str]:
         for metric in results["metrics"]["fp32"]:
             cells = [f"{results['metrics'][label][metric]:.4f}" for label in labels]
             yield f"| {name}, {metric.replace('_', ' ')} | " + " | ".join([*cells, fraction, sizes]) + " |"
+
+
+def _plan_rows(models: Mapping[str, Figures]) -> Iterator[str]:
+    columns: dict[str, Callable[[Figures], str]] = {
+        "kernels": lambda engine: str(engine["kernels"]),
+        "MB moved": lambda engine: f"{engine['bytes_moved'] / 1e6:.1f}",
+        "engine MB": lambda engine: f"{engine['engine_bytes'] / 1e6:.1f}",
+        "estimated ms": lambda engine: f"{engine['estimated_seconds'] * 1e3:.3f}",
+    }
+    yield "| model, input | " + " | ".join(columns) + " | INT8 against FP16, estimated |"
+    yield "|---|" + "---|" * (len(columns) + 1)
+    for name, row in models.items():
+        if FAILED in row:
+            continue
+        cells = [f"{show(row['fp16'])} / {show(row['int8'])}" for show in columns.values()]
+        ratio = row["int8"]["estimated_seconds"] / row["fp16"]["estimated_seconds"]
+        yield f"| {name}, {next(iter(row['shapes'].values()))} | " + " | ".join([*cells, f"{ratio:.2f} x"]) + " |"
 
 
 def _speed_rows(figures: Mapping[str, Figures]) -> Iterator[str]:

@@ -13,6 +13,7 @@ import pytest
 import trt_ptq
 from tests.cli.run import trt_ptq as command
 from tests.networks import images, residual_cnn
+from trt_ptq.engines.cost import load_gpu
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "examples" / "README.md"])
@@ -96,6 +97,20 @@ def test_the_python_of_the_readme_runs(workplace: Path) -> None:
     exec(compile(code, "README.md", "exec"), names)
     assert isinstance(names["result"], trt_ptq.QuantizeResult)
     ast.parse(calibrator)  # runs on the stand-ins, as examples/tensorrt10_builder.py
+
+
+def test_the_python_of_engine_plans_runs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tensorrt_rtx", reason='needs tensorrt-rtx: pip install "trt-ptq[rtx]"')
+    (code,) = python_blocks(ROOT / "docs" / "engine-plans.md")
+    exec(compile(code, "engine-plans.md", "exec"), {})
+    assert "float16" in capsys.readouterr().out
+
+
+def test_the_figures_of_a_gpu_in_the_documentation_are_read(workplace: Path) -> None:
+    page = (ROOT / "docs" / "engine-plans.md").read_text(encoding="utf-8")
+    (figures,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    Path("mine.yaml").write_text(figures)
+    assert load_gpu("mine.yaml").rtx
 
 
 def test_the_python_of_getting_started_runs(workplace: Path) -> None:

@@ -103,13 +103,14 @@ def plan(
             document["check"] = _comparison_document(rechecked, str(against))
         console.print_json(document)
         return
-    say_plan(str(source), planned, cost)
+    name = source.name if table is None else f"{source.name} with {table.name}"
+    say_plan(name, planned, cost)
     if compared is not None and against is not None:
-        say_comparison(compared, source.name, against.name)
-    if compared is not None and rechecked is not None:
+        say_comparison(compared, name, against.name)
+    if compared is not None and rechecked is not None and against is not None:
         console.say(
             f"check: without the {len(suggested_exclusions(compared))} nodes, the estimate is {rechecked.slowdown:.2f} "
-            f"x that of {against}, instead of {compared.slowdown:.2f} x"
+            f"x that of {against.name}, instead of {compared.slowdown:.2f} x"
         )
     say_left_out()
 
