@@ -23,9 +23,10 @@ from trt_ptq.tuning.estimates import Estimates
 from trt_ptq.tuning.judge import Judge
 from trt_ptq.tuning.kept_trials import KeptTrials
 from trt_ptq.tuning.output_deviation import OutputDeviation
+from trt_ptq.tuning.settings import TuningSettings
 from trt_ptq.tuning.trials import TuningResult
 from trt_ptq.tuning.tuner import tune
-from trt_ptq.types import Batch
+from trt_ptq.types import Batch, sample_count
 
 _logger = logging.getLogger("trt_ptq.tuning")
 
@@ -60,19 +61,20 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, scratch: Path) -> 
         magnitudes=partial(magnitudes, job),
         folder=scratch,
     )
-    kept = _kept_trials(job)
-    deviation = OutputDeviation(job.model, job.objective.reference, job.calibration, job.tuning.output_error_batches)
+    settings = job.tuning.with_samples(sample_count(next(iter(job.calibration)).feeds))
+    kept = _kept_trials(job, settings)
+    deviation = OutputDeviation(job.model, job.objective.reference, job.calibration, settings.output_error_batches)
     result = tune(
         job.recipe,
         candidates,
-        Estimates(candidates, deviation, job.calibration, kept, job.progress, job.tuning),
+        Estimates(candidates, deviation, job.calibration, kept, job.progress, settings),
         Judge(candidates, job.objective, kept, job.time_limit),
         job.max_drop,
         methods=job.methods if len(job.methods) > 1 else (),
         try_techniques=job.try_techniques,
         search=job.search,
         mode=job.mode,
-        settings=job.tuning,
+        settings=settings,
     )
     table, calibrated_model = candidates.table(result.recipe), candidates.calibrated_model(result.recipe)
     warnings = (
@@ -83,14 +85,13 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, scratch: Path) -> 
     return Tuned(result, calibrated_model, table, candidates, warnings)
 
 
-def _kept_trials(job: QuantizationJob) -> KeptTrials:
+def _kept_trials(job: QuantizationJob, settings: TuningSettings) -> KeptTrials:
     """The trials of an earlier run with the same model, data, metric and options; none if they cannot be told apart."""
     metric, file = job.objective.metric, job.output_dir / TRIALS
     if metric is not None and metric.identity is None:
         _logger.info("trials are not kept for another run: %s is not a function of a Python file", metric.name)
         file.unlink(missing_ok=True)
         return KeptTrials()
-    settings = job.tuning
     measured_by = (settings.output_error_batches, settings.ranking_batches, settings.ranking_batches_on_disagreement)
     scored_by = _digests(job.objective.source) if metric is None else [metric.identity, job.objective.baseline]
     parts = [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trt_ptq.choices import Effort
 
@@ -28,11 +29,13 @@ class TuningSettings:
         max_layers_factor: the stricter target is given up where it excludes more than this many times the layers that
             the threshold itself does: the accuracy is not worth that much speed.
         max_requantized: most layers of a set that are tried in INT8 again by their output error, the largest first.
-        output_error_batches: calibration batches that output errors are measured on; on five real models, 8 order the
-            range methods as all held-out data do.
+        output_error_batches: most calibration batches that output errors are measured on; on five real models, 8 of 8
+            samples order the range methods as all held-out data do.
+        output_error_samples: fewer batches suffice for so many samples; two are measured at least.
+        num_methods_again: how many range methods are compared again, the best ones before, where the model has changed.
         ranking_batches: batches that layers are ranked on.
-        ranking_batches_on_disagreement: the same where single batches disagree: ranked on 2 of 22 batches, a third of
-            the most sensitive layers of the text recogniser were others.
+        ranking_batches_on_disagreement: most batches where single batches disagree: ranked on 2 of 22 batches, a third
+            of the most sensitive layers of the text recogniser were others.
         min_ranking_agreement: least agreement of single batches on the most sensitive layers; two batches of a language
             model reach 0.9, two of rendered text 0.7.
     """
@@ -46,9 +49,20 @@ class TuningSettings:
     max_layers_factor: int = 2
     max_requantized: int = 6
     output_error_batches: int = 8
+    output_error_samples: int = 64
+    num_methods_again: int = 3
     ranking_batches: int = 2
     ranking_batches_on_disagreement: int = 8
     min_ranking_agreement: float = 0.85
+
+    def with_samples(self, samples_per_batch: int) -> TuningSettings:
+        """The settings for batches of a size: no more of them than `output_error_samples` take."""
+        enough = max(math.ceil(self.output_error_samples / samples_per_batch), self.ranking_batches)
+        return replace(
+            self,
+            output_error_batches=min(self.output_error_batches, enough),
+            ranking_batches_on_disagreement=min(self.ranking_batches_on_disagreement, enough),
+        )
 
 
 DEFAULT_SETTINGS = TuningSettings()
@@ -56,5 +70,7 @@ DEFAULT_SETTINGS = TuningSettings()
 EFFORTS: Mapping[Effort, TuningSettings] = {
     "low": TuningSettings(num_runner_up_methods=0, max_evaluations=3, max_comparisons=5, max_requantized=0),
     "medium": DEFAULT_SETTINGS,
-    "high": TuningSettings(num_runner_up_methods=3, max_evaluations=15, max_comparisons=30, max_requantized=24),
+    "high": TuningSettings(
+        num_runner_up_methods=3, max_evaluations=15, max_comparisons=30, max_requantized=24, num_methods_again=4
+    ),
 }

@@ -62,8 +62,8 @@ def tune(
         estimates: measures output errors, and ranks by them.
         judge: scores the models.
         max_drop: accuracy threshold: largest relative loss, as a fraction.
-        methods: if given, the range method of these with the smallest output error replaces that of `recipe`, and is
-            selected again after a technique changed the float model, and for mixed precision.
+        methods: if given, the range method of these with the smallest output error replaces that of `recipe`; the best
+            few are compared again after a technique changed the float model, and for mixed precision.
         try_techniques: whether techniques that the recipe does not have may be tried.
         search: whether layers may be excluded.
         mode: in "mixed", layers become weight-only where they would be excluded, unless that is not enough.
@@ -127,11 +127,14 @@ class _Tuner:
         self._settings = settings
         self._method_is_by_metric = False
         self._requested = requested
-        self.recipe = plain = self._with_best_method(plain)
+        ranking = self._method_errors(plain)
+        by_name = {method.name: method for method in methods}
+        self._methods = tuple(by_name[name] for name in [*ranking][: settings.num_methods_again])
+        self.recipe = plain = plain.model_copy(update={"method": next(iter(ranking), plain.method)})
         self.best = judge.score(plain)
         error = self._output_error(plain) if methods or self.goes_on else None
         name = "weights" if mode == "w8a16" else "weights and activations"
-        self._record(name, self.best, "baseline", self._method_note(plain), error)
+        self._record(name, self.best, "baseline", _method_note(ranking), error)
         for kind in TENSOR_KINDS if self.goes_on and mode != "w8a16" else ():
             self.trials.append(Trial(f"{kind} only", {}, {}, "analysis", "", self._output_error(plain, (kind,))))
 
@@ -164,11 +167,11 @@ class _Tuner:
             summary = self._candidates.summarize(recipe, technique)
             if not summary.num_sites and not forced:
                 return
-            if technique in BEFORE_CALIBRATION and summary.num_sites:
-                recipe = self._with_best_method(recipe)
             if not forced and (rejection := self._rejection_by_output_error(title, recipe)):
                 self.trials.append(rejection)
                 return
+            if technique in BEFORE_CALIBRATION and summary.num_sites:
+                recipe = self._with_best_method(recipe)
             score = self._judge.score(recipe, math.inf if forced else self._useless_loss)
         except TrtPtqError as error:
             if forced:
@@ -250,10 +253,6 @@ class _Tuner:
         best = next(iter(self._method_errors(recipe)), recipe.method)
         return recipe.model_copy(update={"method": best})
 
-    def _method_note(self, recipe: Recipe) -> str:
-        errors = ", ".join(f"{name} {error:.3g}" for name, error in self._method_errors(recipe).items())
-        return errors and f"output error on calibration data by method: {errors}"
-
     def _rejection_by_output_error(self, name: str, recipe: Recipe) -> Trial | None:
         """The trial of `recipe`, if its output error says that a score is not worth its price; else None."""
         before, after = map(self._estimates.output_error, (self.recipe, recipe))
@@ -291,3 +290,8 @@ class _Tuner:
         stopped = "" if score.stopped_after is None else f"given up after {score.stopped_after} samples"
         note = "; ".join(filter(None, (stopped, note)))
         self.trials.append(Trial(name, score.losses, score.metrics, decision, note, output_error))
+
+
+def _method_note(ranking: dict[str, float]) -> str:
+    errors = ", ".join(f"{name} {error:.3g}" for name, error in ranking.items())
+    return errors and f"output error on calibration data by method: {errors}"
