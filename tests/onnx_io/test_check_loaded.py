@@ -98,6 +98,12 @@ def test_an_unchanged_model_is_not_run(tmp_path: Path) -> None:
     assert list(batches) == BATCHES
 
 
+def test_nodes_of_one_name_are_refused(tmp_path: Path) -> None:
+    nodes = [NODE("Conv", ["x", "w"], ["c"], name="one"), NODE("Relu", ["c"], ["y"], name="one")]
+    with pytest.raises(ModelError, match="2 nodes are called 'one', which ONNX Runtime refuses"):
+        trt_ptq.calibrate(saved(tmp_path / "m.onnx", nodes), [{"x": images(2)}])
+
+
 def test_random_nodes_do_not_count(tmp_path: Path) -> None:
     nodes = [
         *(NODE("Mul", ["w", "gain"], ["scaled"]), NODE("Conv", ["x", "scaled"], ["c"])),

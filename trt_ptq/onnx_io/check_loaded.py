@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from trt_ptq.errors import DataError, ModelError
@@ -30,8 +31,9 @@ def check_loaded(model: Model, source: Iterable[Batch]) -> list[str]:
         A warning if they cannot be compared, as ONNX Runtime cannot run the file.
 
     Raises:
-        ModelError: They differ by more than rounding; names the first tensor that does.
+        ModelError: They differ by more than rounding; names the first tensor that does. Or two nodes have one name.
     """
+    _check_node_names(model)
     batch = next(iter(source), None) if model.rewrites else None
     if batch is None:
         return []
@@ -51,6 +53,17 @@ def check_loaded(model: Model, source: Iterable[Batch]) -> list[str]:
         f"{model.path}: loading changes what {describe_tensor(original, tensor)} computes for {batch.origin} "
         f"({rewrites}): export the model with opset 17 or newer, with dense weights and without functions"
     )
+
+
+def _check_node_names(model: Model) -> None:
+    """Make sure that ONNX Runtime, which everything is measured with, does not refuse the names of nodes."""
+    names = Counter(node.name for node in model.proto.graph.node if node.name)
+    for name, count in names.most_common(1):
+        if count > 1:
+            raise ModelError(
+                f"{model.path}: {count} nodes are called {name!r}, which ONNX Runtime refuses: give each node a name "
+                "of its own, or none"
+            )
 
 
 def _has_same_outputs(model: Model, batch: Batch) -> bool:

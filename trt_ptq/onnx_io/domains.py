@@ -25,6 +25,13 @@ def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
                 yield from all_nodes(body.node)
 
 
+def model_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """All nodes of the model, those of its functions included."""
+    yield from all_nodes(proto.graph.node)
+    for function in proto.functions:
+        yield from all_nodes(function.node)
+
+
 def is_custom(op_type: str, domain: str) -> bool:
     """Whether an operator is no ONNX operator; TensorRT finds plugins by name, in the default domain too."""
     return domain not in _STANDARD_DOMAINS or not defs.has(op_type, domain)

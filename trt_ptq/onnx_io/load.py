@@ -19,8 +19,8 @@ from onnx_ir.passes import common as passes
 from trt_ptq.errors import ModelError
 from trt_ptq.onnx_io.domains import (
     ONNX_DOMAINS,
-    all_nodes,
     for_lenient_check,
+    model_nodes,
     needs_lenient_check,
     use_short_domain,
 )
@@ -245,7 +245,7 @@ def _infer_shapes(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 
 def _quantized_ops(proto: onnx.ModelProto) -> list[str]:
     """The quantized operators of the model, sorted."""
-    return sorted({node.op_type for node in all_nodes(proto.graph.node)} & (QDQ_OPS | INTEGER_OPS))
+    return sorted({node.op_type for node in model_nodes(proto)} & (QDQ_OPS | INTEGER_OPS))
 
 
 def _describe_nodes(nodes: Sequence[onnx.NodeProto]) -> str:

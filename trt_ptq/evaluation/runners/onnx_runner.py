@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+from onnx_ir.passes.common import InlinePass
 
 from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.analysis.plugins import cut_plugins
@@ -82,6 +83,8 @@ def _runnable_file(path: Path, folder: Path) -> Path:
     """The file to run instead of `path`: a copy in `folder` without plugins that rounds to float16, or itself."""
     try:
         model = read_ir(path)
+        if model.functions:
+            model = InlinePass()(model).model
         cut = cut_plugins(model)
         if not emulate_float16(model) and not cut:
             return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import numpy_helper
 
-from trt_ptq.onnx_io.domains import all_nodes
+from trt_ptq.onnx_io.domains import model_nodes
 from trt_ptq.onnx_io.opset import onnx_opset
 
 _DROPOUT_TRAINING_MODE = 2  # index of the input; since opset 12
@@ -15,7 +15,7 @@ _INFERENCE_OUTPUTS = 1  # of BatchNormalization before opset 14, whose other out
 def training_nodes(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
     """The Dropout and BatchNormalization nodes in training mode, including those in bodies and functions."""
     opset = onnx_opset(proto)
-    nodes = [*all_nodes(proto.graph.node), *(node for function in proto.functions for node in all_nodes(function.node))]
+    nodes = list(model_nodes(proto))
     constants = _true_constants(proto, nodes)
     return [node for node in nodes if _is_training(node, opset, constants)]
 
