@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.decoders import exported_once
+from tests.decoders import exported_once, tiny_tokenizer
 from tests.networks import images, residual_cnn
 from trt_ptq.onnx_io.load import Model, load_model
 
@@ -52,3 +52,12 @@ def decoder_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def decoder(decoder_path: Path) -> Model:
     """The exported tiny Llama, loaded."""
     return load_model(decoder_path)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tokenizer for the tiny Llama."""
+    pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tiny_tokenizer().save_pretrained(folder)
+    return folder

@@ -17,7 +17,18 @@ PACKAGE = Path(trt_ptq.__file__).parent
 SOURCES = sorted(
     path for folder in (PACKAGE, PACKAGE / "calibrators", PACKAGE / "engines") for path in folder.rglob("*.py")
 )
-OPTIONAL = ("tensorrt", "tensorrt_rtx", "pycuda", "cuda", "torch", "transformers", "ray", "PIL")
+OPTIONAL = (
+    "tensorrt",
+    "tensorrt_rtx",
+    "pycuda",
+    "cuda",
+    "torch",
+    "transformers",
+    "ray",
+    "PIL",
+    "datasketch",
+    "pyarrow",
+)
 HEAVY = ("numba", "onnx", "onnxruntime", "onnx_ir", "polygraphy", "pydantic", "safetensors", "typer", "torch")
 
 IMPORTS_ALL_WITHOUT = """

@@ -18,3 +18,4 @@ BuilderName = Literal["auto", "trt", "rtx"]
 BackendName = Literal[BuilderName, "none"]
 Target = Literal["trt", "rtx"]  # the builder that a Q/DQ model is meant for
 TargetChoice = Literal["auto", Target]
+Task = Literal["text-generation"]

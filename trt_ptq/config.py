@@ -20,6 +20,7 @@ from trt_ptq.choices import (
     Nonfinite,
     Target,
     TargetChoice,
+    Task,
     Technique,
     TechniqueChoice,
 )
@@ -43,7 +44,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "target": (*get_args(Target), "auto"),
 }
 _FLAGS = ("search", "attention")
-_LISTS = ("techniques", "nodes_to_exclude", "nodes_to_include", "tensors", "lower_is_better")
+_LISTS = ("techniques", "nodes_to_exclude", "nodes_to_include", "tensors", "lower_is_better", "group_columns")
+_COUNTS = {"batch_size": 1, "max_length": 2, "samples": 1}  # the least value of each
 RECIPE_FIELDS = (
     *("mode", "method", "percentile", "techniques", "attention"),
     *("nodes_to_exclude", "nodes_to_include", "high_precision", "kv_cache", "target"),
@@ -88,6 +90,13 @@ class QuantizeConfig:
             files, so that no batch is read or computed twice; a tenth of the free disk unless given.
         until_stable: end calibration when no range has moved by more than this fraction since half as many samples.
         batch_size: for data that does not define its batches.
+        task: "text-generation": the model is a causal language model, and the data is text. Implied by `tokenizer`.
+        text_column: column of the data that holds the text; unless given, "text", "prompt" or "content".
+        group_columns: columns, such as the source and the language, of whose values all are sampled; unless given,
+            "source", "language" and "lang" where the data has them.
+        max_length: cut longer texts into pieces of this many tokens.
+        samples: number of texts to calibrate with; unless given, the least that is advised for the model's size: 100
+            below 1 billion parameters, 500 below 10 billion, else 1000.
         shapes: optimization profiles by input name: "MIN:OPT:MAX" ("1x3x224x224:8x3x224x224:16x3x224x224"), one shape,
             three shapes, or a `ShapeProfile`. From the calibration data unless given.
         backend: engine builder: "trt" (TensorRT), "rtx" (TensorRT for RTX), "auto" (the one that works here), or
@@ -121,6 +130,11 @@ class QuantizeConfig:
     scratch_limit: int | str | None = None
     until_stable: float | str | None = None
     batch_size: int = 8
+    task: Task | None = None
+    text_column: str | None = None
+    group_columns: str | Sequence[str] = ()
+    max_length: int | None = None
+    samples: int | None = None
     shapes: Mapping[str, ShapeLike] = field(default_factory=dict, hash=False)
     backend: BackendName = "auto"
     target: TargetChoice = "auto"
@@ -151,6 +165,10 @@ class QuantizeConfig:
             self._set("scratch_limit", parse_size("scratch_limit", self.scratch_limit))
         if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise UsageError(f"`batch_size` must be a whole number of at least 1, not {self.batch_size!r}")
+        for name, least in _COUNTS.items():
+            _check_count(name, getattr(self, name), least)
+        if self.task is not None:
+            _check_choice("task", self.task, get_args(Task))
         if not self.tensors:
             raise UsageError('`tensors` must be "fused", "all" or tensor names, and is empty')
         self._set("shapes", parse_shapes(self.shapes))
@@ -233,6 +251,13 @@ def _profile(name: str, shape: ShapeLike) -> ShapeProfile:
 def _check_choice(parameter: str, value: object, allowed: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in allowed:
         raise UsageError(f"`{parameter}` must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def _check_count(parameter: str, value: object, least: int) -> None:
+    optional = parameter != "batch_size"
+    if (value is None and optional) or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
+        return
+    raise UsageError(f"`{parameter}` must be a whole number of at least {least}, not {value!r}")
 
 
 def _names(parameter: str, value: str | Sequence[str]) -> tuple[str, ...]:

@@ -12,8 +12,9 @@ from tests.decoders import VOCABULARY
 from trt_ptq.api.calibrating import calibrate
 from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.errors import DataError
-from trt_ptq.language_models.batches import DecoderBatches, TokenSample
+from trt_ptq.language_models.batches import DecoderBatches
 from trt_ptq.language_models.decoder import DecoderLayout, decoder_layout
+from trt_ptq.language_models.text.samples import TokenSample
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import load_session
 from trt_ptq.types import Batch
@@ -67,6 +68,11 @@ def test_every_pass_and_every_index_yields_the_same(decoder: Model, tmp_path: Pa
 def test_only_some_of_many_groups_decode(decoder: Model, tmp_path: Path) -> None:
     batches = source(decoder, texts(*[6] * 400), tmp_path, batch_size=1)
     assert batches.total <= 400 + 2 * 16
+
+
+def test_a_batch_of_long_texts_holds_fewer(decoder: Model, tmp_path: Path) -> None:
+    lengths = [shape[:2] for shape in shapes(list(source(decoder, texts(*[100] * 30), tmp_path, 64))) if shape[1] > 1]
+    assert lengths == [(20, 100), (10, 100)]
 
 
 def test_a_text_of_one_token_is_prefill_only(decoder: Model, tmp_path: Path) -> None:

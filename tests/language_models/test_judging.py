@@ -49,6 +49,10 @@ class TestWindows:
         assert {window.first_scored for window in windows[1:]} == {12}
         assert windows[-1].ids[-1] == 39
 
+    def test_windows_without_overlap_leave_the_first_token_of_each_out(self) -> None:
+        windows = text_windows([np.arange(33)], window=16)
+        assert [(window.ids[0], window.num_scored) for window in windows] == [(0, 15), (16, 15)]
+
     def test_a_text_within_the_window_is_one_window(self) -> None:
         (window,) = text_windows([TEXTS[1]], window=16)
         assert window.first_scored == 1

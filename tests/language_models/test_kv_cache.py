@@ -16,10 +16,11 @@ from trt_ptq import QuantizeConfig, load_recipe, load_table, quantize, quantize_
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.errors import ModelError, TableError
 from trt_ptq.evaluation.runners.onnx_runner import onnx_runner
-from trt_ptq.language_models.batches import DecoderBatches, TokenSample
+from trt_ptq.language_models.batches import DecoderBatches
 from trt_ptq.language_models.decoder import decoder_layout
 from trt_ptq.language_models.kv_cache.head_ranges import measure_cache_ranges
 from trt_ptq.language_models.kv_cache.int8_cache import quantize_cache
+from trt_ptq.language_models.text.samples import TokenSample
 from trt_ptq.lint.linter import lint_model
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.save import save_model

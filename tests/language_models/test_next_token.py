@@ -14,9 +14,10 @@ from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
 from trt_ptq.evaluation.reference import Reference
-from trt_ptq.language_models.batches import DecoderBatches, TokenSample
+from trt_ptq.language_models.batches import DecoderBatches
 from trt_ptq.language_models.decoder import decoder_layout
 from trt_ptq.language_models.judging.next_token import kl_divergence, short_texts
+from trt_ptq.language_models.text.samples import TokenSample
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.insert import insert_qdq
 from trt_ptq.sensitivity.measure import measure_sensitivity, rank_layers

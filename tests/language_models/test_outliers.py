@@ -52,8 +52,9 @@ def test_a_model_without_outliers_has_none(tmp_path: Path) -> None:
 
 
 def test_a_decoder_with_empty_caches_is_measured(decoder: Model) -> None:
-    from trt_ptq.language_models.batches import DecoderBatches, TokenSample
+    from trt_ptq.language_models.batches import DecoderBatches
     from trt_ptq.language_models.decoder import decoder_layout
+    from trt_ptq.language_models.text.samples import TokenSample
 
     samples = [TokenSample(np.arange(10), "text")]
     source = DecoderBatches(decoder.path, decoder_layout(decoder), samples, decoder.path.parent)

@@ -12,6 +12,7 @@ _OPTIONS = {  # parameters whose option has another name
     "search": "--no-search",
     "shapes": "--shape",
     "techniques": "--technique",
+    "group_columns": "--group-column",
 }
 _SAME = (
     "attention",
@@ -27,6 +28,7 @@ _SAME = (
     "kv_cache",
     "lower_is_better",
     "max_drop",
+    "max_length",
     "memory_limit",
     "method",
     "mode",
@@ -35,13 +37,17 @@ _SAME = (
     "precision",
     "preprocess",
     "recipe",
+    "samples",
     "scratch_limit",
     "stats",
     "table",
     "target",
+    "task",
     "tensors",
     "test_data",
+    "text_column",
     "time_limit",
+    "tokenizer",
     "until_stable",
 )
 OPTIONS = _OPTIONS | {name: "--" + name.replace("_", "-") for name in _SAME}

@@ -9,9 +9,13 @@ import typer
 
 from trt_ptq import choices
 
-DATA, CALIBRATION, ACCURACY, ENGINE, OUTPUT = "Data", "Calibration", "Accuracy", "Engine", "Output"
+DATA, TEXT, CALIBRATION, ACCURACY, ENGINE, OUTPUT = "Data", "Text", "Calibration", "Accuracy", "Engine", "Output"
 
 Model = Annotated[Path, typer.Argument(help="Float ONNX model.", show_default=False)]
+ModelOrFolder = Annotated[
+    Path,
+    typer.Argument(help="Float ONNX model, or the Hugging Face folder of a language model.", show_default=False),
+]
 Engine = Annotated[Path, typer.Argument(help="Engine file, with its manifest (.json) beside it.", show_default=False)]
 
 Data = Annotated[
@@ -40,6 +44,60 @@ Preprocess = Annotated[
     typer.Option(
         help="file.py:function from a PIL image to the input array of one sample.",
         rich_help_panel=DATA,
+        show_default=False,
+    ),
+]
+Task = Annotated[
+    Optional[choices.Task],
+    typer.Option(
+        help="text-generation: the model is a causal language model (a Hugging Face folder, or ONNX with past and "
+        "present keys and values), and --data is text: .txt, a folder of .txt, .jsonl or .parquet.",
+        rich_help_panel=TEXT,
+        show_default=False,
+    ),
+]
+Tokenizer = Annotated[
+    Optional[Path],
+    typer.Option(
+        help="Folder of the Hugging Face tokenizer. Default: the folder of the model.",
+        rich_help_panel=TEXT,
+        show_default=False,
+    ),
+]
+TextColumn = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar="COLUMN",
+        help="Column that holds the text. Default: text, prompt or content.",
+        rich_help_panel=TEXT,
+        show_default=False,
+    ),
+]
+GroupColumns = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--group-column",
+        metavar="COLUMN",
+        help="Draw texts of every value of this column (repeatable). Default: source, language and lang, if present.",
+        rich_help_panel=TEXT,
+        show_default=False,
+    ),
+]
+MaxLength = Annotated[
+    Optional[int],
+    typer.Option(
+        metavar="TOKENS",
+        help="Cut longer texts into pieces of this many tokens.",
+        rich_help_panel=TEXT,
+        show_default=False,
+    ),
+]
+Samples = Annotated[
+    Optional[int],
+    typer.Option(
+        metavar="COUNT",
+        help="Texts to calibrate with. Default: 100 below 1 billion parameters, 500 below 10 billion, else 1000.",
+        rich_help_panel=TEXT,
         show_default=False,
     ),
 ]

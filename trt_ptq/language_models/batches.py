@@ -12,19 +12,13 @@ import numpy as np
 
 from trt_ptq.errors import DataError
 from trt_ptq.language_models.decoder import DecoderLayout
+from trt_ptq.language_models.text.samples import TokenSample
 from trt_ptq.onnx_io.ort_session import load_session, model_fails
 from trt_ptq.types import Array, Batch, contiguous
 
 _DECODE_PERIOD = 4  # one group in four decodes: a decode step has the values of the prefill, and in addition the past
 _MAX_DECODED_GROUPS = 16  # bounds the time to fill caches, and their files
-
-
-@dataclass(frozen=True)
-class TokenSample:
-    """The tokens of one text [length], and where it came from (for messages)."""
-
-    ids: Array
-    origin: str
+_MAX_TOKENS = 2048  # of a batch: activations of more take gigabytes
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,8 @@ class _Step:
 class DecoderBatches:
     """A batch source of texts, the same in every pass.
 
-    Texts are never padded, as padding would be measured too: a batch holds texts of one length. Each batch is a
+    Texts are never padded, as padding would be measured too: a batch holds texts of one length, of up to 2048 tokens
+    together. Each batch is a
     prefill with an empty cache. One group in four, up to 16, adds two decode steps: one token after half of the text,
     and the last token after all others. A causal model computes the same values for a token in prefill and decode, so
     more steps would add only time; what decode adds are the past tensors.
@@ -116,7 +111,7 @@ def _groups_of_one_length(samples: Sequence[TokenSample], batch_size: int) -> li
     open_groups: dict[int, list[TokenSample]] = {}
     for sample in samples:
         group = open_groups.get(len(sample.ids))
-        if group is None or len(group) == batch_size:
+        if group is None or len(group) == batch_size or (len(group) + 1) * len(sample.ids) > _MAX_TOKENS:
             group = open_groups[len(sample.ids)] = []
             groups.append(group)
         group.append(sample)

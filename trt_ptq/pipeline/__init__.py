@@ -9,6 +9,7 @@ from typing import Any
 
 from trt_ptq._internal.locks import locked_folder
 from trt_ptq._internal.temporary import remove_abandoned, temporary_folder
+from trt_ptq.api.inputs.language_input import check_text_task
 from trt_ptq.api.inputs.model_input import ModelLike, describe_model, is_in_memory, opened_model
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.errors import UsageError
@@ -36,6 +37,7 @@ def quantize(
     *,
     evaluate: Evaluate | str | None = None,
     test_data: Any = None,
+    tokenizer: Any = None,
     stats: StatisticsLike | None = None,
     output_dir: str | os.PathLike[str] = "int8",
     config: QuantizeConfig | None = None,
@@ -47,18 +49,22 @@ def quantize(
     """Quantize a float model to INT8 within an accuracy threshold, and build its engines.
 
     Args:
-        model: path of an ONNX model, an `onnx.ModelProto`, or a `torch.nn.Module` with `example_inputs`.
+        model: path of an ONNX model, an `onnx.ModelProto`, or a `torch.nn.Module` with `example_inputs`. A causal
+            language model may also be a Hugging Face folder, or the Hugging Face model itself, with `tokenizer`.
         data: representative inputs to calibrate with: a folder, a file, "file.py:function", a list or generator of
             feed dicts or arrays, a callable that returns one, a torch DataLoader, a Hugging Face dataset, or a
-            `BatchSource`.
+            `BatchSource`. For a causal language model it is text: a .txt, .jsonl or .parquet file, a folder of .txt
+            files, a Hugging Face dataset or a list.
         evaluate: your metric: a function, or "file.py:function". It is called as `evaluate(run)`, where
             `run(feeds) -> outputs` runs a model, or as `evaluate(run, split)`, where the split is "select" while
             candidates are compared and "test" for the verdict. It returns a dict of metrics, name to number; wrap those
             whose lower values are better in `Lower`, or name them in `config.lower_is_better`. It may instead yield the
             score of each sample, in random order, or those of a batch: their mean is the metric, and a candidate that
             loses too much is given up after some of the samples. Without a metric, the outputs are compared with those
-            of FP32.
+            of FP32; of a causal language model, the perplexity on held-out text.
         test_data: inputs to compare on, in the forms of `data`; without it, one batch in five of `data` is held out.
+        tokenizer: of a causal language model: its Hugging Face tokenizer, or the folder that has it; unless given, the
+            folder of the model.
         stats: statistics of this model, or the path of them, to start from instead of calibrating: those of
             `calibrate`, or stats.safetensors of a run that was interrupted. For an unbiased verdict, they must come
             from the calibration part of `data`, or `test_data` must be given.
@@ -84,16 +90,20 @@ def quantize(
     """
     if config is not None and not isinstance(config, QuantizeConfig):
         raise UsageError(f"`config` must be a QuantizeConfig, not {type(config).__name__}")
+    config = config or QuantizeConfig()
+    check_text_task(model, tokenizer, config, example_inputs)
     with (
         opened_model(model, example_inputs, dynamic_shapes) as loaded,
         temporary_folder() as scratch,
         no_empty_folder(Path(output_dir)),
     ):
         arguments = Arguments(
+            model=model,
             model_name=describe_model(model),
             data=data,
             evaluate=evaluate,
             test_data=test_data,
+            tokenizer=tokenizer,
             output_dir=Path(output_dir),
             preprocess=preprocess,
             stats=stats,
@@ -101,7 +111,7 @@ def quantize(
             progress=progress or no_progress,
             scratch=scratch,
         )
-        job = resolve(loaded, arguments, config or QuantizeConfig())
+        job = resolve(loaded, arguments, config)
         with locked_folder(job.output_dir):
             remove_abandoned(job.output_dir)
             _logger.info("calibrating")

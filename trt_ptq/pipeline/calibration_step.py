@@ -15,6 +15,7 @@ from trt_ptq.data.checks.audit import Audit
 from trt_ptq.data.checks.input_ranges import InputRanges
 from trt_ptq.data.observation import observe
 from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
+from trt_ptq.language_models.decoder_profiles import decoder_profiles
 from trt_ptq.onnx_io.check_loaded import check_loaded
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import STATISTICS, remove_last_run, remove_other_recipe, save_float_model, warn_of_removal
@@ -75,7 +76,7 @@ def calibrate(job: QuantizationJob) -> Calibrated:
             findings.append(OTHER_DATA)
         convergence.record(statistics.data.samples, statistics.tensors)
     save_statistics(statistics, job.output_dir / STATISTICS)
-    profiles = job.profiles or profiles_from_shapes(shapes.seen, job.model.inputs)
+    profiles = job.profiles or _profiles(job, shapes)
     warn_of_removal(job.output_dir, job.model.identity)
     remove_last_run(job.output_dir)
     if job.saves_model:
@@ -92,10 +93,21 @@ def calibrate(job: QuantizationJob) -> Calibrated:
         trajectory=convergence.trajectory(),
         stability=stability,
         warnings=(
-            *(*findings, *audit.findings(), *input_warnings),
+            *(*findings, *_data_findings(job, audit), *input_warnings),
             *stability_warnings(stability, job.model.inputs, bool(job.profiles)),
         ),
     )
+
+
+def _profiles(job: QuantizationJob, shapes: ShapeObserver) -> dict[str, ShapeProfile]:
+    if job.language is None:
+        return profiles_from_shapes(shapes.seen, job.model.inputs)
+    return decoder_profiles(shapes.seen, job.model.inputs, job.language.layout)
+
+
+def _data_findings(job: QuantizationJob, audit: Audit) -> tuple[str, ...]:
+    """What is suspicious about the data: text is judged as text, since its batches and caches are made from it."""
+    return tuple(audit.findings()) if job.language is None else job.language.audit.findings
 
 
 def recalibrate(job: QuantizationJob, source: BatchSource, model: Model) -> Statistics:

@@ -14,6 +14,7 @@ from trt_ptq.errors import DataError, EngineError, MissingPackageError, ModelErr
 from trt_ptq.evaluation.metrics import Metrics
 from trt_ptq.evaluation.precisions import PrecisionComparison, evaluate_precisions
 from trt_ptq.evaluation.verdict import Verdict
+from trt_ptq.language_models.judging.judgement import LanguageJudgement, judge_language_model, perplexity_warnings
 from trt_ptq.output import ENGINES
 from trt_ptq.pipeline.calibration_step import Calibrated
 from trt_ptq.pipeline.export_step import Exported
@@ -26,12 +27,14 @@ from trt_ptq.report.warnings import OPTIMISTIC_VERDICT, TUNING_SKIPPED, emulatio
 class Evaluated:
     """How the FP16 and INT8 models compare with FP32, and whether INT8 meets the accuracy threshold.
 
-    `calibration_samples` counts the samples of the comparison that were also used for calibration.
+    `calibration_samples` counts the samples of the comparison that were also used for calibration. `language` compares
+    what language models predict; None for other models.
     """
 
     comparison: PrecisionComparison
     verdict: Verdict
     calibration_samples: int
+    language: LanguageJudgement | None
     warnings: tuple[str, ...]
 
 
@@ -78,7 +81,11 @@ def evaluate_models(
         warnings.append(OPTIMISTIC_VERDICT)
     if not verdict.passed and not searched and not tuned.result.warnings and job.search:
         warnings.append(TUNING_SKIPPED)
-    return Evaluated(comparison, verdict, audit.num_calibrated, tuple(warnings))
+    language = None
+    if job.language is not None:
+        language = judge_language_model(exported.files, job.language)
+        warnings += perplexity_warnings(comparison.metrics, job.language)
+    return Evaluated(comparison, verdict, audit.num_calibrated, language, tuple(warnings))
 
 
 def evaluate_engines(

@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from trt_ptq.api.inputs.language_input import open_language_data
 from trt_ptq.api.inputs.metric_input import user_metric
+from trt_ptq.api.inputs.model_input import ModelLike
 from trt_ptq.calibration.devices import Device, open_device
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.choices import Mode, Nonfinite
@@ -20,9 +22,11 @@ from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.data.spool import SpooledSource, is_in_memory
 from trt_ptq.data.subset import split_source, two_halves
 from trt_ptq.engines.backends import builder_target, require_named_backend
-from trt_ptq.evaluation.metrics import Evaluate
+from trt_ptq.evaluation.metrics import Evaluate, UserMetric
 from trt_ptq.evaluation.reference import Reference
 from trt_ptq.language_models.decoder import decoder_layout
+from trt_ptq.language_models.judging.metric import PERPLEXITY
+from trt_ptq.language_models.language_data import LanguageData
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import FLOAT_MODEL, check_folder, check_outside
 from trt_ptq.pipeline.kept_statistics import KeptStatistics, StatisticsLike, open_statistics
@@ -37,17 +41,20 @@ from trt_ptq.types import BatchSource, ProgressCallback, ShapeProfile
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of `quantize` beside the model and the config.
+    """The arguments of `quantize` beside the config.
 
     Attributes:
+        model: the model as it was given.
         saves_model: whether the model has no file of its own.
         scratch: a temporary folder for the run.
     """
 
+    model: ModelLike
     model_name: str
     data: Any
     evaluate: Evaluate | str | None
     test_data: Any
+    tokenizer: Any
     output_dir: Path
     preprocess: Any
     stats: StatisticsLike | None
@@ -71,6 +78,8 @@ class QuantizationJob:
         search: whether sensitive layers may be excluded.
         tuning: constants of tuning.
         time_limit: how long candidates may be tried.
+        language: the text of a causal language model; None for other models. Its batches are `calibration` and
+            `held_out`, and its metric is that of `objective`, unless the user gave one.
         calibration: batches to calibrate with.
         kept_statistics: statistics of an earlier run, instead of a calibration.
         held_out: batches to compare on.
@@ -95,6 +104,7 @@ class QuantizationJob:
     tuning: TuningSettings
     time_limit: TimeLimit
     max_drop: float
+    language: LanguageData | None
     calibration: BatchSource
     kept_statistics: KeptStatistics | None
     held_out: BatchSource
@@ -149,9 +159,22 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
     check_folder(arguments.output_dir, model.path, model.external.files)
     scratch = Scratch(arguments.scratch, None if config.scratch_limit is None else int(config.scratch_limit))
     open_any = partial(_open, model=model, preprocess=arguments.preprocess, config=config, scratch=scratch)
-    data = open_any(arguments.data)
-    test_data = None if arguments.test_data is None else open_any(arguments.test_data)
-    calibration, held_out = split_source(data, test_data)
+    language = open_language_data(
+        arguments.model,
+        model,
+        arguments.data,
+        arguments.test_data,
+        arguments.tokenizer,
+        config,
+        arguments.scratch,
+        arguments.preprocess,
+    )
+    if language is None:
+        test_data = None if arguments.test_data is None else open_any(arguments.test_data)
+        calibration, held_out = split_source(open_any(arguments.data), test_data)
+    else:
+        calibration, held_out = open_any(language.calibration), open_any(language.held_out)
+        metric = metric or UserMetric(language.metric, PERPLEXITY)
     selection, test = (held_out, held_out) if metric else two_halves(held_out)
     tunes_ranges = config.recipe is None and config.mode != "w8a16"
     return QuantizationJob(
@@ -159,7 +182,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         saves_model=arguments.saves_model,
         model_name=arguments.model_name,
         data_name=_describe(arguments.data),
-        metric_name="" if metric is None else _describe(arguments.evaluate),
+        metric_name="" if metric is None else _describe(metric.name if language else arguments.evaluate),
         recipe=recipe,
         given_recipe=given_recipe,
         mode=config.mode,
@@ -169,6 +192,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         tuning=EFFORTS[config.effort],
         time_limit=time_limit,
         max_drop=float(config.max_drop),
+        language=language,
         calibration=calibration,
         kept_statistics=kept_statistics,
         held_out=held_out,

@@ -59,6 +59,8 @@ def report_models(
         outliers=list(_outliers(job, tuned)),
         trials=list(tuned.result.trials),
         models=model_rows(exported.files, evaluated.comparison),
+        text=None if job.language is None else job.language.audit,
+        language=evaluated.language,
         engines=[],
         verdict=evaluated.verdict,
         warnings=[*(warning for step in steps for warning in step.warnings), *uncounted],

@@ -18,7 +18,10 @@ from trt_ptq.evaluation.compare_engines import MeasuredEngine
 from trt_ptq.evaluation.fidelity import OutputFidelity
 from trt_ptq.evaluation.verdict import Verdict
 from trt_ptq.fp16.keep_fp32 import Fp32Node
+from trt_ptq.language_models.judging.judgement import LanguageJudgement
+from trt_ptq.language_models.judging.metric import PERPLEXITY
 from trt_ptq.language_models.outliers import OutlierChannel
+from trt_ptq.language_models.text.text_audit import TextAudit
 from trt_ptq.provenance import DataFingerprint, ModelIdentity
 from trt_ptq.qdq.plan import NodePlan
 from trt_ptq.tuning.trials import Trial
@@ -83,6 +86,8 @@ class Report(_Part):
         outliers: outlier channels of a language model, the largest first; empty for other models.
         trials: what tuning tried, in order.
         models: FP32, FP16 and INT8.
+        text: the calibration text of a language model; None for other models.
+        language: what a language model predicts beside FP32; None for other models.
         engines: manifests of the engines that were built.
         engine_measurements: engines that were run on a GPU.
         evaluated_engines: the engines compared with FP32, if they could run here; the verdict is on them, then.
@@ -108,6 +113,8 @@ class Report(_Part):
     outliers: list[OutlierChannel] = []
     trials: list[Trial]
     models: list[ModelResult]
+    text: TextAudit | None = None
+    language: LanguageJudgement | None = None
     engines: list[EngineManifest]
     engine_measurements: list[MeasuredEngine] = []
     evaluated_engines: list[ModelResult] = []
@@ -139,6 +146,8 @@ class Report(_Part):
             if repeated
             else f"{self.held_out_samples} held-out samples"
         )
+        if self.language is not None and self.metric_function == PERPLEXITY:
+            return f"{samples}; perplexity on held-out text"
         return f"{samples}; metrics by {self.metric_function}, on its own data" if self.metric_function else samples
 
     @property

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Union
 import onnx
 
 from trt_ptq._internal.temporary import temporary_folder
-from trt_ptq.errors import TrtPtqError, UsageError
+from trt_ptq.errors import ModelError, TrtPtqError, UsageError
+from trt_ptq.language_models.export.huggingface import (
+    export_causal_lm,
+    is_causal_lm,
+    is_huggingface_folder,
+    load_causal_lm,
+)
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.output import FLOAT_MODEL
 
@@ -42,7 +48,8 @@ def model_file(model: ModelLike, example_inputs: Any = None, dynamic_shapes: Any
     """The ONNX file of `model`: its own, or a temporary one within the block only.
 
     Raises:
-        ModelError: PyTorch cannot export the module.
+        MissingPackageError: a Hugging Face folder needs torch and transformers.
+        ModelError: PyTorch cannot export the module, or a folder is none of Hugging Face.
         UsageError: a torch module without example inputs, or something else than a model.
     """
     module = is_torch_module(model)
@@ -51,9 +58,9 @@ def model_file(model: ModelLike, example_inputs: Any = None, dynamic_shapes: Any
             raise UsageError(f"`{name}` is for a torch.nn.Module, not for {describe_model(model)}")
     if isinstance(model, Model):
         yield model.path
-    elif isinstance(model, (str, os.PathLike)):
+    elif isinstance(model, (str, os.PathLike)) and not Path(model).is_dir():
         yield Path(model)
-    elif module or isinstance(model, onnx.ModelProto):
+    elif isinstance(model, (str, os.PathLike)) or module or isinstance(model, onnx.ModelProto):
         with temporary_folder() as folder:
             path = write_model(model, folder / FLOAT_MODEL, example_inputs, dynamic_shapes)
             try:
@@ -67,14 +74,28 @@ def model_file(model: ModelLike, example_inputs: Any = None, dynamic_shapes: Any
 
 
 def write_model(model: ModelLike, path: Path, example_inputs: Any = None, dynamic_shapes: Any = None) -> Path:
-    """Write an `onnx.ModelProto`, or a torch module that is exported with `example_inputs`, to `path`.
+    """Write a model that is no ONNX file to `path`.
+
+    Args:
+        model: an `onnx.ModelProto`, a torch module, a Hugging Face causal language model, or the folder of one.
+        path: the ONNX file.
+        example_inputs: what other torch modules are exported with.
+        dynamic_shapes: their dynamic axes; see `export_module`.
 
     Raises:
-        ModelError: PyTorch cannot export the module.
+        MissingPackageError: a Hugging Face folder needs torch and transformers.
+        ModelError: PyTorch cannot export the module, or a folder is none of Hugging Face.
         UsageError: a torch module without example inputs, or a proto whose weights lie in files.
     """
     if isinstance(model, onnx.ModelProto):
         _write_proto(model, path)
+    elif isinstance(model, (str, os.PathLike)):
+        folder = Path(model)
+        if not is_huggingface_folder(folder):
+            raise ModelError(f"{folder}: a folder without config.json: give an ONNX file, or a Hugging Face folder")
+        export_causal_lm(load_causal_lm(folder), path, str(folder))
+    elif example_inputs is None and is_causal_lm(model):
+        export_causal_lm(model, path, describe_model(model))
     elif example_inputs is None:
         raise UsageError(
             f"`example_inputs` is missing: {describe_model(model)} is exported to ONNX with them: give a tuple of "
@@ -99,8 +120,10 @@ def describe_model(model: ModelLike) -> str:
 
 
 def is_in_memory(model: ModelLike) -> bool:
-    """Whether `model` is an `onnx.ModelProto` or a torch module, which have no file of their own."""
-    return not isinstance(model, (str, os.PathLike, Model))
+    """Whether `model` is an `onnx.ModelProto`, a torch module or a Hugging Face folder, which have no ONNX file."""
+    if isinstance(model, (str, os.PathLike)):
+        return Path(model).is_dir()
+    return not isinstance(model, Model)
 
 
 def is_torch_module(model: object) -> bool:

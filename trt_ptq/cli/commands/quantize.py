@@ -12,6 +12,7 @@ import typer
 from trt_ptq import choices
 from trt_ptq.cli import console, options
 from trt_ptq.cli.chosen import quantize_config
+from trt_ptq.cli.language_report import show_language
 from trt_ptq.evaluation.fidelity import error_title, worst_output
 from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.pipeline import quantize as run
@@ -29,11 +30,17 @@ class TechniqueName(str, Enum):  # Typer takes no lists of Literal
 
 
 def quantize(
-    model: options.Model,
+    model: options.ModelOrFolder,
     data: options.Data,
     test_data: options.TestData = None,
     batch_size: options.BatchSize = 8,
     preprocess: options.Preprocess = None,
+    task: options.Task = None,
+    tokenizer: options.Tokenizer = None,
+    text_column: options.TextColumn = None,
+    group_column: options.GroupColumns = None,
+    max_length: options.MaxLength = None,
+    samples: options.Samples = None,
     stats: Annotated[
         Optional[Path],
         typer.Option(
@@ -181,6 +188,11 @@ def quantize(
         scratch_limit=scratch_limit,
         until_stable=until_stable,
         batch_size=batch_size,
+        task=task,
+        text_column=text_column,
+        group_columns=group_column,
+        max_length=max_length,
+        samples=samples,
         backend=backend,
         target=target,
         lower_is_better=lower_is_better,
@@ -190,6 +202,7 @@ def quantize(
         data,
         evaluate=evaluate,
         test_data=test_data,
+        tokenizer=tokenizer,
         stats=stats,
         output_dir=out,
         config=replace(config, search=not no_search),
@@ -230,6 +243,8 @@ def _show(report: Report, out: Path) -> None:
         )
     head = ["", *metrics, "SQNR dB", "top-1 agree", "ONNX MB", "engine MB"]
     console.print_table(head, rows, f"{Path(report.model).name}, method {report.method}")
+    if report.language:
+        show_language(report.language)
     _show_trials(report)
     passes = f" in {report.passes} passes" if report.passes > 1 else ""
     console.say(

@@ -37,9 +37,10 @@ def load_causal_lm(folder: Path) -> Any:
     torch = require("torch", extra="llm")
     transformers = require("transformers", extra="llm")
     try:
-        return transformers.AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32, attn_implementation="eager"
-        )
+        with _without_progress_bar(transformers):
+            return transformers.AutoModelForCausalLM.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32, attn_implementation="eager"
+            )
     except Exception as error:  # transformers raises many kinds
         raise ModelError(
             f"{folder}: transformers cannot load a causal language model from this folder "
@@ -139,6 +140,18 @@ def _check_float32(torch: Any, model: Any, name: str) -> None:
     other = next((weight for weight in model.parameters() if weight.dtype != torch.float32), None)
     if other is not None:
         raise ModelError(f"{name}: has weights in {str(other.dtype).removeprefix('torch.')}: give model.float()")
+
+
+@contextmanager
+def _without_progress_bar(transformers: Any) -> Iterator[None]:
+    messages = transformers.utils.logging
+    shown = messages.is_progress_bar_enabled()
+    messages.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            messages.enable_progress_bar()
 
 
 @contextmanager

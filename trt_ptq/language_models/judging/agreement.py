@@ -33,6 +33,11 @@ class PositionAgreement:
     kl_divergence: float
     positions: int
 
+    @property
+    def label(self) -> str:
+        """The positions, as "16 to 63"."""
+        return str(self.start) if self.stop == self.start + 1 else f"{self.start} to {self.stop - 1}"
+
 
 def next_token_agreement(
     reference: Run, candidate: Run, layout: DecoderLayout, windows: Sequence[TextWindow]

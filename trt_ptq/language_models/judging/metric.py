@@ -11,6 +11,8 @@ from trt_ptq.evaluation.runners.onnx_runner import Run
 from trt_ptq.language_models.decoder import DecoderLayout
 from trt_ptq.language_models.judging.perplexity import TextWindow, perplexity
 
+PERPLEXITY = "perplexity"
+
 
 @dataclass(frozen=True)
 class LanguageModelMetric:
@@ -22,4 +24,4 @@ class LanguageModelMetric:
 
     def __call__(self, run: Run, split: Literal["select", "test"]) -> dict[str, Lower]:
         """The perplexity of the model that `run(feeds)` runs."""
-        return {"perplexity": Lower(perplexity(run, self.layout, self.select if split == "select" else self.test))}
+        return {PERPLEXITY: Lower(perplexity(run, self.layout, self.select if split == "select" else self.test))}

@@ -1,9 +1,10 @@
 """Perplexity over windows of text.
 
 Protocol: each text is cut into windows of `window` tokens that start `stride` tokens apart. Each window runs alone,
-with an empty cache. Every token is scored once, by the first window that predicts it: from all tokens before it in that
-window, so with a context of at least `window - stride` tokens (fewer in the first window). The first token of a text,
-mostly a begin-of-text token, is only context. Perplexity = exp(mean negative log-likelihood of all scored tokens).
+with an empty cache. Every token is scored at most once, by the first window that predicts it: from all tokens before
+it in that window, so with a context of at least `window - stride` tokens (fewer in the first window). The first token
+of a text, mostly a begin-of-text token, is only context; where windows do not overlap (the default), so is the first of
+each. Perplexity = exp(mean negative log-likelihood of all scored tokens).
 
 Source: https://huggingface.co/docs/transformers/perplexity (strided sliding window).
 """
@@ -43,18 +44,19 @@ def text_windows(texts: Iterable[Array], window: int, stride: int | None = None)
     Args:
         texts: the tokens of each text; a text of one token has nothing to score.
         window: number of tokens of a window, 2 or more.
-        stride: distance of windows, from 1 to `window - 1`; unless given `window // 2`.
+        stride: distance of windows, from 1 to `window`, which is the default: windows do not overlap.
     """
-    stride = stride or window // 2
-    assert 1 <= stride < window
+    stride = stride or window
+    assert 1 <= stride <= window
     windows = []
     for ids in texts:
         scored = 1
         for start in range(0, len(ids), stride):
             stop = min(start + window, len(ids))
-            if stop > scored:
-                windows.append(TextWindow(ids[start:stop], scored - start))
-                scored = stop
+            first_scored = max(scored - start, 1)
+            if stop > start + first_scored:
+                windows.append(TextWindow(ids[start:stop], first_scored))
+            scored = max(scored, stop)
     return windows
 
 

@@ -1,0 +1,163 @@
+"""`quantize` of causal language models: text in, perplexity and next-token predictions out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.run import refused, trt_ptq
+from tests.decoders import WINDOW, sentences, tiny_llama, tiny_tokenizer
+from trt_ptq.config import QuantizeConfig
+from trt_ptq.errors import UsageError
+from trt_ptq.pipeline import QuantizeResult, quantize
+from trt_ptq.report.render import render_html
+from trt_ptq.report.schema import load_report
+
+QUICK: dict[str, Any] = {
+    "method": "minmax",
+    "backend": "none",
+    "techniques": (),
+    "search": False,
+    "max_drop": 0.09,
+    "samples": 20,
+}
+
+
+def quantized(model: Any, data: Any, out: Path, tokenizer: Any, **arguments: Any) -> QuantizeResult:
+    return quantize(model, data, output_dir=out, tokenizer=tokenizer, config=QuantizeConfig(**QUICK), **arguments)
+
+
+@pytest.fixture(scope="module")
+def result(decoder_path: Path, tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizeResult:
+    """The exported tiny Llama, quantized with sentences."""
+    return quantized(decoder_path, sentences(60), tmp_path_factory.mktemp("out"), tokenizer_folder)
+
+
+def test_perplexity_decides(result: QuantizeResult) -> None:
+    assert result.passed
+    assert set(result.metrics["int8"]) == {"perplexity"}
+    assert result.metrics["fp32"]["perplexity"] > 1
+    assert "perplexity on held-out text" in result.report.comparison_data
+
+
+def test_the_report_has_the_text_the_agreement_and_generations(result: QuantizeResult) -> None:
+    report = load_report(result.output_dir)
+    assert report.text and report.language
+    assert (report.text.read, report.text.samples, report.text.held_out) == (60, 20, 5)
+    assert [row.start for row in report.language.agreement["int8"]] == [0, 1, 0]
+    assert {*report.language.agreement} == {"fp16", "int8"}
+    for generation in report.language.generations:
+        assert {*generation.continuations} == {"fp32", "fp16", "int8"}
+    page = render_html(report)
+    assert "Next-token predictions beside FP32" in page
+    assert report == result.report
+
+
+def test_what_is_suspicious_about_the_text_is_warned_of(result: QuantizeResult) -> None:
+    warnings = "\n".join(result.report.warnings)
+    assert "only 20 calibration texts: 100 to 500 are advised" in warnings
+    assert "the perplexity is that of only" in warnings
+    assert "hardly better than guessing among 320 tokens" in warnings  # its weights are random
+    assert "noise" not in warnings
+
+
+def test_prefill_and_decode_are_calibrated_and_compared(result: QuantizeResult) -> None:
+    assert result.report.fingerprint.samples > 20  # decode steps count beside the texts
+    assert result.report.held_out_samples > 5
+
+
+def test_test_data_of_its_own(decoder_path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
+    data = sentences(30)
+    report = quantized(decoder_path, data, tmp_path, tokenizer_folder, test_data=data[:8]).report
+    assert report.text is not None
+    assert (report.text.samples, report.text.held_out) == (20, 8)
+    assert any("calibration texts are also in the evaluation text" in warning for warning in report.warnings)
+
+
+def test_a_metric_of_the_user_decides_instead(decoder_path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
+    from trt_ptq.language_models.decoder import decoder_layout
+    from trt_ptq.onnx_io.load import load_model
+
+    layout, ids = decoder_layout(load_model(decoder_path)), tiny_tokenizer()("the king said")["input_ids"]
+
+    def accuracy(run: Any) -> dict[str, float]:
+        import numpy as np
+
+        return {"accuracy": 1.0 + 0 * float(run(layout.feeds(np.array([ids])))["logits"].sum())}
+
+    result = quantized(decoder_path, sentences(30), tmp_path, tokenizer_folder, evaluate=accuracy)
+    assert set(result.metrics["int8"]) == {"accuracy"}
+    assert result.report.language is not None
+
+
+@pytest.mark.slow
+def test_a_hugging_face_model_with_its_tokenizer(tmp_path: Path) -> None:
+    result = quantized(tiny_llama(), sentences(30), tmp_path, tiny_tokenizer())
+    assert result.report.model == "torch module LlamaForCausalLM"
+    assert (tmp_path / "model.fp32.onnx").is_file()
+
+
+@pytest.mark.slow
+def test_a_hugging_face_folder_on_the_command_line(tmp_path: Path) -> None:
+    folder, data = tmp_path / "model", tmp_path / "prompts.jsonl"
+    tiny_llama().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    data.write_text("\n".join(json.dumps({"body": " ".join(sentences(6, seed))}) for seed in range(12)))
+    options = ["--task", "text-generation", "--data", data, "--text-column", "body", "--out", tmp_path / "out"]
+    quick = ["--method", "minmax", "--technique", "none", "--no-search", "--backend", "none", "--max-drop", "9%"]
+    done = trt_ptq("quantize", folder, *options, "--max-length", 24, "--samples", 12, *quick)
+    assert done.returncode == 0, done.stderr
+    assert "next-token agreement with FP32" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 250
+    too_long = refused("quantize", folder, *options, "--max-length", WINDOW + 1)
+    assert too_long == f"--max-length {WINDOW + 1} exceeds the model's window of {WINDOW} tokens"
+
+
+class TestBadInput:
+    def test_options_for_text_need_the_task(self, decoder_path: Path, tmp_path: Path) -> None:
+        fields: dict[str, Any] = {"text_column": "a", "group_columns": "a", "max_length": 9, "samples": 9}
+        for name, value in fields.items():
+            with pytest.raises(UsageError, match=f"`{name}` is for text: add `task=text-generation`"):
+                quantize(decoder_path, [], output_dir=tmp_path / "out", config=QuantizeConfig(**{name: value}))
+
+    def test_a_tokenizer_is_needed(self, decoder_path: Path, tmp_path: Path) -> None:
+        message = refused("quantize", decoder_path, "--task", "text-generation", "--data", tmp_path)
+        assert message.startswith("--tokenizer is missing: give the Hugging Face tokenizer of")
+
+    def test_a_language_model_needs_the_task(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="LlamaForCausalLM: is a language model: add `task=text-generation`"):
+            quantize(tiny_llama(), [], output_dir=tmp_path / "out")
+
+    def test_preprocess_is_for_images(self, decoder_path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="`preprocess` is for images"):
+            quantized(decoder_path, sentences(9), tmp_path / "out", tokenizer_folder, preprocess="a.py:b")
+
+    def test_a_model_without_past(self, tmp_path: Path, tokenizer_folder: Path) -> None:
+        from tests.language_models.test_decoder import small_export
+
+        path = small_export(tmp_path / "m.onnx", {"input_ids": ["n", "s"]}, ["logits"]).path
+        options = ["--task", "text-generation", "--tokenizer", tokenizer_folder, "--data", tmp_path]
+        assert "m.onnx: exported without past" in refused("quantize", path, *options)
+
+    def test_a_tokenizer_of_another_model(self, decoder_path: Path, tmp_path: Path) -> None:
+        tokenizer = tiny_tokenizer()
+        tokenizer.add_tokens([f"word{index}" for index in range(9)])
+        tokenizer.save_pretrained(tmp_path / "t")
+        options = ["--task", "text-generation", "--tokenizer", tmp_path / "t", "--data", tmp_path]
+        assert "it belongs to another model" in refused("quantize", decoder_path, *options)
+
+    def test_a_single_text(self, decoder_path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "one.txt").write_text(sentences(1)[0])
+        options = ["--task", "text-generation", "--tokenizer", tokenizer_folder, "--data", tmp_path / "one.txt"]
+        assert "the data has a single text (long texts are cut" in refused("quantize", decoder_path, *options)
+
+    def test_a_folder_of_something_else(self, tmp_path: Path) -> None:
+        assert "a folder without config.json" in refused("quantize", tmp_path, "--data", tmp_path)
+
+    @pytest.mark.parametrize(("name", "value"), [("samples", 0), ("max_length", 1), ("samples", True), ("task", "asr")])
+    def test_fields_are_checked(self, name: str, value: Any) -> None:
+        with pytest.raises(UsageError, match=f"`{name}` must be"):
+            QuantizeConfig(**{name: value})

@@ -1,0 +1,131 @@
+"""Text for a language model: opened, drawn, split into calibration and held-out parts, and checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trt_ptq.errors import DataError
+from trt_ptq.language_models.batches import DecoderBatches
+from trt_ptq.language_models.decoder import DecoderLayout, decoder_layout
+from trt_ptq.language_models.judging.metric import LanguageModelMetric
+from trt_ptq.language_models.judging.perplexity import TextWindow, text_windows
+from trt_ptq.language_models.text.near_duplicates import without_near_duplicates
+from trt_ptq.language_models.text.prompts import read_prompts
+from trt_ptq.language_models.text.samples import TokenSample, check_max_length, tokenize
+from trt_ptq.language_models.text.sampling import draw_samples
+from trt_ptq.language_models.text.text_audit import TextAudit, advised_samples, audit_text
+from trt_ptq.language_models.text.tokenizer import TextTokenizer
+from trt_ptq.onnx_io.load import Model
+
+_HELD_OUT_PERIOD = 5  # one text in five is held out
+_MAX_WINDOWS = 64  # by split; of 256 tokens, the perplexity of SmolLM2-135M takes 10 seconds on two cores
+_MAX_COMPARED = 16  # texts whose outputs are compared: each is the size of the vocabulary by token
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How text is read and drawn; see `QuantizeConfig`."""
+
+    text_column: str | None = None
+    group_columns: Sequence[str] = ()
+    max_length: int | None = None
+    samples: int | None = None
+    batch_size: int = 8
+
+
+@dataclass(frozen=True)
+class LanguageData:
+    """Text for a language model.
+
+    Attributes:
+        layout: inputs and outputs of the model.
+        tokenizer: what made tokens of the text.
+        calibration: batches to calibrate with.
+        held_out: batches whose outputs are compared.
+        select: held-out windows that candidates are selected on.
+        test: held-out windows for the verdict.
+        audit: what the text consists of.
+    """
+
+    layout: DecoderLayout
+    tokenizer: TextTokenizer
+    calibration: DecoderBatches
+    held_out: DecoderBatches
+    select: tuple[TextWindow, ...]
+    test: tuple[TextWindow, ...]
+    audit: TextAudit
+
+    @property
+    def metric(self) -> LanguageModelMetric:
+        """Perplexity on the held-out text."""
+        return LanguageModelMetric(self.layout, self.select, self.test)
+
+
+def open_text(
+    model: Model, name: str, data: Any, test_data: Any, tokenizer: TextTokenizer, options: TextOptions, folder: Path
+) -> LanguageData:
+    """Read text, make tokens of it, drop near-duplicates, draw samples, and split them.
+
+    Args:
+        model: the FP32 model, a decoder with a cache.
+        name: what messages call the model.
+        data: text to calibrate with; see `read_prompts`.
+        test_data: text to evaluate on; without it, one text in five of those that are drawn.
+        tokenizer: the tokenizer of the model.
+        options: how to read and draw.
+        folder: where filled caches are kept.
+
+    Raises:
+        DataError: the text cannot be read, is too long or too little, or the tokenizer does not fit the model.
+        ModelError: the model is no decoder with a cache.
+        UsageError: `max_length` exceeds the model's window.
+    """
+    layout = decoder_layout(model, name)
+    tokenizer.check_fits(layout.vocabulary, name)
+    check_max_length(options.max_length, tokenizer.window)
+    everything = _tokens(data, tokenizer, options)
+    unique = without_near_duplicates(everything)
+    count = options.samples or advised_samples(_num_parameters(model))[0]
+    if test_data is None:
+        drawn = draw_samples(unique, math.ceil(count * _HELD_OUT_PERIOD / (_HELD_OUT_PERIOD - 1)))
+        held_out = drawn[1::_HELD_OUT_PERIOD]
+        calibration = [sample for index, sample in enumerate(drawn) if index % _HELD_OUT_PERIOD != 1]
+        if not held_out:
+            raise DataError(f"the data has a single text{_cut_hint(options)}: give more texts, or `test_data`")
+    else:
+        calibration, held_out = draw_samples(unique, count), _tokens(test_data, tokenizer, options)
+    windows = _evenly([text_windows([sample.ids], len(sample.ids))[0] for sample in held_out], 2 * _MAX_WINDOWS)
+    audit = audit_text(
+        len(everything), len(everything) - len(unique), calibration, held_out, _num_parameters(model), layout.vocabulary
+    )
+    return LanguageData(
+        layout=layout,
+        tokenizer=tokenizer,
+        calibration=DecoderBatches(model.path, layout, calibration, folder, options.batch_size),
+        held_out=DecoderBatches(model.path, layout, _evenly(held_out, _MAX_COMPARED), folder, batch_size=1),
+        select=tuple(windows[::2]),
+        test=tuple(windows[1::2] or windows),
+        audit=audit,
+    )
+
+
+def _tokens(data: Any, tokenizer: TextTokenizer, options: TextOptions) -> list[TokenSample]:
+    return tokenize(read_prompts(data, options.text_column, options.group_columns), tokenizer, options.max_length)
+
+
+def _cut_hint(options: TextOptions) -> str:
+    return " (long texts are cut into pieces by `max_length`)" if options.max_length is None else ""
+
+
+def _evenly(items: Sequence[Any], count: int) -> list[Any]:
+    """Up to `count` items, evenly spaced."""
+    taken = min(count, len(items))
+    return [items[index * len(items) // taken] for index in range(taken)]
+
+
+def _num_parameters(model: Model) -> int:
+    return sum(math.prod(tensor.dims) for tensor in model.proto.graph.initializer)

@@ -1,0 +1,75 @@
+"""From prompts to token samples: tokenised, cut to length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from trt_ptq.errors import DataError, UsageError
+from trt_ptq.language_models.text.prompts import Prompt
+from trt_ptq.language_models.text.tokenizer import TextTokenizer
+from trt_ptq.types import Array
+
+_SHORTEST = 2  # tokens: a single one predicts nothing that could be scored
+
+
+@dataclass(frozen=True)
+class TokenSample:
+    """The tokens of one text [length], where it came from (for messages), and its group: source, language."""
+
+    ids: Array
+    origin: str
+    group: tuple[str, ...] = ()
+
+
+def check_max_length(max_length: int | None, window: int | None) -> None:
+    """Make sure that texts are not cut longer than the model can read.
+
+    Raises:
+        UsageError: `max_length` exceeds the window.
+    """
+    if max_length is not None and window is not None and max_length > window:
+        raise UsageError(f"`max_length={max_length}` exceeds the model's window of {window} tokens")
+
+
+def tokenize(prompts: Iterable[Prompt], tokenizer: TextTokenizer, max_length: int | None = None) -> list[TokenSample]:
+    """The tokens of each prompt; prompts without two tokens are left out.
+
+    Args:
+        prompts: the texts.
+        tokenizer: what makes tokens of them.
+        max_length: cut longer texts into pieces of this many tokens, each of which begins with the tokenizer's
+            begin-of-text token, if it has one; a remainder shorter than half of that is dropped.
+
+    Raises:
+        DataError: a text is longer than the model's window, and `max_length` is not given.
+    """
+    samples = []
+    begin = tokenizer.begin_id if max_length else None
+    for prompt in prompts:
+        ids = tokenizer.encode(prompt.text)
+        if max_length is None and tokenizer.window is not None and len(ids) > tokenizer.window:
+            raise DataError(
+                f"{prompt.origin}: has {len(ids)} tokens, and the model's window has {tokenizer.window}: cut texts "
+                f"into pieces by `max_length`, of at most {tokenizer.window} tokens"
+            )
+        pieces = [ids] if max_length is None else _cut(ids, max_length, begin)
+        for index, piece in enumerate(pieces):
+            where = prompt.origin if len(pieces) == 1 else f"{prompt.origin}, piece {index}"
+            if len(piece) >= _SHORTEST:
+                samples.append(TokenSample(piece, where, prompt.group))
+    if not samples:
+        raise DataError(f"no text has {_SHORTEST} tokens or more")
+    return samples
+
+
+def _cut(ids: Array, length: int, begin: int | None) -> list[Array]:
+    if len(ids) <= length:
+        return [ids]
+    prefix = np.array([] if begin is None else [begin], np.int64)
+    content = ids[len(prefix) :]
+    step = length - len(prefix)
+    pieces = [content[start : start + step] for start in range(0, len(content), step)]
+    return [np.concatenate([prefix, piece]) for piece in pieces if len(piece) >= step / 2]
