@@ -7,7 +7,9 @@ from onnx import helper
 
 from tests.networks import CHANNELS, image_input, weight, write
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.fp16.convert import convert_to_float16
 from trt_ptq.onnx_io.load import load_model
+from trt_ptq.qdq.factored import factor_weights
 from trt_ptq.qdq.insert import QdqModel, insert_qdq
 from trt_ptq.qdq.layer_nodes import int8_nodes_of_layer
 
@@ -45,3 +47,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> QdqModel:
 )
 def test_the_int8_nodes_behind_a_layer(model: QdqModel, layer: str, nodes: tuple[str, ...]) -> None:
     assert int8_nodes_of_layer(layer, model) == nodes
+
+
+def test_in_the_factored_form_a_convolution_is_found_with_what_stands_behind_it(model: QdqModel) -> None:
+    assert factor_weights(model, None).factored
+    for layer in ("/first/Conv", "/first/Conv + c1", "c1"):
+        assert int8_nodes_of_layer(layer, model) == ("c1",)
+
+
+def test_in_float16_an_output_is_found_by_the_node_before_its_cast(model: QdqModel) -> None:
+    converted = QdqModel(convert_to_float16(model.model, {}).model, model.plan)
+    assert int8_nodes_of_layer("node_of_c2 + /Add", converted) == ("c2",)
+    assert int8_nodes_of_layer("/Add", converted) == ("y",)

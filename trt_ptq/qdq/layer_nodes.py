@@ -18,6 +18,7 @@ from trt_ptq.qdq.insert import QdqModel
 _BETWEEN_NAMES = re.compile(r" \+ |, |\.\.\.|PWN\(|\{ForeignNode\[|\]\}|\[Constant\]|\[profile \d+\]|\)|\s")
 _COPY = re.compile(r"_clone_\d+$")
 _MYELIN = "{ForeignNode["
+_STAND_BEHIND = {"Cast", "Mul", "Add"}
 _LEADS_TO_INT8 = {"QuantizeLinear", "DequantizeLinear", "Cast"}
 
 
@@ -44,20 +45,25 @@ def int8_nodes_of_layer(layer: str, model: QdqModel) -> tuple[str, ...]:
     outputs = [int8[node] for node in nodes if node in int8] or _readers(nodes, int8)
     weighted = {read.node_output for read in model.plan.inputs if read.axis is not None}
     chosen = [output for output in outputs if output in weighted] or outputs
-    return tuple(output for output in int8.values() if output in chosen)
+    return tuple(dict.fromkeys(output for output in int8.values() if output in chosen))
 
 
 def _int8_nodes(model: QdqModel) -> dict[ir.Node, str]:
-    """The INT8 nodes of the model, and what the plan calls them."""
+    """The INT8 nodes of the model, and what the plan calls them.
+
+    A Cast to the type of an output, or the Mul and Add of the factored form, may have taken over the name of the
+    output; they count as the node that they stand behind.
+    """
     producers = {name_of(value): node for node in model.model.graph for value in node.outputs}
-    found = {}
+    found: dict[ir.Node, str] = {}
     for decision in model.nodes:
-        node = producers.get(decision.output)
-        while node is not None and node.op_type == "Cast" != decision.op_type:  # to the type of a float output
+        behind, node = [], producers.get(decision.output)
+        while node is not None and node.op_type != decision.op_type and node.op_type in _STAND_BEHIND:
+            behind.append(node)
             source = node.inputs[0]
             node = None if source is None else source.producer()
-        if node is not None and decision.is_int8:
-            found[node] = decision.output
+        if decision.is_int8 and node is not None and node.op_type == decision.op_type:
+            found |= dict.fromkeys((node, *behind), decision.output)
     return found
 
 

@@ -223,8 +223,6 @@ def quantize(
 
 def _show(report: Report, out: Path) -> None:
     console.say_verdict(report.verdict)
-    if report.evaluated_engines:
-        console.say(f"on {report.verdict_basis}")
     metrics = sorted({name for result in report.models for name in result.metrics})
     engines = {engine.precision: f"{engine.size_bytes / 1e6:.2f}" for engine in report.engines}
     rows = []
@@ -249,7 +247,8 @@ def _show(report: Report, out: Path) -> None:
     passes = f" in {report.passes} passes" if report.passes > 1 else ""
     console.say(
         f"{report.int8_summary}, the rest in {_rest(report)}; ranges of {report.num_used_ranges} tensors from "
-        f"{report.fingerprint.samples} samples{passes}; compared on {report.comparison_data}"
+        f"{report.fingerprint.samples} samples{passes}; compared on {report.comparison_data}; "
+        f"the verdict is on {report.verdict_basis}"
     )
     if report.stability and report.stability.stable:
         console.say(str(report.stability))
