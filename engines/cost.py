@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,6 +92,11 @@ class Cost:
         """Estimated seconds of one run: the sum over its kernels."""
         return sum(cost.seconds for cost in self.kernels)
 
+    def with_seconds(self, seconds: Mapping[str, float]) -> Cost:
+        """The same with other seconds, such as measured ones, for the kernels that these name."""
+        kernels = (replace(cost, seconds=seconds.get(cost.kernel.name, cost.seconds)) for cost in self.kernels)
+        return Cost(self.gpu, tuple(kernels))
+
     def bounds(self) -> dict[Bound, int]:
         """Number of kernels by what bounds them."""
         return dict(Counter(cost.bound for cost in self.kernels))
@@ -112,6 +118,12 @@ def estimate(plan: EnginePlan, gpu: Gpu) -> Cost:
             f"plans say nothing about TensorRT's: choose one of {usable}"
         )
     return Cost(gpu, tuple(estimate_kernel(kernel, gpu) for kernel in plan.kernels if kernel.works))
+
+
+def find_gpu(device: str) -> Gpu | None:
+    """The GPU of the table with the name of a CUDA device, such as "NVIDIA GeForce RTX 4090"; None if it has none."""
+    words = device.lower().replace("-", " ").replace("rtx ", "rtx").split()
+    return next((gpu for name, gpu in GPUS.items() if name in words), None)
 
 
 def load_gpu(name: str | os.PathLike[str]) -> Gpu:

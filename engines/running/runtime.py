@@ -17,6 +17,7 @@ import numpy as np
 from trt_ptq._internal.cuda import Device
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.running.debug_listener import DebugTensors
+from trt_ptq.engines.running.kernel_times import KernelTimes
 from trt_ptq.engines.running.loader import load_engine
 from trt_ptq.errors import DataError, EngineError
 from trt_ptq.types import Array, Feeds, ShapeProfile
@@ -55,13 +56,14 @@ class EngineSession:
                 raise EngineError(f"{self.path}: cannot run: {self._loaded.builder_log.first()}")
             self._buffers: dict[str, tuple[int, int]] = {}  # address and size by tensor
             self._debug_tensors: DebugTensors | None = None
+            self._kernel_times: KernelTimes | None = None
             self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._debug_tensors = None
+        self._debug_tensors = self._kernel_times = None
         self._context = None  # before the CUDA context of its memory is released
         self.engine = None  # a reference to the session must not keep the engine on the device
         del self._loaded
@@ -174,6 +176,33 @@ class EngineSession:
             return times
         finally:
             stopwatch.close()
+
+    def kernel_times(self, feeds: Feeds, runs: int = 50, warm_up: int = 10) -> dict[str, float]:
+        """Time each kernel on one batch, by TensorRT's profiler, which makes the whole engine somewhat slower.
+
+        Args:
+            feeds: input arrays by name.
+            runs: number of measured runs.
+            warm_up: number of runs before them.
+
+        Returns:
+            Median seconds by name of the kernel; the names are those of `inspect`.
+
+        Raises:
+            DataError, EngineError: see `run`.
+        """
+        arrays = self._upload(feeds)
+        self._bind_outputs()
+        if self._kernel_times is None:
+            self._kernel_times = KernelTimes(self._loaded.library.module)
+            self._context.profiler = self._kernel_times.profiler  # from now on each run ends with its report
+        for run in range(warm_up + runs):
+            if run == warm_up:
+                self._kernel_times.clear()
+            self._execute()
+            self._device.synchronize()
+        del arrays  # the copies read them until here
+        return self._kernel_times.median_seconds()
 
     def _upload(self, feeds: Feeds) -> dict[str, Array]:
         """Start copying the inputs. Returns the arrays that have to stay alive until the device has read them."""

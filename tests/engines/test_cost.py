@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.engines.plans.recorded import MODELS, recorded_plan
-from trt_ptq.engines.cost import GPUS, Gpu, estimate, load_gpu
+from trt_ptq.engines.cost import GPUS, Gpu, estimate, find_gpu, load_gpu
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.plans.kernel import Kernel, KernelTensor
+from trt_ptq.engines.running.measured_kernels import MeasuredKernels
 from trt_ptq.errors import EngineError, UsageError
 
 GPU = Gpu(
@@ -71,6 +72,34 @@ def test_every_gpu_of_the_table_has_a_source_and_faster_int8_than_fp16_than_fp32
     for gpu in GPUS.values():
         assert "https://" in gpu.source
         assert gpu.int8_tops > gpu.fp16_tflops > gpu.fp32_tflops
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("Tesla T4", "t4"),
+        ("NVIDIA RTX A4000", None),
+        ("", None),
+    ],
+)
+def test_a_cuda_device_is_found_in_the_table_by_its_name(device: str, name: str | None) -> None:
+    gpu = find_gpu(device)
+    assert (gpu and gpu.name) == name
+
+
+def test_measured_times_replace_the_estimate_and_judge_it() -> None:
+    cost = estimate(recorded_plan("magika", "int8"), GPUS["rtx4090"])
+    first, *others = [found.kernel.name for found in cost.kernels]
+    measured = MeasuredKernels("a GPU", {first: 1.0, "another": 2.0})
+    assert cost.with_seconds(measured.seconds).seconds == pytest.approx(
+        1 + sum(found.seconds for found in cost.kernels[1:])
+    )
+    judged = measured.judge(cost)
+    assert (judged.measured, judged.estimated) == (1.0, cost.kernels[0].seconds)
+    assert (judged.unknown, judged.unmeasured) == (("another",), tuple(others))
 
 
 def test_an_unknown_gpu_is_refused_with_those_there_are() -> None:

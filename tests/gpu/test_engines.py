@@ -63,6 +63,19 @@ def test_the_inspector_finds_int8_layers_in_the_int8_engine_only(build: EngineBu
     assert "int8" not in EngineSession(build("fp16")).inspect().precisions()
 
 
+def test_kernels_are_timed_by_the_names_that_the_inspector_has(build: EngineBuilder) -> None:
+    with EngineSession(build("int8")) as session:
+        seconds = session.kernel_times(session.example_feeds({}))
+        assert {kernel.name for kernel in session.inspect().kernels} & seconds.keys()
+    assert sum(seconds.values()) > 0
+
+
+def test_the_plan_of_an_engine_is_measured_and_its_estimate_judged(build: EngineBuilder) -> None:
+    document = json.loads(CliRunner().invoke(app, ["plan", str(build("int8")), "--json"]).stdout)
+    assert document["plan"]["source"] == "tensorrt"
+    assert document["plan"]["measured"]["judged"]["measured"] > 0
+
+
 def test_a_latency_is_measured_on_the_device(build: EngineBuilder) -> None:
     path = build("fp16")
     with EngineSession(path) as session:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from trt_ptq.cli import console
@@ -10,13 +11,15 @@ from trt_ptq.engines.cost import LEFT_OUT, Cost
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.plans.plan_comparison import PlanComparison, kernels_by_type
 from trt_ptq.engines.plans.slow_layers import SlowLayer
+from trt_ptq.engines.running.measured_kernels import MeasuredKernels
 
 _LAYERS = 10  # --json lists all
 _NODES = 2
 
 
-def say_plan(title: str, plan: EnginePlan, cost: Cost) -> None:
-    """Print the kernels by type, their sum, and what the plan does not say."""
+def say_plan(title: str, plan: EnginePlan, cost: Cost, measured: MeasuredKernels | None = None) -> None:
+    """Print the kernels by type, with measured times if there are any, their sum, and what the plan does not say."""
+    times = cost if measured is None else cost.with_seconds(measured.seconds)
     rows = [
         [
             group.kind,
@@ -26,17 +29,38 @@ def say_plan(title: str, plan: EnginePlan, cost: Cost) -> None:
             f"{group.macs / 1e9:.2f}",
             f"{group.seconds * 1e3:.3f}",
         ]
-        for group in kernels_by_type(cost)
+        for group in kernels_by_type(times)
     ]
-    console.print_table(["kernel type", "computes in", "kernels", "MB moved", "GMACs", "est. ms"], rows, title)
+    console.print_table(
+        ["kernel type", "computes in", "kernels", "MB moved", "GMACs", "est. ms" if measured is None else "ms"],
+        rows,
+        title,
+    )
     console.say(
         f"{plan.num_kernels} kernels, {plan.bytes_moved / 1e6:.1f} MB moved, {plan.macs / 1e9:.2f} GMACs, "
         f"{len(plan.reformats)} reformats; {plan.constant_bytes / 1e6:.1f} MB of weights and constants"
     )
     bounds = ", ".join(f"{count} by {bound}" for bound, count in sorted(cost.bounds().items()))
     console.say(f"estimate for {cost.gpu.name}: {cost.seconds * 1e3:.3f} ms (kernels bound: {bounds})")
+    if measured is not None:
+        _say_judged(measured, cost)
     for warning in plan.warnings:
         console.warn(warning)
+
+
+def _say_judged(measured: MeasuredKernels, cost: Cost) -> None:
+    judged = measured.judge(cost)
+    console.say(
+        f"measured on {measured.gpu}, kernel by kernel: {judged.measured * 1e3:.3f} ms; the estimate for "
+        f"{cost.gpu.name} is {judged.estimated / judged.measured:.2f} x that"
+        if judged.measured
+        else f"measured on {measured.gpu}: no kernel of the plan"
+    )
+    if judged.unknown or judged.unmeasured:
+        console.warn(
+            f"{len(judged.unknown)} kernels were measured that the plan does not have, {len(judged.unmeasured)} of the "
+            "plan were not measured, and keep their estimate"
+        )
 
 
 def say_left_out() -> None:
@@ -88,9 +112,10 @@ def suggested_exclusions(compared: PlanComparison) -> list[str]:
     return [node for layer in compared.slow_layers for node in layer.exclude]
 
 
-def cost_document(plan: EnginePlan, cost: Cost) -> dict[str, Any]:
-    """A plan and its estimate, for --json."""
+def cost_document(plan: EnginePlan, cost: Cost, measured: MeasuredKernels | None = None) -> dict[str, Any]:
+    """A plan, its estimate and what was measured, for --json."""
     return {
+        "measured": measured and {**asdict(measured), "judged": asdict(measured.judge(cost))},
         **plan.model_dump(mode="json"),
         "num_kernels": plan.num_kernels,
         "bytes_moved": plan.bytes_moved,

@@ -35,11 +35,17 @@ class DebugListener:
     """The base class that TensorRT's bindings provide."""
 
 
+class Profiler:
+    """The base class that TensorRT's bindings provide."""
+
+
 class DoublingContext:
-    """Reports y as a debug tensor, in a capsule, as TensorRT's bindings do."""
+    """Reports y as a debug tensor, in a capsule, as TensorRT's bindings do; and one kernel, to a profiler."""
 
     def __init__(self) -> None:
         self.listener: Any = None
+        self.profiler: Any = None
+        self.runs = 0
         self.shape: tuple[int, ...] = ()
         self.addresses: dict[str, int] = {}
 
@@ -60,6 +66,9 @@ class DoublingContext:
             np.ctypeslib.as_array((ctypes.c_float * count).from_address(self.addresses[name])) for name in ("x", "y")
         )
         y[:] = 2 * x
+        if self.profiler is not None:
+            self.runs += 1
+            self.profiler.report_layer_time("double", 1.0 if self.runs > 2 else 100.0)
         if self.listener is None:
             return True
         address = capsule(self.addresses["y"])
@@ -107,6 +116,7 @@ def load(path: Path) -> Any:
         TensorLocation=SimpleNamespace(DEVICE=0, HOST=1),
         nptype=np.dtype,
         IDebugListener=DebugListener,
+        IProfiler=Profiler,
     )
     library = TensorRTLibrary("tensorrt", "stand-in", trt)
     return SimpleNamespace(engine=DoublingEngine(), gpu="stand-in", manifest=None, library=library, builder_log=None)
@@ -132,6 +142,7 @@ def run(path: Path) -> dict[str, Any]:
         debugged = {name: bool(np.array_equal(value, 2 * x)) for name, value in session.debug({"x": x}).items()}
         profiles = {name: str(profile) for name, profile in session.profiles().items()}
         timed = benchmark(session, session.example_feeds({}), runs=5, warm_up=2)
+        kernels = session.kernel_times({"x": x}, runs=3, warm_up=2)
         ones = np.ones((2, 3), np.float32)
         refused = {
             "name": refusal(lambda: session.run({"images": ones})),
@@ -143,6 +154,7 @@ def run(path: Path) -> dict[str, Any]:
         "answers": answers,
         "debugged": debugged,
         "profiles": profiles,
+        "kernels": kernels,
         "refused": refused,
         "timed": [timed.latency.runs, timed.latency.batch, timed.shapes["x"], timed.device_memory_bytes],
         "engine_after_close": session.engine is not None,

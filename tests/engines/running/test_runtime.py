@@ -125,6 +125,10 @@ def test_latency_counts_the_runs_after_the_warm_up_in_the_optimal_shape(
     assert session["timed"] == [5, 4, [4, 3], 1234]
 
 
+def test_kernels_are_timed_after_the_warm_up(session: dict[str, Any]) -> None:
+    assert session["kernels"] == {"double": pytest.approx(1e-3)}
+
+
 def test_feeds_that_do_not_fit_are_refused_with_what_the_engine_takes(session: dict[str, Any]) -> None:
     refused = session["refused"]
     assert refused["name"].endswith("doubling.engine: the engine has inputs x, the batch images")

@@ -9,17 +9,20 @@ from typing import Annotated, Optional
 
 import typer
 
+from trt_ptq._internal.cuda import gpu_name
 from trt_ptq.api.planning import plan_engine, read_plan
 from trt_ptq.cli import console, options
 from trt_ptq.cli.plan_tables import cost_document, say_comparison, say_left_out, say_plan, suggested_exclusions
-from trt_ptq.engines.cost import Gpu, estimate, load_gpu
+from trt_ptq.engines.cost import Gpu, estimate, find_gpu, load_gpu
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.plans.plan_comparison import PlanComparison, compare_plans
+from trt_ptq.engines.running.measured_kernels import MeasuredKernels, measure_kernels
 from trt_ptq.engines.running.stored_plan import check_planned_shapes
 from trt_ptq.engines.spec import parse_profiles
-from trt_ptq.errors import UsageError
+from trt_ptq.errors import DataError, EngineError, MissingPackageError, UsageError
 from trt_ptq.types import ShapeProfile
 
+_DEFAULT_GPU = "rtx4090"
 _Shapes = Mapping[str, ShapeProfile]
 
 
@@ -61,9 +64,13 @@ def plan(
         ),
     ] = None,
     gpu: Annotated[
-        str,
-        typer.Option(help="GPU of the estimate: a name such as rtx4090 or l4, or a YAML file with its figures."),
-    ] = "rtx4090",
+        Optional[str],
+        typer.Option(
+            help="GPU of the estimate: a name such as rtx4090 or l4, or a YAML file with its figures. Default: the GPU "
+            "here if its data sheet is known, else rtx4090.",
+            show_default=False,
+        ),
+    ] = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -76,7 +83,8 @@ def plan(
     """Show the kernels of an engine: their types and precisions, the bytes they move, and an estimate of their time.
 
     Needs no GPU: TensorRT-RTX writes the plan of an engine when it builds it, and a model is built in a temporary
-    folder. The estimate is a roofline from the data sheet of the GPU; it is no measurement.
+    folder. The estimate is a roofline from the data sheet of the GPU; it is no measurement. Where there is a GPU, the
+    kernels of an engine are measured, and the estimate is compared with that.
 
     Example: trt-ptq plan int8/model.int8.engine --against int8/model.fp16.engine
 
@@ -86,9 +94,9 @@ def plan(
         raise UsageError("--exclude needs --table")
     if check and (table is None or against is None):
         raise UsageError("--check needs --table and --against: it quantizes the float model again")
-    shapes, judge = parse_profiles(shape or []), load_gpu(gpu)
+    shapes, judge = parse_profiles(shape or []), _judge(gpu)
     planned = _plan(source, shapes, table, exclude or [])
-    cost = estimate(planned, judge)
+    cost, measured = estimate(planned, judge), _measure(source)
     compared = rechecked = None
     if against is not None:
         reference = _plan(against, shapes)
@@ -96,7 +104,7 @@ def plan(
         if check and table is not None:
             rechecked = _check(source, shapes, table, exclude or [], compared, reference, judge)
     if json:
-        document = {"source": str(source), "plan": cost_document(planned, cost)}
+        document = {"source": str(source), "plan": cost_document(planned, cost, measured)}
         if compared is not None:
             document["comparison"] = _comparison_document(compared, str(against))
         if rechecked is not None:
@@ -104,7 +112,7 @@ def plan(
         console.print_json(document)
         return
     name = source.name if table is None else f"{source.name} with {table.name}"
-    say_plan(name, planned, cost)
+    say_plan(name, planned, cost, measured)
     if compared is not None and against is not None:
         say_comparison(compared, name, against.name)
     if compared is not None and rechecked is not None and against is not None:
@@ -113,6 +121,23 @@ def plan(
             f"x that of {against.name}, instead of {compared.slowdown:.2f} x"
         )
     say_left_out()
+
+
+def _judge(gpu: str | None) -> Gpu:
+    if gpu is not None:
+        return load_gpu(gpu)
+    return find_gpu(gpu_name() or "") or load_gpu(_DEFAULT_GPU)
+
+
+def _measure(source: Path) -> MeasuredKernels | None:
+    """Times of the kernels of an engine where there is a GPU."""
+    if source.suffix in (".onnx", ".json", ".log", ".txt") or gpu_name() is None:
+        return None
+    try:
+        return measure_kernels(source)
+    except (DataError, EngineError, MissingPackageError) as error:
+        console.warn(f"the kernels were not measured: {error}")
+        return None
 
 
 def _plan(source: Path, shapes: _Shapes, table: Path | None = None, exclude: list[str] | None = None) -> EnginePlan:
