@@ -16,11 +16,8 @@ from trt_ptq.recipe import Recipe
 from trt_ptq.tuning.judge import Judge, TimeLimit
 from trt_ptq.tuning.kept_trials import KeptTrials
 from trt_ptq.tuning.objective import Score
-from trt_ptq.tuning.settings import DEFAULT_SETTINGS
 from trt_ptq.tuning.trials import Decision, TuningResult
 from trt_ptq.tuning.tuner import tune
-
-AGAIN = AUTO_CANDIDATES[DEFAULT_SETTINGS.num_methods_again - 1]  # the last that is compared again
 
 
 class Bench:
@@ -111,7 +108,7 @@ def test_a_small_gain_that_meets_the_threshold_is_accepted() -> None:
 def test_after_a_technique_the_best_method_is_selected_again() -> None:
     bench = Bench({"plain": 0.1, "equalization": 0.05}, {"plain": 0.5, "equalization": 0.005})
     result = tuned(bench, methods=AUTO_CANDIDATES, search=False)
-    assert result.recipe.method == AGAIN.name
+    assert result.recipe.method == AUTO_CANDIDATES[-1].name
     assert bench.ranked_for.count(("equalization",)) == 1
 
 
@@ -119,8 +116,8 @@ def test_excluded_layers_do_not_decide_on_the_method_of_others() -> None:
     bench = Bench({}, {"worst": 0.005})
     result = tuned(bench, methods=AUTO_CANDIDATES, try_techniques=False)
     assert [trial.name for trial in result.trials][-1] == "mixed precision: 1 of 10 layers excluded"
-    assert (result.recipe.nodes_to_exclude, result.recipe.method) == (("worst",), AGAIN.name)
-    assert result.trials[-1].note.startswith(f"method {AGAIN.name}; ")
+    assert (result.recipe.nodes_to_exclude, result.recipe.method) == (("worst",), AUTO_CANDIDATES[-1].name)
+    assert result.trials[-1].note.startswith(f"method {AUTO_CANDIDATES[-1].name}; ")
 
 
 def test_with_a_metric_the_search_aims_at_half_the_threshold() -> None:

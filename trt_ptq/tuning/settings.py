@@ -32,7 +32,6 @@ class TuningSettings:
         output_error_batches: most calibration batches that output errors are measured on; on five real models, 8 of 8
             samples order the range methods as all held-out data do.
         output_error_samples: fewer batches suffice for so many samples; two are measured at least.
-        num_methods_again: how many range methods are compared again, the best ones before, where the model has changed.
         ranking_batches: batches that layers are ranked on.
         ranking_batches_on_disagreement: most batches where single batches disagree: ranked on 2 of 22 batches, a third
             of the most sensitive layers of the text recogniser were others.
@@ -50,7 +49,6 @@ class TuningSettings:
     max_requantized: int = 6
     output_error_batches: int = 8
     output_error_samples: int = 64
-    num_methods_again: int = 3
     ranking_batches: int = 2
     ranking_batches_on_disagreement: int = 8
     min_ranking_agreement: float = 0.85
@@ -70,7 +68,5 @@ DEFAULT_SETTINGS = TuningSettings()
 EFFORTS: Mapping[Effort, TuningSettings] = {
     "low": TuningSettings(num_runner_up_methods=0, max_evaluations=3, max_comparisons=5, max_requantized=0),
     "medium": DEFAULT_SETTINGS,
-    "high": TuningSettings(
-        num_runner_up_methods=3, max_evaluations=15, max_comparisons=30, max_requantized=24, num_methods_again=4
-    ),
+    "high": TuningSettings(num_runner_up_methods=3, max_evaluations=15, max_comparisons=30, max_requantized=24),
 }

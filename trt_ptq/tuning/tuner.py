@@ -62,8 +62,8 @@ def tune(
         estimates: measures output errors, and ranks by them.
         judge: scores the models.
         max_drop: accuracy threshold: largest relative loss, as a fraction.
-        methods: if given, the range method of these with the smallest output error replaces that of `recipe`; the best
-            few are compared again after a technique changed the float model, and for mixed precision.
+        methods: if given, the range method of these with the smallest output error replaces that of `recipe`, and is
+            selected again after a technique changed the float model, and for mixed precision.
         try_techniques: whether techniques that the recipe does not have may be tried.
         search: whether layers may be excluded.
         mode: in "mixed", layers become weight-only where they would be excluded, unless that is not enough.
@@ -128,8 +128,6 @@ class _Tuner:
         self._method_is_by_metric = False
         self._requested = requested
         ranking = self._method_errors(plain)
-        by_name = {method.name: method for method in methods}
-        self._methods = tuple(by_name[name] for name in [*ranking][: settings.num_methods_again])
         self.recipe = plain = plain.model_copy(update={"method": next(iter(ranking), plain.method)})
         self.best = judge.score(plain)
         error = self._output_error(plain) if methods or self.goes_on else None
