@@ -24,7 +24,7 @@ $(DEV_VENV)/ready: pyproject.toml
 
 $(GPU_VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(GPU_VENV)
-	$(GPU_VENV)/bin/python -m pip install --quiet --editable ".[images,rtx,torch,$(TRT)]" "pytest>=8.3" "pytest-timeout>=2.3"
+	$(GPU_VENV)/bin/python -m pip install --quiet --editable ".[images,rtx,torch,$(TRT)]" "hypothesis>=6.100" "pytest>=8.3" "pytest-timeout>=2.3"
 	$(GPU_VENV)/bin/python -m pip uninstall --quiet --yes onnxruntime
 	$(GPU_VENV)/bin/python -m pip install --quiet onnxruntime-gpu
 	touch $@

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trt_ptq._internal.cuda import Device
+from trt_ptq.errors import EngineError
 from trt_ptq.types import Array
 
 
@@ -49,7 +50,11 @@ class DebugTensors:
 
     def _receive(self, address: Any, location: Any, dtype: Any, shape: Any, name: str, stream: int) -> bool:
         try:
-            array = np.empty(tuple(shape), np.dtype(self._trt.nptype(dtype)))
+            try:
+                numpy_type = np.dtype(self._trt.nptype(dtype))
+            except TypeError as error:  # bfloat16, FP8, INT4
+                raise EngineError(f"debug tensor {name!r} is {dtype}, which numpy does not have") from error
+            array = np.empty(tuple(shape), numpy_type)
             pointer = _pointer(address)
             if location == self._trt.TensorLocation.HOST:
                 ctypes.memmove(array.ctypes.data, pointer, array.nbytes)

@@ -18,6 +18,7 @@ from tests.standins.build import Standins
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.engines.building.implicit import build_implicit
 from trt_ptq.engines.library import tensorrt_rtx
+from trt_ptq.engines.manifest import read_manifest
 from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.errors import EngineError
 from trt_ptq.fp16.convert import to_float16
@@ -69,6 +70,23 @@ def test_a_layer_without_an_implementation_is_named(standins: Standins, cnn: Mod
     assert failed["layer"] == "node_of_c2"
     insert_qdq(cnn, CalibrationTable(AMAX), ["c2"]).save(path)
     assert build_on(standins, path, out, refused_layers=("node_of_c2",))["error"] is None
+
+
+BUILD_BY_TABLE = """
+import json, trt_ptq
+table = trt_ptq.CalibrationTable({table!r})
+manifest = trt_ptq.build_engine({model!r}, {engine!r}, table=table, shapes={{"x": "4x16x8x8"}}, backend="trt")
+print(json.dumps(manifest.refused_nodes))
+"""
+
+
+def test_a_node_that_the_builder_refuses_is_excluded_and_the_engine_built(
+    standins: Standins, cnn_path: Path, out: Path
+) -> None:
+    code = BUILD_BY_TABLE.format(table=AMAX, model=str(cnn_path), engine=str(out))
+    refused_layers = ("node_of_c2", "node_of_y")
+    assert outcome_of(standins, ["-c", code], refused_layers=refused_layers) == ["c2", "y"]
+    assert read_manifest(out).refused_nodes == ("c2", "y")
 
 
 def test_auto_is_tensorrt_where_it_is_installed_and_finds_a_gpu(standins: Standins, cnn_path: Path, out: Path) -> None:
