@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from trt_ptq.api.converting import lint_model as lint_model
     from trt_ptq.api.converting import quantize_model as quantize_model
     from trt_ptq.api.engine import build_engine as build_engine
+    from trt_ptq.api.planning import compare_plans as compare_plans
     from trt_ptq.api.planning import plan_engine as plan_engine
     from trt_ptq.api.planning import read_plan as read_plan
     from trt_ptq.calibrators.statistics.statistics import Statistics as Statistics
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from trt_ptq.data.open import open_data as open_data
     from trt_ptq.engines.manifest import EngineManifest as EngineManifest
     from trt_ptq.engines.plans.engine_plan import EnginePlan as EnginePlan
+    from trt_ptq.engines.plans.plan_comparison import PlanComparison as PlanComparison
     from trt_ptq.engines.spec import BuilderConfig as BuilderConfig
     from trt_ptq.errors import ClusterError as ClusterError
     from trt_ptq.errors import DataError as DataError
@@ -76,7 +78,7 @@ _NAMES = {
     "api.comparing": ("compare",),
     "api.converting": ("lint_model", "quantize_model"),
     "api.engine": ("build_engine",),
-    "api.planning": ("plan_engine", "read_plan"),
+    "api.planning": ("compare_plans", "plan_engine", "read_plan"),
     "calibrators.statistics.statistics": ("Statistics",),
     "calibrators.statistics.statistics_file": ("load_statistics",),
     "calibrators.table.calibration_table": ("CalibrationTable",),
@@ -88,6 +90,7 @@ _NAMES = {
     "data.open": ("open_data",),
     "engines.manifest": ("EngineManifest",),
     "engines.plans.engine_plan": ("EnginePlan",),
+    "engines.plans.plan_comparison": ("PlanComparison",),
     "engines.spec": ("BuilderConfig",),
     "errors": (
         "ClusterError",

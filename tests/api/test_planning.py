@@ -36,6 +36,13 @@ def test_the_nodes_that_the_model_quantizes_are_known_and_an_excluded_node_is_no
     assert trt_ptq.plan_engine(cnn.path, shapes=SHAPES).quantized == ()
 
 
+def test_plans_are_compared_layer_by_layer(cnn: Model, table: trt_ptq.CalibrationTable) -> None:
+    int8 = trt_ptq.plan_engine(cnn.path, shapes=SHAPES, table=table)
+    compared = trt_ptq.compare_plans(int8, trt_ptq.plan_engine(cnn.path, shapes=SHAPES), "l4")
+    assert compared.cost.gpu.name == "l4"
+    assert {node for layer in compared.slow_layers for node in layer.exclude} <= set(int8.quantized)
+
+
 def test_the_plan_of_an_engine_is_that_of_its_model(
     cnn: Model, table: trt_ptq.CalibrationTable, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 import trt_ptq
 from tests.cli.run import trt_ptq as command
 from tests.networks import images, residual_cnn
+from trt_ptq.calibrators.table.table_file import save_table
 from trt_ptq.engines.cost import load_gpu
 
 ROOT = Path(__file__).parents[2]
@@ -101,8 +102,11 @@ def test_the_python_of_the_readme_runs(workplace: Path) -> None:
 
 def test_the_python_of_engine_plans_runs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("tensorrt_rtx", reason='needs tensorrt-rtx: pip install "trt-ptq[rtx]"')
+    save_table(trt_ptq.calibrate("model.onnx", "calibration/").table("minmax"), Path("calibration.json"))
     (code,) = python_blocks(ROOT / "docs" / "engine-plans.md")
-    exec(compile(code, "engine-plans.md", "exec"), {})
+    names: dict[str, object] = {}
+    exec(compile(code, "engine-plans.md", "exec"), names)
+    assert isinstance(names["int8"], trt_ptq.EnginePlan)
     assert "float16" in capsys.readouterr().out
 
 

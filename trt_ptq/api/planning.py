@@ -1,4 +1,4 @@
-"""`read_plan` and `plan_engine`: the kernels of an engine, without running it."""
+"""`read_plan`, `plan_engine` and `compare_plans`: the kernels of engines, without running them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from trt_ptq.api.engine import build_engine
 from trt_ptq.api.inputs.model_input import ModelLike
 from trt_ptq.api.inputs.table_input import TableLike
 from trt_ptq.config import ShapeLike, parse_shapes
+from trt_ptq.engines.cost import load_gpu
 from trt_ptq.engines.plans.engine_plan import EnginePlan
+from trt_ptq.engines.plans.plan_comparison import PlanComparison
+from trt_ptq.engines.plans.plan_comparison import compare_plans as _compare_plans
 from trt_ptq.engines.running.stored_plan import read_engine_plan
 from trt_ptq.engines.spec import Precision
 from trt_ptq.types import ShapeProfile
@@ -79,3 +82,22 @@ def plan_engine(
             dynamic_shapes=dynamic_shapes,
         )
         return read_engine_plan(engine)
+
+
+def compare_plans(plan: EnginePlan, reference: EnginePlan, gpu: str | os.PathLike[str] = "rtx4090") -> PlanComparison:
+    """Compare a plan with another plan of the same model, such as INT8 with FP16, layer by layer.
+
+    Args:
+        plan: the plan that is judged.
+        reference: the plan that it is compared with.
+        gpu: the GPU of the estimate: the name of one in the table of data sheets, or a YAML file with its figures.
+
+    Returns:
+        The estimates of both, and the layers that `plan` does slower: the costliest first, each with the reasons and
+        the change that would mend it.
+
+    Raises:
+        UsageError: there is no such GPU, or TensorRT-RTX, which built the engine, does not run on it.
+        EngineError: the sizes in a plan are not known.
+    """
+    return _compare_plans(plan, reference, load_gpu(gpu))

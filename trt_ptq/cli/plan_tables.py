@@ -100,9 +100,9 @@ def say_comparison(compared: PlanComparison, name: str, other: str) -> None:
     if len(layers) > _LAYERS:
         console.say(f"... and {len(layers) - _LAYERS} more (--json)")
     for reason, reasoned in _by_reason(layers):
-        names = ", ".join(_nodes(layer) for layer in reasoned[:_NODES])
-        more = f" and {len(reasoned) - _NODES} more" if len(reasoned) > _NODES else ""
-        console.say(f"- {reason}: {names}{more}")
+        console.say(f"- {reason}: {_names(reasoned)}")
+    for change, mended in _by_change(layers):
+        console.say(f"- {_names(mended)}: {change}")
     if exclude := suggested_exclusions(compared):
         console.say(f"To mend: leave these {len(exclude)} nodes in float (`nodes_to_exclude`; --json lists them).")
 
@@ -135,6 +135,20 @@ def cost_document(plan: EnginePlan, cost: Cost, measured: MeasuredKernels | None
 def _nodes(layer: SlowLayer) -> str:
     names = layer.exclude or layer.nodes
     return " + ".join(names[:_NODES]) + (f" + {len(names) - _NODES}" if len(names) > _NODES else "") or "(no product)"
+
+
+def _names(layers: Sequence[SlowLayer]) -> str:
+    more = f" and {len(layers) - _NODES} more" if len(layers) > _NODES else ""
+    return ", ".join(_nodes(layer) for layer in layers[:_NODES]) + more
+
+
+def _by_change(layers: Sequence[SlowLayer]) -> list[tuple[str, list[SlowLayer]]]:
+    """Layers by the change that mends them, other than to exclude them."""
+    groups: dict[str, list[SlowLayer]] = {}
+    for layer in layers:
+        if layer.change and not layer.exclude:
+            groups.setdefault(layer.change, []).append(layer)
+    return list(groups.items())
 
 
 def _by_reason(layers: Sequence[SlowLayer]) -> list[tuple[str, list[SlowLayer]]]:
