@@ -44,7 +44,7 @@ def assert_same_function(before: Path, after: Path) -> None:
     np.testing.assert_allclose(new, old, atol=1e-4 * np.abs(old).max())
 
 
-def test_llama_has_two_normalizations_and_a_gate_a_layer_and_one_before_its_head(tmp_path: Path) -> None:
+def test_llama_has_two_normalizations_attention_and_a_gate_a_layer_and_one_before_its_head(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.LlamaConfig(
         hidden_size=64,
@@ -58,8 +58,8 @@ def test_llama_has_two_normalizations_and_a_gate_a_layer_and_one_before_its_head
     )
     path = export(transformers.LlamaForCausalLM(config), tmp_path / "llama.onnx")
     counts, after = smoothed(path)
-    assert counts == [3, 2, 1, 3, 2, 1, 1]
-    assert len(onnx.load(after).graph.node) == len(onnx.load(path).graph.node)
+    assert counts == [3, 1, 2, 1, 3, 1, 2, 1, 1]
+    assert len(onnx.load(after).graph.node) == len(onnx.load(path).graph.node) + 2  # behind attention
     assert_same_function(path, after)
 
 
@@ -75,6 +75,6 @@ def test_bert_reads_its_normalizations_in_residuals_too(tmp_path: Path) -> None:
     )
     path = export(transformers.BertModel(config, add_pooling_layer=False), tmp_path / "bert.onnx")
     counts, after = smoothed(path)
-    assert counts == [3, 1, 3, 1]
-    assert len(onnx.load(after).graph.node) == len(onnx.load(path).graph.node) + 4
+    assert counts == [3, 1, 1, 3, 1, 1]
+    assert len(onnx.load(after).graph.node) == len(onnx.load(path).graph.node) + 4 + 2
     assert_same_function(path, after)

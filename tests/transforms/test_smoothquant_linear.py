@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from tests.networks import weight
@@ -60,3 +61,23 @@ def test_a_product_whose_factors_are_read_elsewhere_too_makes_no_pair(tmp_path: 
     nodes = [*GATED[3:4], node("Mul", "x up", "h"), node("MatMul", "h w3", "z"), node("Add", "up up", "y")]
     path = network(tmp_path / "m.onnx", nodes, GATED_WEIGHTS[1:], "y z")
     assert not found(path)
+
+
+def test_the_output_of_attention_is_divided_by_a_mul(tmp_path: Path) -> None:
+    """The values come from a cache, which must stay as it is."""
+    nodes = [
+        node("MatMul", "x x_t", "scores"),
+        node("Softmax", "scores", "probabilities", axis=-1),
+        node("MatMul", "probabilities x", "context"),
+        node("Transpose", "x", "x_t", perm=[0, 2, 1]),
+        node("Identity", "context", "h"),
+        node("MatMul", "h w", "y"),
+        node("Relu", "h", "z"),
+    ]
+    path = network(tmp_path / "m.onnx", [nodes[3], *nodes[:3], *nodes[4:]], [weight("w", WIDTH, 48)], "y z")
+    assert found(path) == {"h": ["y"]}
+    after = scaled(path)
+    assert_same_function(path, after)
+    inputs = {one.output[0]: list(one.input) for one in onnx.load(after).graph.node}
+    assert (inputs["y"], inputs["z"]) == (["h.smoothed", "w"], ["h"])
+    np.testing.assert_array_equal(initializer(after, "w"), initializer(path, "w") * UNEVEN[:, None])

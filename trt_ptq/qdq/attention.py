@@ -7,6 +7,7 @@ import onnx_ir as ir
 MAX_SEQUENCE_LENGTH = 512
 _BETWEEN_QK_AND_SOFTMAX = {"Mul", "Div", "Add", "Where", "Cast", "Reshape", "Flatten", "Identity", "Transpose"}
 _BETWEEN_SOFTMAX_AND_V = {"Cast", "Reshape", "Flatten", "Identity", "Transpose", "Dropout"}
+_REARRANGING = {"Reshape", "Flatten", "Identity", "Transpose"}
 
 
 def attention_exclusion_reason(node: ir.Node, attention: bool) -> str | None:
@@ -27,6 +28,15 @@ def attention_exclusion_reason(node: ir.Node, attention: bool) -> str | None:
     if isinstance(length, int) and length > MAX_SEQUENCE_LENGTH:
         return f"attention over {length} positions (limit {MAX_SEQUENCE_LENGTH}): probabilities too small for 8 bits"
     return None
+
+
+def is_attention_output(value: ir.Value | None) -> bool:
+    """Whether `value` is the product of attention probabilities and values, possibly rearranged."""
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in _REARRANGING and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    probabilities = node.inputs[0] if node is not None and node.op_type == "MatMul" else None
+    return probabilities is not None and _follows_softmax(probabilities)
 
 
 def _sequence_length(node: ir.Node) -> int | str | None:

@@ -5,6 +5,9 @@ weight. Dividing channel j there by s_j, and multiplying row j of the weights th
 quantized but not what is computed. Other readers of the tensor (the residual Add of BERT, which comes after its
 normalization) read it multiplied by s again.
 
+The output of attention has no such constant: the values come from the cache of a language model, whose content must not
+change. There a Mul by 1 / s is inserted, which builders fuse with the quantization behind it.
+
 Source: Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", 2022,
 equations 3 and 4; between linear layers: Lin et al., "AWQ: Activation-aware Weight Quantization", 2023.
 """
@@ -20,6 +23,7 @@ import onnx_ir as ir
 
 from trt_ptq.analysis.dataflow import activations, name_of
 from trt_ptq.onnx_io.graph_editor import GraphEditor
+from trt_ptq.qdq.attention import is_attention_output
 from trt_ptq.qdq.plan import plan_quantization
 from trt_ptq.transforms.channel_sources import ChannelConstant, channel_constants
 from trt_ptq.transforms.result import TransformSite
@@ -58,7 +62,7 @@ class Pair:
     Attributes:
         tensor: the tensor.
         channels: size of its last axis.
-        sources: the constants that scale and shift its channels.
+        sources: the constants that scale and shift its channels; empty where a Mul has to be inserted.
         linears: its readers whose weights can be scaled.
         quantized: those of them that run in INT8.
     """
@@ -81,7 +85,7 @@ def find_pairs(graph: ir.Graph) -> tuple[list[Pair], list[TransformSite]]:
         tensor = node.outputs[0]
         sources = channel_constants(tensor) if name_of(tensor) in data else ()
         readers = [use.node for use in tensor.uses() if use.idx == 0 and name_of(use.node.outputs[0]) in quantized]
-        if not sources or not readers:
+        if not readers or not (sources or is_attention_output(tensor)):
             continue
         try:
             pairs.append(_pair(tensor, sources, readers))
@@ -95,9 +99,9 @@ class _UnfitError(Exception):
 
 
 def _pair(tensor: ir.Value, sources: tuple[ChannelConstant, ...], readers: list[ir.Node]) -> Pair:
-    if tensor.is_graph_output():
+    if sources and tensor.is_graph_output():
         raise _UnfitError("it is an output of the model")
-    channels = _channels(sources)
+    channels = _channels(sources) if sources else _num_input_channels(readers)
     candidates = [use.node for use in tensor.uses() if use.idx == 0]
     linears = [linear for linear in map(_linear, dict.fromkeys(candidates)) if linear and linear.channels == channels]
     linears = [replace(linear, tied=_is_tied(linear)) for linear in linears]
@@ -118,6 +122,14 @@ def _pair(tensor: ir.Value, sources: tuple[ChannelConstant, ...], readers: list[
     return Pair(
         tensor, channels, sources, tuple(linears), tuple(linear for linear in linears if linear.node in readers)
     )
+
+
+def _num_input_channels(readers: list[ir.Node]) -> int:
+    """The number of channels, from the weights that read the tensor: its own shape may be computed."""
+    linears = [linear for linear in map(_linear, readers) if linear]
+    if not linears:
+        raise _UnfitError("no weight that reads it is an initializer")
+    return linears[0].channels
 
 
 def _channels(sources: tuple[ChannelConstant, ...]) -> int:
@@ -197,9 +209,14 @@ def scale_pairs(graph: ir.Graph, pairs: Iterable[tuple[Pair, npt.NDArray[np.floa
             rows = scales if axis == 1 else scales[:, None]
             weight.const_value = multiplied(weight.const_value, rows)
         nodes = {linear.node for linear in pair.linears}
+        if not pair.sources:
+            smoothed = _multiplied_behind(graph, editor, pair.tensor, np.reciprocal(scales), "smoothed")
+            for node in nodes:
+                node.replace_input_with(0, smoothed)
+            continue
         others = [use for use in pair.tensor.uses() if use.node not in nodes or use.idx != 0]
         if others:
-            restored = _restored(graph, editor, pair.tensor, scales)
+            restored = _multiplied_behind(graph, editor, pair.tensor, scales, "restored")
             for use in others:
                 use.node.replace_input_with(use.idx, restored)
 
@@ -219,12 +236,14 @@ def _untied(editor: GraphEditor, linear: Linear) -> Linear:
     return replace(linear, weight=copy)
 
 
-def _restored(graph: ir.Graph, editor: GraphEditor, tensor: ir.Value, scales: npt.NDArray[np.float32]) -> ir.Value:
-    """`tensor` multiplied by `scales` again, by a Mul behind it."""
+def _multiplied_behind(
+    graph: ir.Graph, editor: GraphEditor, tensor: ir.Value, factors: npt.NDArray[np.float32], suffix: str
+) -> ir.Value:
+    """`tensor` multiplied by `factors`, by a Mul behind it."""
     node = tensor.producer()
     assert node is not None
-    name = editor.unique_name(f"{tensor.name}.restored")
+    name = editor.unique_name(f"{tensor.name}.{suffix}")
     output = ir.Value(name=name, type=ir.TensorType(_FLOAT), shape=tensor.shape)
-    inputs = [tensor, editor.constant(f"{tensor.name}.smoothing", ir.tensor(scales))]
+    inputs = [tensor, editor.constant(f"{tensor.name}.smoothing", ir.tensor(factors.astype(np.float32)))]
     graph.insert_after(node, ir.Node("", "Mul", inputs, outputs=[output], name=name))
     return output
