@@ -24,13 +24,21 @@ from pathlib import Path
 from benchmarks import methods, page, plans
 from benchmarks.accuracy.accuracy_rows import accuracy_rows
 from benchmarks.job.job_rows import job_rows
+from benchmarks.language_models.lm_rows import lm_rows
 from benchmarks.results_file import FAILED, ROOT, Figures, ResultsFile, RowSpec, code_version
 from benchmarks.speed.speed_rows import speed_rows
 
 
 def all_rows() -> list[RowSpec]:
     """Every row, in the order in which they are measured."""
-    return [*accuracy_rows(), *job_rows(), *speed_rows(), *methods.method_rows(), *plans.plan_rows()]
+    return [
+        *accuracy_rows(),
+        *job_rows(),
+        *speed_rows(),
+        *methods.method_rows(),
+        *plans.plan_rows(),
+        *lm_rows(),
+    ]
 
 
 def selected_rows(patterns: Sequence[str]) -> list[RowSpec]:

@@ -34,6 +34,18 @@ def model() -> Path:
     return path
 
 
+def decoder() -> Path:
+    """The ONNX file of the same model with a cache of keys and values, in Optimum's layout; exported on first use."""
+    path = cache_folder() / _WHEEL / "decoder.onnx"
+    if not path.exists():
+        from trt_ptq.language_models.export.huggingface import export_causal_lm
+
+        partial = path.with_name("decoder.partial.onnx")
+        export_causal_lm(_pytorch_model(), partial, "SmolLM2-135M")
+        partial.replace(path)
+    return path
+
+
 def calibration(*, samples: int = 32) -> Iterator[Feeds]:
     """Windows of 256 tokens, one a batch, of tales that are neither in the test nor in the validation set."""
     yield from _windows("calibration", samples)
@@ -62,8 +74,8 @@ def _perplexity(run: Run, split: Split, samples: int) -> dict[str, float]:
 
 def _windows(split: Split, samples: int) -> Iterator[Feeds]:
     """Windows that are spread evenly over the split's tales."""
-    tokens = _tokens()[split]
-    windows = tokens[: len(tokens) // _LENGTH * _LENGTH].reshape(-1, 1, _LENGTH)
+    ids = tokens()[split]
+    windows = ids[: len(ids) // _LENGTH * _LENGTH].reshape(-1, 1, _LENGTH)
     if samples > len(windows):
         raise ValueError(f"the {split} tales have {len(windows)} windows, not {samples}")
     for index in range(samples):
@@ -71,7 +83,7 @@ def _windows(split: Split, samples: int) -> Iterator[Feeds]:
 
 
 @lru_cache(maxsize=1)
-def _tokens() -> dict[Split, NDArray[np.int64]]:
+def tokens() -> dict[Split, NDArray[np.int64]]:
     """Tokens by split, made once. Of four tales two are for calibration, one for validation, one for the test."""
     path = cache_folder() / _WHEEL / "tales.npz"
     if not path.exists():
@@ -84,9 +96,9 @@ def _tokens() -> dict[Split, NDArray[np.int64]]:
             "validation": list(tales()[2::4]),
             "test": list(tales()[3::4]),
         }
-        tokens: dict[str, Any] = {name: _ids(tokenizer, texts) for name, texts in parts.items()}
+        ids_of: dict[str, Any] = {name: _ids(tokenizer, texts) for name, texts in parts.items()}
         content = io.BytesIO()
-        np.savez(content, **tokens)
+        np.savez(content, **ids_of)
         write_atomically(path, content.getvalue())
     with np.load(path) as file:
         return {"calibration": file["calibration"], "validation": file["validation"], "test": file["test"]}
@@ -104,21 +116,27 @@ def _weights() -> Path:
     )
 
 
-def _export() -> bytes:
-    """The model as ONNX: attention is the plain MatMul, Softmax, MatMul; weights are 2-D initializers."""
+def _pytorch_model() -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
     file = _weights()
-    decoder = AutoModelForCausalLM.from_pretrained(
+    return AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32, attn_implementation="eager"
     )
-    decoder.config.use_cache = False
+
+
+def _export() -> bytes:
+    """The model as ONNX: attention is the plain MatMul, Softmax, MatMul; weights are 2-D initializers."""
+    import torch
+
+    model = _pytorch_model()
+    model.config.use_cache = False
 
     class Logits(torch.nn.Module):  # type: ignore[misc]
         def forward(self, input_ids: Any) -> Any:
-            return self.decoder(input_ids=input_ids, use_cache=False).logits
+            return self.model(input_ids=input_ids, use_cache=False).logits
 
     logits = Logits()
-    logits.decoder = decoder
+    logits.model = model
     return export_onnx(logits, {"input_ids": torch.ones((2, 16), dtype=torch.int64)}, 8192, "logits", opset=18)

@@ -1,0 +1,133 @@
+"""What SmolLM2-135M loses by each way of quantizing it, on text that it was not calibrated on, and what RTX moves.
+
+W8A8 rows exclude the layers that the tool ranks as most sensitive, as long as the wanted fraction of the
+multiply-accumulates of linear layers is left in INT8. Perplexity: 12 windows of 256 tokens of the Grimm tales. KL
+divergence: to FP32, on 512 of these tokens. Models run on ONNX Runtime's CPU, with what is not INT8 in FP32; engines
+are built and not run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from benchmarks.language_models import prepared
+from benchmarks.models.wheels import cache_folder
+from benchmarks.results_file import Figures, RowSpec, code_version
+from trt_ptq import plan_engine
+from trt_ptq.analysis.macs import count_macs
+from trt_ptq.analysis.op_types import WEIGHTED_OPS
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.fp16.convert import convert_to_float16
+from trt_ptq.language_models.decoder import decoder_layout
+from trt_ptq.language_models.kv_cache.int8_cache import quantize_cache
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.onnx_io.save import save_model
+from trt_ptq.qdq.insert import insert_qdq
+from trt_ptq.qdq.node_selection import select_weight_only
+from trt_ptq.sensitivity.measure import rank_layers
+from trt_ptq.tuning.layer_search import order_by_benefit
+
+SUITE = "language_models"
+FRACTIONS = (80, 85, 90, 95, 100)  # percent of the MACs of linear layers in INT8
+PLANS = {"prefill": (256, 0), "decode": (1, 256)}  # tokens of the call, tokens in the cache
+MODELS = ("fp16", "w8a8", "w8a16")
+
+
+def lm_rows() -> list[RowSpec]:
+    """A row for each model, for the ranking of its layers, and for each engine plan."""
+    rows: dict[str, Callable[[Mapping[str, Figures]], Figures]] = {
+        "fp32": _fp32,
+        "w8a16": _w8a16,
+        "ranking": _ranking,
+        **{f"w8a8-{percent}": partial(_w8a8, percent) for percent in FRACTIONS},
+        "w8a8-80-kv8": partial(_w8a8, FRACTIONS[0], int8_cache=True),
+        **{f"plan-{call}-{model}": partial(_plan, call, model) for call in PLANS for model in MODELS},
+    }
+    return [RowSpec(SUITE, name, measure) for name, measure in rows.items()]
+
+
+def _fp32(_rows: Mapping[str, Figures]) -> Figures:
+    return prepared.judged(prepared.plain().path)
+
+
+def _w8a16(_rows: Mapping[str, Figures]) -> Figures:
+    return prepared.judged(_weight_only())
+
+
+def _weight_only() -> ir.Model:
+    model = prepared.plain()
+    return insert_qdq(model, CalibrationTable({}), weight_only=select_weight_only(model.to_ir().graph, ["*"])).model
+
+
+def _ranking(_rows: Mapping[str, Figures]) -> Figures:
+    """The layers of the smoothed model, the most sensitive for their MACs first."""
+    model, table = _smooth()
+    with tempfile.TemporaryDirectory() as folder, prepared.calibration_data(Path(folder)) as data:
+        errors = rank_layers(model, table, data).errors
+    return {"layers": order_by_benefit(errors, _linear_macs(model)), "errors": errors}
+
+
+def _w8a8(percent: int, rows: Mapping[str, Figures], int8_cache: bool = False) -> Figures:
+    model, table = _smooth()
+    excluded, fraction = _excluded(model, rows, percent)
+    quantized = insert_qdq(model, table, excluded).model
+    if int8_cache:
+        quantize_cache(quantized, decoder_layout(model), table)
+    return {**prepared.judged(quantized), "excluded": excluded, "int8_fraction_of_linear_macs": fraction}
+
+
+def _excluded(model: Model, rows: Mapping[str, Figures], percent: int) -> tuple[list[str], float]:
+    """The most sensitive layers that leave `percent` of the MACs of linear layers in INT8, and how much it is."""
+    if percent == 100:
+        return [], 1.0
+    macs = _linear_macs(model)
+    total, left, excluded = sum(macs.values()), sum(macs.values()), []
+    for name in rows["ranking"]["layers"]:
+        if left - macs.get(name, 0) >= percent / 100 * total:
+            excluded.append(name)
+            left -= macs.get(name, 0)
+    return excluded, left / total
+
+
+def _linear_macs(model: Model) -> dict[str, int]:
+    graph = model.to_ir().graph
+    layers = {node.outputs[0].name for node in graph if node.op_type in WEIGHTED_OPS}
+    constant = {name for name in select_weight_only(graph, ["*"]) if name in layers}
+    return {name: count for name, count in count_macs(model, _shapes(1, 0)).items() if name in constant}
+
+
+def _smooth() -> tuple[Model, CalibrationTable]:
+    folder = cache_folder() / SUITE
+    folder.mkdir(exist_ok=True)
+    return prepared.smooth(folder, code_version())
+
+
+def _plan(call: str, kind: str, rows: Mapping[str, Figures]) -> Figures:
+    """Kernels and bytes of the engine that TensorRT-RTX builds."""
+    if kind == "w8a8":
+        model, table = _smooth()
+        quantized = insert_qdq(model, table, _excluded(model, rows, FRACTIONS[0])[0]).model
+    else:
+        quantized = _weight_only() if kind == "w8a16" else prepared.plain().to_ir()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{kind}.onnx"
+        save_model(convert_to_float16(quantized).model, path)
+        plan = plan_engine(path, shapes=_shapes(*PLANS[call]))
+    return {"kernels": plan.num_kernels, "bytes_moved": plan.bytes_moved, "constant_bytes": plan.constant_bytes}
+
+
+def _shapes(tokens: int, past: int) -> dict[str, Any]:
+    layout = decoder_layout(prepared.plain())
+    shapes: dict[str, Any] = {
+        "input_ids": (1, tokens),
+        "attention_mask": (1, past + tokens),
+        "position_ids": (1, tokens),
+    }
+    shapes |= {tensor.past: (1, tensor.num_heads, past, tensor.head_size) for tensor in layout.cache}
+    return {name: shapes[name] for name in layout.inputs}

@@ -1,0 +1,104 @@
+"""SmolLM2-135M with its cache: texts, the model after SmoothQuant with its statistics, and how much a model loses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from benchmarks.models import smollm2
+from benchmarks.models.texts import Split
+from trt_ptq.calibration.collector import collect_statistics
+from trt_ptq.calibration.tensors import select_calibration_tensors
+from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.calibrators.statistics.statistics_file import load_statistics, save_statistics
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
+from trt_ptq.evaluation.runners.onnx_runner import Run, onnx_runner, temporary_model_file
+from trt_ptq.language_models.batches import DecoderBatches
+from trt_ptq.language_models.decoder import decoder_layout
+from trt_ptq.language_models.judging.agreement import next_token_agreement
+from trt_ptq.language_models.judging.perplexity import TextWindow, perplexity
+from trt_ptq.language_models.text.samples import TokenSample
+from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.onnx_io.save import save_model
+from trt_ptq.transforms.alpha_search import apply_smoothquant
+from trt_ptq.types import Array
+
+CALIBRATION_SAMPLES, CALIBRATION_TOKENS = 16, 128
+_KL_WINDOWS = 4
+
+
+def windows(split: Split, count: int, tokens: int) -> Array:
+    """Tokens [count, tokens] of `count` windows, spread over the tales of `split`."""
+    ids = smollm2.tokens()[split]
+    whole = ids[: len(ids) // tokens * tokens].reshape(-1, tokens)
+    return np.stack([whole[index * len(whole) // count] for index in range(count)])
+
+
+@lru_cache(maxsize=1)
+def plain() -> Model:
+    """The FP32 model."""
+    return load_model(smollm2.decoder())
+
+
+@contextmanager
+def calibration_data(folder: Path) -> Iterator[DecoderBatches]:
+    """16 texts of 128 tokens; caches of decode steps go to `folder`."""
+    samples = [
+        TokenSample(ids, f"window {index}")
+        for index, ids in enumerate(windows("calibration", CALIBRATION_SAMPLES, CALIBRATION_TOKENS))
+    ]
+    yield DecoderBatches(plain().path, decoder_layout(plain()), samples, folder, batch_size=4)
+
+
+def smooth(folder: Path, code: str) -> tuple[Model, CalibrationTable]:
+    """The model after SmoothQuant and its min-max ranges, made once for a version of the code.
+
+    Args:
+        folder: where they are kept.
+        code: the version; see `code_version`.
+    """
+    model, statistics = folder / f"smooth-{code}.onnx", folder / f"smooth-{code}.safetensors"
+    if not statistics.exists():
+        for old in folder.glob("smooth-*"):
+            old.unlink()
+        with calibration_data(folder) as data:
+            save_model(apply_smoothquant(plain(), data).model, model)
+            loaded = load_model(model)
+            cache = [tensor.present for tensor in decoder_layout(loaded).cache]
+            save_statistics(
+                collect_statistics(loaded, data, select_calibration_tensors(loaded, ("fused", *cache))), statistics
+            )
+    return load_model(model), derive_table(load_statistics(statistics), METHODS["minmax"])
+
+
+def judged(model: ir.Model | Path, count: int = 12, tokens: int = 256) -> dict[str, float]:
+    """Perplexity over `count` windows of test tales, and the KL divergence to FP32 on the first 128 tokens of four."""
+    texts = [TextWindow(ids) for ids in windows("test", count, tokens)]
+    short = [TextWindow(text.ids[:128]) for text in texts[:_KL_WINDOWS]]
+    layout = decoder_layout(plain())
+
+    def measure(run: Run) -> dict[str, float]:
+        with _running(plain().path) as reference:
+            divergence = next_token_agreement(reference, run, layout, short)[-1].kl_divergence
+        return {"perplexity": perplexity(run, layout, texts), "kl_divergence": divergence}
+
+    return _on_runner(model, measure)
+
+
+def _on_runner(model: ir.Model | Path, measure: Callable[[Run], dict[str, float]]) -> dict[str, float]:
+    if isinstance(model, Path):
+        with _running(model) as run:
+            return measure(run)
+    with temporary_model_file(model, "candidate.onnx") as path, _running(path) as run:
+        return measure(run)
+
+
+@contextmanager
+def _running(path: Path) -> Iterator[Run]:
+    with onnx_runner(path) as runner:
+        yield lambda feeds: runner.infer(feeds, path.name)
