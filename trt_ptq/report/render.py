@@ -40,13 +40,14 @@ class HistogramPlot:
 def render_html(report: Report) -> str:
     """Render report.html."""
     losses = sorted({name for trial in report.trials for name in trial.losses})
+    has_errors = any(trial.output_error is not None for trial in report.trials)
     return render_page(
         "report.html.jinja",
         report=report,
         metrics=sorted({name for result in report.models for name in result.metrics}),
         losses=losses,
         loss_heads=[error_title(name) for name in losses],
-        error_heads=["output error"] if any(trial.output_error is not None for trial in report.trials) else [],
+        error_heads=["output error (calibration)"] if has_errors else [],
         histogram_plot=_histogram_plot,
         scale_plots=scale_plots,
     )

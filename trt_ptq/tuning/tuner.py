@@ -130,9 +130,10 @@ class _Tuner:
         ranking = self._method_errors(plain)
         self.recipe = plain = plain.model_copy(update={"method": next(iter(ranking), plain.method)})
         self.best = judge.score(plain)
-        error = self._output_error(plain) if methods or self.goes_on else None
+        if self.goes_on:
+            self._output_error(plain)  # to compare the parts of it with
         name = "weights" if mode == "w8a16" else "weights and activations"
-        self._record(name, self.best, "baseline", _method_note(ranking), error)
+        self._record(name, plain, self.best, "baseline", _method_note(ranking))
         for kind in TENSOR_KINDS if self.goes_on and mode != "w8a16" else ():
             self.trials.append(Trial(f"{kind} only", {}, {}, "analysis", "", self._output_error(plain, (kind,))))
 
@@ -203,6 +204,7 @@ class _Tuner:
         excluded = found.result.excluded or ()
         self._record(
             f"mixed precision: {len(excluded)} of {len(ranked)} layers {alternative.name}",
+            self.recipe,
             self.best,
             note=f"method {start.method}; {', '.join(excluded)}; found in {found.result.evaluations} evaluations",
         )
@@ -224,7 +226,7 @@ class _Tuner:
             return
         is_expected = threshold == self._max_drop or not expected > threshold
         accepted = score.loss <= threshold and is_expected
-        self._record(name, score, "accepted" if accepted else "rejected: above the threshold")
+        self._record(name, recipe, score, "accepted" if accepted else "rejected: above the threshold")
         if accepted:
             self.recipe, self.best = recipe, score
 
@@ -264,7 +266,7 @@ class _Tuner:
 
     def _accept_if_better(self, name: str, recipe: Recipe, score: Score, forced: bool = False, note: str = "") -> None:
         accepted = forced or (score.loss < self.best.loss and score.loss <= self._useless_loss)
-        self._record(name, score, "accepted" if accepted else "rejected: no gain", note)
+        self._record(name, recipe, score, "accepted" if accepted else "rejected: no gain", note)
         if accepted:
             self.recipe, self.best = recipe, score
 
@@ -275,19 +277,13 @@ class _Tuner:
         except TrtPtqError:
             return None
 
-    def _record(
-        self,
-        name: str,
-        score: Score,
-        decision: Decision = "accepted",
-        note: str = "",
-        output_error: float | None = None,
-    ) -> None:
+    def _record(self, name: str, recipe: Recipe, score: Score, decision: Decision = "accepted", note: str = "") -> None:
         loss = format_loss(score.loss, self._max_drop)
         _logger.info("%s: %s: %s %s", self._judge.status, name, loss, self._judge.quantity)
         stopped = "" if score.stopped_after is None else f"given up after {score.stopped_after} samples"
         note = "; ".join(filter(None, (stopped, note)))
-        self.trials.append(Trial(name, score.losses, score.metrics, decision, note, output_error))
+        error = self._output_error(recipe) if self._estimates.is_measured(recipe) else None
+        self.trials.append(Trial(name, score.losses, score.metrics, decision, note, error))
 
 
 def _method_note(ranking: dict[str, float]) -> str:

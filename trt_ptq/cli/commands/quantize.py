@@ -269,7 +269,7 @@ def _show_trials(report: Report) -> None:
         ]
         for trial in report.trials
     ]
-    errors = ["output error"] if has_errors else []
+    errors = ["output error (calibration)"] if has_errors else []
     console.print_table(["trial", *map(error_title, losses), *errors, "decision"], rows)
 
 
