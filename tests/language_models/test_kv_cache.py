@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -129,3 +130,18 @@ def test_quantize_writes_the_model_and_the_scales(
 def test_a_model_without_a_cache_is_refused(cnn: Model, npz_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not an exported language model"):
         quantize(cnn.path, npz_folder, output_dir=tmp_path / "out", config=QuantizeConfig(kv_cache="int8"))
+
+
+@pytest.mark.parametrize(("target", "warned"), [("rtx", True), ("trt", False)])
+def test_weight_only_decoding_on_rtx_is_warned_of(
+    decoder: Model,
+    batches: DecoderBatches,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: Literal["rtx", "trt"],
+    warned: bool,
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    config = QuantizeConfig(mode="w8a16", target=target, search=False, techniques=(), backend="none")
+    report = quantize(decoder.path, batches, output_dir=tmp_path / "out", config=config).report
+    assert any(warning.startswith("a decode step may move more bytes") for warning in report.warnings) == warned

@@ -14,14 +14,22 @@ from trt_ptq.calibrators.table.table_recipe import TableRecipe
 from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import OutputError, TableError
 from trt_ptq.fp16.convert import to_float16
-from trt_ptq.language_models.decoder import decoder_layout
+from trt_ptq.language_models.decoder import decoder_layout, is_decoder
 from trt_ptq.language_models.kv_cache.head_ranges import measure_cache_ranges
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.output import CACHE_SCALES, FP16_MODEL, INT8_MODEL, RECIPE, STATISTICS, TABLES, TRANSFORMED
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.pipeline.tuning_step import Tuned
+from trt_ptq.qdq.insert import QdqModel
 from trt_ptq.recipe import save_recipe
-from trt_ptq.report.warnings import NO_INT8_NODES, fp32_warnings, mask_warnings, per_channel_warnings, range_warnings
+from trt_ptq.report.warnings import (
+    NO_INT8_NODES,
+    WEIGHT_ONLY_ON_RTX,
+    fp32_warnings,
+    mask_warnings,
+    per_channel_warnings,
+    range_warnings,
+)
 from trt_ptq.tuning.candidate_builder import QuantizedCandidate
 
 
@@ -113,6 +121,11 @@ def _save_elsewhere(candidate: QuantizedCandidate, scratch: Path, error: OutputE
     return scratch / INT8_MODEL
 
 
+def _decodes_by_weights_on_rtx(tuned: Tuned, qdq: QdqModel) -> bool:
+    """Whether weight-only layers of a language model are meant for TensorRT-RTX."""
+    return tuned.recipe.target == "rtx" and qdq.num_weight_only_nodes > 0 and is_decoder(tuned.calibrated_model.model)
+
+
 def _save_cache_ranges(job: QuantizationJob, tuned: Tuned) -> None:
     """Write the scales of the INT8 cache, of each tensor and of its heads."""
     model = tuned.calibrated_model.model
@@ -147,6 +160,7 @@ def _warnings(tuned: Tuned, candidate: QuantizedCandidate) -> tuple[str, ...]:
         *fp32_warnings(candidate.fp32_nodes),
         *mask_warnings(candidate.clamped_masks),
         *per_channel_warnings(candidate.per_channel),
+        *([WEIGHT_ONLY_ON_RTX] if _decodes_by_weights_on_rtx(tuned, qdq) else []),
         *([] if any(node.is_int8 or node.weight_only for node in qdq.nodes) else [NO_INT8_NODES]),
         *(f"{node.op_type} {node.output!r} is not quantized: {node.reason}" for node in qdq.plan.unsupported),
     )
