@@ -79,6 +79,10 @@ class EngineBuilder:
         self._seconds = time.perf_counter() - self._started
         return plan
 
+    def release_model(self) -> None:
+        """Free the parsed model, which holds the weights; of the other methods only `write` works from then on."""
+        self.network = self._parser = None
+
     def engine_plan(self) -> EnginePlan | None:
         """The kernels of the engine that was built last; None where the library does not log them.
 

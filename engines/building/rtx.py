@@ -45,6 +45,7 @@ def _plan_at_optimum(build: EngineBuilder, spec: EngineSpec) -> EnginePlan | Non
     if all(-1 not in profile.fixed for profile in spec.profiles.values()):
         return build.engine_plan()
     optimum = {name: ShapeProfile(*[profile.optimum] * 3) for name, profile in spec.profiles.items()}
+    build.release_model()  # two models would take twice the memory
     fixed = EngineBuilder(build.library, replace(spec, profiles=optimum), strongly_typed=True)
     fixed.plan()
     plan = fixed.engine_plan()

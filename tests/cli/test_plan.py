@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.run import refused, trt_ptq
 from tests.engines.plans.recorded import recorded_log, recorded_plan
+from tests.networks import residual_cnn
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.calibrators.table.table_file import save_table
 
@@ -22,11 +23,13 @@ def logs(tmp_path: Path) -> dict[str, Path]:
     return files
 
 
-@pytest.fixture
-def engine(cnn_path: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An engine with dynamic shapes, whose plan is kept beside it."""
     pytest.importorskip("tensorrt_rtx", reason='needs tensorrt-rtx: pip install "trt-ptq[rtx]"')
-    path = tmp_path / "model.engine"
-    built = trt_ptq("build", cnn_path, "--backend", "rtx", "--shape", "x=1x16x8x8:4x16x8x8:8x16x8x8", "-o", path)
+    path = tmp_path_factory.mktemp("engine") / "model.engine"
+    model = residual_cnn(path.with_name("cnn.onnx"))
+    built = trt_ptq("build", model, "--backend", "rtx", "--shape", "x=1x16x8x8:4x16x8x8:8x16x8x8", "-o", path)
     assert built.returncode == 0, built.stderr
     return path
 
