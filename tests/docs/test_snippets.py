@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import trt_ptq
 from tests.cli.run import trt_ptq as command
+from tests.decoders import sentences, tiny_llama, tiny_tokenizer
 from tests.networks import images, residual_cnn
 from trt_ptq.calibrators.table.table_file import save_table
 from trt_ptq.engines.cost import load_gpu
@@ -115,6 +117,29 @@ def test_the_figures_of_a_gpu_in_the_documentation_are_read(workplace: Path) -> 
     (figures,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     Path("mine.yaml").write_text(figures)
     assert load_gpu("mine.yaml").rtx
+
+
+@pytest.mark.slow
+def test_the_language_model_page_runs(decoder_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands on an exported model, its Python on a Hugging Face one."""
+    monkeypatch.chdir(tmp_path)
+    tiny_llama().save_pretrained("model")
+    tiny_tokenizer().save_pretrained("model")
+    texts = sentences(60, words=30)
+    Path("prompts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    Path("prompts.txt").write_text("\n\n".join(texts))
+    Path("model.onnx").write_bytes(decoder_path.read_bytes())
+    quickly = ["--samples", "12", "--method", "minmax", "--technique", "none", "--no-search", "--backend", "none"]
+    page = ROOT / "docs" / "language-models.md"
+    for line in commands(page):
+        arguments = [word.replace("256", "32").replace("model/", "model") for word in shlex.split(line)[1:]]
+        done = command(*arguments, *quickly, "--max-drop", "9%", cwd=tmp_path)
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+    names: dict[str, object] = {}
+    first, second = python_blocks(page)
+    fast = 'max_length=32, samples=12, method="minmax", techniques=(), search=False, backend="none", max_drop=0.09'
+    exec(compile(first.replace("max_length=256, samples=100", fast) + second, page.name, "exec"), names)
+    assert callable(names["likelihood"])
 
 
 def test_the_python_of_getting_started_runs(workplace: Path) -> None:

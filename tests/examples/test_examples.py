@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 import trt_ptq
+from tests.decoders import sentences, tiny_llama, tiny_tokenizer
 from tests.networks import images
 from tests.standins import packages
 from tests.standins.build import Standins, build
@@ -48,6 +49,19 @@ def test_a_torch_bert_is_quantized_from_a_dataloader(tmp_path: Path) -> None:
     result = example("bert_classifier").main(tmp_path)
     assert result.passed
     assert result.metrics["fp32"]["accuracy"] > 0.9
+
+
+@pytest.mark.slow
+def test_a_small_language_model_is_quantized_with_text(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    tiny_llama().save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "tale.txt").write_text(" ".join(sentences(80)))
+    out = tmp_path / "out"
+    result = example("smollm2").main(tmp_path / "model", tmp_path / "tale.txt", out, samples=16, max_length=24)
+    assert result.metrics["int8"]["perplexity"] < 1.1 * result.metrics["fp32"]["perplexity"]
+    assert result.report.language is not None
+    assert len(result.report.language.generations) == 2
 
 
 def test_an_old_cache_becomes_a_model_without_lint_errors(tmp_path: Path) -> None:
