@@ -13,6 +13,7 @@ from trt_ptq.calibration.measurements.error_graph import add_error_outputs, weig
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.data.subset import Head
 from trt_ptq.errors import DataError
+from trt_ptq.onnx_io.externalized import externalized
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import create_session, run_session
 from trt_ptq.qdq.insert import plan_qdq
@@ -97,7 +98,8 @@ def _measure(
     part: ir.Model, model: Model, layers: Sequence[str], source: BatchSource, samples: int
 ) -> dict[str, Array]:
     """Run `part`, the result of `add_error_outputs`, and average its outputs."""
-    session = create_session(ir.to_proto(part), model.external.folder, str(model.path))
+    with externalized(model, part) as (proto, folder):
+        session = create_session(proto, folder, str(model.path))
     inputs = [node_arg.name for node_arg in session.get_inputs()]
     errors = {name: _ErrorSums(np.zeros(1), np.zeros(1)) for name in layers}
     for batch in Head(source, samples):

@@ -8,11 +8,11 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from trt_ptq.data.subset import Head
+from trt_ptq.onnx_io.externalized import externalized
 from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import create_session, run_session
@@ -47,7 +47,7 @@ def sample_channels(
     Args:
         model: The float model.
         source: The calibration data.
-        tensors: Number of channels by tensor name.
+        tensors: Number of channels by tensor name, in graph order.
         samples: Number of samples to measure, from the start of `source`.
 
     Returns:
@@ -56,7 +56,10 @@ def sample_channels(
     Raises:
         DataError: No batches, or the model fails on one.
     """
-    session = create_session(_with_channels(model, tensors), model.external.folder, str(model.path))
+    # ONNX Runtime starts with what was added last, so that each tensor is reduced, and freed, before the next ones.
+    backwards = dict(reversed(list(tensors.items())))
+    with externalized(model, _with_channels(model, backwards)) as (proto, folder):
+        session = create_session(proto, folder, str(model.path))
     wanted = min(_MAX_ROWS, max(_MAX_BYTES // (4 * sum(tensors.values())), 1))
     amax = {name: np.zeros(channels, np.float32) for name, channels in tensors.items()}
     rows: dict[str, list[Floats]] = {name: [] for name in tensors}
@@ -64,7 +67,7 @@ def sample_channels(
     for batch in Head(source, samples):
         limited = replace(batch, feeds={**batch.feeds, _QUOTA: np.array([quota])})
         results = iter(run_session(session, limited))
-        for name in tensors:
+        for name in backwards:
             amax[name] = np.maximum(amax[name], next(results))
             rows[name].append(next(results))
         if max(sum(map(len, parts)) for parts in rows.values()) > 2 * wanted:
@@ -78,7 +81,7 @@ def _thinned(rows: Floats, wanted: int) -> Floats:
     return np.ascontiguousarray(rows[:: max(-(-len(rows) // wanted), 1)])
 
 
-def _with_channels(model: Model, tensors: Mapping[str, int]) -> onnx.ModelProto:
+def _with_channels(model: Model, tensors: Mapping[str, int]) -> ir.Model:
     """Return a model that computes, for each tensor, the amax of its channels and as many rows as input `_QUOTA`."""
     part = model.to_ir()
     graph = part.graph
@@ -107,4 +110,4 @@ def _with_channels(model: Model, tensors: Mapping[str, int]) -> onnx.ModelProto:
         for output in (amax, append("Slice", rows, zero, end, zero, step)):
             output.type = ir.TensorType(ir.DataType.FLOAT)
             graph.outputs.append(output)
-    return ir.to_proto(passes.RemoveUnusedNodesPass()(part).model)
+    return passes.RemoveUnusedNodesPass()(part).model
