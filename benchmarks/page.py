@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from benchmarks.job.table import job_table
+from benchmarks.language_models import lm_table
 from benchmarks.results_file import FAILED, RESULTS, ROOT, Figures
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -83,6 +84,10 @@ def page() -> str:
         parts += [_JOB, "\n".join(job_table(_figures(jobs))), _source(jobs)]
     if (plans := _read("plans")) is not None:
         parts += [_PLANS, "\n".join(_plan_rows(_figures(plans))), _source(plans)]
+    if (language_models := _read("language_models")) is not None:
+        figures = _figures(language_models)
+        parts += [lm_table.INTRODUCTION, "\n".join(lm_table.loss_rows(figures))]
+        parts += [lm_table.PLANS_INTRODUCTION, "\n".join(lm_table.plan_rows(figures)), _source(language_models)]
     if (speed := _read("speed")) is not None:
         parts += [_SPEED, "\n".join(_speed_rows(_figures(speed))), _source(speed)]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)

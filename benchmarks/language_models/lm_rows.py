@@ -17,6 +17,7 @@ from typing import Any
 import onnx_ir as ir
 
 from benchmarks.language_models import prepared
+from benchmarks.language_models.lm_table import FRACTIONS, MODELS, PLANS
 from benchmarks.models.wheels import cache_folder
 from benchmarks.results_file import Figures, RowSpec, code_version
 from trt_ptq import plan_engine
@@ -34,9 +35,6 @@ from trt_ptq.sensitivity.measure import rank_layers
 from trt_ptq.tuning.layer_search import order_by_benefit
 
 SUITE = "language_models"
-FRACTIONS = (80, 85, 90, 95, 100)  # percent of the MACs of linear layers in INT8
-PLANS = {"prefill": (256, 0), "decode": (1, 256)}  # tokens of the call, tokens in the cache
-MODELS = ("fp16", "w8a8", "w8a16")
 
 
 def lm_rows() -> list[RowSpec]:

@@ -1,0 +1,56 @@
+"""The section on language models of docs/benchmarks.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from benchmarks.results_file import FAILED, Figures
+
+FRACTIONS = (80, 85, 90, 95, 100)  # percent of the MACs of linear layers in INT8
+PLANS = {"prefill": (256, 0), "decode": (1, 256)}  # tokens of the call, tokens in the cache
+MODELS = ("fp16", "w8a8", "w8a16")
+
+INTRODUCTION = """\
+## Language models
+
+SmolLM2-135M with its cache, on tales that it was not calibrated on (16 texts of 128 tokens calibrated it). W8A8 is
+after SmoothQuant; the layers that the tool ranks as most sensitive are excluded, as long as the given fraction of the
+MACs of linear layers is left in INT8. Perplexity: 3072 tokens in windows of 256; differences below 0.2 % are within its
+noise. KL divergence: of the next token from FP32, on 512 of these tokens. What is not INT8 is FP32.
+"""
+PLANS_INTRODUCTION = """\
+What TensorRT for RTX moves in one call of the same models, with what is not INT8 in FP16, read from the builder's log:
+a prefill of 256 tokens, and a decode step of one token on a cache of 256. Nothing was run.
+"""
+
+
+def loss_rows(figures: Mapping[str, Figures]) -> Iterator[str]:
+    """The table of perplexities."""
+    titles = {
+        "fp32": "FP32",
+        "w8a16": "W8A16, all linear layers and embeddings",
+        **{f"w8a8-{percent}": f"W8A8, {percent} % of the MACs" for percent in FRACTIONS},
+        "w8a8-80-kv8": "W8A8, 80 % of the MACs, INT8 cache",
+    }
+    yield "| model | perplexity | against FP32 | KL divergence | excluded layers |"
+    yield "|---|---|---|---|---|"
+    baseline = figures.get("fp32", {}).get("perplexity")
+    for name, title in titles.items():
+        row = figures.get(name, {FAILED: ""})
+        if FAILED in row or baseline is None:
+            continue
+        excluded = str(len(row["excluded"])) if "excluded" in row else ""
+        change = f"{row['perplexity'] / baseline - 1:+.2%}" if name != "fp32" else ""
+        yield f"| {title} | {row['perplexity']:.3f} | {change} | {row['kl_divergence']:.4f} | {excluded} |"
+
+
+def plan_rows(figures: Mapping[str, Figures]) -> Iterator[str]:
+    """The table of engine plans."""
+    yield "| call | " + " | ".join(f"{name.upper()}: kernels, MB moved" for name in MODELS) + " |"
+    yield "|---|" + "---|" * len(MODELS)
+    for call in PLANS:
+        rows = [figures.get(f"plan-{call}-{name}", {FAILED: ""}) for name in MODELS]
+        if all(FAILED in row for row in rows):
+            continue
+        cells = ["" if FAILED in row else f"{row['kernels']}, {row['bytes_moved'] / 1e6:.0f}" for row in rows]
+        yield f"| {call} | " + " | ".join(cells) + " |"
