@@ -63,7 +63,7 @@ def test_only_the_sabotaged_layer_is_excluded(sabotaged: Model, tmp_path: Path) 
     assert report.verdict.passed
 
 
-@pytest.mark.parametrize(("alike", "batches"), [(True, [2]), (False, [2, 8])])
+@pytest.mark.parametrize(("alike", "batches"), [(True, [2]), (False, [2, 4])])
 def test_layers_are_ranked_on_more_batches_where_few_disagree(tmp_path: Path, alike: bool, batches: list[int]) -> None:
     recorded = []
 

@@ -7,7 +7,7 @@ computed again; see analysis/subgraph.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
@@ -151,11 +151,12 @@ def rank_layers(
     nodes_to_exclude: tuple[str, ...] = (),
     progress: ProgressCallback = no_progress,
     weight_only: tuple[str, ...] = (),
+    only: Collection[str] | None = None,
 ) -> Ranking:
-    """Rank the weighted layers by `LayerSensitivity.alone`; see `measure_sensitivity`."""
+    """Rank the weighted layers, or those of them in `only`, by `LayerSensitivity.alone`; see `measure_sensitivity`."""
     copy = model.to_ir()
     plan = plan_qdq(model, copy.graph, table, nodes_to_exclude, attention, weight_only)
-    layers = [layer for layer in int8_layers(plan) if layer.op_type != "Add"]
+    layers = [layer for layer in int8_layers(plan) if layer.op_type != "Add" and (only is None or layer.node in only)]
     inputs = LayerInputReader(copy.graph, model.opset, plan, table)
     outputs = JudgedOutputs.of(model)
     with _recorded(model, outputs, layers, outputs.batches(source), progress) as recorder:

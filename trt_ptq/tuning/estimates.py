@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from contextlib import suppress
 from functools import cache
 
 from trt_ptq.calibrators.methods import RangeMethod
-from trt_ptq.data.subset import evenly_spaced
+from trt_ptq.data.subset import Subset, evenly_spaced
 from trt_ptq.errors import DataError, ModelError, OutputError
 from trt_ptq.qdq.insert import TENSOR_KINDS, TensorKind
 from trt_ptq.recipe import Recipe
@@ -87,24 +88,35 @@ class Estimates:
         return order_by_benefit(by_layer, self._candidates.macs(recipe))
 
     def _errors_by_layer(self, recipe: Recipe) -> dict[str, float]:
-        """The error with one layer in INT8, by layer."""
-        model, table = self._candidates.calibrated_model(recipe).model, self._candidates.table(recipe)
-        settings = self._settings
+        """The error with one layer in INT8, by layer.
 
-        def rank_on(batches: int) -> Ranking:
-            source = evenly_spaced(self._calibration, batches)
+        Where single batches disagree, that of the more sensitive half is the mean over more batches.
+        """
+        model, table = self._candidates.calibrated_model(recipe).model, self._candidates.table(recipe)
+        first, most = self._settings.ranking_batches, self._settings.ranking_batches_on_disagreement
+
+        def rank_on(source: Subset, only: Collection[str] | None = None) -> Ranking:
             return rank_layers(
-                model, table, source, recipe.attention, recipe.nodes_to_exclude, self._progress, recipe.weight_only
+                model,
+                table,
+                source,
+                recipe.attention,
+                recipe.nodes_to_exclude,
+                self._progress,
+                recipe.weight_only,
+                only,
             )
 
-        ranking = rank_on(settings.ranking_batches)
-        more = settings.ranking_batches_on_disagreement
-        if (
-            ranking.agreement < settings.min_ranking_agreement
-            and (self._calibration.total or more) > settings.ranking_batches
-        ):
-            with suppress(OutputError):  # no room for the activations of more batches
-                ranking = rank_on(more)
+        ranking = rank_on(evenly_spaced(self._calibration, first))
+        if ranking.agreement >= self._settings.min_ranking_agreement or (self._calibration.total or most) <= first:
+            return ranking.errors
+        step = max((self._calibration.total or 0) // most, 1)
+        others = Subset(self._calibration, 2 * step, (step,), stop=step * most)  # those between, every other of `most`
+        half = [*ranking.errors][: math.ceil(len(ranking.errors) / 2)]
+        with suppress(OutputError):  # no room for the activations of more batches
+            more, second = rank_on(others, half).errors, most // 2
+            mean = {name: (first * ranking.errors[name] + second * more[name]) / (first + second) for name in half}
+            return ranking.errors | mean
         return ranking.errors
 
     def _rank_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:

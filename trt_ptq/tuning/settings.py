@@ -33,8 +33,9 @@ class TuningSettings:
             samples order the range methods as all held-out data do.
         output_error_samples: fewer batches suffice for so many samples; two are measured at least.
         ranking_batches: batches that layers are ranked on.
-        ranking_batches_on_disagreement: most batches where single batches disagree: ranked on 2 of 22 batches, a third
-            of the most sensitive layers of the text recogniser were others.
+        ranking_batches_on_disagreement: where single batches disagree, the more sensitive half of the layers is ranked
+            on as many as half of these in addition: ranked on 2 of 22 batches, a third of the most sensitive layers of
+            the text recogniser were others.
         min_ranking_agreement: least agreement of single batches on the most sensitive layers; two batches of a language
             model reach 0.9, two of rendered text 0.7.
     """
@@ -46,7 +47,7 @@ class TuningSettings:
     max_evaluations: int = 5
     max_comparisons: int = 15
     max_layers_factor: int = 2
-    max_requantized: int = 6
+    max_requantized: int = 4
     output_error_batches: int = 8
     output_error_samples: int = 64
     ranking_batches: int = 2
