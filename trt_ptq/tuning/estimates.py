@@ -96,16 +96,8 @@ class Estimates:
         first, most = self._settings.ranking_batches, self._settings.ranking_batches_on_disagreement
 
         def rank_on(source: Subset, only: Collection[str] | None = None) -> Ranking:
-            return rank_layers(
-                model,
-                table,
-                source,
-                recipe.attention,
-                recipe.nodes_to_exclude,
-                self._progress,
-                recipe.weight_only,
-                only,
-            )
+            excluded, weight_only = recipe.nodes_to_exclude, recipe.weight_only
+            return rank_layers(model, table, source, recipe.attention, excluded, self._progress, weight_only, only)
 
         ranking = rank_on(evenly_spaced(self._calibration, first))
         if ranking.agreement >= self._settings.min_ranking_agreement or (self._calibration.total or most) <= first:
