@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from trt_ptq.api.apply_table import QuantizedModel as QuantizedModel
     from trt_ptq.api.calibrating import calibrate as calibrate
     from trt_ptq.api.calibrating import measure_sensitivity as measure_sensitivity
+    from trt_ptq.api.calibrating_text import TextStatistics as TextStatistics
+    from trt_ptq.api.calibrating_text import calibrate_text as calibrate_text
     from trt_ptq.api.comparing import compare as compare
     from trt_ptq.api.converting import lint_model as lint_model
     from trt_ptq.api.converting import quantize_model as quantize_model
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "api.calibrating": ("calibrate", "measure_sensitivity"),
+    "api.calibrating_text": ("TextStatistics", "calibrate_text"),
     "api.apply_table": ("QuantizedModel",),
     "api.comparing": ("compare",),
     "api.converting": ("lint_model", "quantize_model"),

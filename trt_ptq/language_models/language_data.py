@@ -16,7 +16,7 @@ from trt_ptq.language_models.judging.perplexity import TextWindow, text_windows
 from trt_ptq.language_models.text.near_duplicates import without_near_duplicates
 from trt_ptq.language_models.text.prompts import read_prompts
 from trt_ptq.language_models.text.samples import TokenSample, check_max_length, tokenize
-from trt_ptq.language_models.text.sampling import draw_samples
+from trt_ptq.language_models.text.sampling import draw_samples, length_bucket
 from trt_ptq.language_models.text.text_audit import TextAudit, advised_samples, audit_text
 from trt_ptq.language_models.text.tokenizer import TextTokenizer
 from trt_ptq.onnx_io.load import Model
@@ -65,6 +65,34 @@ class LanguageData:
         return LanguageModelMetric(self.layout, self.select, self.test)
 
 
+@dataclass(frozen=True)
+class CalibrationText:
+    """Text that is only calibrated with: `batches` by length bucket, such as "32-63", in order, and its `audit`."""
+
+    batches: dict[str, DecoderBatches]
+    audit: TextAudit
+
+
+def open_calibration_text(
+    model: Model, name: str, data: Any, tokenizer: TextTokenizer, options: TextOptions, folder: Path
+) -> CalibrationText:
+    """Read and draw text as `open_text` does, and hold none out.
+
+    Raises:
+        DataError, ModelError, UsageError: see `open_text`.
+    """
+    pool = _read_pool(model, name, data, tokenizer, options)
+    samples = draw_samples(pool.unique, pool.count)
+    buckets: dict[tuple[int, int], list[TokenSample]] = {}
+    for sample in samples:
+        buckets.setdefault(length_bucket(len(sample.ids)), []).append(sample)
+    batches = {
+        f"{start}-{stop}": DecoderBatches(model.path, pool.layout, bucket, folder, options.batch_size)
+        for (start, stop), bucket in sorted(buckets.items())
+    }
+    return CalibrationText(batches, pool.audit(samples, []))
+
+
 def open_text(
     model: Model, name: str, data: Any, test_data: Any, tokenizer: TextTokenizer, options: TextOptions, folder: Path
 ) -> LanguageData:
@@ -84,24 +112,17 @@ def open_text(
         ModelError: the model is no decoder with a cache.
         UsageError: `max_length` exceeds the model's window.
     """
-    layout = decoder_layout(model, name)
-    tokenizer.check_fits(layout.vocabulary, name)
-    check_max_length(options.max_length, tokenizer.window)
-    everything = _tokens(data, tokenizer, options)
-    unique = without_near_duplicates(everything)
-    count = options.samples or advised_samples(_num_parameters(model))[0]
+    pool = _read_pool(model, name, data, tokenizer, options)
     if test_data is None:
-        drawn = draw_samples(unique, math.ceil(count * _HELD_OUT_PERIOD / (_HELD_OUT_PERIOD - 1)))
+        drawn = draw_samples(pool.unique, math.ceil(pool.count * _HELD_OUT_PERIOD / (_HELD_OUT_PERIOD - 1)))
         held_out = drawn[1::_HELD_OUT_PERIOD]
         calibration = [sample for index, sample in enumerate(drawn) if index % _HELD_OUT_PERIOD != 1]
         if not held_out:
             raise DataError(f"the data has a single text{_cut_hint(options)}: give more texts, or `test_data`")
     else:
-        calibration, held_out = draw_samples(unique, count), _tokens(test_data, tokenizer, options)
+        calibration, held_out = draw_samples(pool.unique, pool.count), _tokens(test_data, tokenizer, options)
     windows = _evenly([text_windows([sample.ids], len(sample.ids))[0] for sample in held_out], 2 * _MAX_WINDOWS)
-    audit = audit_text(
-        len(everything), len(everything) - len(unique), calibration, held_out, _num_parameters(model), layout.vocabulary
-    )
+    layout = pool.layout
     return LanguageData(
         layout=layout,
         tokenizer=tokenizer,
@@ -109,8 +130,33 @@ def open_text(
         held_out=DecoderBatches(model.path, layout, _evenly(held_out, _MAX_COMPARED), folder, batch_size=1),
         select=tuple(windows[::2]),
         test=tuple(windows[1::2] or windows),
-        audit=audit,
+        audit=pool.audit(calibration, held_out),
     )
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """The texts to draw from: `unique` of `read` ones; and how many to calibrate with."""
+
+    layout: DecoderLayout
+    parameters: int
+    read: int
+    unique: list[TokenSample]
+    count: int
+
+    def audit(self, calibration: Sequence[TokenSample], held_out: Sequence[TokenSample]) -> TextAudit:
+        dropped = self.read - len(self.unique)
+        return audit_text(self.read, dropped, calibration, held_out, self.parameters, self.layout.vocabulary)
+
+
+def _read_pool(model: Model, name: str, data: Any, tokenizer: TextTokenizer, options: TextOptions) -> _Pool:
+    layout = decoder_layout(model, name)
+    tokenizer.check_fits(layout.vocabulary, name)
+    check_max_length(options.max_length, tokenizer.window)
+    everything = _tokens(data, tokenizer, options)
+    unique = without_near_duplicates(everything)
+    parameters = sum(math.prod(tensor.dims) for tensor in model.proto.graph.initializer)
+    return _Pool(layout, parameters, len(everything), unique, options.samples or advised_samples(parameters)[0])
 
 
 def _tokens(data: Any, tokenizer: TextTokenizer, options: TextOptions) -> list[TokenSample]:
@@ -125,7 +171,3 @@ def _evenly(items: Sequence[Any], count: int) -> list[Any]:
     """Up to `count` items, evenly spaced."""
     taken = min(count, len(items))
     return [items[index * len(items) // taken] for index in range(taken)]
-
-
-def _num_parameters(model: Model) -> int:
-    return sum(math.prod(tensor.dims) for tensor in model.proto.graph.initializer)

@@ -50,7 +50,7 @@ def open_language_data(
     options = TextOptions(
         config.text_column, tuple(config.group_columns), config.max_length, config.samples, config.batch_size
     )
-    return open_text(model, describe_model(given), data, test_data, _tokenizer(given, tokenizer), options, folder)
+    return open_text(model, describe_model(given), data, test_data, model_tokenizer(given, tokenizer), options, folder)
 
 
 def check_text_task(given: ModelLike, tokenizer: Any, config: QuantizeConfig, example_inputs: Any) -> None:
@@ -73,7 +73,12 @@ def _is_text_task(tokenizer: Any, config: QuantizeConfig) -> bool:
     return config.task is not None or tokenizer is not None
 
 
-def _tokenizer(given: ModelLike, tokenizer: Any) -> TextTokenizer:
+def model_tokenizer(given: ModelLike, tokenizer: Any = None) -> TextTokenizer:
+    """The tokenizer of the model `given`: `tokenizer`, or that in the folder of the model.
+
+    Raises:
+        UsageError: there is none, or it cannot be loaded.
+    """
     window = config_window(getattr(given, "config")) if is_causal_lm(given) else None  # noqa: B009 - for mypy
     if tokenizer is not None:
         return load_tokenizer(tokenizer, window)

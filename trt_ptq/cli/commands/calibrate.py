@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -20,6 +20,7 @@ from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.cli import console, options
+from trt_ptq.cli.calibrate_text import save_text_statistics, takes_text
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
@@ -36,6 +37,20 @@ def calibrate(
     data: options.Data,
     batch_size: options.BatchSize = 8,
     preprocess: options.Preprocess = None,
+    task: options.Task = None,
+    tokenizer: options.Tokenizer = None,
+    text_column: options.TextColumn = None,
+    group_column: options.GroupColumns = None,
+    max_length: options.MaxLength = None,
+    samples: options.Samples = None,
+    by_length: Annotated[
+        bool,
+        typer.Option(
+            "--by-length",
+            help="Also save the statistics of each length of text, and show how the ranges drift with it.",
+            rich_help_panel=options.TEXT,
+        ),
+    ] = False,
     shard: Annotated[
         Optional[str],
         typer.Option(
@@ -93,9 +108,44 @@ def calibrate(
 
     Example: trt-ptq calibrate model.onnx --data calibration/ -o stats.safetensors
     """
+    text_options: dict[str, Any] = {
+        "text_column": text_column,
+        "group_columns": group_column or (),
+        "max_length": max_length,
+        "samples": samples,
+    }
+    if takes_text(model, tokenizer, QuantizeConfig(task=task, **text_options), by_length):
+        _check_alone(
+            "--task",
+            preprocess=preprocess,
+            shard=shard,
+            until_stable=until_stable,
+            memory_limit=memory_limit,
+            device=device,
+            checkpoint=checkpoint,
+            ray=ray,
+        )
+        save_text_statistics(
+            model,
+            data,
+            out,
+            by_length,
+            json,
+            tokenizer=tokenizer,
+            tensors=tensors,
+            attention=attention,
+            batch_size=batch_size,
+            **text_options,
+        )
+        return
     if ray is not None:
-        _check_with_ray(
-            shard=shard, memory_limit=memory_limit, device=device, checkpoint=checkpoint, until_stable=until_stable
+        _check_alone(
+            "--ray",
+            shard=shard,
+            memory_limit=memory_limit,
+            device=device,
+            checkpoint=checkpoint,
+            until_stable=until_stable,
         )
     if shard is not None and until_stable is not None:
         raise UsageError("--until-stable needs all samples, and a shard has only some: omit --until-stable or --shard")
@@ -197,7 +247,8 @@ def _skipped_values(statistics: Statistics) -> list[str]:
     ]
 
 
-def _check_with_ray(**options_by_name: object) -> None:
+def _check_alone(other: str, **options_by_name: object) -> None:
+    """Make sure that none of the options was given, beside `other`."""
     used = [name for name, value in options_by_name.items() if value not in (None, "cpu")]
     if used:
-        raise UsageError(f"--{used[0].replace('_', '-')} does not work with --ray: omit one of the two")
+        raise UsageError(f"--{used[0].replace('_', '-')} does not work with {other}: omit one of the two")

@@ -1,0 +1,33 @@
+"""How the ranges of a language model's tensors change with the length of the text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trt_ptq.calibrators.statistics.statistics import Statistics
+
+
+@dataclass(frozen=True)
+class RangeDrift:
+    """The range of a tensor by length bucket: `amax`, and how many times the largest is the smallest (`ratio`)."""
+
+    tensor: str
+    amax: dict[str, float]
+    ratio: float
+
+
+def range_drift(by_length: Mapping[str, Statistics], method: str = "minmax") -> list[RangeDrift]:
+    """The drift of each tensor that has a range in every bucket, the largest ratio first.
+
+    Args:
+        by_length: statistics of one model by length bucket.
+        method: the range method; see `Statistics.table`.
+    """
+    tables = {label: statistics.table(method).amax for label, statistics in by_length.items()}
+    names = [name for name in next(iter(tables.values()), {}) if all(name in amax for amax in tables.values())]
+    drifts = []
+    for name in names:
+        amax = {label: table[name] for label, table in tables.items()}
+        drifts.append(RangeDrift(name, amax, max(amax.values()) / min(amax.values())))
+    return sorted(drifts, key=lambda drift: -drift.ratio)
