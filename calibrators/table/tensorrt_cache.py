@@ -38,7 +38,7 @@ class TensorRTVersion:
         """Parse a version such as "10.16.1"; a fourth number is ignored.
 
         Raises:
-            TableError: Not three numbers, or a version that a cache header cannot represent.
+            TableError: Not three numbers, a version that a cache header cannot represent, or one that reads no cache.
         """
         match = re.fullmatch(r"(\d+)\.(\d{1,2})\.(\d{1,2})(\.\d+)?", text)
         if not match:
@@ -46,6 +46,11 @@ class TensorRTVersion:
         version = cls(int(match[1]), int(match[2]), int(match[3]))
         if cls.from_number(version.number) != version:
             raise TableError(f"{text!r} is not a TensorRT version: a cache header cannot represent it")
+        if version.major > LAST_WITH_CALIBRATORS.major:
+            raise TableError(
+                f"TensorRT {version.major} has no calibrators and reads no cache: create a Q/DQ model from the table "
+                "(trt-ptq qdq MODEL --table TABLE)"
+            )
         return version
 
     @classmethod

@@ -215,3 +215,8 @@ def test_two_scales_of_one_tensor_are_refused() -> None:
 
 def test_the_same_scale_twice_is_one_range() -> None:
     assert len(parse(f"{HEADER}\nx: 3c010a14\nx: 3C010A14\n").to_table().amax) == 1
+
+
+def test_a_version_that_reads_no_cache_is_refused() -> None:
+    with pytest.raises(TableError, match=r"TensorRT 11 has no calibrators and reads no cache: create a Q/DQ model"):
+        TensorRTVersion.parse("11.2.0")
