@@ -13,6 +13,7 @@ from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
+from trt_ptq.data.sources import InMemorySource
 from trt_ptq.evaluation.reference import Reference
 from trt_ptq.language_models.batches import DecoderBatches
 from trt_ptq.language_models.decoder import decoder_layout
@@ -22,6 +23,7 @@ from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.insert import insert_qdq
 from trt_ptq.sensitivity.measure import measure_sensitivity, rank_layers
 from trt_ptq.tuning.output_deviation import OutputDeviation
+from trt_ptq.types import Batch
 
 LENGTHS = (40, 40, 24, 150)
 
@@ -49,6 +51,12 @@ def test_short_texts_are_prefills_of_one_sample(batches: DecoderBatches) -> None
     assert [batch["input_ids"].shape for batch in feeds] == [(1, 40), (1, 24), (1, 128)]
     assert all(batch["attention_mask"].shape == batch["input_ids"].shape for batch in feeds)
     assert all(batch["past_key_values.0.key"].shape[2] == 0 for batch in feeds)
+
+
+def test_an_input_without_tokens_stays_as_it_is(batches: DecoderBatches) -> None:
+    with_option = [Batch({**batch.feeds, "num_logits_to_keep": np.array(7)}, batch.origin) for batch in batches]
+    feeds = [batch.feeds for batch in short_texts(InMemorySource(with_option), 2)]
+    assert [int(batch["num_logits_to_keep"]) for batch in feeds] == [7] * len(feeds)
 
 
 def test_the_cache_does_not_count(decoder: Model, batches: DecoderBatches, table: CalibrationTable) -> None:

@@ -101,10 +101,12 @@ def _num_past_tokens(feeds: Feeds) -> int:
 
 def _start(batch: Batch) -> Batch:
     """The first tokens of the first sample of a batch, copied."""
-    past = _num_past_tokens(batch.feeds)
-    lengths = {ATTENTION_MASK: past + _TEXT_TOKENS}
-    feeds = {
-        name: np.array(array[:1] if array.ndim > PAST_AXIS else array[:1, : lengths.get(name, _TEXT_TOKENS)])
-        for name, array in batch.feeds.items()
-    }
+    lengths = {ATTENTION_MASK: _num_past_tokens(batch.feeds) + _TEXT_TOKENS}
+
+    def start(name: str, array: Array) -> Array:
+        if array.ndim != 2:  # a cache tensor; or, without axes of samples and tokens, an option of the model
+            return array[:1] if array.ndim > PAST_AXIS else array
+        return array[:1, : lengths.get(name, _TEXT_TOKENS)]
+
+    feeds = {name: np.array(start(name, array)) for name, array in batch.feeds.items()}
     return Batch(feeds, batch.origin)
