@@ -61,8 +61,8 @@ def parse_rtx_log(text: str) -> ParsedEngine:
                 kernels.append(kernel)
     if not kernels:
         raise EngineError(
-            "no kernel in this log of TensorRT-RTX could be read: its format has changed; trt-ptq reads that of 1.5 to "
-            "1.7 (report it, please)"
+            "no kernel in this log of TensorRT-RTX could be read: its format is another than that of 1.5 to 1.7, which "
+            "trt-ptq reads"
         )
     return ParsedEngine(tuple(kernels), shapes, (*warnings, *describe_gaps(kernels)))
 

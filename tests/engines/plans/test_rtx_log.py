@@ -78,7 +78,7 @@ def test_a_log_without_kernels_says_how_to_get_them() -> None:
 def test_a_log_of_another_format_is_refused() -> None:
     log = recorded_log("magika", "int8").replace("Inputs: [", "Reads: [")
     with pytest.raises(
-        EngineError, match=r"no kernel in this log of TensorRT-RTX could be read: its format has changed"
+        EngineError, match=r"no kernel in this log of TensorRT-RTX could be read: its format is another"
     ):
         EnginePlan.from_rtx_log(log)
 
