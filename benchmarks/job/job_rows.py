@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from benchmarks import demo
 from benchmarks.job.counting import as_arrays
-from benchmarks.job.measure_job import Job, Run, measure_job
+from benchmarks.job.measure_job import Job, measure_job
 from benchmarks.models import magika, minilm, recogniser, smollm2
 from benchmarks.results_file import Figures, RowSpec
 from benchmarks.speed import models
@@ -19,13 +20,13 @@ def plain_recogniser() -> Job:
 
 
 def recogniser_by_metric() -> Job:
-    """As `make demo` does it."""
+    """A search for layers to exclude, by the metric of `make demo`."""
+    return Job(recogniser.model(), as_arrays(recogniser.calibration()), demo.accuracy)
 
-    def accuracy(run: Run, split: str) -> dict[str, float]:
-        evaluate = recogniser.validation if split == "select" else recogniser.evaluate
-        return {"character_accuracy": evaluate(run, samples=200)["character_accuracy"]}
 
-    return Job(recogniser.model(), as_arrays(recogniser.calibration()), accuracy, {"techniques": (), "max_drop": "1%"})
+def demo_job() -> Job:
+    """The same with the data of `make demo`, and without techniques, as there."""
+    return Job(recogniser.model(), as_arrays(demo.calibration()), demo.accuracy, {"techniques": ()})
 
 
 def plain_minilm() -> Job:
@@ -51,6 +52,7 @@ JOBS: dict[str, Callable[[], Job]] = {
     "minilm": plain_minilm,
     "recogniser": plain_recogniser,
     "recogniser-by-metric": recogniser_by_metric,
+    "demo": demo_job,
     "resnet50": plain_resnet50,
     "smollm2-smoothquant": smoothed_smollm2,
 }
