@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.networks import images, residual_cnn
 from trt_ptq.calibration.collector import check_statistics, collect_statistics
+from trt_ptq.calibration.devices import HostDevice
 from trt_ptq.calibration.tensors import model_with_outputs, select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics import merge_statistics
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
@@ -192,3 +194,19 @@ def test_float16_activations_are_measured_as_they_are(cnn: Model, tmp_path: Path
         assert array.dtype == np.float16
         assert statistics.tensors[name].amax == np.abs(array).max()
         assert statistics.tensors[name].count == array.size
+
+
+def test_no_buffer_outlives_a_calibration(cnn: Model) -> None:
+    buffers: list[weakref.ref[Array]] = []
+
+    class Watched(HostDevice):
+        def allocate(self, name: str, element_type: int, shape: tuple[int, ...]) -> Array:
+            array = super().allocate(name, element_type, shape)
+            assert array.base is not None
+            buffers.append(weakref.ref(array.base))
+            return array
+
+    device = Watched()
+    collect_statistics(cnn, Given([images(3), images(2)]), select_calibration_tensors(cnn), device=device)
+    assert buffers
+    assert all(buffer() is None for buffer in buffers)

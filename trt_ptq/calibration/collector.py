@@ -84,23 +84,26 @@ def collect_statistics(
             f"`until_stable` needs all tensors in one pass over the data, not in {pass_count}: "
             "raise `memory_limit`, or use smaller batches"
         )
-    while state.pass_index < pass_count:
-        pass_name = f", pass {state.pass_index + 1} of {pass_count}" if pass_count > 1 else ""
-        calibration_pass = CalibrationPass(model, state, nonfinite, device, threads)
-        try:
-            for _ in calibration_pass.steps(progress(source, f"Calibrating{pass_name}", source.total)):
-                if convergence and convergence.update(calibration_pass.data.samples, calibration_pass.tensors):
-                    break
-                if checkpoint and checkpoint.due:
+    try:
+        while state.pass_index < pass_count:
+            pass_name = f", pass {state.pass_index + 1} of {pass_count}" if pass_count > 1 else ""
+            calibration_pass = CalibrationPass(model, state, nonfinite, device, threads)
+            try:
+                for _ in calibration_pass.steps(progress(source, f"Calibrating{pass_name}", source.total)):
+                    if convergence and convergence.update(calibration_pass.data.samples, calibration_pass.tensors):
+                        break
+                    if checkpoint and checkpoint.due:
+                        checkpoint.save(_current_state(calibration_pass, convergence))
+            except KeyboardInterrupt:
+                if checkpoint and calibration_pass.has_new_batches:
                     checkpoint.save(_current_state(calibration_pass, convergence))
-        except KeyboardInterrupt:
-            if checkpoint and calibration_pass.has_new_batches:
-                checkpoint.save(_current_state(calibration_pass, convergence))
-            raise
-        if convergence:
-            convergence.record(calibration_pass.data.samples, calibration_pass.tensors())
-        state = calibration_pass.state().next_pass()
-        del calibration_pass  # frees its session before the next pass creates one
+                raise
+            if convergence:
+                convergence.record(calibration_pass.data.samples, calibration_pass.tensors())
+            state = calibration_pass.state().next_pass()
+            del calibration_pass  # frees its session before the next pass creates one
+    finally:
+        device.release()  # the buffers of a large model take gigabytes
     tensors = {name: state.statistics.tensors[name] for name in calibration_tensors.tensors}
     return replace(state.statistics, data=state.full_data, tensors=tensors)
 
