@@ -38,6 +38,7 @@ class EngineSession:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._context: Any = None
         self._loaded = load_engine(path)
         self.engine, self.gpu = self._loaded.engine, self._loaded.gpu
         self.precision = self._loaded.manifest.precision if self._loaded.manifest else "unknown"
@@ -51,7 +52,7 @@ class EngineSession:
     def __enter__(self) -> EngineSession:
         with ExitStack() as stack:
             self._device = stack.enter_context(Device())
-            self._context: Any = self.engine.create_execution_context()
+            self._context = self.engine.create_execution_context()
             if self._context is None:
                 raise EngineError(f"{self.path}: cannot run: {self._loaded.builder_log.first()}")
             self._buffers: dict[str, tuple[int, int]] = {}  # address and size by tensor
@@ -93,11 +94,19 @@ class EngineSession:
     def inspect(self) -> EnginePlan:
         """The kernels of the engine, as the inspector lists them.
 
+        Inside `with`, at the shapes that the engine is optimized for; outside, dynamic sizes are not known.
+
         Raises:
             EngineError: the engine contains only the names of its layers.
         """
         library = self._loaded.library
-        text = self.engine.create_engine_inspector().get_engine_information(library.module.LayerInformationFormat.JSON)
+        inspector = self.engine.create_engine_inspector()
+        if self._context is not None:
+            arrays = self._upload(self.example_feeds({}))
+            inspector.execution_context = self._context
+            self._device.synchronize()
+            del arrays  # the copies read them until here
+        text = inspector.get_engine_information(library.module.LayerInformationFormat.JSON)
         return EnginePlan.from_inspector(text, source=library.name, version=library.version, where=str(self.path))
 
     def run(self, feeds: Feeds) -> dict[str, Array]:

@@ -40,7 +40,8 @@ def read_engine_plan(path: Path) -> EnginePlan:
             f"{path}: no plan is kept beside it, and an engine is inspected only on an NVIDIA GPU: build it again with "
             "TensorRT-RTX, or give the model"
         )
-    return EngineSession(path).inspect()
+    with EngineSession(path) as session:
+        return session.inspect()
 
 
 def check_planned_shapes(path: Path, plan: EnginePlan, shapes: Mapping[str, ShapeProfile]) -> None:

@@ -82,6 +82,18 @@ class DoublingContext:
         return flag
 
 
+class Inspector:
+    """Lists one kernel, with sizes that are known if it has an execution context."""
+
+    execution_context: Any = None
+
+    def get_engine_information(self, _form: str) -> str:
+        shape = self.execution_context.shape if self.execution_context is not None else (-1, 3)
+        x, y = ({"Name": name, "Dimensions": shape, "Format/Datatype": "Float"} for name in "xy")
+        kernel = {"Name": "double", "LayerType": "PointWiseV2", "Inputs": [x], "Outputs": [y]}
+        return json.dumps({"Layers": [kernel], "Bindings": ["x", "y"]})
+
+
 class DoublingEngine:
     """x [1 to 8, 3] -> y, optimized for 4."""
 
@@ -105,6 +117,9 @@ class DoublingEngine:
     def is_shape_inference_io(self, name: str) -> bool:
         return False
 
+    def create_engine_inspector(self) -> Inspector:
+        return Inspector()
+
     def create_execution_context(self) -> DoublingContext:
         return DoublingContext()
 
@@ -117,6 +132,7 @@ def load(path: Path) -> Any:
         nptype=np.dtype,
         IDebugListener=DebugListener,
         IProfiler=Profiler,
+        LayerInformationFormat=SimpleNamespace(JSON="JSON"),
     )
     library = TensorRTLibrary("tensorrt", "stand-in", trt)
     return SimpleNamespace(engine=DoublingEngine(), gpu="stand-in", manifest=None, library=library, builder_log=None)
@@ -134,6 +150,7 @@ def run(path: Path) -> dict[str, Any]:
     standin: Any = importlib.import_module("standin")
     vars(sessions)["load_engine"] = load
     answers = []
+    unplanned = sessions.EngineSession(path).inspect().shapes["x"]
     with sessions.EngineSession(path) as session:
         for samples in (2, 8, 1):
             x = np.random.default_rng(samples).standard_normal((samples, 3)).astype(np.float32)
@@ -142,6 +159,7 @@ def run(path: Path) -> dict[str, Any]:
         debugged = {name: bool(np.array_equal(value, 2 * x)) for name, value in session.debug({"x": x}).items()}
         profiles = {name: str(profile) for name, profile in session.profiles().items()}
         timed = benchmark(session, session.example_feeds({}), runs=5, warm_up=2)
+        planned = session.inspect().shapes["x"]
         kernels = session.kernel_times({"x": x}, runs=3, warm_up=2)
         ones = np.ones((2, 3), np.float32)
         refused = {
@@ -155,6 +173,7 @@ def run(path: Path) -> dict[str, Any]:
         "debugged": debugged,
         "profiles": profiles,
         "kernels": kernels,
+        "planned": [planned, unplanned],
         "refused": refused,
         "timed": [timed.latency.runs, timed.latency.batch, timed.shapes["x"], timed.device_memory_bytes],
         "engine_after_close": session.engine is not None,

@@ -125,6 +125,10 @@ def test_latency_counts_the_runs_after_the_warm_up_in_the_optimal_shape(
     assert session["timed"] == [5, 4, [4, 3], 1234]
 
 
+def test_an_open_session_inspects_at_the_optimal_shape(session: dict[str, Any]) -> None:
+    assert session["planned"] == [[4, 3], [-1, 3]]
+
+
 def test_kernels_are_timed_after_the_warm_up(session: dict[str, Any]) -> None:
     assert session["kernels"] == {"double": pytest.approx(1e-3)}
 
