@@ -116,7 +116,8 @@ def evaluate_engines(
         verdict = comparison.grade(job.max_drop)
     except (DataError, EngineError, MissingPackageError, ModelError) as error:
         return EvaluatedEngines(warnings=(engines_not_evaluated(error),))
-    warnings = [f"on the engines: {warning}" for warning in comparison.warnings]
+    known_warnings = evaluated.comparison.warnings
+    warnings = [f"on the engines: {warning}" for warning in comparison.warnings if warning not in known_warnings]
     if (verdict.grade, verdict.passed) != (evaluated.verdict.grade, evaluated.verdict.passed):
         warnings.append(emulation_differs(evaluated.verdict))
     return EvaluatedEngines(comparison, verdict, tuple(warnings))
