@@ -98,6 +98,12 @@ def test_an_unchanged_model_is_not_run(tmp_path: Path) -> None:
     assert list(batches) == BATCHES
 
 
+def test_an_inferred_output_shape_is_no_change(tmp_path: Path) -> None:
+    model = load_model(saved(tmp_path / "m.onnx", [NODE("Conv", ["x", "w"], ["y"])]))
+    assert model.proto.graph.output[0].type.tensor_type.HasField("shape")
+    assert model.rewrites == ()
+
+
 def test_nodes_of_one_name_are_refused(tmp_path: Path) -> None:
     nodes = [NODE("Conv", ["x", "w"], ["c"], name="one"), NODE("Relu", ["c"], ["y"], name="one")]
     with pytest.raises(ModelError, match="2 nodes are called 'one', which ONNX Runtime refuses"):

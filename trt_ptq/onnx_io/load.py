@@ -132,6 +132,8 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
     gc.collect()  # the reference cycles of the graph would keep the original weights in memory
     if fold_weights(proto, external.folder):
         rewrites.append("computed weights folded")
+    if not rewrites and graph_hash(proto) != identity.graph:
+        rewrites.append("nodes rewritten")
     proto = _infer_shapes(proto, path)
     untyped = untyped_tensors(proto)
     if untyped:
@@ -150,7 +152,7 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
         inputs=inputs,
         outputs=tuple(value.name for value in proto.graph.output),
         external=external,
-        rewrites=tuple(rewrites) if rewrites or graph_hash(proto) == identity.graph else ("nodes rewritten",),
+        rewrites=tuple(rewrites),
     )
 
 
