@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -24,6 +25,7 @@ from trt_ptq.choices import (
     Technique,
     TechniqueChoice,
 )
+from trt_ptq.engines.cost import load_gpu
 from trt_ptq.errors import UsageError
 from trt_ptq.evaluation.verdict import EXCELLENT_BELOW
 from trt_ptq.recipe import Recipe
@@ -103,6 +105,9 @@ class QuantizeConfig:
             "none" (no engines).
         target: the builder that the INT8 model is meant for: "trt" (TensorRT), "rtx" (TensorRT for RTX, which needs
             convolutions in another form), or "auto" (the one that `backend` builds with; without, TensorRT).
+        gpu: the GPU that times are estimated for, where none can measure them: a name such as "rtx4090", or a YAML file
+            with its figures; see docs/engine-plans.md.
+        require_speedup: how many times as fast as the FP16 engine the INT8 engine must be, such as 1.1; None for any.
         lower_is_better: names of metrics whose lower values are better.
         recipe: a recipe.yaml of an earlier run, or a `Recipe`: the model is quantized by it, and nothing is tuned.
 
@@ -138,6 +143,8 @@ class QuantizeConfig:
     shapes: Mapping[str, ShapeLike] = field(default_factory=dict, hash=False)
     backend: BackendName = "auto"
     target: TargetChoice = "auto"
+    gpu: str = "rtx4090"
+    require_speedup: float | None = None
     lower_is_better: str | Sequence[str] = ()
     recipe: str | os.PathLike[str] | Recipe | None = None
 
@@ -172,6 +179,8 @@ class QuantizeConfig:
         if not self.tensors:
             raise UsageError('`tensors` must be "fused", "all" or tensor names, and is empty')
         self._set("shapes", parse_shapes(self.shapes))
+        load_gpu(self.gpu)
+        self._check_speedup()
         self._check_percentile()
         self._check_recipe()
 
@@ -201,6 +210,15 @@ class QuantizeConfig:
         range_method("percentile", value)
         self._set("method", "percentile")
         self._set("percentile", float(value))
+
+    def _check_speedup(self) -> None:
+        required: Any = self.require_speedup
+        if required is None:
+            return
+        if isinstance(required, bool) or not isinstance(required, (int, float)) or not 0 < required < math.inf:
+            raise UsageError(f"`require_speedup` must be a number above 0, such as 1.1, not {required!r}")
+        if self.backend == "none":
+            raise UsageError("`require_speedup` compares engines, and `backend=none` builds none")
 
     def _check_recipe(self) -> None:
         if self.recipe is None:

@@ -156,3 +156,9 @@ def test_large_batches_need_no_more_samples(batch: int, batches: int) -> None:
     settings = DEFAULT_SETTINGS.with_samples(batch)
     assert (settings.output_error_batches, settings.ranking_batches_on_disagreement) == (batches, batches)
     assert settings.ranking_batches == 2
+
+
+def test_seconds_saved_count_instead_of_macs_where_plans_tell_them() -> None:
+    errors = {"fast": 4.0, "slow": 3.0, "lossy": 2.0}
+    macs = dict.fromkeys(errors, 100)
+    assert order_by_benefit(errors, macs, {"fast": 8e-6, "slow": 1e-6, "lossy": -1e-6}) == ["slow", "lossy", "fast"]

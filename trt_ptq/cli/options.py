@@ -235,6 +235,15 @@ Shapes = Annotated[
         show_default=False,
     ),
 ]
+Gpu = Annotated[
+    str,
+    typer.Option(
+        metavar="GPU",
+        help="GPU that times are estimated for where none can measure them, such as rtx4090 or l4, or a YAML file with "
+        "its figures.",
+        rich_help_panel=ENGINE,
+    ),
+]
 Target = Annotated[
     Optional[choices.Target],
     typer.Option(

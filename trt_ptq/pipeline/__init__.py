@@ -21,9 +21,10 @@ from trt_ptq.pipeline.evaluation_step import evaluate_engines, evaluate_models
 from trt_ptq.pipeline.export_step import export
 from trt_ptq.pipeline.job import Arguments, resolve
 from trt_ptq.pipeline.kept_statistics import StatisticsLike
+from trt_ptq.pipeline.placement_step import place
 from trt_ptq.pipeline.quantize_result import QuantizeResult
 from trt_ptq.pipeline.report_step import report_engines, report_models
-from trt_ptq.pipeline.tuning_step import tune_recipe
+from trt_ptq.pipeline.tuning_step import candidate_builder, tune_recipe
 from trt_ptq.types import ProgressCallback, no_progress
 
 __all__ = ["QuantizeResult", "quantize"]
@@ -117,7 +118,9 @@ def quantize(
             _logger.info("calibrating")
             calibrated = calibrate(job)
             _logger.info("tuning")
-            tuned = tune_recipe(job, calibrated, scratch)
+            candidates = candidate_builder(job, calibrated, scratch)
+            placed = place(job, calibrated, candidates, scratch)
+            tuned = tune_recipe(job, calibrated, candidates, placed)
             _logger.info("writing the models")
             exported = export(job, tuned, scratch)
             _logger.info("comparing the models")

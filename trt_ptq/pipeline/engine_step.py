@@ -19,8 +19,10 @@ from trt_ptq.output import ENGINES
 from trt_ptq.pipeline.calibration_step import Calibrated
 from trt_ptq.pipeline.export_step import Exported
 from trt_ptq.pipeline.job import QuantizationJob
+from trt_ptq.pipeline.speed_step import compare_speed
 from trt_ptq.pipeline.tuning_step import Tuned
 from trt_ptq.report.warnings import engine_size_warnings, profile_warnings, refused_warning
+from trt_ptq.speed.comparison import SpeedComparison
 
 _logger = logging.getLogger(__name__)
 _PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
@@ -32,7 +34,7 @@ class Built:
 
     `error` is why the INT8 engine is missing: the builder refused the model, or the disk is full. FP16 is a baseline:
     that its engine is missing is one of the `warnings`. `tuned` leads to the INT8 model that was built: it differs from
-    what was tuned where the builder refused nodes.
+    what was tuned where the builder refused nodes. `speed` compares the INT8 with the FP16 engine, if both were built.
     """
 
     tuned: Tuned
@@ -40,6 +42,7 @@ class Built:
     measured: tuple[MeasuredEngine, ...] = ()
     error: TrtPtqError | None = None
     warnings: tuple[str, ...] = ()
+    speed: SpeedComparison | None = None
 
 
 def build(job: QuantizationJob, calibrated: Calibrated, tuned: Tuned, exported: Exported) -> Built:
@@ -76,9 +79,9 @@ def build(job: QuantizationJob, calibrated: Calibrated, tuned: Tuned, exported: 
         tuned = _excluding(tuned, excluded)
     measured, failures = _measure(job, engines)
     limits = profile_warnings(calibrated.profiles, job.model.inputs) if engines and not job.profiles else []
-    return Built(
-        tuned, tuple(engines), measured, error, (*warnings, *limits, *engine_size_warnings(engines), *failures)
-    )
+    speed, unknown = compare_speed(job.output_dir, engines, measured, job.gpu)
+    sizes = engine_size_warnings(engines) if speed is None else []
+    return Built(tuned, tuple(engines), measured, error, (*warnings, *limits, *sizes, *failures, *unknown), speed)
 
 
 def _build_int8(spec: EngineSpec, job: QuantizationJob, tuned: Tuned, exported: Exported) -> EngineManifest:

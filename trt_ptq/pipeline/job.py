@@ -22,6 +22,7 @@ from trt_ptq.data.shape_profiles import check_profiles
 from trt_ptq.data.spool import SpooledSource, is_in_memory
 from trt_ptq.data.subset import split_source, two_halves
 from trt_ptq.engines.backends import builder_target, require_named_backend
+from trt_ptq.engines.cost import Gpu, load_gpu
 from trt_ptq.evaluation.metrics import Evaluate, UserMetric
 from trt_ptq.evaluation.reference import Reference
 from trt_ptq.language_models.decoder import decoder_layout
@@ -87,6 +88,9 @@ class QuantizationJob:
             own.
         objective: scores candidates, without a user's metric on the other half.
         memory_limit: bytes; None for no limit.
+        places_layers: whether layers may be excluded that INT8 does not make faster.
+        gpu: the GPU that times are estimated for.
+        require_speedup: how many times as fast as FP16 the INT8 engine must be.
         profiles: shape profiles by input; empty if they are to come from the data.
     """
 
@@ -117,6 +121,9 @@ class QuantizationJob:
     until_stable: float | None
     profiles: dict[str, ShapeProfile]
     backend: str
+    places_layers: bool
+    gpu: Gpu
+    require_speedup: float | None
     output_dir: Path
     progress: ProgressCallback
 
@@ -205,6 +212,9 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         until_stable=None if config.until_stable is None else float(config.until_stable),
         profiles=profiles,
         backend=config.backend,
+        places_layers=config.recipe is None and config.mode != "w8a16",
+        gpu=load_gpu(config.gpu),
+        require_speedup=config.require_speedup,
         output_dir=arguments.output_dir,
         progress=arguments.progress,
     )

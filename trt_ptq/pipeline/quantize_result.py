@@ -11,6 +11,7 @@ from trt_ptq.evaluation.metrics import Metrics
 from trt_ptq.evaluation.verdict import Verdict
 from trt_ptq.output import ENGINES, FP16_MODEL, INT8_MODEL, REPORT_PAGE
 from trt_ptq.report.schema import ModelResult, Report
+from trt_ptq.speed.comparison import SpeedComparison
 
 _COLORS = {"excellent": "#1a7f37", "acceptable": "#9a6700", "needs work": "#cf222e"}
 
@@ -32,6 +33,16 @@ class QuantizeResult:
     def passed(self) -> bool:
         """Whether the INT8 model meets `max_drop`."""
         return self.verdict.passed
+
+    @property
+    def speed(self) -> SpeedComparison | None:
+        """The INT8 engine against the FP16 engine: size, bytes moved, kernels, and estimated or measured time."""
+        return self.report.speed
+
+    @property
+    def fast_enough(self) -> bool:
+        """Whether the INT8 engine meets `require_speedup`."""
+        return self.report.fast_enough
 
     @property
     def verdict(self) -> Verdict:
@@ -79,6 +90,7 @@ class QuantizeResult:
     def __str__(self) -> str:
         """The verdict, the metrics by precision, the files, and how many warnings there are."""
         lines = [str(self.verdict)]
+        lines += [f"  speed: {self.report.speed_verdict}"] if self.report.speed_verdict else []
         lines += [f"  {precision}: {_metrics_text(metrics)}" for precision, metrics in self._rows()]
         lines.append(f"  {self.report.int8_summary}")
         lines += [f"  {name}: {value}" for name, value in self._files()]
@@ -94,6 +106,7 @@ class QuantizeResult:
         details = f"<details><summary>{self._num_warnings()}</summary><ul>{warnings}</ul></details>"
         return (
             f'<div><p style="color: {_COLORS[self.verdict.grade]}"><b>{escape(str(self.verdict))}</b></p>'
+            f"<p>{escape(self.report.speed_verdict)}</p>"
             f"<table>{table}</table><p>{escape(self.report.int8_summary)}</p>{details if warnings else ''}</div>"
         )
 

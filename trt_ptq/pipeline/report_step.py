@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from trt_ptq._internal.files import write_atomic
 from trt_ptq.analysis.macs import count_macs
@@ -18,13 +19,15 @@ from trt_ptq.pipeline.export_step import Exported
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.pipeline.quantize_result import QuantizeResult
 from trt_ptq.pipeline.tuning_step import Tuned
-from trt_ptq.qdq.plan import QuantizationPlan, int8_fraction
+from trt_ptq.qdq.plan import NodePlan, QuantizationPlan, int8_fraction
 from trt_ptq.report.render import render_html
 from trt_ptq.report.rows import engine_rows, model_rows, tensor_rows
 from trt_ptq.report.schema import Report, write_report
 from trt_ptq.report.warnings import ENGINES_PENDING
 from trt_ptq.types import ShapeProfile
 from trt_ptq.version import __version__
+
+_FASTER_IN_FP16 = "faster in FP16, by the plan of the builder"
 
 
 def report_models(
@@ -52,7 +55,7 @@ def report_models(
         metric_function=job.metric_name,
         method=tuned.recipe.method,
         tensors=tensor_rows(statistics, tuned.table, candidate.qdq.plan.activations),
-        nodes=list(candidate.qdq.nodes),
+        nodes=[_with_reason(node, tuned) for node in candidate.qdq.nodes],
         int8_fraction_of_macs=fraction,
         high_precision=candidate.high_precision,
         fp32_nodes=list(candidate.fp32_nodes),
@@ -62,6 +65,8 @@ def report_models(
         text=None if job.language is None else job.language.audit,
         language=evaluated.language,
         engines=[],
+        require_speedup=job.require_speedup,
+        placement=placement.describe(job.gpu) if (placement := tuned.placed.placement) else "",
         verdict=evaluated.verdict,
         warnings=[*(warning for step in steps for warning in step.warnings), *uncounted],
     )
@@ -76,13 +81,15 @@ def report_engines(job: QuantizationJob, report: Report, built: Built, evaluated
     Raises:
         OutputError: a file cannot be written; the report without engines stays.
     """
+    findings = built.speed.findings if built.speed else ()
     complete = report.model_copy(
         update={
             "engines": list(built.engines),
             "engine_measurements": list(built.measured),
+            "speed": built.speed,
             "evaluated_engines": engine_rows(job.output_dir, evaluated.comparison) if evaluated.comparison else [],
             "verdict": evaluated.verdict or report.verdict,
-            "warnings": [*report.warnings, *built.warnings, *evaluated.warnings],
+            "warnings": [*report.warnings, *built.warnings, *evaluated.warnings, *findings],
         }
     )
     if job.backend != "none":
@@ -96,6 +103,10 @@ def _outliers(job: QuantizationJob, tuned: Tuned) -> tuple[OutlierChannel, ...]:
         return ()
     final = tuned.calibrated_model.model
     return find_outliers(job.model, job.calibration, final if final is not job.model else None)
+
+
+def _with_reason(node: NodePlan, tuned: Tuned) -> NodePlan:
+    return replace(node, reason=_FASTER_IN_FP16) if node.output in tuned.placed.excluded else node
 
 
 def _write(job: QuantizationJob, report: Report) -> None:

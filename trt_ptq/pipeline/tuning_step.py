@@ -15,6 +15,7 @@ from trt_ptq.onnx_io.ort_session import tools
 from trt_ptq.output import STATISTICS, TRIALS
 from trt_ptq.pipeline.calibration_step import Calibrated, magnitudes, recalibrate
 from trt_ptq.pipeline.job import QuantizationJob
+from trt_ptq.pipeline.placement_step import Placed
 from trt_ptq.provenance import DataFingerprint
 from trt_ptq.recipe import Recipe
 from trt_ptq.report.warnings import stability_method_warnings, technique_warnings
@@ -40,34 +41,39 @@ class Tuned:
     table: CalibrationTable
     candidates: CandidateBuilder
     warnings: tuple[str, ...]
+    placed: Placed
 
     @property
     def recipe(self) -> Recipe:
         return self.result.recipe
 
 
-def tune_recipe(job: QuantizationJob, calibrated: Calibrated, scratch: Path) -> Tuned:
-    """Find a recipe whose INT8 model meets the accuracy threshold; see `tune`. Transformed models go to `scratch`.
-
-    Raises:
-        DataError, ModelError, TableError: see `tune`.
-        OutputError: the trials cannot be kept in the output directory.
-    """
+def candidate_builder(job: QuantizationJob, calibrated: Calibrated, scratch: Path) -> CandidateBuilder:
+    """What builds the INT8 models of recipes. Transformed models go to `scratch`."""
     calibrated_with = Head(calibrated.source, calibrated.statistics.data.samples)
-    candidates = CandidateBuilder(
+    return CandidateBuilder(
         CalibratedModel(job.model, calibrated.statistics),
         job.calibration,
         calibrate=partial(recalibrate, job, calibrated_with),
         magnitudes=partial(magnitudes, job),
         folder=scratch,
     )
+
+
+def tune_recipe(job: QuantizationJob, calibrated: Calibrated, candidates: CandidateBuilder, placed: Placed) -> Tuned:
+    """Find a recipe whose INT8 model meets the accuracy threshold, from that of `placed` on; see `tune`.
+
+    Raises:
+        DataError, ModelError, TableError: see `tune`.
+        OutputError: the trials cannot be kept in the output directory.
+    """
     settings = job.tuning.with_samples(sample_count(next(iter(job.calibration)).feeds))
     kept = _kept_trials(job, settings)
     deviation = OutputDeviation(job.model, job.objective.reference, job.calibration, settings.output_error_batches)
     result = tune(
-        job.recipe,
+        placed.recipe,
         candidates,
-        Estimates(candidates, deviation, job.calibration, kept, job.progress, settings),
+        Estimates(candidates, deviation, job.calibration, kept, job.progress, settings, placed.seconds_saved),
         Judge(candidates, job.objective, kept, job.time_limit),
         job.max_drop,
         methods=job.methods if len(job.methods) > 1 else (),
@@ -80,9 +86,10 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, scratch: Path) -> 
     warnings = (
         *stability_method_warnings(calibrated.stability, result.recipe.method),
         *technique_warnings(result.recipe, calibrated_model.model is not job.model),
+        *placed.warnings,
         *result.warnings,
     )
-    return Tuned(result, calibrated_model, table, candidates, warnings)
+    return Tuned(result, calibrated_model, table, candidates, warnings, placed)
 
 
 def _kept_trials(job: QuantizationJob, settings: TuningSettings) -> KeptTrials:

@@ -118,6 +118,7 @@ class _Factorizer:
 
     def factor(self, node: ir.Node) -> None:
         name = name_of(node.outputs[0])
+        node.name = node.name or f"node_of_{name}"  # as TensorRT calls it, in plans of the float model, too
         weight = node.inputs[1]
         assert weight is not None
         dequantize = weight.producer()

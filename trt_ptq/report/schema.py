@@ -24,6 +24,7 @@ from trt_ptq.language_models.outliers import OutlierChannel
 from trt_ptq.language_models.text.text_audit import TextAudit
 from trt_ptq.provenance import DataFingerprint, ModelIdentity
 from trt_ptq.qdq.plan import NodePlan
+from trt_ptq.speed.comparison import SpeedComparison
 from trt_ptq.tuning.trials import Trial
 
 BARS = 64
@@ -90,6 +91,9 @@ class Report(_Part):
         language: what a language model predicts beside FP32; None for other models.
         engines: manifests of the engines that were built.
         engine_measurements: engines that were run on a GPU.
+        speed: the INT8 engine against the FP16 engine; None if one is missing, or nothing is known of their kernels.
+        placement: which layers run in INT8 for speed, by the plans of the builder; empty if none was read.
+        require_speedup: how many times as fast as FP16 the INT8 engine must be; None for any.
         evaluated_engines: the engines compared with FP32, if they could run here; the verdict is on them, then.
     """
 
@@ -117,6 +121,9 @@ class Report(_Part):
     language: LanguageJudgement | None = None
     engines: list[EngineManifest]
     engine_measurements: list[MeasuredEngine] = []
+    speed: SpeedComparison | None = None
+    require_speedup: float | None = None
+    placement: str = ""
     evaluated_engines: list[ModelResult] = []
     verdict: Verdict
     warnings: list[str]
@@ -157,6 +164,21 @@ class Report(_Part):
         if self.evaluated_engines and gpus:
             return f"the INT8 engine, on {gpus[0]}"
         return "the INT8 ONNX model, which ONNX Runtime emulates in floating point"
+
+    @property
+    def fast_enough(self) -> bool:
+        """Whether the INT8 engine meets `require_speedup`."""
+        return self.require_speedup is None or (self.speed is not None and self.speed.speedup >= self.require_speedup)
+
+    @property
+    def speed_verdict(self) -> str:
+        """Whether INT8 pays in time; empty if it is not known and not required."""
+        if self.speed is None:
+            return "" if self.require_speedup is None else "unknown, as the engines could not be compared: FAILED"
+        if self.require_speedup is None:
+            return self.speed.sentence
+        passed = "passed" if self.fast_enough else "FAILED"
+        return f"{self.speed.sentence}; required {self.require_speedup:g} x: {passed}"
 
     @property
     def num_used_ranges(self) -> int:

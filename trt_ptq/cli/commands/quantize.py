@@ -147,6 +147,17 @@ def quantize(
     ] = None,
     backend: options.Backend = "auto",
     target: options.Target = None,
+    gpu: options.Gpu = "rtx4090",
+    require_speedup: Annotated[
+        Optional[float],
+        typer.Option(
+            metavar="FACTOR",
+            help="How many times as fast as the FP16 engine the INT8 engine must be, such as 1.1: measured, or "
+            "else by the estimate for --gpu. Exit status 3 if it is not.",
+            rich_help_panel=options.ENGINE,
+            show_default=False,
+        ),
+    ] = None,
     shape: options.Shapes = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for all results.", rich_help_panel=options.OUTPUT)
@@ -195,6 +206,8 @@ def quantize(
         samples=samples,
         backend=backend,
         target=target,
+        gpu=gpu,
+        require_speedup=require_speedup,
         lower_is_better=lower_is_better,
     )
     result = run(
@@ -215,7 +228,7 @@ def quantize(
         console.print_json(result.report.model_dump(mode="json"))
     else:
         _show(result.report, out)
-    if not result.report.verdict.passed:
+    if not result.report.verdict.passed or (not result.engine_error and not result.fast_enough):
         raise typer.Exit(3)
     if result.engine_error:
         raise result.engine_error
@@ -223,6 +236,10 @@ def quantize(
 
 def _show(report: Report, out: Path) -> None:
     console.say_verdict(report.verdict)
+    if report.speed_verdict:
+        console.say(f"speed: {report.speed_verdict}")
+    if report.placement:
+        console.say(report.placement)
     metrics = sorted({name for result in report.models for name in result.metrics})
     engines = {engine.precision: f"{engine.size_bytes / 1e6:.2f}" for engine in report.engines}
     rows = []

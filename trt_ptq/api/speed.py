@@ -1,0 +1,50 @@
+"""Compares an INT8 engine with the FP16 engine of the same float model, which is built for that and not kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from trt_ptq._internal.temporary import temporary_folder
+from trt_ptq.api.engine import build_engine
+from trt_ptq.api.inputs.model_input import ModelLike
+from trt_ptq.config import ShapeLike
+from trt_ptq.engines.cost import load_gpu
+from trt_ptq.engines.manifest import read_manifest
+from trt_ptq.engines.plans.plan_comparison import compare_plans
+from trt_ptq.engines.plans.plan_file import load_plan
+from trt_ptq.errors import EngineError
+from trt_ptq.speed.comparison import SpeedComparison, compare_estimates
+
+
+def compare_with_float16(
+    model: ModelLike,
+    engine: str | os.PathLike[str],
+    *,
+    shapes: Mapping[str, ShapeLike] | None = None,
+    gpu: str | os.PathLike[str] = "rtx4090",
+) -> SpeedComparison:
+    """Compare an INT8 engine of TensorRT-RTX with the FP16 engine of its float model, by the estimates of their plans.
+
+    Args:
+        model: the float model; see `build_engine`.
+        engine: the INT8 engine, with its manifest and plan beside it.
+        shapes: the shape profiles that the engine was built with.
+        gpu: the GPU to estimate for; see `QuantizeConfig`.
+
+    Raises:
+        EngineError: the engine has no plan, or the FP16 engine cannot be built.
+        ModelError, UsageError, MissingPackageError, OutputError: see `build_engine`.
+    """
+    chosen, path = load_gpu(gpu), Path(engine)
+    int8 = read_manifest(path)
+    if int8.plan is None:
+        raise EngineError(f"{path} has no plan of its kernels: measure it with `trt-ptq bench`")
+    with temporary_folder() as folder:
+        reference = folder / "fp16.engine"
+        fp16 = build_engine(model, reference, precision="fp16", shapes=shapes, backend="rtx")
+        if fp16.plan is None:
+            raise EngineError("the FP16 engine has no plan of its kernels")
+        compared = compare_plans(load_plan(path.with_name(int8.plan)), load_plan(folder / fp16.plan), chosen)
+    return compare_estimates(compared, {"int8": int8.size_bytes, "fp16": fp16.size_bytes}, chosen, int8.backend)
