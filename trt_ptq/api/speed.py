@@ -10,7 +10,7 @@ from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.api.engine import build_engine
 from trt_ptq.api.inputs.model_input import ModelLike
 from trt_ptq.config import ShapeLike
-from trt_ptq.engines.cost import load_gpu
+from trt_ptq.engines.cost import Gpu, load_gpu
 from trt_ptq.engines.manifest import read_manifest
 from trt_ptq.engines.plans.plan_comparison import compare_plans
 from trt_ptq.engines.plans.plan_file import load_plan
@@ -23,7 +23,7 @@ def compare_with_float16(
     engine: str | os.PathLike[str],
     *,
     shapes: Mapping[str, ShapeLike] | None = None,
-    gpu: str | os.PathLike[str] = "rtx4090",
+    gpu: Gpu | str | os.PathLike[str] = "rtx4090",
 ) -> SpeedComparison:
     """Compare an INT8 engine of TensorRT-RTX with the FP16 engine of its float model, by the estimates of their plans.
 
@@ -37,7 +37,7 @@ def compare_with_float16(
         EngineError: the engine has no plan, or the FP16 engine cannot be built.
         ModelError, UsageError, MissingPackageError, OutputError: see `build_engine`.
     """
-    chosen, path = load_gpu(gpu), Path(engine)
+    chosen, path = gpu if isinstance(gpu, Gpu) else load_gpu(gpu), Path(engine)
     int8 = read_manifest(path)
     if int8.plan is None:
         raise EngineError(f"{path} has no plan of its kernels: measure it with `trt-ptq bench`")

@@ -244,6 +244,16 @@ Gpu = Annotated[
         rich_help_panel=ENGINE,
     ),
 ]
+RequireSpeedup = Annotated[
+    Optional[float],
+    typer.Option(
+        metavar="FACTOR",
+        help="How many times as fast as the FP16 engine the INT8 engine must be, such as 1.1: measured, or else by the "
+        "estimate for --gpu. Exit status 3 if it is not.",
+        rich_help_panel=ENGINE,
+        show_default=False,
+    ),
+]
 Target = Annotated[
     Optional[choices.Target],
     typer.Option(

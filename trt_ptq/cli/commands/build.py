@@ -9,10 +9,14 @@ import typer
 
 from trt_ptq.api.engine import build_engine
 from trt_ptq.api.mended_build import describe_refused
+from trt_ptq.api.speed import compare_with_float16
 from trt_ptq.cli import console, options
 from trt_ptq.cli.implicit_build import build_implicit
+from trt_ptq.engines.cost import Gpu, load_gpu
+from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import BuilderConfig, HardwareCompatibility, Precision, parse_profiles
-from trt_ptq.errors import UsageError
+from trt_ptq.errors import EngineError, UsageError
+from trt_ptq.speed.comparison import SpeedComparison
 
 _IMPLICIT = "Implicit quantization (TensorRT 10 and older)"
 
@@ -41,6 +45,8 @@ def build(
     ] = None,
     shape: options.Shapes = None,
     backend: options.BuilderName = "auto",
+    gpu: options.Gpu = "rtx4090",
+    require_speedup: options.RequireSpeedup = None,
     timing_cache: Annotated[
         Optional[Path],
         typer.Option(
@@ -128,6 +134,9 @@ def build(
     A Q/DQ model is built unchanged. A float model is converted first: to Q/DQ with --table, else to FP16 (unless
     --precision is fp32).
 
+    With --table, TensorRT-RTX also builds the FP16 engine, which is not kept, and trt-ptq says whether INT8 is
+    estimated to be faster.
+
     With --implicit --data, TensorRT 10 calibrates with the calibrators of trt_ptq and keeps its cache in --cache.
 
     Example: trt-ptq build model.onnx --table calibration.json --shape x=1x3x224x224:8x3x224x224:16x3x224x224
@@ -148,6 +157,12 @@ def build(
         )
     if data is None and (calibrator is not None or preprocess is not None):
         raise UsageError("--calibrator and --preprocess need --data")
+    if require_speedup is not None and (table is None or implicit):
+        raise UsageError(
+            "`require_speedup` needs a float model and --table, to build the FP16 engine, too; compare two engines "
+            "with `trt-ptq plan --against`, or `trt-ptq bench` on a GPU"
+        )
+    judged_on = load_gpu(gpu)
     builder_config = BuilderConfig(
         timing_cache=timing_cache,
         workspace_bytes=workspace_mib and workspace_mib * 2**20,
@@ -185,9 +200,35 @@ def build(
             builder_config=builder_config,
             allow_other_model=allow_other_model,
         )
+    speed = None
+    if table is not None and not implicit and (manifest.plan is not None or require_speedup is not None):
+        speed = _compare_speed(model, out, shape or [], judged_on, require_speedup is not None)
     if json:
-        console.print_json({"engine": str(out), **manifest.model_dump(mode="json")})
-        return
+        compared = {"speedup": speed.speedup, "speed": speed.model_dump(mode="json")} if speed else {}
+        console.print_json({"engine": str(out), **manifest.model_dump(mode="json"), **compared})
+    else:
+        _show(manifest, out, table)
+    if speed is not None:
+        if not json:
+            console.say(f"speed: {speed.sentence}")
+        for finding in speed.findings:
+            console.warn(finding)
+        if require_speedup is not None and speed.speedup < require_speedup:
+            raise typer.Exit(3)
+
+
+def _compare_speed(model: Path, engine: Path, shape: list[str], gpu: Gpu, required: bool) -> SpeedComparison | None:
+    """The INT8 engine against the FP16 engine; None where that cannot be told, unless it is required."""
+    try:
+        return compare_with_float16(model, engine, shapes=parse_profiles(shape), gpu=gpu)
+    except EngineError as error:
+        if required:
+            raise
+        console.warn(f"whether INT8 is faster is unknown: {error}")
+        return None
+
+
+def _show(manifest: EngineManifest, out: Path, table: Path | None) -> None:
     built_on = manifest.gpu or "a machine without a GPU, where it cannot run"
     console.say(
         f"{out}: {manifest.precision}, {manifest.size_bytes / 1e6:.2f} MB, built by {manifest.backend} "

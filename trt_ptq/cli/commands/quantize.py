@@ -148,16 +148,7 @@ def quantize(
     backend: options.Backend = "auto",
     target: options.Target = None,
     gpu: options.Gpu = "rtx4090",
-    require_speedup: Annotated[
-        Optional[float],
-        typer.Option(
-            metavar="FACTOR",
-            help="How many times as fast as the FP16 engine the INT8 engine must be, such as 1.1: measured, or "
-            "else by the estimate for --gpu. Exit status 3 if it is not.",
-            rich_help_panel=options.ENGINE,
-            show_default=False,
-        ),
-    ] = None,
+    require_speedup: options.RequireSpeedup = None,
     shape: options.Shapes = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for all results.", rich_help_panel=options.OUTPUT)
