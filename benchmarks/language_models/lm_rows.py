@@ -17,7 +17,7 @@ from typing import Any
 import onnx_ir as ir
 
 from benchmarks.language_models import prepared
-from benchmarks.language_models.lm_table import FRACTIONS, MODELS, PLANS
+from benchmarks.language_models.lm_table import CACHE_TOKENS, CONTEXTS, FRACTIONS, MODELS, PLANS
 from benchmarks.models.wheels import cache_folder
 from benchmarks.results_file import Figures, RowSpec, code_version
 from trt_ptq import plan_engine
@@ -45,6 +45,7 @@ def lm_rows() -> list[RowSpec]:
         "ranking": _ranking,
         **{f"w8a8-{percent}": partial(_w8a8, percent) for percent in FRACTIONS},
         "w8a8-80-kv8": partial(_w8a8, FRACTIONS[0], int8_cache=True),
+        **{f"kv8-{context}": partial(_int8_cache, context) for context in CONTEXTS},
         **{f"plan-{call}-{model}": partial(_plan, call, model) for call in PLANS for model in MODELS},
     }
     return [RowSpec(SUITE, name, measure) for name, measure in rows.items()]
@@ -78,6 +79,15 @@ def _w8a8(percent: int, rows: Mapping[str, Figures], int8_cache: bool = False) -
     if int8_cache:
         quantize_cache(quantized, decoder_layout(model), table)
     return {**prepared.judged(quantized), "excluded": excluded, "int8_fraction_of_linear_macs": fraction}
+
+
+def _int8_cache(context: int, _rows: Mapping[str, Figures]) -> Figures:
+    """The loss of the INT8 cache alone, over 2048 tokens; the smoothed model has the same keys and values."""
+    model, table = prepared.plain().to_ir(), _smooth()[1]
+    quantize_cache(model, decoder_layout(prepared.plain()), table)
+    count = CACHE_TOKENS // context
+    fp32 = prepared.judged(prepared.plain().path, count, context)["perplexity"]
+    return {**prepared.judged(model, count, context), "fp32_perplexity": fp32}
 
 
 def _excluded(model: Model, rows: Mapping[str, Figures], percent: int) -> tuple[list[str], float]:

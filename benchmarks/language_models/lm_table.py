@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from benchmarks.results_file import FAILED, Figures
 
 FRACTIONS = (80, 85, 90, 95, 100)  # percent of the MACs of linear layers in INT8
+CONTEXTS = (256, 1024, 2048)
+CACHE_TOKENS = 2048
 PLANS = {"prefill": (256, 0), "decode": (1, 256)}  # tokens of the call, tokens in the cache
 MODELS = ("fp16", "w8a8", "w8a16")
 
@@ -17,6 +19,10 @@ SmolLM2-135M with its cache, on tales that it was not calibrated on (16 texts of
 after SmoothQuant; the layers that the tool ranks as most sensitive are excluded, as long as the given fraction of the
 MACs of linear layers is left in INT8. Perplexity: 3072 tokens in windows of 256; differences below 0.2 % are within its
 noise. KL divergence: of the next token from FP32, on 512 of these tokens. What is not INT8 is FP32.
+"""
+CACHE_INTRODUCTION = """\
+An INT8 cache of keys and values alone, on 2048 tokens in windows of the given length; keys and values of a prefill and
+of a decode step are the same numbers.
 """
 PLANS_INTRODUCTION = """\
 What TensorRT for RTX moves in one call of the same models, with what is not INT8 in FP16, read from the builder's log:
@@ -42,6 +48,17 @@ def loss_rows(figures: Mapping[str, Figures]) -> Iterator[str]:
         excluded = str(len(row["excluded"])) if "excluded" in row else ""
         change = f"{row['perplexity'] / baseline - 1:+.2%}" if name != "fp32" else ""
         yield f"| {title} | {row['perplexity']:.3f} | {change} | {row['kl_divergence']:.4f} | {excluded} |"
+
+
+def cache_rows(figures: Mapping[str, Figures]) -> Iterator[str]:
+    """The table of INT8 caches by context."""
+    yield "| context | perplexity in FP32 | with an INT8 cache | change |"
+    yield "|---|---|---|---|"
+    for context in CONTEXTS:
+        row = figures.get(f"kv8-{context}", {FAILED: ""})
+        if FAILED not in row:
+            fp32, int8 = row["fp32_perplexity"], row["perplexity"]
+            yield f"| {context} | {fp32:.3f} | {int8:.3f} | {int8 / fp32 - 1:+.2%} |"
 
 
 def plan_rows(figures: Mapping[str, Figures]) -> Iterator[str]:
