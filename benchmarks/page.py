@@ -64,7 +64,8 @@ _PLANS = """\
 
 What TensorRT for RTX makes of five models (ResNet-50 with random weights), read from the builder's log without a GPU:
 kernels, bytes that they move, and an estimate of the time on an RTX 4090 from its data sheet, which is no measurement
-(see [Engine plans](engine-plans.md)). Each cell is FP16 / INT8. Two batches calibrated; ranges do not change a plan.
+(see [Engine plans](engine-plans.md)). Each cell is FP16 / INT8 for TensorRT / INT8 for TensorRT-RTX, where layers that
+do not pay are in FP16 (see [TensorRT for RTX](tensorrt-rtx.md)). Two batches calibrated; ranges do not change a plan.
 """
 _SPEED = """\
 ## Speed and memory of calibration
@@ -131,9 +132,11 @@ def _plan_rows(models: Mapping[str, Figures]) -> Iterator[str]:
     for name, row in models.items():
         if FAILED in row:
             continue
-        cells = [f"{show(row['fp16'])} / {show(row['int8'])}" for show in columns.values()]
-        ratio = row["int8"]["estimated_seconds"] / row["fp16"]["estimated_seconds"]
-        yield f"| {name}, {next(iter(row['shapes'].values()))} | " + " | ".join([*cells, f"{ratio:.2f} x"]) + " |"
+        engines = [row[key] for key in ("fp16", "int8", "int8_rtx") if key in row]
+        cells = [" / ".join(map(show, engines)) for show in columns.values()]
+        float16, *int8 = (engine["estimated_seconds"] for engine in engines)
+        cells.append(" / ".join(f"{seconds / float16:.2f} x" for seconds in int8))
+        yield f"| {name}, {next(iter(row['shapes'].values()))} | " + " | ".join(cells) + " |"
 
 
 def _speed_rows(figures: Mapping[str, Figures]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from benchmarks.accuracy.cases import CASES, Feeds
 from benchmarks.results_file import Figures, RowSpec
 from benchmarks.speed import models
 from trt_ptq.engines.cost import estimate, load_gpu
+from trt_ptq.engines.manifest import EngineManifest, read_manifest
 
 GPU = "rtx4090"
 SHAPES = {
@@ -42,12 +43,25 @@ def _row(name: str, _rows: Mapping[str, Figures]) -> Figures:
         table = trt_ptq.calibrate(model, batches).table("minmax")
         trt_ptq.quantize_model(model, table, high_precision="fp16", data=batches).save(quantized)
         engines = {"fp16": _engine(name, model, Path(folder)), "int8": _engine(name, quantized, Path(folder))}
+        engines["int8_rtx"] = _for_rtx(name, model, batches, Path(folder) / "rtx")
     return {"shapes": SHAPES[name], "gpu": GPU, **engines}
+
+
+def _for_rtx(name: str, model: Path, batches: list[Feeds], folder: Path) -> Figures:
+    """The INT8 engine of `quantize` for TensorRT-RTX, without tuning: layers that do not pay are in FP16."""
+    options = {"method": "minmax", "techniques": (), "search": False, "backend": "rtx", "shapes": SHAPES[name]}
+    config = trt_ptq.QuantizeConfig(gpu=GPU, **options)  # type: ignore[arg-type]
+    result = trt_ptq.quantize(model, batches, test_data=batches[:1], output_dir=folder, config=config)
+    assert result.engine_path is not None
+    return _figures(read_manifest(result.engine_path), result.engine_path)
 
 
 def _engine(name: str, onnx: Path, folder: Path) -> Figures:
     path = folder / "model.engine"
-    built = trt_ptq.build_engine(onnx, path, shapes=SHAPES[name], backend="rtx")
+    return _figures(trt_ptq.build_engine(onnx, path, shapes=SHAPES[name], backend="rtx"), path)
+
+
+def _figures(built: EngineManifest, path: Path) -> Figures:
     plan = trt_ptq.read_plan(path)
     return {
         "builder": f"{built.backend} {built.backend_version}",
