@@ -78,9 +78,13 @@ def test_the_number_of_builds_is_limited() -> None:
         return made_up_plan(excluded)
 
     nodes = ["a", "b", "c"]
-    place_layers(build, made_up_plan(None), nodes, {node: node for node in nodes}, GPU, max_builds=3)
+    names = {node: node for node in nodes}
+    place_layers(build, made_up_plan(None), nodes, names, GPU, max_builds=3)
     assert len(built) <= 3
     assert len(set(built)) == len(built)
+    built.clear()
+    placement = place_layers(build, made_up_plan(None), nodes, names, GPU, time_is_up=lambda: True)
+    assert (built, placement.excluded, placement.builds) == ([()], (), 1)
 
 
 def test_the_estimate_of_all_in_one_precision_is_that_of_its_plan() -> None:

@@ -59,7 +59,14 @@ def place(job: QuantizationJob, calibrated: Calibrated, candidates: CandidateBui
         if candidate.high_precision != "fp16" or not nodes:
             return Placed(recipe)
         placement = place_layers(
-            builder.int8, builder.float16(), nodes, _names_in_plans(job, nodes), job.gpu, job.progress
+            builder.int8,
+            builder.float16(),
+            nodes,
+            _names_in_plans(job, nodes),
+            job.gpu,
+            job.progress,
+            job.tuning.max_placement_builds,
+            lambda: job.time_limit.is_up,
         )
     except (EngineError, OutputError, UsageError) as error:
         return Placed(recipe, warnings=(f"which layers pay in INT8 was not looked for: {error}",))

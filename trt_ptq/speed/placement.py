@@ -15,7 +15,6 @@ from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.speed.layer_times import ModelTimes
 from trt_ptq.types import ProgressCallback, no_progress
 
-MAX_BUILDS = 12
 _MIN_GAIN = 0.001  # of the time; less is no reason for another set of layers
 _logger = logging.getLogger(__name__)
 
@@ -68,7 +67,8 @@ def place_layers(
     names: Mapping[str, str],
     gpu: Gpu,
     progress: ProgressCallback = no_progress,
-    max_builds: int = MAX_BUILDS,
+    max_builds: int = 12,
+    time_is_up: Callable[[], bool] = lambda: False,
 ) -> Placement:
     """Search for the layers that are faster in FP16: what the plans of INT8 and FP16 propose, then one kind at a time.
 
@@ -80,6 +80,7 @@ def place_layers(
         gpu: The GPU to estimate for.
         progress: Shows progress.
         max_builds: Largest number of models to build.
+        time_is_up: Whether no further model may be built.
 
     Raises:
         EngineError: the INT8 model with all nodes cannot be built or estimated.
@@ -88,6 +89,8 @@ def place_layers(
     search = _Search(build, float16, nodes, names, gpu)
     builds = progress(range(max_builds - 1), "Looking for layers that pay", None)
     for _, excluded in zip(builds, search.moves(), strict=False):
+        if time_is_up():
+            break
         search.try_excluding(excluded)
     reference = estimate(float16, gpu).seconds
     speedup = reference / search.seconds
