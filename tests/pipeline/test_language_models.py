@@ -111,7 +111,7 @@ def test_a_hugging_face_folder_on_the_command_line(tmp_path: Path) -> None:
     done = trt_ptq("quantize", folder, *options, "--max-length", 24, "--samples", 12, *quick)
     assert done.returncode == 0, done.stderr
     assert "next-token agreement with FP32" in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 250
+    assert max(len(line) for line in done.stdout.splitlines() if line.startswith(("┏", "│"))) <= 80
     too_long = refused("quantize", folder, *options, "--max-length", WINDOW + 1)
     assert too_long == f"--max-length {WINDOW + 1} exceeds the model's window of {WINDOW} tokens"
 
@@ -130,6 +130,12 @@ class TestBadInput:
     def test_a_language_model_needs_the_task(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="LlamaForCausalLM: is a language model: add `task=text-generation`"):
             quantize(tiny_llama(), [], output_dir=tmp_path / "out")
+
+    def test_missing_files_are_found_before_the_model_is_exported(self, tmp_path: Path, tokenizer_folder: Path) -> None:
+        (tmp_path / "config.json").write_text("{}")
+        options = ["quantize", tmp_path, "--task", "text-generation", "--data", tmp_path / "none.jsonl"]
+        assert "has no tokenizer" in refused(*options)
+        assert "none.jsonl: no such data file" in refused(*options, "--tokenizer", tokenizer_folder)
 
     def test_preprocess_is_for_images(self, decoder_path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="`preprocess` is for images"):

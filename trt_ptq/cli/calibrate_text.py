@@ -22,7 +22,7 @@ def takes_text(model: Path, tokenizer: Path | None, config: QuantizeConfig, by_l
     Raises:
         UsageError: it is not, but an option for text was given; see `check_text_task`.
     """
-    check_text_task(model, tokenizer, config, None)
+    check_text_task(model, tokenizer, config)
     is_text = config.task is not None or tokenizer is not None
     if by_length and not is_text:
         raise UsageError("--by-length is for text: add --task text-generation")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,8 @@ def open_text(
         if not held_out:
             raise DataError(f"the data has a single text{_cut_hint(options)}: give more texts, or `test_data`")
     else:
-        calibration, held_out = draw_samples(pool.unique, pool.count), _tokens(test_data, tokenizer, options)
+        test_options = replace(options, group_columns=())  # all of it is used, so it needs no groups
+        calibration, held_out = draw_samples(pool.unique, pool.count), _tokens(test_data, tokenizer, test_options)
     windows = _evenly([text_windows([sample.ids], len(sample.ids))[0] for sample in held_out], 2 * _MAX_WINDOWS)
     layout = pool.layout
     return LanguageData(

@@ -92,7 +92,7 @@ def quantize(
     if config is not None and not isinstance(config, QuantizeConfig):
         raise UsageError(f"`config` must be a QuantizeConfig, not {type(config).__name__}")
     config = config or QuantizeConfig()
-    check_text_task(model, tokenizer, config, example_inputs)
+    check_text_task(model, tokenizer, config, example_inputs, (data, test_data))
     with (
         opened_model(model, example_inputs, dynamic_shapes) as loaded,
         temporary_folder() as scratch,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from trt_ptq.api.inputs.model_input import ModelLike, describe_model
 from trt_ptq.config import QuantizeConfig
-from trt_ptq.errors import UsageError
+from trt_ptq.errors import DataError, UsageError
 from trt_ptq.language_models.export.huggingface import is_causal_lm, is_huggingface_folder
 from trt_ptq.language_models.language_data import LanguageData, TextOptions, open_text
 from trt_ptq.language_models.text.tokenizer import TextTokenizer, config_window, has_tokenizer, load_tokenizer
@@ -53,13 +54,27 @@ def open_language_data(
     return open_text(model, describe_model(given), data, test_data, model_tokenizer(given, tokenizer), options, folder)
 
 
-def check_text_task(given: ModelLike, tokenizer: Any, config: QuantizeConfig, example_inputs: Any) -> None:
-    """Make sure that the task is given where it is needed: before a model is exported.
+def check_text_task(
+    given: ModelLike, tokenizer: Any, config: QuantizeConfig, example_inputs: Any = None, texts: Sequence[Any] = ()
+) -> None:
+    """Make sure that the task is given where it is needed, and that the files are there: before a model is exported.
+
+    Args:
+        given: the model, as the user gave it.
+        tokenizer: the tokenizer, if it was given.
+        config: the task, and the options for text.
+        example_inputs: what a torch module is exported with; then it is no language model for us.
+        texts: the data and the test data.
 
     Raises:
-        UsageError: an option for text, or a language model that must be exported, without the task.
+        DataError: no such file.
+        UsageError: an option for text, or a language model that must be exported, without the task; or no tokenizer.
     """
     if _is_text_task(tokenizer, config):
+        model_tokenizer(given, tokenizer)
+        for text in texts:
+            if isinstance(text, (str, os.PathLike)) and not Path(text).exists():
+                raise DataError(f"{os.fspath(text)}: no such data file or folder")
         return
     used = [name for name in _TEXT_FIELDS if getattr(config, name)]
     if used:
