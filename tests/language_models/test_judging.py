@@ -16,6 +16,7 @@ from trt_ptq.evaluation.metrics import UserMetric
 from trt_ptq.evaluation.runners.onnx_runner import Run, onnx_runner
 from trt_ptq.language_models.decoder import DecoderLayout, decoder_layout
 from trt_ptq.language_models.judging.agreement import next_token_agreement
+from trt_ptq.language_models.judging.generation import generate
 from trt_ptq.language_models.judging.metric import LanguageModelMetric
 from trt_ptq.language_models.judging.perplexity import perplexity, text_windows, token_losses
 from trt_ptq.onnx_io.load import Model
@@ -127,3 +128,19 @@ class TestAgreement:
 
         (*_, everywhere) = next_token_agreement(predicts(0.5), predicts(0.25), layout, text_windows(TEXTS[1:2], 16))
         assert everywhere.kl_divergence == pytest.approx(0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75))
+
+
+class TestGeneration:
+    def test_it_writes_what_torch_writes(self, run: Run, layout: DecoderLayout) -> None:
+        import torch
+
+        prompt = TEXTS[1]
+        expected = tiny_llama().generate(
+            torch.from_numpy(prompt)[None], max_new_tokens=10, do_sample=False, eos_token_id=None, pad_token_id=0
+        )[0, len(prompt) :]
+        assert generate(run, layout, prompt, 10).tolist() == expected.tolist()
+
+    def test_it_ends_before_the_token_that_ends_texts(self, run: Run, layout: DecoderLayout) -> None:
+        tokens = generate(run, layout, TEXTS[0], 10).tolist()
+        end = tokens[4]
+        assert generate(run, layout, TEXTS[0], 10, end).tolist() == tokens[: tokens.index(end)]
