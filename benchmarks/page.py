@@ -87,9 +87,7 @@ def page() -> str:
         parts += [_PLANS, "\n".join(_plan_rows(_figures(plans))), _source(plans)]
     if (language_models := _read("language_models")) is not None:
         figures = _figures(language_models)
-        parts += [lm_table.INTRODUCTION, "\n".join(lm_table.loss_rows(figures))]
-        parts += [lm_table.CACHE_INTRODUCTION, "\n".join(lm_table.cache_rows(figures))]
-        parts += [lm_table.PLANS_INTRODUCTION, "\n".join(lm_table.plan_rows(figures)), _source(language_models)]
+        parts += [*lm_table.sections(figures), _source(language_models)]
     if (speed := _read("speed")) is not None:
         parts += [_SPEED, "\n".join(_speed_rows(_figures(speed))), _source(speed)]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
