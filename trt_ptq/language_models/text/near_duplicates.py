@@ -30,15 +30,10 @@ def without_near_duplicates(samples: Sequence[TokenSample]) -> list[TokenSample]
     kept = []
     for number, sample in enumerate(samples):
         sketch = datasketch.MinHash(num_perm=_PERMUTATIONS)
-        sketch.update_batch(sorted(_ngrams(sample)))
+        sketch.update_batch(sorted(sample.ngrams(_NGRAM)))
         if any(sketches[other].jaccard(sketch) >= _SIMILARITY for other in index.query(sketch)):
             continue
         index.insert(number, sketch)
         sketches[number] = sketch
         kept.append(sample)
     return kept
-
-
-def _ngrams(sample: TokenSample) -> set[bytes]:
-    size = min(_NGRAM, len(sample.ids))
-    return {sample.ids[start : start + size].tobytes() for start in range(len(sample.ids) - size + 1)}

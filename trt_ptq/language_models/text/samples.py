@@ -23,6 +23,11 @@ class TokenSample:
     origin: str
     group: tuple[str, ...] = ()
 
+    def ngrams(self, size: int) -> set[bytes]:
+        """The distinct sequences of `size` tokens, as bytes; the whole text if it is shorter."""
+        size = min(size, len(self.ids))
+        return {self.ids[start : start + size].tobytes() for start in range(len(self.ids) - size + 1)}
+
 
 def check_max_length(max_length: int | None, window: int | None) -> None:
     """Make sure that texts are not cut longer than the model can read.

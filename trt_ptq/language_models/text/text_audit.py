@@ -112,7 +112,7 @@ def _too_few(samples: int, parameters: int) -> list[str]:
 
 
 def _overlap(calibration: Sequence[TokenSample], held_out: Sequence[TokenSample]) -> list[str]:
-    evaluated = {gram for sample in held_out for gram in _ngrams(sample)}
+    evaluated = {gram for sample in held_out for gram in sample.ngrams(_NGRAM)}
     overlapping = [sample for sample in calibration if _is_in(sample, evaluated)]
     if not overlapping:
         return []
@@ -123,13 +123,8 @@ def _overlap(calibration: Sequence[TokenSample], held_out: Sequence[TokenSample]
 
 
 def _is_in(sample: TokenSample, ngrams: set[bytes]) -> bool:
-    own = _ngrams(sample)
+    own = sample.ngrams(_NGRAM)
     return len(own & ngrams) >= _OVERLAPPING * len(own)
-
-
-def _ngrams(sample: TokenSample) -> set[bytes]:
-    size = min(_NGRAM, len(sample.ids))
-    return {sample.ids[start : start + size].tobytes() for start in range(len(sample.ids) - size + 1)}
 
 
 def _random(calibration: Sequence[TokenSample], vocabulary: int | None) -> list[str]:
