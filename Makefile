@@ -34,7 +34,7 @@ $(PEERS_VENV)/ready: benchmarks/peers.txt
 	$(PYTHON) -m venv $(PEERS_VENV)
 	-$(PEERS_VENV)/bin/python -m pip install --quiet --requirement benchmarks/peers.txt && touch $@
 
-demo: $(USER_VENV)/ready ## quantize a real text recogniser: INT8 model, TensorRT-RTX engine, report (4 minutes on two busy cores)
+demo: $(USER_VENV)/ready ## quantize a real text recogniser: INT8 model, TensorRT-RTX engine, report (a few minutes)
 	$(USER_VENV)/bin/python -m benchmarks.demo
 
 test: $(DEV_VENV)/ready ## run all tests
