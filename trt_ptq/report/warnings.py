@@ -29,7 +29,7 @@ OPTIMISTIC_VERDICT = (
 )
 WEIGHT_ONLY_ON_RTX = (
     "a decode step may move more bytes than in FP16: TensorRT-RTX dequantizes the weights of weight-only layers in "
-    "kernels of their own where a call has a single token (2 times the bytes for SmolLM2-135M). Read the plan of a "
+    "kernels of their own where a call has a single token (2.2 times the bytes for SmolLM2-135M). Read the plan of a "
     "decode step (`trt-ptq plan`) before you deploy it, or use `mode=w8a8`"
 )
 NO_INT8_NODES = "no node runs in INT8: all are excluded, so the verdict is not on an INT8 model"
