@@ -88,7 +88,7 @@ def test_it_gives_up_after_five_more_builds(tmp_path: Path, builder: Refusing) -
     weights = [weight(f"w{name}", CHANNELS, CHANNELS, 1, 1) for name in names[1:]]
     chain = write(tmp_path / "chain.onnx", nodes, weights, [image_input()], [names[-1]])
     builder.refused = set(names[1:])
-    result = quantized(chain, tmp_path / "out", backend="auto")
+    result = quantized(chain, tmp_path / "out", backend="auto", target="trt")  # all layers in INT8
     assert len(builder.int8_models) == MAX_BUILDS_AGAIN + 1
     model = tmp_path / "out" / "model.int8.onnx"
     assert str(result.engine_error).startswith(f"{model}: no implementation (also after 'c0', 'c1', 'c2', and 2 more")
