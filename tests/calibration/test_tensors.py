@@ -31,6 +31,11 @@ def test_tensors_can_be_named(cnn: Model) -> None:
     assert select_calibration_tensors(cnn, ["c2", "r1"]).tensors == ("r1", "c2")
 
 
+def test_fused_all_and_names_combine(cnn: Model) -> None:
+    assert select_calibration_tensors(cnn, ["fused", "y"]).tensors == ("x", "r1", "f", "y")
+    assert select_calibration_tensors(cnn, ["fused", "all"]).tensors == select_calibration_tensors(cnn, ["all"]).tensors
+
+
 def test_an_unknown_tensor_is_named(cnn: Model) -> None:
     with pytest.raises(UsageError, match="no float activation named 'conv9'"):
         select_calibration_tensors(cnn, ["conv9"])

@@ -43,9 +43,8 @@ def select_calibration_tensors(
 
     Args:
         model: The float model.
-        tensors: ("fused",) for the tensors that a backend with operator fusion quantizes: the inputs of INT8 nodes;
-            names may follow for others in addition. ("all",) for every float activation. Otherwise, the names of the
-            tensors.
+        tensors: Names of tensors, "fused" for those that a backend with operator fusion quantizes (the inputs of INT8
+            nodes), and "all" for every float activation, in any combination.
         attention: For "fused": whether the MatMuls of attention run in INT8 too.
 
     Raises:
@@ -57,20 +56,18 @@ def select_calibration_tensors(
     available = {name for name in activations(graph, _MEASURABLE) if name not in unrunnable}
     ordered = [value.name for value in [*graph.inputs, *(out for node in graph for out in node.outputs)]]
     range_sources: Mapping[str, str] = {}
-    named = set(tensors) - {"fused", "all"}
-    if unknown := sorted(named - available):
+    chosen = set(tensors) - {"fused", "all"}
+    if unknown := sorted(chosen - available):
         raise UsageError(f"{model.path}: the model has no float activation named {', '.join(map(repr, unknown))}")
     if "fused" in tensors:
         plan = plan_quantization(graph, attention=attention)
         range_sources = plan.range_sources
-        chosen = set(plan.activations) - unrunnable
-        if not chosen:
+        fused = set(plan.activations) - unrunnable
+        if not fused:
             raise ModelError(f"{model.path}: nothing to calibrate: {_why_none(plan, graph)}")
-        chosen |= named
-    elif "all" in tensors:
-        chosen = available
-    else:
-        chosen = named
+        chosen |= fused
+    if "all" in tensors:
+        chosen |= available
     if not chosen:
         raise ModelError(f"{model.path}: nothing to calibrate: the model has no float activation of up to 32 bits")
     calibration_tensors = tuple(name for name in ordered if name in chosen)
@@ -94,7 +91,7 @@ def _find_shared_ranges(
     graph: ir.Graph, calibration_tensors: tuple[str, ...], available: set[str], range_sources: Mapping[str, str]
 ) -> dict[str, str]:
     """Map unmeasured tensors to the measured one whose range they use: by the plan, or through views and pooling."""
-    shares: dict[str, str] = {name: name for name in calibration_tensors} | dict(range_sources)
+    shares: dict[str, str] = dict(range_sources) | {name: name for name in calibration_tensors}
     for node in reversed(graph):
         target = shares.get(node.outputs[0].name or "")
         if node.op_type not in _SAME_RANGE or target is None:
