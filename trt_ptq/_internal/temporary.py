@@ -27,7 +27,8 @@ def temporary_folder(inside: Path | None = None) -> Iterator[Path]:
     parent = Path(tempfile.gettempdir()) if inside is None else inside
     _remove_abandoned_once(parent)
     prefix = _PREFIX if inside is None else f".{_PREFIX}"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as name:
+    # Windows does not remove a file that is still mapped into memory: no reason for a finished run to fail.
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as name:
         descriptor = None
         with suppress(OSError):
             descriptor = try_lock(Path(name))
