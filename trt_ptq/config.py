@@ -48,6 +48,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 _FLAGS = ("search", "attention")
 _LISTS = ("techniques", "nodes_to_exclude", "nodes_to_include", "tensors", "lower_is_better", "group_columns")
 _COUNTS = {"batch_size": 1, "max_length": 2, "samples": 1}  # the least value of each
+RTX_NEEDS_FP16 = "`target=rtx` is a form of the model with float16 activations: it needs `high_precision=fp16`"
 RECIPE_FIELDS = (
     *("mode", "method", "percentile", "techniques", "attention"),
     *("nodes_to_exclude", "nodes_to_include", "high_precision", "kv_cache", "target"),
@@ -182,6 +183,8 @@ class QuantizeConfig:
         load_gpu(self.gpu)
         self._check_speedup()
         self._check_percentile()
+        if self.target == "rtx" and self.high_precision == "fp32":
+            raise UsageError(RTX_NEEDS_FP16)
         self._check_recipe()
 
     def __repr__(self) -> str:

@@ -64,6 +64,10 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"percentile": "99"}, "`percentile`"),
     ({"percentile": 0.999}, "`percentile`"),
     ({"percentile": 99, "method": "mse"}, "`percentile` belongs to method"),
+    (
+        {"target": "rtx", "high_precision": "fp32"},
+        "`target=rtx` is a form of the model with float16 activations: it needs `high_precision=fp16`",
+    ),
     ({"effort": "huge"}, "`effort` must be one of low, medium, high, not 'huge'"),
     ({"time_limit": "10 min"}, '`time_limit` must be a duration such as "90s", "10m" or "2h", not '),
     ({"time_limit": 0}, "`time_limit`"),

@@ -14,6 +14,7 @@ import pytest
 
 import trt_ptq
 from tests.networks import images, residual_cnn
+from trt_ptq.errors import UsageError
 from trt_ptq.onnx_io.load import Model
 
 BATCHES = [images(4, seed=index) for index in range(5)]
@@ -138,3 +139,8 @@ def test_a_model_says_how_the_table_matched_and_what_stays_in_fp32(cnn: Model) -
     assert [unmatched.name for unmatched in model.ranges.unknown] == ["of another network"]
     assert model.high_precision == "fp16"
     assert {"c1", "r1"} <= {node.output for node in model.fp32_nodes}
+
+
+def test_a_target_without_effect_is_refused(cnn: Model, table: trt_ptq.CalibrationTable) -> None:
+    with pytest.raises(UsageError, match=r"`target=rtx` .* needs `high_precision=fp16`"):
+        trt_ptq.quantize_model(cnn, table, target="rtx")

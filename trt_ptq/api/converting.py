@@ -16,9 +16,10 @@ from trt_ptq.calibration.measurements.magnitudes import measure_amax
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics
 from trt_ptq.choices import HighPrecision, Target
-from trt_ptq.config import QuantizeConfig
+from trt_ptq.config import RTX_NEEDS_FP16, QuantizeConfig
 from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
+from trt_ptq.errors import UsageError
 from trt_ptq.lint.finding import Finding
 from trt_ptq.lint.linter import lint_model as _lint_model
 from trt_ptq.onnx_io.check_loaded import check_loaded
@@ -58,8 +59,8 @@ def quantize_model(
         attention: also quantize the MatMuls of attention, over sequences of up to 512.
         high_precision: what runs around INT8: "fp32", or "fp16" (with FP32 where float16 overflows on `data`). Unless
             given, that of the table; "fp32" if the table does not say.
-        target: the builder that the model is meant for: "trt" (TensorRT) or "rtx" (TensorRT for RTX). Unless given,
-            that of the table; "trt" if the table does not say.
+        target: the builder that the model is meant for: "trt" (TensorRT) or "rtx" (TensorRT for RTX, with "fp16").
+            Unless given, that of the table; "trt" if the table does not say.
         data: for "fp16": a few representative inputs in any form; see `open_data`. Without them, only constants are
             checked against float16's range.
         batch_size: for data that does not define its batches.
@@ -91,6 +92,8 @@ def quantize_model(
         excluded = select_nodes(loaded.to_ir().graph, config.nodes_to_include, config.nodes_to_exclude)
         recipe = matched.table.recipe
         precision = high_precision or (recipe.high_precision if recipe else "fp32")
+        if target == "rtx" and precision == "fp32":
+            raise UsageError(RTX_NEEDS_FP16)
         amax = None
         if data is not None and precision == "fp16":
             amax = _magnitudes(loaded, data, batch_size, preprocess)
