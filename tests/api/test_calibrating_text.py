@@ -69,4 +69,17 @@ def test_options_that_do_not_go_together(decoder_path: Path, tokenizer_folder: P
     assert refused(*plain, "--by-length") == "--by-length is for text: add --task text-generation"
     assert refused(*plain, "--samples", 9) == "--samples is for text: add --task text-generation"
     text = [*plain, "--tokenizer", tokenizer_folder]
-    assert refused(*text, "--shard", "0/2") == "--shard does not work with --task: omit one of the two"
+    for option, value in (("--shard", "0/2"), ("--nonfinite", "skip"), ("--method", "mse"), ("--percentile", 99)):
+        assert refused(*text, option, value) == f"{option} does not work with --task: omit one of the two"
+
+
+def test_statistics_do_not_replace_the_text_or_the_tokenizer(
+    decoder_path: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "p.jsonl"
+    data.write_text(json.dumps({"text": TEXTS[0]}))
+    arguments: list[Any] = ["calibrate", decoder_path, "--tokenizer", tokenizer_folder, "--data", data]
+    for file in (data, tokenizer_folder / "tokenizer.json"):
+        before = file.read_bytes()
+        assert "it is an input of this command" in refused(*arguments, "-o", file)
+        assert file.read_bytes() == before

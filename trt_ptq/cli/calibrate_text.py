@@ -11,6 +11,7 @@ from trt_ptq.api.calibrating_text import TextStatistics, calibrate_text
 from trt_ptq.api.inputs.language_input import check_text_task
 from trt_ptq.cli import console
 from trt_ptq.config import QuantizeConfig
+from trt_ptq.data.user_function import read_from
 from trt_ptq.errors import UsageError
 
 _SHOWN = 10  # tensors whose ranges drift most
@@ -29,13 +30,16 @@ def takes_text(model: Path, tokenizer: Path | None, config: QuantizeConfig, by_l
     return is_text
 
 
-def save_text_statistics(model: Path, data: str, out: Path, by_length: bool, json: bool, **options: Any) -> None:
+def save_text_statistics(
+    model: Path, data: str, tokenizer: Path | None, out: Path, by_length: bool, json: bool, **options: Any
+) -> None:
     """Calibrate, save the statistics (with `by_length` also those of each length), and print what was done."""
-    check_writable(out, model)
-    result = calibrate_text(model, data, progress=console.progress, **options)
+    inputs = (model, *read_from(data), *([] if tokenizer is None else [tokenizer]))
+    check_writable(out, *inputs)
+    result = calibrate_text(model, data, tokenizer=tokenizer, progress=console.progress, **options)
     files = {label: out.with_name(f"{out.stem}.{label}{out.suffix}") for label in result.by_length if by_length}
     for label, file in files.items():
-        check_writable(file, model)
+        check_writable(file, *inputs)
         result.by_length[label].save(file)
     statistics = result.statistics
     statistics.save(out)

@@ -33,7 +33,7 @@ from trt_ptq.provenance import join_shards
 
 
 def calibrate(
-    model: options.Model,
+    model: options.ModelOrFolder,
     data: options.Data,
     batch_size: options.BatchSize = 8,
     preprocess: options.Preprocess = None,
@@ -119,7 +119,10 @@ def calibrate(
             "--task",
             preprocess=preprocess,
             shard=shard,
+            nonfinite=nonfinite,
             until_stable=until_stable,
+            method=method,
+            percentile=percentile,
             memory_limit=memory_limit,
             device=device,
             checkpoint=checkpoint,
@@ -128,10 +131,10 @@ def calibrate(
         save_text_statistics(
             model,
             data,
+            tokenizer,
             out,
             by_length,
             json,
-            tokenizer=tokenizer,
             tensors=tensors,
             attention=attention,
             batch_size=batch_size,
@@ -249,6 +252,6 @@ def _skipped_values(statistics: Statistics) -> list[str]:
 
 def _check_alone(other: str, **options_by_name: object) -> None:
     """Make sure that none of the options was given, beside `other`."""
-    used = [name for name, value in options_by_name.items() if value not in (None, "cpu")]
+    used = [name for name, value in options_by_name.items() if value not in (None, "cpu", "refuse")]
     if used:
         raise UsageError(f"--{used[0].replace('_', '-')} does not work with {other}: omit one of the two")

@@ -96,7 +96,7 @@ def qdq(
 
     Example: trt-ptq qdq model.onnx --table calibration.cache -o model.int8.onnx
     """
-    check_writable(out, model, table, *read_from(data))
+    check_writable(out, model, table, *read_from(data, preprocess))
     loaded = load_model(model)
     check_saveable(out, loaded)
     profiles = parse_profiles(shape or [])
