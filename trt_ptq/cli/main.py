@@ -22,8 +22,8 @@ UNEXPECTED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 _HELP = """
 Quantize ONNX models to INT8 for TensorRT, and verify the accuracy of the result.
 
-Exit status: 0 success, and --max-drop is met; 1 unexpected error; 2 bad input or usage; 3 success, but --max-drop is
-not met, or lint found errors; 130 interrupted or terminated.
+Exit status: 0 success, and --max-drop and --require-speedup are met; 1 unexpected error; 2 bad input or usage; 3
+success, but one of these is not met, or lint found errors; 130 interrupted or terminated.
 
 Example: trt-ptq quantize model.onnx --data calibration/ --out int8/
 """

@@ -216,14 +216,6 @@ Evaluate = Annotated[
         show_default=False,
     ),
 ]
-HighPrecision = Annotated[
-    Optional[choices.HighPrecision],
-    typer.Option(
-        help="Precision of the nodes that are not INT8. fp16 keeps nodes in FP32 where float16 would overflow.",
-        rich_help_panel=ACCURACY,
-        show_default=False,
-    ),
-]
 
 Shapes = Annotated[
     Optional[list[str]],
@@ -258,7 +250,8 @@ Target = Annotated[
     Optional[choices.Target],
     typer.Option(
         help="Builder that the INT8 model is meant for: trt (TensorRT) or rtx (TensorRT for RTX), which run different "
-        "forms of a convolution fast. Default: that of the table or recipe, or the one that --backend builds with.",
+        "forms of a convolution fast; rtx is for FP16 around INT8. Default: that of the recipe or table, else that of "
+        "the engine that is built, else trt.",
         rich_help_panel=ENGINE,
         show_default=False,
     ),

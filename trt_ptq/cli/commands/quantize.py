@@ -127,7 +127,15 @@ def quantize(
     ] = None,
     exclude: options.Exclude = None,
     include: options.Include = None,
-    high_precision: options.HighPrecision = None,
+    high_precision: Annotated[
+        Optional[choices.HighPrecision],
+        typer.Option(
+            help="Precision of the nodes that are not INT8: fp16 (default; nodes where float16 would overflow stay in "
+            "FP32), or fp32.",
+            rich_help_panel=options.ACCURACY,
+            show_default=False,
+        ),
+    ] = None,
     kv_cache: Annotated[
         Optional[choices.CachePrecision],
         typer.Option(
@@ -158,8 +166,9 @@ def quantize(
     """Calibrate and quantize a model, compare it with FP32 and FP16, build engines and write a report.
 
     Writes to --out: model.int8.onnx, model.fp16.onnx, engines with their manifests, stats.safetensors,
-    calibration.cache, calibration.json, recipe.yaml, trials.jsonl, report.json and report.html; and
-    model.transformed.onnx if a technique changed the float model. Exit status 3 if INT8 does not meet --max-drop. If it
+    calibration.cache, calibration.json, recipe.yaml, trials.jsonl, report.json and report.html;
+    model.transformed.onnx if a technique changed the float model; model.fp32.onnx if the model was a folder; and
+    kv_cache.json with --kv-cache int8. Exit status 3 if INT8 does not meet --max-drop or --require-speedup. If it
     does, but the INT8 engine cannot be built, all other results are written and the exit status is 2.
 
     If INT8 does not meet --max-drop, trt-ptq tries equalization, SmoothQuant and bias correction, then other range
