@@ -212,4 +212,4 @@ def technique_warnings(recipe: Recipe, transformed: bool) -> list[str]:
 
 def _has_dynamic_axes(spec: TensorSpec) -> bool:
     """Whether an axis other than the batch axis is dynamic."""
-    return spec.shape is None or any(isinstance(axis, str) for axis in spec.shape[1:])
+    return any(isinstance(axis, str) for axis in spec.shape[1:])
