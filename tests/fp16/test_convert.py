@@ -46,6 +46,13 @@ def test_inputs_and_outputs_keep_names_and_types(cnn_path: Path) -> None:
         assert (new.name, new.type.tensor_type.elem_type) == (old.name, TensorProto.FLOAT)
 
 
+def test_a_node_without_a_name_is_known_by_its_output_also_where_that_is_renamed(cnn_path: Path) -> None:
+    """TensorRT calls it "node_of_y" in the plan of the float model."""
+    proto, _ = converted(cnn_path)
+    (gemm,) = [node for node in proto.graph.node if node.op_type == "Gemm"]
+    assert (gemm.output[0], gemm.name) == ("y.float16", "node_of_y")
+
+
 def test_a_tensor_that_is_an_output_and_is_read_too_has_both_types(tmp_path: Path) -> None:
     nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Sigmoid", ["a"], ["b"])]
     proto, _ = converted(write(tmp_path / "m.onnx", nodes, [], [image_input()], ["a", "b"]))

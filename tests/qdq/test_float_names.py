@@ -76,6 +76,7 @@ def test_corrected_sums_have_the_name_of_what_they_correct(
     corrected, count = correct_bias(quantized, shifts)
     assert count == 2
     result = corrected.model
+    assert {"node_of_y"} <= {node.name for node in result.graph}  # as TensorRT calls it in the float model
     if half:
         amax = dict.fromkeys(("x", "a", "y", "a.corrected", "y.corrected"), 3.0)
         result = convert_to_float16(result, amax).model

@@ -32,6 +32,11 @@ def name_of(value: ir.Value | None) -> str:
     return (value.name if value is not None else None) or ""
 
 
+def keep_name(node: ir.Node) -> None:
+    """Name a node before its first output gets another name: by that output, as TensorRT calls nodes without a name."""
+    node.name = node.name or f"node_of_{name_of(node.outputs[0])}"
+
+
 def activations(graph: ir.Graph, types: Collection[ir.DataType] = (ir.DataType.FLOAT,)) -> set[str]:
     """Names of the activations of the main graph whose dtype is in `types`.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import onnx_ir as ir
 
-from trt_ptq.analysis.dataflow import bodies
+from trt_ptq.analysis.dataflow import bodies, keep_name
 from trt_ptq.fp16.convertible_io import TYPE_CONVERTING_OPS, ConvertibleIO, is_float32
 from trt_ptq.fp16.qdq_scales import float16_holds, rescale
 from trt_ptq.onnx_io.graph_editor import GraphEditor
@@ -45,6 +45,8 @@ class Float16Rewriter:
         self._rename_weights()
         for index, value in enumerate(self._graph.outputs):
             if value in self._floats and value.dtype == _FLOAT16:
+                if (producer := value.producer()) is not None:
+                    keep_name(producer)
                 name, value.name = value.name, self._editor.unique_name(f"{value.name}.float16")
                 output = self._as(value, _FLOAT32)
                 output.name = name

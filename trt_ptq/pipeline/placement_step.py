@@ -79,11 +79,7 @@ def place(job: QuantizationJob, calibrated: Calibrated, candidates: CandidateBui
 def _names_in_plans(job: QuantizationJob, nodes: list[str]) -> dict[str, str]:
     """The first outputs of `nodes`, by their names in plans, which call a node without a name by its output."""
     names = {name_of(node.outputs[0]): node.name for node in job.model.to_ir().graph if node.outputs}
-    in_plans: dict[str, str] = {}
-    for output in nodes:
-        unnamed = (output, f"{output}.float16")  # float16 renames outputs of the model
-        in_plans.update(dict.fromkeys([name] if (name := names.get(output)) else unnamed, output))
-    return in_plans
+    return {names.get(output) or output: output for output in nodes}
 
 
 class _PlanBuilder:

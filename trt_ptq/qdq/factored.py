@@ -24,7 +24,7 @@ import numpy as np
 import onnx_ir as ir
 
 from trt_ptq.analysis.constants import constant_value, is_constant
-from trt_ptq.analysis.dataflow import name_of
+from trt_ptq.analysis.dataflow import keep_name, name_of
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX
 from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.onnx_io.lazy_tensor import lazy_map
@@ -118,7 +118,7 @@ class _Factorizer:
 
     def factor(self, node: ir.Node) -> None:
         name = name_of(node.outputs[0])
-        node.name = node.name or f"node_of_{name}"  # as TensorRT calls it, in plans of the float model, too
+        keep_name(node)
         weight = node.inputs[1]
         assert weight is not None
         dequantize = weight.producer()

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from trt_ptq.analysis.constants import constant_value, is_constant
-from trt_ptq.analysis.dataflow import name_of
+from trt_ptq.analysis.dataflow import keep_name, name_of
 from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.qdq.float_names import CORRECTED
 from trt_ptq.qdq.insert import QdqModel, remove_unused
@@ -96,6 +96,8 @@ class _Corrector:
         total = ir.val(self._editor.unique_name(f"{name}{CORRECTED}"), dtype=result.dtype, shape=result.shape)
         result.replace_all_uses_with(total, replace_graph_outputs=True)
         if total.is_graph_output():
+            if (producer := result.producer()) is not None:
+                keep_name(producer)
             result.name, total.name = total.name, name
         bias = self._editor.constant(f"{name}.bias", ir.tensor(shift))
         self._graph.append(ir.node("Add", [result, bias], outputs=[total], name=total.name))
