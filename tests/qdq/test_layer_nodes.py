@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from onnx import helper
 
@@ -59,3 +61,19 @@ def test_in_float16_an_output_is_found_by_the_node_before_its_cast(model: QdqMod
     converted = QdqModel(convert_to_float16(model.model, {}).model, model.plan)
     assert int8_nodes_of_layer("node_of_c2 + /Add", converted) == ("c2",)
     assert int8_nodes_of_layer("/Add", converted) == ("y",)
+
+
+@pytest.mark.parametrize("name", ["/first/Conv", ""])
+def test_a_convolution_whose_ratios_are_in_the_next_one_is_found_though_its_output_is_renamed(
+    tmp_path: Path, name: str
+) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], name=name),
+        helper.make_node("Relu", ["c1"], ["r"]),
+        helper.make_node("Conv", ["r", "w2"], ["y"]),
+    ]
+    weights = [weight(name, CHANNELS, CHANNELS, 1, 1) for name in ("w1", "w2")]
+    path = write(tmp_path / "m.onnx", nodes, weights, [image_input()], ["y"])
+    folded = insert_qdq(load_model(path), CalibrationTable({"x": 1.0}), ("y",))
+    assert factor_weights(folded, None).folded == ("c1",)
+    assert int8_nodes_of_layer(name or "node_of_c1", folded) == ("c1",)

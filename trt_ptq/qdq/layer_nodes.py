@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 import onnx_ir as ir
 
 from trt_ptq.analysis.dataflow import name_of
+from trt_ptq.qdq.factored import RAW
 from trt_ptq.qdq.insert import QdqModel
 
 _BETWEEN_NAMES = re.compile(r" \+ |, |\.\.\.|PWN\(|\{ForeignNode\[|\]\}|\[Constant\]|\[profile \d+\]|\)|\s")
@@ -52,12 +53,13 @@ def _int8_nodes(model: QdqModel) -> dict[ir.Node, str]:
     """The INT8 nodes of the model, and what the plan calls them.
 
     A Cast to the type of an output, or the Mul and Add of the factored form, may have taken over the name of the
-    output; they count as the node that they stand behind.
+    output; they count as the node that they stand behind. Where the ratios of the factored form are in the weights of
+    the next convolutions, the output itself is renamed.
     """
     producers = {name_of(value): node for node in model.model.graph for value in node.outputs}
     found: dict[ir.Node, str] = {}
     for decision in model.nodes:
-        behind, node = [], producers.get(decision.output)
+        behind, node = [], producers.get(decision.output) or producers.get(f"{decision.output}{RAW}")
         while node is not None and node.op_type != decision.op_type and node.op_type in _STAND_BEHIND:
             behind.append(node)
             source = node.inputs[0]
