@@ -58,7 +58,7 @@ class Scratch:
             return None
         self._used_bytes += sum(array.nbytes for array in arrays.values())
         if self._used_bytes > self._limit_bytes:
-            self._give_up(f"`scratch_limit` is reached ({self._limit_bytes / 1e6:.0f} MB)")
+            self._give_up(f"`scratch_limit` is reached ({self._limit_bytes:,} bytes)")
             return None
         try:
             return StoredArrays({name: self._store(array) for name, array in arrays.items()})
