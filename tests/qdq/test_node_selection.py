@@ -86,7 +86,7 @@ def test_a_pattern_without_a_match_is_refused(graph: ir.Graph) -> None:
 
 def test_the_selection_is_what_a_plan_excludes(graph: ir.Graph) -> None:
     plan = plan_quantization(graph, nodes_to_exclude=select_nodes(graph, exclude=["Conv"]))
-    assert [node.output for node in plan.nodes if node.reason == "excluded by the user"] == ["c1", "c2"]
+    assert [node.output for node in plan.nodes if node.reason == "excluded from quantization"] == ["c1", "c2"]
 
 
 def test_a_name_with_glob_characters_matches_itself(tmp_path: Path) -> None:

@@ -138,18 +138,18 @@ def test_a_broadcasting_add_is_not_a_residual(tmp_path: Path) -> None:
 
 def test_a_node_can_be_excluded(cnn: Model) -> None:
     plan = plan_quantization(cnn.to_ir().graph, nodes_to_exclude=["c1"])
-    assert reasons(plan) == {"c1": "excluded by the user"}
+    assert reasons(plan) == {"c1": "excluded from quantization"}
     assert plan.activations == ("r1", "f")
 
 
 def test_the_residual_add_of_an_excluded_convolution_is_excluded_too(cnn: Model) -> None:
     plan = plan_quantization(cnn.to_ir().graph, nodes_to_exclude=["c2"])
-    assert reasons(plan) == {"c2": "excluded by the user", "a": "its convolution 'c2' does not run in INT8"}
+    assert reasons(plan) == {"c2": "excluded from quantization", "a": "its convolution 'c2' does not run in INT8"}
 
 
 def test_a_residual_add_alone_can_be_excluded(cnn: Model) -> None:
     plan = plan_quantization(cnn.to_ir().graph, nodes_to_exclude=["a"])
-    assert reasons(plan) == {"a": "excluded by the user"}
+    assert reasons(plan) == {"a": "excluded from quantization"}
 
 
 def test_excluding_nodes_does_not_change_the_candidates(cnn: Model) -> None:

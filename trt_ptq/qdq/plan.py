@@ -221,7 +221,7 @@ class _Planner:
         name = name_of(node.outputs[0])
         reason = exclusion_reason
         if reason is None and name in self._nodes_to_exclude:
-            reason = "excluded by the user"
+            reason = "excluded from quantization"
         is_embedding = node.op_type == "Gather"
         if reason is None and name in self._weight_only and not is_embedding:
             return self._decide_weight_only(node, [(index, axis) for index, axis in inputs if axis is not None])

@@ -262,8 +262,9 @@ def _show(report: Report, out: Path) -> None:
         show_language(report.language)
     _show_trials(report)
     passes = f" in {report.passes} passes" if report.passes > 1 else ""
+    tensors = f"{report.num_used_ranges} tensor{'s' * (report.num_used_ranges != 1)}"
     console.say(
-        f"{report.int8_summary}, the rest in {_rest(report)}; ranges of {report.num_used_ranges} tensors from "
+        f"{report.int8_summary}, the rest in {_rest(report)}; ranges of {tensors} from "
         f"{report.fingerprint.samples} samples{passes}; compared on {report.comparison_data}; "
         f"the verdict is on {report.verdict_basis}"
     )
