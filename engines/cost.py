@@ -39,7 +39,8 @@ class Gpu(BaseModel):
     """Peak rates of a GPU, from its data sheet: dense, and as the tensor cores do them.
 
     An operation is a multiplication or an addition: a multiply-accumulate is two. `launch_us` is the time between two
-    kernels in microseconds, the least that one takes; data sheets do not have it.
+    kernels in microseconds, the least that one takes; data sheets do not have it. `device` is what CUDA calls the GPU,
+    empty if others have the same name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +53,7 @@ class Gpu(BaseModel):
     fp32_tflops: float = Field(gt=0)
     launch_us: float = Field(default=2.0, ge=0)
     source: str
+    device: str = ""
 
     @property
     def rtx(self) -> bool:
@@ -111,7 +113,7 @@ def estimate(plan: EnginePlan, gpu: Gpu) -> Cost:
     """
     if plan.dynamic:
         raise EngineError("a plan with dynamic shapes has no estimate: give the model and a shape for each input")
-    if plan.source == RTX and not gpu.rtx:
+    if not has_estimate(plan, gpu):
         usable = ", ".join(sorted(name for name, known in GPUS.items() if known.rtx))
         raise UsageError(
             f"`gpu`: TensorRT-RTX does not run on {gpu.name} (compute capability {gpu.compute_capability}), and its "
@@ -120,10 +122,17 @@ def estimate(plan: EnginePlan, gpu: Gpu) -> Cost:
     return Cost(gpu, tuple(estimate_kernel(kernel, gpu) for kernel in plan.kernels if kernel.works))
 
 
+def has_estimate(plan: EnginePlan, gpu: Gpu) -> bool:
+    """Whether a plan says anything about a GPU: TensorRT-RTX, which may have made it, does not run on all."""
+    return plan.source != RTX or gpu.rtx
+
+
 def find_gpu(device: str) -> Gpu | None:
-    """The GPU of the table with the name of a CUDA device, such as "NVIDIA GeForce RTX 4090"; None if it has none."""
-    words = device.lower().replace("-", " ").replace("rtx ", "rtx").split()
-    return next((gpu for name, gpu in GPUS.items() if name in words), None)
+    """The GPU of the table that CUDA calls `device`, such as "NVIDIA GeForce RTX 4090"; None if it has none.
+
+    Cards with a longer name ("... Ti", "... Laptop GPU", "A100-SXM4-40GB") have other figures.
+    """
+    return next((gpu for gpu in GPUS.values() if gpu.device and gpu.device == device), None)
 
 
 def load_gpu(name: str | os.PathLike[str]) -> Gpu:

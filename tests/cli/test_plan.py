@@ -99,3 +99,12 @@ def test_a_log_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path) -> Non
     path = tmp_path / "build.log"
     path.write_text("[I] Engine built in 3 s\n")
     assert "build.log: this log of TensorRT-RTX has no list of kernels" in refused("plan", path)
+
+
+@pytest.mark.parametrize(("device", "judged_on"), [("NVIDIA L4", "l4"), ("NVIDIA H100 80GB HBM3", "rtx4090")])
+def test_the_gpu_here_is_the_default_where_the_engine_runs_on_it(
+    logs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, device: str, judged_on: str
+) -> None:
+    monkeypatch.setattr("trt_ptq.cli.commands.plan_engine.gpu_name", lambda: device)
+    shown = trt_ptq("plan", logs["int8"])
+    assert f"estimate for {judged_on}: " in shown.stdout

@@ -13,7 +13,7 @@ from trt_ptq._internal.cuda import gpu_name
 from trt_ptq.api.planning import plan_engine, read_plan
 from trt_ptq.cli import console, options
 from trt_ptq.cli.plan_tables import cost_document, say_comparison, say_left_out, say_plan, suggested_exclusions
-from trt_ptq.engines.cost import Gpu, estimate, find_gpu, load_gpu
+from trt_ptq.engines.cost import Gpu, estimate, find_gpu, has_estimate, load_gpu
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.plans.plan_comparison import PlanComparison, compare_plans
 from trt_ptq.engines.running.measured_kernels import MeasuredKernels, measure_kernels
@@ -67,7 +67,7 @@ def plan(
         Optional[str],
         typer.Option(
             help="GPU of the estimate: a name such as rtx4090 or l4, or a YAML file with its figures. Default: the GPU "
-            "here if its data sheet is known, else rtx4090.",
+            "here if its data sheet is known and the engine is for it, else rtx4090.",
             show_default=False,
         ),
     ] = None,
@@ -94,8 +94,9 @@ def plan(
         raise UsageError("--exclude needs --table")
     if check and (table is None or against is None):
         raise UsageError("--check needs --table and --against: it quantizes the float model again")
-    shapes, judge = parse_profiles(shape or []), _judge(gpu)
+    shapes, chosen = parse_profiles(shape or []), None if gpu is None else load_gpu(gpu)
     planned = _plan(source, shapes, table, exclude or [])
+    judge = chosen or _default_gpu(planned)
     cost, measured = estimate(planned, judge), _measure(source)
     compared = rechecked = None
     if against is not None:
@@ -123,10 +124,10 @@ def plan(
     say_left_out()
 
 
-def _judge(gpu: str | None) -> Gpu:
-    if gpu is not None:
-        return load_gpu(gpu)
-    return find_gpu(gpu_name() or "") or load_gpu(_DEFAULT_GPU)
+def _default_gpu(planned: EnginePlan) -> Gpu:
+    """The GPU here, if its data sheet is known and the plan is for it."""
+    here = find_gpu(gpu_name() or "")
+    return here if here is not None and has_estimate(planned, here) else load_gpu(_DEFAULT_GPU)
 
 
 def _measure(source: Path) -> MeasuredKernels | None:
