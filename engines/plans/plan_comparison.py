@@ -54,8 +54,18 @@ def compare_plans(plan: EnginePlan, reference: EnginePlan, gpu: Gpu) -> PlanComp
         )
     if plan.shapes != reference.shapes:
         warnings.append(f"the plans are for different shapes: {plan.shapes} and {reference.shapes}")
+    if "float16" in _dtypes(reference) and "float16" not in _dtypes(plan):
+        warnings.append(
+            "the plan has FP32 where it has no INT8, and its reference has FP16, which makes part of the difference: "
+            "quantize by the calibration.json of `trt-ptq quantize`, or by `trt-ptq qdq --high-precision fp16`"
+        )
     slow = tuple(find_slow_layers(plan, reference, gpu))
     return PlanComparison(estimate(plan, gpu), estimate(reference, gpu), slow, tuple(warnings))
+
+
+def _dtypes(plan: EnginePlan) -> set[str]:
+    tensors = (tensor for kernel in plan.kernels for tensor in (*kernel.inputs, *kernel.constants, *kernel.outputs))
+    return {tensor.dtype for tensor in tensors}
 
 
 def kernels_by_type(cost: Cost) -> list[KernelsOfType]:

@@ -106,9 +106,14 @@ def _in_int8(group: LayerGroup) -> bool:
 def _reasons(group: LayerGroup, costs: Sequence[KernelCost]) -> Iterable[str]:
     products = [kernel for kernel in group.kernels if kernel.macs]
     before = [kernel for kernel in group.reference if kernel.macs]
-    written = {tensor.dtype for kernel in products if kernel.precision == "int8" for tensor in kernel.outputs}
-    for dtype in sorted(written & set(FLOATS)):
-        yield f"its INT8 product writes {dtype}, which another kernel scales and quantizes"
+    written = {
+        tensor.name: tensor.dtype for kernel in products if kernel.precision == "int8" for tensor in kernel.outputs
+    }
+    finished = {tensor.name for kernel in group.kernels for tensor in kernel.inputs}
+    others = [tensor for kernel in group.kernels if not kernel.macs for tensor in kernel.outputs]
+    rest = "scales and quantizes" if any(tensor.dtype == "int8" for tensor in others) else "finishes"
+    for dtype in sorted({dtype for name, dtype in written.items() if name in finished and dtype in FLOATS}):
+        yield f"its INT8 product writes {dtype}, which another kernel {rest}"
     if any("mha" in kernel.name for kernel in before) and not any("mha" in kernel.name for kernel in products):
         yield "attention is no longer one kernel"
     elif len(group.kernels) > len(group.reference) and (lost := _lost_fusion(products, before)):

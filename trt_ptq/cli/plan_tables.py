@@ -104,7 +104,7 @@ def say_comparison(compared: PlanComparison, name: str, other: str) -> None:
     for change, mended in _by_change(layers):
         console.say(f"- {_names(mended)}: {change}")
     if exclude := suggested_exclusions(compared):
-        console.say(f"To mend: leave these {len(exclude)} nodes in float (`nodes_to_exclude`; --json lists them).")
+        console.say(f"To mend: exclude these {len(exclude)} nodes from quantization (--exclude; --json lists them).")
 
 
 def suggested_exclusions(compared: PlanComparison) -> list[str]:

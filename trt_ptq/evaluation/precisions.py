@@ -83,7 +83,7 @@ def evaluate_precisions(
     try:
         if "fp16" in runnable and "fp16" not in metrics:
             metrics["fp16"] = metric.evaluate(files["fp16"])
-    except DataError as error:
+    except (DataError, EngineError) as error:
         warnings.append(f"the metrics of FP16 were not computed: {error}")
     warnings += metric.warnings(metrics["fp32"], metrics["int8"], files["int8"].name)
     losses = metric.losses(metrics["fp32"], metrics["int8"])

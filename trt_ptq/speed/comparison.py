@@ -34,7 +34,8 @@ class SpeedComparison(BaseModel):
     """The INT8 engine against the FP16 engine.
 
     `basis` says whether times were measured on `gpu`, or estimated for it by the roofline of the kernels. `slow_layers`
-    are those that INT8 makes slower, with the reason, the costliest first.
+    are those that INT8 makes slower, with the reason, the costliest first. `warnings` say by what else
+    they differ.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +46,7 @@ class SpeedComparison(BaseModel):
     int8: EngineFigures
     fp16: EngineFigures
     slow_layers: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def speedup(self) -> float:
@@ -69,8 +71,8 @@ class SpeedComparison(BaseModel):
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What is slower or larger than in FP16, and why, a sentence each."""
-        found = []
+        """What is slower or larger than in FP16, and why, and what to make of the times, a sentence each."""
+        found = list(self.warnings)
         if self.judgement != "faster" and self.slow_layers:
             more = len(self.slow_layers) - _SHOWN
             shown = "; ".join(self.slow_layers[:_SHOWN]) + (f"; and {more} more layers" if more > 0 else "")
@@ -123,4 +125,5 @@ def compare_estimates(plans: PlanComparison, sizes: Mapping[Precision, int], gpu
         int8=figures["int8"],
         fp16=figures["fp16"],
         slow_layers=slow,
+        warnings=plans.warnings,
     )

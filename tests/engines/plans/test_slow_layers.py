@@ -9,6 +9,7 @@ import pytest
 from tests.engines.plans.recorded import MODELS, recorded_plan
 from trt_ptq.engines.cost import GPUS, estimate
 from trt_ptq.engines.plans.engine_plan import EnginePlan
+from trt_ptq.engines.plans.kernel import Kernel, KernelTensor
 from trt_ptq.engines.plans.layer_groups import group_layers
 from trt_ptq.engines.plans.plan_comparison import compare_plans, kernels_by_type
 from trt_ptq.engines.plans.slow_layers import SlowLayer, find_slow_layers
@@ -64,6 +65,25 @@ def test_int8_results_written_in_float_are_named() -> None:
     layer = slow_layers("recogniser", "p2o.Conv.4")["p2o.Conv.4"]
     assert "its INT8 product writes float32, which another kernel scales and quantizes" in whats(layer)
     assert (layer.exclude, layer.change) == (("p2o.Conv.4",), "exclude it (`nodes_to_exclude`): p2o.Conv.4")
+
+
+def test_a_result_that_no_kernel_quantizes_is_not_said_to_be_quantized() -> None:
+    x, y = KernelTensor.of("x", (8, 64), "int8"), KernelTensor.of("y", (8, 64), "float32")
+    half, weights = KernelTensor.of("h", (8, 64), "float16"), KernelTensor.of("w", (64, 64), "int8")
+    product = Kernel(name="p", kind="gemm", inputs=(x,), constants=(weights,), outputs=(half,), nodes=("n",), macs=8)
+    cast = Kernel(name="c", kind="kgen", inputs=(half,), outputs=(y,), macs=0)
+    alone = product.model_copy(update={"outputs": (y,)})
+    two, one = (EnginePlan(source="tensorrt", version="1", kernels=kernels) for kernels in ((product, cast), (alone,)))
+    (layer,) = find_slow_layers(two, one, GPU)
+    assert "its INT8 product writes float16, which another kernel finishes" in layer.reasons
+
+
+def test_fp32_around_int8_beside_an_fp16_reference_is_warned_of() -> None:
+    int8, fp16 = recorded_plan("magika", "int8"), recorded_plan("magika", "fp16")
+    assert compare_plans(int8, fp16, GPU).warnings == ()
+    in_fp32 = EnginePlan.model_validate_json(int8.model_dump_json().replace('"float16"', '"float32"'))
+    (warning,) = compare_plans(in_fp32, fp16, GPU).warnings
+    assert warning.startswith("the plan has FP32 where it has no INT8, and its reference has FP16")
 
 
 def test_lost_fusions_name_the_nodes() -> None:
