@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from trt_ptq._internal.files import atomic_replace, check_writable, write_atomic
 from trt_ptq.choices import Target
 from trt_ptq.engines.plans.engine_plan import EnginePlan
-from trt_ptq.engines.plans.plan_file import plan_path, write_plan
+from trt_ptq.engines.plans.plan_file import load_plan, plan_path, write_plan
 from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import EngineError
 from trt_ptq.provenance import ModelIdentity
@@ -24,8 +24,8 @@ class EngineManifest(BaseModel):
     `tensors_without_range` names the tensors without an INT8 range in an implicit build: the layers that write or read
     them run in FP16. `refused_nodes` names the nodes, by their first output, that were excluded from quantization
     because the builder has no INT8 implementation for them. `target` is the builder that a Q/DQ model is meant
-    for, None if unknown. `plan` is the name of the file with the engine's kernels, beside it; None where they are not
-    known without a GPU.
+    for, None if unknown. `plan_sha256` is the digest of the file with the engine's kernels, beside it (see
+    `plan_path`); None where they are not known without a GPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +43,7 @@ class EngineManifest(BaseModel):
     tensors_without_range: tuple[str, ...] = ()
     target: Target | None = None
     refused_nodes: tuple[str, ...] = ()
-    plan: str | None = None
+    plan_sha256: str | None = None
 
 
 def manifest_path(engine: Path) -> Path:
@@ -90,6 +90,15 @@ def read_manifest(engine: Path) -> EngineManifest:
         raise EngineError(f"{engine}: no manifest {path.name} beside it: {error.strerror}") from error
     except (ValidationError, ValueError) as error:
         raise EngineError(f"{path}: not an engine manifest") from error
+
+
+def read_kept_plan(engine: Path, manifest: EngineManifest) -> EnginePlan | None:
+    """Read the plan beside `engine`; None if none was kept.
+
+    Raises:
+        EngineError: the plan is gone, damaged, or that of another engine.
+    """
+    return None if manifest.plan_sha256 is None else load_plan(plan_path(engine), manifest.plan_sha256)
 
 
 def check_engine(engine: Path, content: bytes, manifest: EngineManifest) -> None:

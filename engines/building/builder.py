@@ -16,7 +16,7 @@ from trt_ptq.engines.building.unsupported_layer import unsupported_layer
 from trt_ptq.engines.library import BuilderLog, TensorRTLibrary
 from trt_ptq.engines.manifest import EngineManifest, write_engine
 from trt_ptq.engines.plans.engine_plan import EnginePlan
-from trt_ptq.engines.plans.plan_file import plan_path
+from trt_ptq.engines.plans.plan_file import plan_digest
 from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.errors import EngineError, UnsupportedLayerError
 
@@ -130,7 +130,7 @@ class EngineBuilder:
             tensors_without_range=tensors_without_range,
             target=spec.target,
             refused_nodes=spec.refused_nodes,
-            plan=plan_path(spec.engine).name if engine_plan is not None else None,
+            plan_sha256=None if engine_plan is None else plan_digest(engine_plan),
         )
         write_engine(spec.engine, content, manifest, engine_plan)
         return manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -22,18 +23,30 @@ def write_plan(plan: EnginePlan, path: Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    write_atomic(path, plan.model_dump_json() + "\n")
+    write_atomic(path, _text(plan))
 
 
-def load_plan(path: Path) -> EnginePlan:
+def plan_digest(plan: EnginePlan) -> str:
+    """SHA-256 of the file of a plan."""
+    return hashlib.sha256(_text(plan).encode()).hexdigest()
+
+
+def load_plan(path: Path, sha256: str | None = None) -> EnginePlan:
     """Read the plan in a file of `write_plan`.
 
     Raises:
-        EngineError: there is no such file, or it is damaged.
+        EngineError: there is no such file, it is damaged, or it is not the one with the digest `sha256`.
     """
     try:
-        return EnginePlan.model_validate_json(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+            raise EngineError(f"{path}: the plan of another engine than the one beside it: build that again")
+        return EnginePlan.model_validate_json(content)
     except OSError as error:
         raise EngineError(f"cannot read {path}: {error.strerror}") from error
     except (ValidationError, ValueError) as error:
         raise EngineError(f"{path}: not the plan of an engine") from error
+
+
+def _text(plan: EnginePlan) -> str:
+    return plan.model_dump_json() + "\n"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trt_ptq._internal.cuda import gpu_name
-from trt_ptq.engines.manifest import check_engine, manifest_path, read_manifest
+from trt_ptq.engines.manifest import check_engine, manifest_path, read_kept_plan, read_manifest
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.plans.plan_file import load_plan
 from trt_ptq.engines.running.runtime import EngineSession
@@ -32,8 +32,8 @@ def read_engine_plan(path: Path) -> EnginePlan:
     if manifest_path(path).exists():
         manifest = read_manifest(path)
         check_engine(path, _read(path), manifest)
-        if manifest.plan is not None:
-            return load_plan(path.with_name(manifest.plan))
+        if (kept := read_kept_plan(path, manifest)) is not None:
+            return kept
     if gpu_name() is None:
         _read(path)
         raise EngineError(

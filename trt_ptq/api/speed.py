@@ -11,9 +11,8 @@ from trt_ptq.api.engine import build_engine
 from trt_ptq.api.inputs.model_input import ModelLike
 from trt_ptq.config import ShapeLike
 from trt_ptq.engines.cost import Gpu, load_gpu
-from trt_ptq.engines.manifest import read_manifest
+from trt_ptq.engines.manifest import read_kept_plan, read_manifest
 from trt_ptq.engines.plans.plan_comparison import compare_plans
-from trt_ptq.engines.plans.plan_file import load_plan
 from trt_ptq.errors import EngineError
 from trt_ptq.speed.comparison import SpeedComparison, compare_estimates
 
@@ -39,12 +38,14 @@ def compare_with_float16(
     """
     chosen, path = gpu if isinstance(gpu, Gpu) else load_gpu(gpu), Path(engine)
     int8 = read_manifest(path)
-    if int8.plan is None:
+    plan = read_kept_plan(path, int8)
+    if plan is None:
         raise EngineError(f"{path} has no plan of its kernels: measure it with `trt-ptq bench`")
     with temporary_folder() as folder:
         reference = folder / "fp16.engine"
         fp16 = build_engine(model, reference, precision="fp16", shapes=shapes, backend="rtx")
-        if fp16.plan is None:
+        plan_of_fp16 = read_kept_plan(reference, fp16)
+        if plan_of_fp16 is None:
             raise EngineError("the FP16 engine has no plan of its kernels")
-        compared = compare_plans(load_plan(path.with_name(int8.plan)), load_plan(folder / fp16.plan), chosen)
+        compared = compare_plans(plan, plan_of_fp16, chosen)
     return compare_estimates(compared, {"int8": int8.size_bytes, "fp16": fp16.size_bytes}, chosen, int8.backend)

@@ -106,6 +106,6 @@ class _PlanBuilder:
 
     def _plan(self, precision: Precision) -> EnginePlan:
         spec = EngineSpec(self._onnx, self._engine, precision, self._job.model.identity, self._profiles)
-        if build_engine(spec, "rtx").plan is None:
+        if build_engine(spec, "rtx").plan_sha256 is None:
             raise EngineError("TensorRT-RTX did not log the kernels of the engine")
         return load_plan(plan_path(self._engine))

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trt_ptq.engines.cost import Gpu
-from trt_ptq.engines.manifest import EngineManifest
+from trt_ptq.engines.manifest import EngineManifest, read_kept_plan
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.plans.plan_comparison import compare_plans
-from trt_ptq.engines.plans.plan_file import load_plan
 from trt_ptq.engines.running.benchmark import Benchmark
 from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import EngineError, UsageError
 from trt_ptq.evaluation.compare_engines import MeasuredEngine
+from trt_ptq.output import ENGINES
 from trt_ptq.speed.comparison import EngineFigures, SpeedComparison, compare_estimates
 
 _BOTH: tuple[Precision, ...] = ("fp16", "int8")
@@ -31,7 +31,8 @@ def compare_speed(
     if len(built) < len(_BOTH):
         return None, []
     times: dict[str, Benchmark] = {result.benchmark.precision: result.benchmark for result in measured}
-    plans = {name: load_plan(folder / engine.plan) for name, engine in built.items() if engine.plan is not None}
+    kept = {name: read_kept_plan(folder / ENGINES[name], engine) for name, engine in built.items()}
+    plans = {name: plan for name, plan in kept.items() if plan is not None}
     if all(name in times for name in _BOTH):
         figures = {name: _figures(built[name], times[name].latency.median_ms, plans.get(name)) for name in _BOTH}
         comparison = SpeedComparison(

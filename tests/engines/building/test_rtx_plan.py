@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from trt_ptq.engines.backends import build_engine
 from trt_ptq.engines.building.builder import EngineBuilder
 from trt_ptq.engines.library import tensorrt_rtx
 from trt_ptq.engines.manifest import manifest_path, read_manifest, write_engine
-from trt_ptq.engines.plans.plan_file import plan_path
+from trt_ptq.engines.plans.plan_file import plan_path, write_plan
 from trt_ptq.engines.running.stored_plan import read_engine_plan
 from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.errors import EngineError
@@ -39,7 +40,8 @@ def spec(cnn: Model, tmp_path: Path) -> EngineSpec:
 
 def test_the_plan_stands_beside_the_engine_and_is_named_in_its_manifest(spec: EngineSpec) -> None:
     manifest = build_engine(spec, "rtx")
-    assert manifest.plan == plan_path(spec.engine).name == "model.engine.plan.json"
+    assert plan_path(spec.engine).name == "model.engine.plan.json"
+    assert manifest.plan_sha256 == hashlib.sha256(plan_path(spec.engine).read_bytes()).hexdigest()
     plan = read_engine_plan(spec.engine)
     assert plan == read_engine_plan(plan_path(spec.engine))
     assert (plan.source, plan.version, plan.shapes) == (
@@ -76,7 +78,7 @@ def test_detailed_verbosity_adds_nothing_to_the_engine(spec: EngineSpec) -> None
 
 def test_a_new_engine_never_stays_beside_the_plan_of_an_old_one(spec: EngineSpec) -> None:
     manifest = build_engine(spec, "rtx")
-    write_engine(spec.engine, memoryview(b"another engine"), manifest.model_copy(update={"plan": None}))
+    write_engine(spec.engine, memoryview(b"another engine"), manifest.model_copy(update={"plan_sha256": None}))
     assert not plan_path(spec.engine).exists()
 
 
@@ -87,7 +89,7 @@ def test_a_log_in_an_unknown_format_costs_the_plan_but_not_the_engine(
         raise EngineError("its format has changed")
 
     monkeypatch.setattr(EngineBuilder, "engine_plan", fail)
-    assert build_engine(spec, "rtx").plan is None
+    assert build_engine(spec, "rtx").plan_sha256 is None
     assert spec.engine.exists()
     assert "model.engine is written without its plan: its format has changed" in caplog.text
 
@@ -127,7 +129,18 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content:
 
 def test_the_plan_of_a_manifest_that_is_gone_is_missed_by_name(spec: EngineSpec) -> None:
     build_engine(spec, "rtx")
-    assert read_manifest(spec.engine).plan is not None
+    assert read_manifest(spec.engine).plan_sha256 is not None
     plan_path(spec.engine).unlink()
     with pytest.raises(EngineError, match=r"cannot read .*model\.engine\.plan\.json"):
         read_engine_plan(spec.engine)
+
+
+def test_an_engine_may_be_renamed_with_its_files_but_not_stay_beside_another_plan(spec: EngineSpec) -> None:
+    build_engine(spec, "rtx")
+    plan, renamed = read_engine_plan(spec.engine), spec.engine.with_name("renamed.engine")
+    for path in (Path, manifest_path, plan_path):
+        path(spec.engine).rename(path(renamed))
+    assert read_engine_plan(renamed) == plan
+    write_plan(plan.model_copy(update={"kernels": plan.kernels[1:]}), plan_path(renamed))
+    with pytest.raises(EngineError, match=r"renamed\.engine\.plan\.json: the plan of another engine"):
+        read_engine_plan(renamed)

@@ -201,7 +201,7 @@ def build(
             allow_other_model=allow_other_model,
         )
     speed = None
-    if table is not None and not implicit and (manifest.plan is not None or require_speedup is not None):
+    if table is not None and not implicit and (manifest.plan_sha256 is not None or require_speedup is not None):
         speed = _compare_speed(model, out, shape or [], judged_on, require_speedup is not None)
     if json:
         compared = {"speedup": speed.speedup, "speed": speed.model_dump(mode="json")} if speed else {}
