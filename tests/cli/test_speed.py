@@ -34,3 +34,10 @@ def test_a_slower_engine_is_named_and_changes_the_exit_status_only_on_request(bu
 def test_a_speedup_is_required_only_of_a_table_and_on_a_known_gpu(build: tuple[object, ...], cnn_path: Path) -> None:
     assert "--require-speedup needs a float model and --table" in refused("build", cnn_path, "--require-speedup", "1.1")
     assert "'rtx1' is not in the table" in refused(*build, "--gpu", "rtx1")
+
+
+def test_an_engine_that_is_built_is_no_error_where_its_plan_says_nothing_of_the_gpu(build: tuple[object, ...]) -> None:
+    done = trt_ptq(*build, "--gpu", "h100")
+    assert (done.returncode, "model.engine: int8" in done.stdout) == (0, True)
+    assert "whether INT8 is faster is unknown: --gpu: TensorRT-RTX does not run on h100" in done.stderr
+    assert "--gpu: TensorRT-RTX does not run on h100" in refused(*build, "--gpu", "h100", "--require-speedup", "1.1")

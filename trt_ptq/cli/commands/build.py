@@ -221,7 +221,7 @@ def _compare_speed(model: Path, engine: Path, shape: list[str], gpu: Gpu, requir
     """The INT8 engine against the FP16 engine; None where that cannot be told, unless it is required."""
     try:
         return compare_with_float16(model, engine, shapes=parse_profiles(shape), gpu=gpu)
-    except EngineError as error:
+    except (EngineError, UsageError) as error:  # a GPU that the builder does not know, say: the engine is there
         if required:
             raise
         console.warn(f"whether INT8 is faster is unknown: {error}")
