@@ -12,7 +12,7 @@ from trt_ptq.api.converting import quantize_model
 from trt_ptq.api.speed import compare_with_float16
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.engines.manifest import read_manifest
-from trt_ptq.errors import UsageError
+from trt_ptq.errors import MissingPackageError, UsageError
 from trt_ptq.pipeline import QuantizeResult, quantize
 from trt_ptq.recipe import load_recipe
 
@@ -67,3 +67,15 @@ def test_an_engine_is_compared_with_one_that_is_built_for_that(result: QuantizeR
 def test_bad_options_are_named(options: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=r"`(require_speedup|gpu)`"):
         QuantizeConfig(**options)  # type: ignore[arg-type]
+
+
+def test_a_builder_that_cannot_be_loaded_takes_no_result_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise MissingPackageError("tensorrt_rtx cannot be imported")
+
+    monkeypatch.setattr("trt_ptq.pipeline.placement_step.has_tensorrt_rtx", lambda: True)
+    monkeypatch.setattr("trt_ptq.pipeline.placement_step.build_engine", missing)
+    config = QuantizeConfig(method="minmax", techniques=(), backend="none", target="rtx", search=False)
+    batches = [{"x": np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)} for seed in range(4)]
+    result = quantize(wide_and_depthwise(tmp_path / "m.onnx"), batches, output_dir=tmp_path / "out", config=config)
+    assert "which layers pay in INT8 was not looked for: tensorrt_rtx cannot be imported" in result.warnings
