@@ -141,6 +141,8 @@ def test_a_model_says_how_the_table_matched_and_what_stays_in_fp32(cnn: Model) -
     assert {"c1", "r1"} <= {node.output for node in model.fp32_nodes}
 
 
-def test_a_target_without_effect_is_refused(cnn: Model, table: trt_ptq.CalibrationTable) -> None:
+def test_arguments_without_effect_are_refused(cnn: Model, table: trt_ptq.CalibrationTable) -> None:
+    with pytest.raises(UsageError, match=r"`data` .* use `high_precision=fp16`"):
+        trt_ptq.quantize_model(cnn, table, data=BATCHES)
     with pytest.raises(UsageError, match=r"`target=rtx` .* needs `high_precision=fp16`"):
         trt_ptq.quantize_model(cnn, table, target="rtx")

@@ -94,9 +94,9 @@ def quantize_model(
         precision = high_precision or (recipe.high_precision if recipe else "fp32")
         if target == "rtx" and precision == "fp32":
             raise UsageError(RTX_NEEDS_FP16)
-        amax = None
-        if data is not None and precision == "fp16":
-            amax = _magnitudes(loaded, data, batch_size, preprocess)
+        if data is not None and precision == "fp32":
+            raise UsageError("`data` shows what float16 can hold: omit it, or use `high_precision=fp16`")
+        amax = None if data is None else _magnitudes(loaded, data, batch_size, preprocess)
         quantized = quantize_by_table(loaded, matched, excluded, attention, precision, amax, target)
         for warning in (*mask_warnings(quantized.clamped_masks), *per_channel_warnings(quantized.per_channel)):
             _logger.warning(warning)
