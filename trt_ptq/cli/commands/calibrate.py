@@ -20,7 +20,7 @@ from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.cli import console, options
-from trt_ptq.cli.calibrate_text import save_text_statistics, takes_text
+from trt_ptq.cli.language.calibrate_text import save_text_statistics, takes_text
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
