@@ -14,13 +14,14 @@ from trt_ptq.engines.plans.slow_layers import SlowLayer, find_slow_layers
 class PlanComparison:
     """A plan against `reference`, a plan of the same model in FP16, say; times are estimates.
 
-    `slow_layers` are those that the plan does slower, the costliest first.
+    `slow_layers` are those that the plan does slower, the costliest first; none are known unless layers were `paired`.
     """
 
     cost: Cost
     reference: Cost
     slow_layers: tuple[SlowLayer, ...]
     warnings: tuple[str, ...] = ()
+    paired: bool = True
 
     @property
     def slowdown(self) -> float:
@@ -59,8 +60,20 @@ def compare_plans(plan: EnginePlan, reference: EnginePlan, gpu: Gpu) -> PlanComp
             "the plan has FP32 where it has no INT8, and its reference has FP16, which makes part of the difference: "
             "quantize by the calibration.json of `trt-ptq quantize`, or by `trt-ptq qdq --high-precision fp16`"
         )
+    cost, before = estimate(plan, gpu), estimate(reference, gpu)
     slow = tuple(find_slow_layers(plan, reference, gpu))
-    return PlanComparison(estimate(plan, gpu), estimate(reference, gpu), slow, tuple(warnings))
+    paired = not plan.macs or not _nodes_with_macs(plan).isdisjoint(_nodes_with_macs(reference))
+    if not paired:
+        slow = ()
+        warnings.append(
+            "the plans have no layer in common, so they are compared as a whole only: they are of different models, or "
+            "do not name the ONNX nodes in their kernels"
+        )
+    return PlanComparison(cost, before, slow, tuple(warnings), paired)
+
+
+def _nodes_with_macs(plan: EnginePlan) -> set[str]:
+    return {node for kernel in plan.kernels if kernel.macs for node in kernel.nodes}
 
 
 def _dtypes(plan: EnginePlan) -> set[str]:

@@ -80,7 +80,8 @@ def say_comparison(compared: PlanComparison, name: str, other: str) -> None:
         console.warn(warning)
     layers = compared.slow_layers
     if not layers:
-        console.say("no layer is estimated slower")
+        if compared.paired:
+            console.say("no layer is estimated slower")
         return
     lost = sum(layer.lost_seconds for layer in layers)
     console.print_table(

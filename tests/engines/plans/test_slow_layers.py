@@ -78,6 +78,12 @@ def test_a_result_that_no_kernel_quantizes_is_not_said_to_be_quantized() -> None
     assert "its INT8 product writes float16, which another kernel finishes" in layer.reasons
 
 
+def test_plans_of_different_models_are_compared_as_a_whole_only() -> None:
+    compared = compare_plans(recorded_plan("recogniser", "int8"), recorded_plan("minilm", "int8"), GPU)
+    assert compared.slow_layers == ()
+    assert any("the plans have no layer in common" in warning for warning in compared.warnings)
+
+
 def test_fp32_around_int8_beside_an_fp16_reference_is_warned_of() -> None:
     int8, fp16 = recorded_plan("magika", "int8"), recorded_plan("magika", "fp16")
     assert compare_plans(int8, fp16, GPU).warnings == ()
