@@ -12,6 +12,9 @@ from tests.engines.plans.recorded import recorded_log, recorded_plan
 from tests.networks import residual_cnn
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.calibrators.table.table_file import save_table
+from trt_ptq.cli.plan_tables import say_plan
+from trt_ptq.engines.cost import GPUS, estimate
+from trt_ptq.engines.running.measured_kernels import MeasuredKernels
 
 
 @pytest.fixture
@@ -108,3 +111,17 @@ def test_the_gpu_here_is_the_default_where_the_engine_runs_on_it(
     monkeypatch.setattr("trt_ptq.cli.commands.plan_engine.gpu_name", lambda: device)
     shown = trt_ptq("plan", logs["int8"])
     assert f"estimate for {judged_on}: " in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("measured_on", "said"),
+    [("NVIDIA L4", "the estimate for l4 is 0."), ("NVIDIA L40S", "the estimate is for another GPU")],
+)
+def test_an_estimate_is_judged_only_by_times_of_its_own_gpu(
+    capsys: pytest.CaptureFixture[str], measured_on: str, said: str
+) -> None:
+    plan = recorded_plan("magika", "int8")
+    cost = estimate(plan, GPUS["l4"])
+    measured = MeasuredKernels(measured_on, {found.kernel.name: 10 * found.seconds for found in cost.kernels})
+    say_plan("magika", plan, cost, measured)
+    assert said in capsys.readouterr().out

@@ -50,12 +50,16 @@ def say_plan(title: str, plan: EnginePlan, cost: Cost, measured: MeasuredKernels
 
 def _say_judged(measured: MeasuredKernels, cost: Cost) -> None:
     judged = measured.judge(cost)
-    console.say(
-        f"measured on {measured.gpu}, kernel by kernel: {judged.measured * 1e3:.3f} ms; the estimate for "
-        f"{cost.gpu.name} is {judged.estimated / judged.measured:.2f} x that"
-        if judged.measured
-        else f"measured on {measured.gpu}: no kernel of the plan"
-    )
+    if not judged.measured:
+        text = "no kernel of the plan"
+    elif cost.gpu.device in ("", measured.gpu):
+        ratio = judged.estimated / judged.measured
+        text = (
+            f"{judged.measured * 1e3:.3f} ms, kernel by kernel; the estimate for {cost.gpu.name} is {ratio:.2f} x that"
+        )
+    else:
+        text = f"{judged.measured * 1e3:.3f} ms, kernel by kernel; the estimate is for another GPU"
+    console.say(f"measured on {measured.gpu}: {text}")
     if judged.unknown or judged.unmeasured:
         console.warn(
             f"{len(judged.unknown)} kernels were measured that the plan does not have, {len(judged.unmeasured)} of the "

@@ -116,6 +116,8 @@ def plan(
     say_plan(name, planned, cost, measured)
     if compared is not None and against is not None:
         say_comparison(compared, name, against.name)
+    if check and rechecked is None:
+        console.say("check: no node is suggested for exclusion")
     if compared is not None and rechecked is not None and against is not None:
         console.say(
             f"check: without the {len(suggested_exclusions(compared))} nodes, the estimate is {rechecked.slowdown:.2f} "
