@@ -27,3 +27,13 @@ def test_a_table_too_wide_for_the_output_keeps_its_last_column(capsys: pytest.Ca
     lines = capsys.readouterr().out.splitlines()
     assert all(name in lines[1] for name in (*metrics, "last"))
     assert "5" in lines[3]
+
+
+def test_a_table_that_fits_keeps_its_last_column(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rich would narrow the name below its least width, and cut as much off the last column."""
+    head = ["tensor", "min", "max", "amax", "scale", "clipped", "asym. scale", "zero pt"]
+    print_table(head, [["/f/f.1/Relu_output_0", "0", "1.101", "0.8452", "0.006655", "0.100%", "0.004318", "-128"]])
+    lines = capsys.readouterr().out.splitlines()
+    assert {len(line) for line in lines} == {80}
+    assert "-128" in lines[4]
+    assert lines[4].endswith("│")

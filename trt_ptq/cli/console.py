@@ -25,7 +25,8 @@ _NUMBER = re.compile(r"$|[-+]?\d|-?inf|nan", re.IGNORECASE)
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 _TABLE_WIDTH = 80  # without a terminal
-_NARROW = 12  # characters: text columns are never folded to less
+_BORDER = 3  # characters of a column beside its text: padding and a line
+_NARROW = 10  # characters: text columns are never folded to less
 
 
 @dataclass
@@ -93,20 +94,40 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str =
         return
     if title:
         say(title)
-    table, rows, least_width = Table(), list(rows), 1
-    for index, name in enumerate(head):
-        numeric = index > 0 and all(_NUMBER.match(row[index]) for row in rows)
-        longest_cell = max((len(row[index]) for row in rows), default=0)
-        longest_word = max(map(len, name.split()), default=0)
-        min_width = max(longest_word, longest_cell if numeric else min(longest_cell, _NARROW))
-        least_width += min_width + 3  # padding and a line
-        justify: Literal["left", "right"] = "right" if numeric else "left"
-        table.add_column(escape(name), overflow="fold", justify=justify, min_width=min_width)
+    rows = list(rows)
+    console = Console(highlight=False, emoji=False, width=None if out.is_terminal else _TABLE_WIDTH)
+    numeric = [index > 0 and all(_NUMBER.match(row[index]) for row in rows) for index in range(len(head))]
+    widths = _column_widths(head, rows, numeric, console.width)
+    table = Table()
+    for name, width, is_number in zip(head, widths, numeric, strict=True):
+        justify: Literal["left", "right"] = "right" if is_number else "left"
+        table.add_column(escape(name), overflow="fold", justify=justify, width=width)
     for row in rows:
         table.add_row(*map(escape, row))  # [brackets] in a tensor's name are no markup
-    console = Console(highlight=False, emoji=False, width=None if out.is_terminal else _TABLE_WIDTH)
-    console.width = max(console.width, least_width)  # Rich would cut the last columns off
+    console.width = max(console.width, sum(widths) + _BORDER * len(widths) + 1)  # Rich would cut the last columns off
     console.print(table)
+
+
+def _column_widths(
+    head: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool], limit: int
+) -> list[int]:
+    """Narrow the widest columns until the table fits in `limit`, none below its numbers or the words of its head.
+
+    Rich collapses columns without regard to their least widths, and then cuts the last ones off.
+    """
+    widths, least = [], []
+    for index, name in enumerate(head):
+        cell = max((len(row[index]) for row in rows), default=0)
+        word = max(map(len, name.split()), default=0)
+        widths.append(max(cell, len(name)))
+        least.append(max(word, cell if numeric[index] else min(cell, _NARROW)))
+    excess = sum(widths) + _BORDER * len(widths) + 1 - limit
+    for _ in range(excess):
+        wide = [index for index in range(len(widths)) if widths[index] > least[index]]
+        if not wide:
+            break
+        widths[max(wide, key=widths.__getitem__)] -= 1
+    return widths
 
 
 def say(text: str) -> None:
