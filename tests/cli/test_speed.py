@@ -29,6 +29,7 @@ def test_a_slower_engine_is_named_and_changes_the_exit_status_only_on_request(bu
     required = trt_ptq(*build, "--require-speedup", "1.1", "--json")
     assert required.returncode == 3
     assert 0 < json.loads(required.stdout)["speedup"] < 1.1
+    assert "required 1.1 x: FAILED" in trt_ptq(*build, "--require-speedup", "1.1").stdout
 
 
 def test_a_speedup_is_required_only_of_a_table_and_on_a_known_gpu(build: tuple[object, ...], cnn_path: Path) -> None:

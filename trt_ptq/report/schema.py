@@ -175,10 +175,7 @@ class Report(_Part):
         """Whether INT8 pays in time; empty if it is not known and not required."""
         if self.speed is None:
             return "" if self.require_speedup is None else "unknown, as the engines could not be compared: FAILED"
-        if self.require_speedup is None:
-            return self.speed.sentence
-        passed = "passed" if self.fast_enough else "FAILED"
-        return f"{self.speed.sentence}; required {self.require_speedup:g} x: {passed}"
+        return self.speed.judged(self.require_speedup)
 
     @property
     def num_used_ranges(self) -> int:

@@ -62,6 +62,12 @@ class SpeedComparison(BaseModel):
             text += f", moving {self.int8.bytes_moved / self.fp16.bytes_moved:.2f} x the bytes with {self.builder}"
         return f"{text}: {self.judgement}"
 
+    def judged(self, required: float | None) -> str:
+        """Whether INT8 pays and, if a speedup is `required`, whether it is reached, in one line."""
+        if required is None:
+            return self.sentence
+        return f"{self.sentence}; required {required:g} x: {'passed' if self.speedup >= required else 'FAILED'}"
+
     @property
     def judgement(self) -> str:
         """ "faster", "slower" or "no faster"."""

@@ -210,7 +210,7 @@ def build(
         _show(manifest, out, table)
     if speed is not None:
         if not json:
-            console.say(f"speed: {speed.sentence}")
+            console.say(f"speed: {speed.judged(require_speedup)}")
         for finding in speed.findings:
             console.warn(finding)
         if require_speedup is not None and speed.speedup < require_speedup:
