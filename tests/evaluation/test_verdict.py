@@ -108,8 +108,16 @@ def test_a_verdict_on_fidelity_speaks_of_fidelity(output: OutputFidelity, text: 
 
 def test_a_verdict_on_a_metric_speaks_of_its_loss() -> None:
     assert grade({"wer": 0.02}).describe("a.onnx") == "wer: 2.00% loss against a.onnx; allowed 1%: FAILED"
-    assert str(grade({"wer": 0.02})) == "acceptable (wer: 2.00% loss against FP32; allowed 1%: FAILED)"
-    assert grade({"wer": 0.02}).sentence("a.onnx").startswith("acceptable (wer: 2.00% loss against a.onnx;")
+    assert str(grade({"wer": 0.02})) == (
+        "acceptable, but worse than allowed (wer: 2.00% loss against FP32; allowed 1%: FAILED)"
+    )
+    assert grade({"wer": 0.02}, 0.05).sentence("a.onnx").startswith("acceptable (wer: 2.00% loss against a.onnx;")
+    assert str(grade({"wer": 0.2})).startswith("needs work (wer: ")
+
+
+def test_a_verdict_that_allows_no_error_requires_identical_outputs() -> None:
+    verdict = grade_fidelity({"y": fidelity(51, top1=1)}, 0)
+    assert verdict.describe().endswith("; required identical outputs: FAILED")
 
 
 def test_a_broken_output_and_no_output_have_no_verdict_on_fidelity() -> None:

@@ -73,7 +73,9 @@ def test_what_is_wrong_with_a_single_batch_comes_first(
 
 
 def test_an_int8_model_without_int8_is_warned_of(cnn: Model, tmp_path: Path) -> None:
-    assert any("no node runs in INT8" in warning for warning in quantized(cnn, tmp_path, nodes_to_exclude="*").warnings)
+    without = quantized(cnn, tmp_path, nodes_to_exclude="*")
+    assert any("no node runs in INT8" in warning for warning in without.warnings)
+    assert without.report.verdict_basis == "a model in FP16, as no node runs in INT8"
     assert not any("no node runs in INT8" in warning for warning in quantized(cnn, tmp_path).warnings)
 
 

@@ -105,7 +105,7 @@ class OutputFidelity:
             digits = digits_apart(100 * self.top1, 100 * (1 - max_error), 2)
             text += f", {self.top1:.{digits}%} top-1 agreement"
             limit += f" and {format_percent(1 - max_error)}"
-        return text, limit
+        return text, limit if max_error else "identical outputs"
 
     @property
     def similarity_text(self) -> str:

@@ -48,7 +48,8 @@ class Verdict:
 
     def sentence(self, reference: str = "FP32") -> str:
         """The grade, and what it is about, against the `reference`."""
-        return f"{self.grade} ({self.describe(reference)})"
+        but = "" if self.passed or self.grade == "needs work" else ", but worse than allowed"
+        return f"{self.grade}{but} ({self.describe(reference)})"
 
     def describe(self, reference: str = "FP32") -> str:
         """Describe what the grade and the threshold are about, and whether that was met."""

@@ -163,6 +163,8 @@ class Report(_Part):
         gpus = [engine.gpu for engine in self.engines if engine.precision == "int8" and engine.gpu]
         if self.evaluated_engines and gpus:
             return f"the INT8 engine, on {gpus[0]}"
+        if not any(node.is_int8 or node.weight_only for node in self.nodes):
+            return f"a model in {self.high_precision.upper()}, as no node runs in INT8"
         return "the INT8 ONNX model, which ONNX Runtime emulates in floating point"
 
     @property
