@@ -120,6 +120,6 @@ def _names(cache: TensorRTCache, tensors: Collection[str]) -> list[CacheFinding]
         )
         findings.append(CacheFinding("warning", "unknown-name", name, effect, remedy))
     for name in set(tensors) - scales.keys():
-        effect, remedy = "no scale: layers that read or write it do not run in INT8", "calibrate the missing tensor"
+        effect, remedy = "no scale: layers that read or write it do not run in INT8", "calibrate with --tensors all"
         findings.append(CacheFinding("warning", "missing-name", name, effect, remedy))
     return sorted(findings, key=lambda finding: (finding.rule, finding.subject))

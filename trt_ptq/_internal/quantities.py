@@ -90,7 +90,7 @@ def parse_size(parameter: str, value: int | str) -> int:
     elif isinstance(value, int) and not isinstance(value, bool):
         size = value
     if size <= 0:
-        raise UsageError(f'`{parameter}` must be a size such as "800MB" or "4GB", or a number of bytes, not {value!r}')
+        raise UsageError(f'`{parameter}` must be a size such as "800MB" or "4GB", not {value!r}')
     return size
 
 

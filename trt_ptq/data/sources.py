@@ -114,6 +114,8 @@ def read_arrays(path: Path) -> Feeds:
             arrays = {name: loaded[name] for name in loaded.files}
     except Exception as error:  # zipfile, zlib and NumPy raise many kinds of errors for damaged files
         reason = " ".join(str(error).split())
+        if "pickle" in reason:  # NumPy takes every file that it does not know for pickled, and advises to load it so
+            reason = "it is of another format, or holds Python objects, which are not loaded; write it with numpy.savez"
         raise DataError(f"{path}: not a readable NumPy file: {reason}") from error
     if not arrays:
         raise DataError(f"{path}: has no arrays")
