@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.decoders import VOCABULARY
 from trt_ptq.errors import ModelError
@@ -106,6 +106,35 @@ def test_other_exports_are_refused_in_one_line(
         decoder_layout(model)
     assert str(refused.value).startswith(str(tmp_path / "m.onnx"))
     assert "\n" not in str(refused.value)
+
+
+def scorer(path: Path, classes: int, *, pooled: bool) -> Model:
+    """Embeddings of 50 tokens and of 2 segments, and a linear layer that scores `classes`, of the text or of tokens."""
+    random = np.random.default_rng(0)
+    weights = {"tokens": (50, 8), "segments": (2, 8), "head": (8, classes)}
+    nodes = [
+        helper.make_node("Gather", ["tokens", "input_ids"], ["a"], name="a"),
+        helper.make_node("Gather", ["segments", "token_type_ids"], ["b"], name="b"),
+        helper.make_node("Add", ["a", "b"], ["c"], name="c"),
+        helper.make_node("ReduceMean", ["c"], ["pooled"], name="pooled", axes=[1], keepdims=0),
+        helper.make_node("MatMul", ["pooled" if pooled else "c", "head"], ["logits"], name="logits"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, ["n", "s"]) for name in ("input_ids", "token_type_ids")],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", classes] if pooled else ["n", "s", classes])],
+        [numpy_helper.from_array(random.random(shape, np.float32), name) for name, shape in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("classes", "pooled", "expected"), [(50, False, True), (2, True, False), (1, True, False), (2, False, False)]
+)
+def test_classifiers_of_text_are_no_decoders(tmp_path: Path, classes: int, pooled: bool, expected: bool) -> None:
+    assert is_decoder(scorer(tmp_path / "m.onnx", classes, pooled=pooled)) is expected
 
 
 def test_a_network_of_pictures_is_no_decoder(cnn: Model) -> None:

@@ -93,8 +93,13 @@ class DecoderLayout:
 
 
 def is_decoder(model: Model) -> bool:
-    """Whether `model` has tokens as its input and logits as an output, with a cache or without."""
-    return INPUT_IDS in {spec.name for spec in model.inputs} and LOGITS in model.outputs
+    """Whether `model` scores every token of its vocabulary at every position, with a cache or without.
+
+    Classifiers of texts or of words have `input_ids` and `logits` too, but other classes than tokens.
+    """
+    if not _has_ids_and_logits(model):
+        return False
+    return any(_PAST.fullmatch(spec.name) for spec in model.inputs) or _scores_tokens(model)
 
 
 def decoder_layout(model: Model, name: str | Path | None = None) -> DecoderLayout:
@@ -105,7 +110,7 @@ def decoder_layout(model: Model, name: str | Path | None = None) -> DecoderLayou
     """
     name = name or model.path
     by_name = {spec.name: spec for spec in model.inputs}
-    if not is_decoder(model):
+    if not _has_ids_and_logits(model):
         raise ModelError(
             f"{name}: not an exported language model: it needs an input {INPUT_IDS!r} and an output {LOGITS!r}, and "
             f"has {', '.join(by_name)} and {', '.join(model.outputs)}"
@@ -151,6 +156,18 @@ def _cache_tensor(model: Model, spec: TensorSpec, name: str | Path) -> CacheTens
         f"{name}: input {spec} is not [samples, heads, tokens, head size] with dynamic samples and tokens: "
         f"{_HOW_TO_EXPORT}"
     )
+
+
+def _has_ids_and_logits(model: Model) -> bool:
+    return INPUT_IDS in {spec.name for spec in model.inputs} and LOGITS in model.outputs
+
+
+def _scores_tokens(model: Model) -> bool:
+    """Whether the logits are [samples, tokens, vocabulary], with as many tokens as the largest embedding has rows."""
+    matrices = {tensor.name: tensor.dims[0] for tensor in model.proto.graph.initializer if len(tensor.dims) == 2}
+    rows = [matrices.get(node.input[0], 0) for node in model.proto.graph.node if node.op_type == "Gather"]
+    (logits,) = (value for value in model.proto.graph.output if value.name == LOGITS)
+    return len(logits.type.tensor_type.shape.dim) == 3 and _vocabulary(model) == max(rows, default=0)
 
 
 def _vocabulary(model: Model) -> int | None:
