@@ -122,7 +122,10 @@ def scorer(path: Path, classes: int, *, pooled: bool) -> Model:
     graph = helper.make_graph(
         nodes,
         "g",
-        [helper.make_tensor_value_info(name, TensorProto.INT64, ["n", "s"]) for name in ("input_ids", "token_type_ids")],
+        [
+            helper.make_tensor_value_info(f"{kind}_ids", TensorProto.INT64, ["n", "s"])
+            for kind in ("input", "token_type")
+        ],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", classes] if pooled else ["n", "s", classes])],
         [numpy_helper.from_array(random.random(shape, np.float32), name) for name, shape in weights.items()],
     )

@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.networks import weight
 from tests.transforms.normalized import WIDTH, constant, network, node, saved, tokens
-from trt_ptq.data.sources import ArraySource
+from trt_ptq.data.sources import ArraySource, InMemorySource
+from trt_ptq.language_models import outliers
+from trt_ptq.language_models.batches import DecoderBatches
+from trt_ptq.language_models.decoder import decoder_layout, num_past_tokens
 from trt_ptq.language_models.outliers import find_outliers
+from trt_ptq.language_models.text.samples import TokenSample
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.transforms.alpha_search import apply_smoothquant
 from trt_ptq.types import Array
@@ -51,11 +56,14 @@ def test_a_model_without_outliers_has_none(tmp_path: Path) -> None:
     assert find_outliers(scaled_block(tmp_path / "m.onnx"), ArraySource("x", {"x": tokens(8)}, 2)) == ()
 
 
-def test_a_decoder_with_empty_caches_is_measured(decoder: Model) -> None:
-    from trt_ptq.language_models.batches import DecoderBatches
-    from trt_ptq.language_models.decoder import decoder_layout
-    from trt_ptq.language_models.text.samples import TokenSample
-
+def test_the_token_of_a_decode_step_is_that_of_the_text(
+    decoder: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outliers, "MIN_RATIO", 1.5)  # its random weights have no real outliers
     samples = [TokenSample(np.arange(10), "text")]
-    source = DecoderBatches(decoder.path, decoder_layout(decoder), samples, decoder.path.parent)
-    assert all(outlier.ratio >= 20 for outlier in find_outliers(decoder, source))
+    batches = list(DecoderBatches(decoder.path, decoder_layout(decoder), samples, tmp_path))
+    assert [num_past_tokens(batch.feeds) for batch in batches] == [0, 5, 9]
+    found = find_outliers(decoder, InMemorySource(batches[2:]))
+    assert found
+    assert {outlier.position for outlier in found} == {9}
+    assert len({outlier.position for outlier in find_outliers(decoder, InMemorySource(batches))}) > 1

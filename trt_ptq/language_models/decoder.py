@@ -92,6 +92,13 @@ class DecoderLayout:
         return {tensor.past: outputs[tensor.present][:, :, :length] for tensor in self.cache}
 
 
+def num_past_tokens(feeds: Mapping[str, Array]) -> int:
+    """Number of tokens in the cache that a call continues; 0 without a cache, or for another kind of model."""
+    if INPUT_IDS not in feeds:
+        return 0
+    return max((array.shape[PAST_AXIS] for array in feeds.values() if array.ndim > PAST_AXIS), default=0)
+
+
 def is_decoder(model: Model) -> bool:
     """Whether `model` scores every token of its vocabulary at every position, with a cache or without.
 

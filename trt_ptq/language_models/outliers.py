@@ -9,7 +9,7 @@ Source: Sun et al., "Massive Activations in Large Language Models", 2024; Xiao e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -19,6 +19,7 @@ from onnx_ir.passes import common as passes
 from trt_ptq.analysis.constants import is_constant
 from trt_ptq.analysis.dataflow import activations, name_of
 from trt_ptq.data.subset import Head
+from trt_ptq.language_models.decoder import num_past_tokens
 from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import create_session, run_session
@@ -41,7 +42,7 @@ class OutlierChannel:
         channel: index of the channel.
         amax: its largest magnitude.
         ratio: `amax` relative to the median of all channels' largest magnitudes.
-        position: the token position of the largest magnitude, from the start of the batch's tokens.
+        position: the token position of the largest magnitude, from the start of the text.
         ratio_after: the ratio in the transformed model; None without one.
     """
 
@@ -127,10 +128,11 @@ def _measure(model: Model, source: BatchSource, tensors: Sequence[str]) -> Mappi
     inputs = {node_input.name for node_input in session.get_inputs()}
     peaks: dict[str, _Peaks] = {}
     for batch in Head(source, _SAMPLES):
-        used = type(batch)({name: array for name, array in batch.feeds.items() if name in inputs}, batch.origin)
+        used = replace(batch, feeds={name: array for name, array in batch.feeds.items() if name in inputs})
         results = iter(run_session(session, used))
         for name in tensors:
-            peaks[name] = _larger(peaks.get(name), _Peaks(next(results), next(results)))
+            amax, positions = next(results), next(results) + num_past_tokens(batch.feeds)
+            peaks[name] = _larger(peaks.get(name), _Peaks(amax, positions))
     return peaks
 
 

@@ -16,10 +16,10 @@ import onnx_ir as ir
 from trt_ptq.data.sources import InMemorySource
 from trt_ptq.data.subset import evenly_spaced
 from trt_ptq.evaluation.runners.onnx_runner import onnx_runner, temporary_model_file
-from trt_ptq.language_models.decoder import ATTENTION_MASK, LOGITS, PAST_AXIS
+from trt_ptq.language_models.decoder import ATTENTION_MASK, LOGITS, PAST_AXIS, num_past_tokens
 from trt_ptq.language_models.judging.perplexity import log_probabilities
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.types import Array, Batch, BatchSource, Feeds
+from trt_ptq.types import Array, Batch, BatchSource
 
 _TEXT_TOKENS = 128
 _BATCHES_PER_TEXT = 3  # that are read for each text: some are decode steps
@@ -33,7 +33,7 @@ def short_texts(source: BatchSource, count: int) -> BatchSource:
     Batches that continue a cache (decode steps) are left out, unless there are no others.
     """
     batches = list(evenly_spaced(source, _BATCHES_PER_TEXT * count))
-    prefills = [batch for batch in batches if not _num_past_tokens(batch.feeds)] or batches
+    prefills = [batch for batch in batches if not num_past_tokens(batch.feeds)] or batches
     chosen = prefills[:: max(len(prefills) // count, 1)][:count]
     return InMemorySource([_start(batch) for batch in chosen])
 
@@ -94,14 +94,9 @@ def kl_divergence(expected: Array, actual: Array) -> Array:
     return divergence
 
 
-def _num_past_tokens(feeds: Feeds) -> int:
-    """Number of tokens in the cache that a batch continues; 0 without a cache."""
-    return max((array.shape[PAST_AXIS] for array in feeds.values() if array.ndim > PAST_AXIS), default=0)
-
-
 def _start(batch: Batch) -> Batch:
     """The first tokens of the first sample of a batch, copied."""
-    lengths = {ATTENTION_MASK: _num_past_tokens(batch.feeds) + _TEXT_TOKENS}
+    lengths = {ATTENTION_MASK: num_past_tokens(batch.feeds) + _TEXT_TOKENS}
 
     def start(name: str, array: Array) -> Array:
         if array.ndim != 2:  # a cache tensor; or, without axes of samples and tokens, an option of the model
