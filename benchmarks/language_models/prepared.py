@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -66,7 +67,7 @@ def smooth(folder: Path, code: str) -> tuple[Model, CalibrationTable]:
     if not statistics.exists():
         for old in folder.glob("smooth-*"):
             old.unlink()
-        with calibration_data(folder) as data:
+        with tempfile.TemporaryDirectory() as caches, calibration_data(Path(caches)) as data:
             save_model(apply_smoothquant(plain(), data).model, model)
             loaded = load_model(model)
             cache = [tensor.present for tensor in decoder_layout(loaded).cache]

@@ -33,10 +33,10 @@ class DecoderBatches:
     """A batch source of texts, the same in every pass.
 
     Texts are never padded, as padding would be measured too: a batch holds texts of one length, of up to 2048 tokens
-    together. Each batch is a
-    prefill with an empty cache. One group in four, up to 16, adds two decode steps: one token after half of the text,
-    and the last token after all others. A causal model computes the same values for a token in prefill and decode, so
-    more steps would add only time; what decode adds are the past tensors.
+    together, or one text. Each group of texts is a prefill with an empty cache. One group in four, up to 16, adds two
+    decode steps: one token after half of the text, and the last token after all others. A causal model computes the
+    same values for a token in prefill and decode, so more steps would add only time; what decode adds are the past
+    tensors.
 
     Args:
         model: the FP32 model that fills the caches.

@@ -9,7 +9,7 @@ import numpy as np
 
 from trt_ptq.errors import ModelError
 from trt_ptq.language_models.decoder import LOGITS, decoder_layout
-from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.ort_session import load_session, run_session
 from trt_ptq.types import Array, Batch
 
@@ -17,14 +17,13 @@ _TOLERANCE = 1e-3  # of the largest logit; float32 kernels differ by about 1e-6,
 _LENGTH, _SAMPLES = 12, 2
 
 
-def check_same_logits(torch: Any, module: Any, cache_shapes: list[tuple[int, int]], path: Path, name: str) -> Model:
-    """Run seeded tokens through `path` and through `module`; returns the loaded model.
+def check_same_logits(torch: Any, module: Any, cache_shapes: list[tuple[int, int]], path: Path, name: str) -> None:
+    """Run seeded tokens through `path` and through `module`.
 
     Raises:
         ModelError: the logits of the prefill or of the decode step differ by more than 0.1 % of the largest.
     """
-    model = load_model(path)
-    layout = decoder_layout(model, name)
+    layout = decoder_layout(load_model(path), name)
     session = load_session(path, name)
     outputs_of = [output.name for output in session.get_outputs()]
     vocabulary = layout.vocabulary or 2
@@ -43,7 +42,6 @@ def check_same_logits(torch: Any, module: Any, cache_shapes: list[tuple[int, int
         )
         _check(logits.numpy(), outputs[LOGITS], name, step)
         past = layout.past(outputs)
-    return model
 
 
 def _check(expected: Array, actual: Array, name: str, step: str) -> None:
