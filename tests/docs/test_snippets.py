@@ -141,6 +141,10 @@ def test_the_language_model_page_runs(decoder_path: Path, tmp_path: Path, monkey
     fast = 'max_length=32, samples=12, method="minmax", techniques=(), search=False, backend="none", max_drop=0.09'
     exec(compile(first.replace("max_length=256, samples=100", fast) + second, page.name, "exec"), names)
     assert callable(names["likelihood"])
+    result = names["result"]
+    assert isinstance(result, trt_ptq.QuantizeResult)
+    assert result.report.model == "torch module LlamaForCausalLM"
+    assert (result.output_dir / "model.fp32.onnx").is_file()
 
 
 def test_the_python_of_getting_started_runs(workplace: Path) -> None:

@@ -93,27 +93,18 @@ def test_a_metric_of_the_user_decides_instead(decoder_path: Path, tokenizer_fold
     assert result.report.language is not None
 
 
-@pytest.mark.slow
-def test_a_hugging_face_model_with_its_tokenizer(tmp_path: Path) -> None:
-    result = quantized(tiny_llama(), sentences(30), tmp_path, tiny_tokenizer())
-    assert result.report.model == "torch module LlamaForCausalLM"
-    assert (tmp_path / "model.fp32.onnx").is_file()
-
-
-@pytest.mark.slow
-def test_a_hugging_face_folder_on_the_command_line(tmp_path: Path) -> None:
-    folder, data = tmp_path / "model", tmp_path / "prompts.jsonl"
-    tiny_llama().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+def test_the_command_line_cuts_texts_and_shows_the_agreement(
+    decoder_path: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "prompts.jsonl"
     data.write_text("\n".join(json.dumps({"body": " ".join(sentences(6, seed))}) for seed in range(12)))
-    options = ["--task", "text-generation", "--data", data, "--text-column", "body", "--out", tmp_path / "out"]
+    options = ["--task", "text-generation", "--tokenizer", tokenizer_folder, "--data", data, "--text-column", "body"]
     quick = ["--method", "minmax", "--technique", "none", "--no-search", "--backend", "none", "--max-drop", "9%"]
-    done = trt_ptq("quantize", folder, *options, "--max-length", 24, "--samples", 12, *quick)
+    cut = ["--max-length", 24, "--samples", 12, "--out", tmp_path / "out"]
+    done = trt_ptq("quantize", decoder_path, *options, *cut, *quick)
     assert done.returncode == 0, done.stderr
     assert "next-token agreement with FP32" in done.stdout
     assert max(len(line) for line in done.stdout.splitlines() if line.startswith(("┏", "│"))) <= 80
-    too_long = refused("quantize", folder, *options, "--max-length", WINDOW + 1)
-    assert too_long == f"--max-length {WINDOW + 1} exceeds the model's window of {WINDOW} tokens"
 
 
 class TestBadInput:
@@ -136,6 +127,13 @@ class TestBadInput:
         options = ["quantize", tmp_path, "--task", "text-generation", "--data", tmp_path / "none.jsonl"]
         assert "has no tokenizer" in refused(*options)
         assert "none.jsonl: no such data file" in refused(*options, "--tokenizer", tokenizer_folder)
+
+    def test_pieces_that_exceed_the_window_are_refused_before_the_model_is_exported(self, tmp_path: Path) -> None:
+        tiny_tokenizer().save_pretrained(tmp_path)
+        (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": WINDOW}))
+        options = ["--task", "text-generation", "--data", tmp_path, "--max-length", WINDOW + 1]
+        message = f"--max-length {WINDOW + 1} exceeds the model's window of {WINDOW} tokens"
+        assert refused("quantize", tmp_path, *options) == message
 
     def test_preprocess_is_for_images(self, decoder_path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="`preprocess` is for images"):

@@ -12,6 +12,7 @@ from trt_ptq.config import QuantizeConfig
 from trt_ptq.errors import DataError, UsageError
 from trt_ptq.language_models.export.huggingface import is_causal_lm, is_huggingface_folder
 from trt_ptq.language_models.language_data import LanguageData, TextOptions, open_text
+from trt_ptq.language_models.text.samples import check_max_length
 from trt_ptq.language_models.text.tokenizer import TextTokenizer, config_window, has_tokenizer, load_tokenizer
 from trt_ptq.onnx_io.load import Model
 
@@ -68,10 +69,11 @@ def check_text_task(
 
     Raises:
         DataError: no such file.
-        UsageError: an option for text, or a language model that must be exported, without the task; or no tokenizer.
+        UsageError: an option for text, or a language model that must be exported, without the task; no tokenizer; or
+            `max_length` exceeds the model's window.
     """
     if _is_text_task(tokenizer, config):
-        model_tokenizer(given, tokenizer)
+        check_max_length(config.max_length, model_tokenizer(given, tokenizer).window)
         for text in texts:
             if isinstance(text, (str, os.PathLike)) and not Path(text).exists():
                 raise DataError(f"{os.fspath(text)}: no such data file or folder")
