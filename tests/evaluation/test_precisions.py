@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 from tests.calibration.test_collector import Given
-from tests.networks import images, residual_cnn
+from tests.networks import image_input, images, residual_cnn, write
 from trt_ptq.engines.spec import Precision
+from trt_ptq.errors import DataError
 from trt_ptq.evaluation.metrics import UserMetric
 from trt_ptq.evaluation.precisions import evaluate_precisions
 from trt_ptq.evaluation.reference import Reference
@@ -67,3 +70,17 @@ def test_suspicious_metrics_are_warned_of(files: dict[Precision, Path]) -> None:
     warnings = evaluate_precisions(files, IMAGES, UserMetric(quality), known).warnings
     assert any("'quality': higher values are assumed to be better" in warning for warning in warnings)
     assert any("'quality' of int8.onnx is 20.0% better" in warning for warning in warnings)
+
+
+def test_an_fp16_model_that_fails_on_a_batch_is_warned_of_and_left_out(files: dict[Precision, Path]) -> None:
+    sevenths = numpy_helper.from_array(np.array([7, -1]), "shape")
+    write(files["fp16"], [helper.make_node("Reshape", ["x", "shape"], ["y"])], [sevenths], [image_input()], ["y"])
+    comparison = evaluate_precisions(files, IMAGES)
+    assert comparison.fidelity.keys() == {"int8"}
+    (warning,) = comparison.warnings
+    assert "FP16 was not evaluated: " in warning
+    assert "fp16.onnx fails on this batch" in warning
+    files["fp16"].write_bytes(files["int8"].read_bytes())
+    write(files["int8"], [helper.make_node("Reshape", ["x", "shape"], ["y"])], [sevenths], [image_input()], ["y"])
+    with pytest.raises(DataError, match=r"int8\.onnx fails on this batch"):
+        evaluate_precisions(files, IMAGES)

@@ -67,10 +67,21 @@ def evaluate_precisions(
     """
     warnings: list[str] = []
     runnable = _runnable(files, warnings)
-    others = [precision for precision in runnable if precision != "fp32"]
-    results = compare_models(reference or files["fp32"], [files[precision] for precision in others], source, progress)
-    fidelity: dict[Precision, ModelFidelity] = {**dict(zip(others, results, strict=True))}
-    for result in results:
+    against = reference or files["fp32"]
+
+    def compare() -> dict[Precision, ModelFidelity]:
+        others = [precision for precision in runnable if precision != "fp32"]
+        results = compare_models(against, [runnable[precision] for precision in others], source, progress)
+        return dict(zip(others, results, strict=True))
+
+    try:
+        fidelity = compare()
+    except (DataError, EngineError, ModelError) as error:
+        if runnable.pop("fp16", None) is None:
+            raise
+        fidelity = compare()
+        warnings.append(f"FP16 was not evaluated: {error}")
+    for result in fidelity.values():
         warnings += result.warnings()
     if metric is None:
         fidelity["int8"].compared()
