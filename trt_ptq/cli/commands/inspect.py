@@ -9,7 +9,8 @@ from trt_ptq.engines.running.runtime import EngineSession
 def inspect(engine: options.Engine, json: options.Json = False) -> None:
     """List the layers of an engine: the precision each really runs in, and the reformats between them.
 
-    Needs the GPU that the engine was built for.
+    Needs the GPU that the engine was built for. Of an engine of TensorRT-RTX, `trt-ptq plan` shows what
+    was kept beside it, without a GPU.
 
     Example: trt-ptq inspect int8/model.int8.engine
     """
