@@ -24,7 +24,7 @@ from trt_ptq.onnx_io.save import save_model
 from trt_ptq.provenance import ModelIdentity
 from trt_ptq.qdq.factored import factor_weights
 from trt_ptq.qdq.insert import QdqModel, insert_qdq
-from trt_ptq.qdq.read_ranges import read_qdq_ranges
+from trt_ptq.qdq.ranges.read_ranges import read_qdq_ranges
 from trt_ptq.types import Array, ShapeProfile
 
 RANGES = CalibrationTable({"x": 1.0, "r1": 3.0, "f": 4.0})

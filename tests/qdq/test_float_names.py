@@ -17,7 +17,7 @@ from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import insert_qdq
 from trt_ptq.qdq.plan import plan_quantization
-from trt_ptq.qdq.read_ranges import read_qdq_ranges
+from trt_ptq.qdq.ranges.read_ranges import read_qdq_ranges
 from trt_ptq.transforms.bias_correction import correct_bias
 
 NODE = helper.make_node

@@ -16,7 +16,7 @@ from trt_ptq.language_models.kv_cache.int8_cache import quantize_cache
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.factored import PerChannel
 from trt_ptq.qdq.insert import QdqModel, insert_qdq
-from trt_ptq.qdq.match_table import MatchedTable, MatchReport
+from trt_ptq.qdq.ranges.match_table import MatchedTable, MatchReport
 from trt_ptq.transforms.bias_correction import correct_bias
 
 

@@ -14,7 +14,7 @@ from trt_ptq.engines.cost import Gpu, load_gpu
 from trt_ptq.engines.manifest import read_kept_plan, read_manifest
 from trt_ptq.engines.plans.plan_comparison import compare_plans
 from trt_ptq.errors import EngineError
-from trt_ptq.speed.comparison import SpeedComparison, compare_estimates
+from trt_ptq.speed.engine_comparison import SpeedComparison, compare_estimates
 
 
 def compare_with_float16(

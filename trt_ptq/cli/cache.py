@@ -156,7 +156,7 @@ def extract(
     """
     version = TensorRTVersion.parse(trt_version)
     check_writable(target, model)
-    from trt_ptq.qdq.read_ranges import read_qdq_ranges  # imports ONNX, which the other commands do not need
+    from trt_ptq.qdq.ranges.read_ranges import read_qdq_ranges  # imports ONNX, which the other commands do not need
 
     extracted = read_qdq_ranges(model)
     extracted.table.save(target, tensorrt_version=version)

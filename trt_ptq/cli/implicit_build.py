@@ -23,7 +23,7 @@ from trt_ptq.engines.spec import BuilderConfig, DynamicRanges, EngineSpec, Impli
 from trt_ptq.errors import EngineError
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
-from trt_ptq.qdq.match_table import match_table
+from trt_ptq.qdq.ranges.match_table import match_table
 from trt_ptq.types import BatchSource, ShapeProfile
 
 CALIBRATORS: dict[str, Callable[..., BatchCalibrator]] = {"entropy": EntropyCalibrator, "minmax": MinMaxCalibrator}

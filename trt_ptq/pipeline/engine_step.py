@@ -22,7 +22,7 @@ from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.pipeline.speed_step import compare_speed
 from trt_ptq.pipeline.tuning_step import Tuned
 from trt_ptq.report.warnings import engine_size_warnings, profile_warnings, refused_warning
-from trt_ptq.speed.comparison import SpeedComparison
+from trt_ptq.speed.engine_comparison import SpeedComparison
 
 _logger = logging.getLogger(__name__)
 _PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")

@@ -11,7 +11,7 @@ from trt_ptq.evaluation.metrics import Metrics
 from trt_ptq.evaluation.verdict import Verdict
 from trt_ptq.output import ENGINES, FP16_MODEL, INT8_MODEL, REPORT_PAGE
 from trt_ptq.report.schema import ModelResult, Report
-from trt_ptq.speed.comparison import SpeedComparison
+from trt_ptq.speed.engine_comparison import SpeedComparison
 
 _COLORS = {"excellent": "#1a7f37", "acceptable": "#9a6700", "needs work": "#cf222e"}
 

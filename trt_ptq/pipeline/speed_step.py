@@ -14,7 +14,7 @@ from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import EngineError, UsageError
 from trt_ptq.evaluation.compare_engines import MeasuredEngine
 from trt_ptq.output import ENGINES
-from trt_ptq.speed.comparison import EngineFigures, SpeedComparison, compare_estimates
+from trt_ptq.speed.engine_comparison import EngineFigures, SpeedComparison, compare_estimates
 
 _BOTH: tuple[Precision, ...] = ("fp16", "int8")
 

@@ -24,7 +24,7 @@ from trt_ptq.language_models.outliers import OutlierChannel
 from trt_ptq.language_models.text.text_audit import TextAudit
 from trt_ptq.provenance import DataFingerprint, ModelIdentity
 from trt_ptq.qdq.plan import NodePlan
-from trt_ptq.speed.comparison import SpeedComparison
+from trt_ptq.speed.engine_comparison import SpeedComparison
 from trt_ptq.tuning.trials import Trial
 
 BARS = 64

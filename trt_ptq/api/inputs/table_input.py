@@ -13,7 +13,7 @@ from trt_ptq.calibrators.table.table_file import load_table, table_warning
 from trt_ptq.errors import TableError, UsageError
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import TRANSFORMED
-from trt_ptq.qdq.match_table import MatchedTable, match_table
+from trt_ptq.qdq.ranges.match_table import MatchedTable, match_table
 
 TableLike = Union[CalibrationTable, str, "os.PathLike[str]"]
 

@@ -16,7 +16,7 @@ from trt_ptq.engines.cost import Gpu, load_gpu
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import BuilderConfig, HardwareCompatibility, Precision, parse_profiles
 from trt_ptq.errors import EngineError, UsageError
-from trt_ptq.speed.comparison import SpeedComparison
+from trt_ptq.speed.engine_comparison import SpeedComparison
 
 _IMPLICIT = "Implicit quantization (TensorRT 10 and older)"
 

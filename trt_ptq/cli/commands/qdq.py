@@ -21,8 +21,8 @@ from trt_ptq.errors import ModelError, UsageError
 from trt_ptq.onnx_io.load import Model as LoadedModel
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.save import check_saveable
-from trt_ptq.qdq.match_table import MatchReport, Unmatched
 from trt_ptq.qdq.plan import NodePlan, int8_fraction
+from trt_ptq.qdq.ranges.match_table import MatchReport, Unmatched
 from trt_ptq.types import ShapeProfile
 
 _ROWS = 20  # of each list; --json lists all

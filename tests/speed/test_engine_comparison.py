@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trt_ptq.speed.comparison import EngineFigures, SpeedComparison
+from trt_ptq.speed.engine_comparison import EngineFigures, SpeedComparison
 
 
 def comparison(int8_ms: float, size: int = 1_000_000, basis: str = "estimated") -> SpeedComparison:

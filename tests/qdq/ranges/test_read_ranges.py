@@ -17,7 +17,7 @@ from trt_ptq.fp16.convert import convert_to_float16
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import insert_qdq
-from trt_ptq.qdq.read_ranges import read_qdq_ranges
+from trt_ptq.qdq.ranges.read_ranges import read_qdq_ranges
 from trt_ptq.types import Feeds
 
 DATA = Path(__file__).parents[1] / "files" / "qdq"

@@ -11,8 +11,8 @@ import onnx_ir as ir
 from trt_ptq.analysis.dataflow import activations
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.errors import TableError
-from trt_ptq.qdq.infer_ranges import InferredRange, infer_ranges
 from trt_ptq.qdq.plan import plan_quantization
+from trt_ptq.qdq.ranges.infer_ranges import InferredRange, infer_ranges
 
 UNNAMED = "(Unnamed Layer*"  # prefix of TensorRT's name, with a layer number, for outputs without a name
 _MAX_SIMILAR = 3

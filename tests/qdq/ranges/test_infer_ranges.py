@@ -22,7 +22,7 @@ from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
 from trt_ptq.data.open import open_data
 from trt_ptq.onnx_io.load import load_model
-from trt_ptq.qdq.infer_ranges import infer_ranges
+from trt_ptq.qdq.ranges.infer_ranges import infer_ranges
 
 
 def graph(body: str, inputs: str = "float[1,4,8,8] x", outputs: str = "float[1,4,8,8] y") -> ir.Graph:

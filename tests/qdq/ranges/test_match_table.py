@@ -10,7 +10,7 @@ import pytest
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.errors import TableError
 from trt_ptq.onnx_io.load import load_model
-from trt_ptq.qdq.match_table import MatchReport, match_table
+from trt_ptq.qdq.ranges.match_table import MatchReport, match_table
 
 TINY = Path(__file__).parents[1] / "files" / "qdq" / "tiny.onnx"
 
