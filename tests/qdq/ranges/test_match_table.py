@@ -12,7 +12,7 @@ from trt_ptq.errors import TableError
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.qdq.ranges.match_table import MatchReport, match_table
 
-TINY = Path(__file__).parents[1] / "files" / "qdq" / "tiny.onnx"
+TINY = Path(__file__).parents[2] / "files" / "qdq" / "tiny.onnx"
 
 
 @pytest.fixture(scope="module")

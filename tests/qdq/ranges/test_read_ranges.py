@@ -20,7 +20,7 @@ from trt_ptq.qdq.insert import insert_qdq
 from trt_ptq.qdq.ranges.read_ranges import read_qdq_ranges
 from trt_ptq.types import Feeds
 
-DATA = Path(__file__).parents[1] / "files" / "qdq"
+DATA = Path(__file__).parents[2] / "files" / "qdq"
 TINY = DATA / "tiny.onnx"
 
 
