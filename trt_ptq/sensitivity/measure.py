@@ -89,7 +89,7 @@ def measure_sensitivity(
     Args:
         model: the float model.
         table: its activation ranges.
-        source: the batches to measure on; all are used.
+        source: the batches to measure on; all are used, but of a language model only the start of two texts.
         attention: also quantize the MatMuls of attention.
         nodes_to_exclude: nodes that are not quantized, by the name of their first output.
         all_but_one: also measure all layers in INT8 but one.
