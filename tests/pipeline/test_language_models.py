@@ -77,6 +77,18 @@ def test_test_data_of_its_own(decoder_path: Path, tokenizer_folder: Path, tmp_pa
     assert any("calibration texts are also in the evaluation text" in warning for warning in report.warnings)
 
 
+@pytest.mark.parametrize(("texts", "warned"), [(4, True), (12, False)])
+def test_a_verdict_on_the_text_that_candidates_were_selected_on_is_warned_of(
+    decoder_path: Path, tokenizer_folder: Path, tmp_path: Path, texts: int, warned: bool
+) -> None:
+    config = QuantizeConfig(method="minmax", backend="none", search=True, effort="low", max_drop=1e-7)
+    report = quantize(
+        decoder_path, sentences(texts), output_dir=tmp_path, tokenizer=tokenizer_folder, config=config
+    ).report
+    assert report.verdict is not None
+    assert any("the verdict is optimistic" in warning for warning in report.warnings) == warned
+
+
 def test_a_metric_of_the_user_decides_instead(decoder_path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
     from trt_ptq.language_models.decoder import decoder_layout
     from trt_ptq.onnx_io.load import load_model

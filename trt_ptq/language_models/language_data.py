@@ -64,6 +64,11 @@ class LanguageData:
         """Perplexity on the held-out text."""
         return LanguageModelMetric(self.layout, self.select, self.test)
 
+    @property
+    def selects_on_test(self) -> bool:
+        """Whether the verdict is on the text that candidates are selected on: a single text was held out."""
+        return self.select[0] is self.test[0]
+
 
 @dataclass(frozen=True)
 class CalibrationText:

@@ -136,7 +136,11 @@ class QuantizationJob:
     def selects_on_test(self) -> bool:
         """Whether candidates are scored on the very data that the verdict is computed on."""
         metric = self.objective.metric
-        return self.objective.source is self.test if metric is None else not metric.takes_split
+        if metric is None:
+            return self.objective.source is self.test
+        if self.language is not None and metric.name == PERPLEXITY:
+            return self.language.selects_on_test
+        return not metric.takes_split
 
 
 def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> QuantizationJob:
