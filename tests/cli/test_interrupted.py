@@ -30,6 +30,26 @@ def test_to_be_terminated_leaves_nothing_in_the_temporary_folder(
     assert not list(scratch.glob("trt-ptq-*"))
 
 
+def test_an_interrupt_after_the_first_trial_says_how_to_go_on(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+    metric = tmp_path / "metric.py"
+    metric.write_text(
+        "import numpy as np\n"
+        "calls = 0\n"
+        "def accuracy(run):\n"
+        "    global calls\n"
+        "    calls += 1\n"
+        "    if calls == 3:\n"
+        "        raise KeyboardInterrupt\n"
+        "    run({'x': np.ones((1, 16, 8, 8), np.float32)})\n"
+        "    return {'accuracy': 1.0 if calls == 1 else 0.5}\n"
+    )
+    out = tmp_path / "out"
+    done = trt_ptq("quantize", cnn_path, "--data", npz_folder, "--out", out, "--eval", f"{metric}:accuracy")
+    assert done.returncode == 130
+    saved = f"interrupted: progress is saved in {out / 'trials.jsonl'}; run the same command again to resume"
+    assert done.stderr.splitlines()[-1] == f"error: {saved}"
+
+
 def test_an_interrupt_leaves_the_old_file_whole(cnn_path: Path, tmp_path: Path) -> None:
     loader = tmp_path / "loader.py"
     loader.write_text(

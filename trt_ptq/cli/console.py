@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from rich.console import Console
@@ -43,6 +44,17 @@ _state = _State()
 
 class Interrupted(Exception):  # noqa: N818 -- not an error
     """Ctrl-C, with a message."""
+
+
+@contextmanager
+def resumable(saved: Path | None) -> Iterator[None]:
+    """If the block is interrupted and the file `saved` is there, say that the command can go on from it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if saved is None or not saved.exists():
+            raise
+        raise Interrupted(f"interrupted: progress is saved in {saved}; run the same command again to resume") from None
 
 
 def start(json: bool) -> None:

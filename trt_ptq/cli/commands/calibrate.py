@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -185,7 +184,7 @@ def calibrate(
         statistics, findings = result.statistics, incomparable + result.audit.findings() + result.incidents
     else:
         sharded = None if shard is None else ShardedSource(source, *parse_shard(shard))
-        with _reporting_checkpoint(checkpoint_file):
+        with console.resumable(None if checkpoint_file is None else checkpoint_file.path):
             collected = collect(loaded, sharded or source, config, monitored, console.progress, checkpoint_file)
         statistics, findings = collected.statistics, collected.findings
         num_passes, stability = len(collected.passes), collected.stability
@@ -227,19 +226,6 @@ def _check_checkpoint(checkpoint: Path, out: Path, inputs: Sequence[Path]) -> No
     if checkpoint.resolve() == out.resolve():
         raise UsageError(f"--checkpoint and --out are the same file, {out}: choose two paths")
     check_writable(checkpoint, *inputs)
-
-
-@contextmanager
-def _reporting_checkpoint(checkpoint: Checkpoint | None) -> Iterator[None]:
-    """If the block is interrupted, report that `checkpoint` has the progress so far."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if checkpoint is None or not checkpoint.path.exists():
-            raise
-        raise console.Interrupted(
-            f"interrupted: progress is saved in {checkpoint.path}; run the same command again to resume"
-        ) from None
 
 
 def _skipped_values(statistics: Statistics) -> list[str]:

@@ -15,6 +15,7 @@ from trt_ptq.cli.chosen import quantize_config
 from trt_ptq.cli.language.language_report import show_language
 from trt_ptq.evaluation.fidelity import error_title, worst_output
 from trt_ptq.evaluation.verdict import format_loss
+from trt_ptq.output import TRIALS
 from trt_ptq.pipeline import quantize as run
 from trt_ptq.report.schema import Report
 
@@ -210,18 +211,19 @@ def quantize(
         require_speedup=require_speedup,
         lower_is_better=lower_is_better,
     )
-    result = run(
-        model,
-        data,
-        evaluate=evaluate,
-        test_data=test_data,
-        tokenizer=tokenizer,
-        stats=stats,
-        output_dir=out,
-        config=replace(config, search=not no_search),
-        preprocess=preprocess,
-        progress=console.progress,
-    )
+    with console.resumable(out / TRIALS):
+        result = run(
+            model,
+            data,
+            evaluate=evaluate,
+            test_data=test_data,
+            tokenizer=tokenizer,
+            stats=stats,
+            output_dir=out,
+            config=replace(config, search=not no_search),
+            preprocess=preprocess,
+            progress=console.progress,
+        )
     for warning in result.report.warnings:
         console.warn(warning)
     if json:
