@@ -79,3 +79,14 @@ def test_a_builder_that_cannot_be_loaded_takes_no_result_away(tmp_path: Path, mo
     batches = [{"x": np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)} for seed in range(4)]
     result = quantize(wide_and_depthwise(tmp_path / "m.onnx"), batches, output_dir=tmp_path / "out", config=config)
     assert "which layers pay in INT8 was not looked for: tensorrt_rtx cannot be imported" in result.warnings
+
+
+def test_layers_are_not_placed_for_a_gpu_that_the_builder_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trt_ptq.pipeline.placement_step.has_tensorrt_rtx", lambda: True)
+    config = QuantizeConfig(method="minmax", techniques=(), backend="none", target="rtx", search=False, gpu="h100")
+    batches = [{"x": np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)} for seed in range(4)]
+    result = quantize(wide_and_depthwise(tmp_path / "m.onnx"), batches, output_dir=tmp_path / "out", config=config)
+    untold = "which layers pay in INT8 was not looked for, as TensorRT-RTX does not run on h100"
+    assert untold in result.warnings

@@ -51,6 +51,9 @@ def place(job: QuantizationJob, calibrated: Calibrated, candidates: CandidateBui
     recipe = job.recipe
     if not job.places_layers or recipe.target != "rtx" or recipe.high_precision != "fp16" or not has_tensorrt_rtx():
         return Placed(recipe)
+    if not job.gpu.rtx:
+        reason = f"TensorRT-RTX does not run on {job.gpu.name}"
+        return Placed(recipe, warnings=(f"which layers pay in INT8 was not looked for, as {reason}",))
     builder = _PlanBuilder(job, calibrated, candidates, scratch)
     try:
         candidate = candidates.build(recipe)

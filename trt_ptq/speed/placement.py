@@ -53,7 +53,8 @@ class Placement:
         everywhere, best = (self.float16_seconds / time for time in (self.all_int8_seconds, self.seconds))
         by = f"by the plans of {self.builds} builds, estimated for {gpu.name}"
         if not self.pays:
-            return f"no choice of INT8 layers is faster than FP16 (at best {best:.2f} x its speed, {by}): use FP16"
+            slower = f"no choice of INT8 layers is faster than FP16 (at best {best:.2f} x its speed, {by})"
+            return f"{slower}: use FP16; of the INT8 model, no layer was left in FP16 for speed"
         if not self.excluded:
             return f"every layer runs in INT8: no layer is faster in FP16 ({by})"
         excluded = f"{len(self.excluded)} of {self.layers} layers stay in FP16, where they are faster"
