@@ -34,6 +34,7 @@ def test_the_method_is_found_by_its_name(method) -> None:  # type: ignore[no-unt
     [
         ("nodes_to_exclude: [", "not YAML"),
         ("- a\n- b\n", "not a recipe: it has no fields"),
+        ("model: model.onnx\nmethod: minmax\n", "not a recipe: model: it has no fields"),
         ("", "not a recipe"),
         ("method: minmax\n", "model: is missing"),
         ("model: {graph: a, weights: b}\nmethod: minmax\nkeep_flaot: []\n", "keep_flaot: is no field"),

@@ -25,7 +25,12 @@ _HEAD = """\
 # nodes_to_exclude: nodes that are not quantized: names of nodes or of their outputs, op types, or patterns such as "c*"
 # weight_only: nodes of which only the weight is INT8, named likewise; activations stay in float
 """
-_REASONS = {"missing": "is missing", "extra_forbidden": "is no field of a recipe", "model_type": "it has no fields"}
+_REASONS = {
+    "missing": "is missing",
+    "extra_forbidden": "is no field of a recipe",
+    "model_type": "it has no fields",
+    "dataclass_type": "it has no fields",
+}
 
 
 class Recipe(BaseModel):

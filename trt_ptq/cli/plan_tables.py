@@ -38,7 +38,7 @@ def say_plan(title: str, plan: EnginePlan, cost: Cost, measured: MeasuredKernels
     )
     console.say(
         f"{plan.num_kernels} kernels, {plan.bytes_moved / 1e6:.1f} MB moved, {plan.macs / 1e9:.2f} GMACs, "
-        f"{len(plan.reformats)} reformats; {plan.constant_bytes / 1e6:.1f} MB of weights and constants"
+        f"reformats: {len(plan.reformats)}; {plan.constant_bytes / 1e6:.1f} MB of weights and constants"
     )
     bounds = ", ".join(f"{count} by {bound}" for bound, count in sorted(cost.bounds().items()))
     console.say(f"estimate for {cost.gpu.name}: {cost.seconds * 1e3:.3f} ms (kernels bound: {bounds})")
