@@ -60,8 +60,8 @@ def _describe_dynamic(tensor: Any) -> str:
 
     return (
         f"input {tensor.name!r} has dynamic dimensions {axes}: give their range with "
-        f"`shapes={tensor.name}=MIN:OPT:MAX`, for example {tensor.name}={example(1)}:{example(8)}:{example(16)} "
-        "(use the same size three times for a fixed axis)"
+        f"`shapes={tensor.name}=MIN:OPT:MAX`, for example {tensor.name}={example(1)}:{example(8)}:{example(16)}, "
+        f"or one shape, {tensor.name}={example(8)}, for that alone"
     )
 
 
