@@ -25,7 +25,8 @@ class EngineManifest(BaseModel):
     them run in FP16. `refused_nodes` names the nodes, by their first output, that were excluded from quantization
     because the builder has no INT8 implementation for them. `target` is the builder that a Q/DQ model is meant
     for, None if unknown. `plan_sha256` is the digest of the file with the engine's kernels, beside it (see
-    `plan_path`); None where they are not known without a GPU.
+    `plan_path`); None where they are not known without a GPU. `int8_io` has the scales of inputs and outputs that
+    are INT8 where those of the float model are float.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +45,7 @@ class EngineManifest(BaseModel):
     target: Target | None = None
     refused_nodes: tuple[str, ...] = ()
     plan_sha256: str | None = None
+    int8_io: dict[str, float] = {}
 
 
 def manifest_path(engine: Path) -> Path:

@@ -6,6 +6,8 @@ import hashlib
 import time
 from typing import Any
 
+import onnx
+
 from trt_ptq._internal.cuda import gpu_name
 from trt_ptq._internal.signals import deferred_interrupts_unless_handled
 from trt_ptq.engines.building.builder_config import apply_builder_config, load_timing_cache, save_timing_cache
@@ -13,6 +15,7 @@ from trt_ptq.engines.building.debug_tensors import mark_debug_tensors
 from trt_ptq.engines.building.network_profiles import apply_profiles
 from trt_ptq.engines.building.quantized_layers import quantized_layers
 from trt_ptq.engines.building.unsupported_layer import unsupported_layer
+from trt_ptq.engines.int8_io import int8_scales
 from trt_ptq.engines.library import BuilderLog, TensorRTLibrary
 from trt_ptq.engines.manifest import EngineManifest, write_engine
 from trt_ptq.engines.plans.engine_plan import EnginePlan
@@ -131,9 +134,17 @@ class EngineBuilder:
             target=spec.target,
             refused_nodes=spec.refused_nodes,
             plan_sha256=None if engine_plan is None else plan_digest(engine_plan),
+            int8_io=_int8_io(spec),
         )
         write_engine(spec.engine, content, manifest, engine_plan)
         return manifest
+
+
+def _int8_io(spec: EngineSpec) -> dict[str, float]:
+    if spec.precision != "int8":
+        return {}
+    model = onnx.load_model(spec.onnx, load_external_data=False)
+    return int8_scales({entry.key: entry.value for entry in model.metadata_props})
 
 
 def _network_flags(library: TensorRTLibrary, strongly_typed: bool) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from trt_ptq._internal.cuda import Device
+from trt_ptq.engines.int8_io import dequantized, quantized_feeds
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.running.debug_listener import DebugTensors
 from trt_ptq.engines.running.kernel_times import KernelTimes
@@ -27,7 +28,7 @@ class EngineSession:
     """A loaded engine, as a context manager that frees the engine and its buffers at the end.
 
     `precision` comes from the manifest ("unknown" without one), `gpu` is the name of the device; `dtypes` are numpy
-    types by tensor name.
+    types by tensor name. Inputs and outputs that the manifest has scales of are fed and read as float values.
 
     Args:
         path: the engine file.
@@ -41,13 +42,16 @@ class EngineSession:
         self._context: Any = None
         self._loaded = load_engine(path)
         self.engine, self.gpu = self._loaded.engine, self._loaded.gpu
-        self.precision = self._loaded.manifest.precision if self._loaded.manifest else "unknown"
+        manifest = self._loaded.manifest
+        self.precision = manifest.precision if manifest else "unknown"
+        self._int8_io = manifest.int8_io if manifest else {}
         trt = self._loaded.library.module
         names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
         modes = {name: self.engine.get_tensor_mode(name) for name in names}
         self.inputs = tuple(name for name in names if modes[name] == trt.TensorIOMode.INPUT)
         self.outputs = tuple(name for name in names if modes[name] == trt.TensorIOMode.OUTPUT)
-        self.dtypes = {name: np.dtype(trt.nptype(self.engine.get_tensor_dtype(name))) for name in names}
+        self._stored = {name: np.dtype(trt.nptype(self.engine.get_tensor_dtype(name))) for name in names}
+        self.dtypes = {**self._stored, **dict.fromkeys(self._int8_io, np.dtype(np.float32))}
 
     def __enter__(self) -> EngineSession:
         with ExitStack() as stack:
@@ -123,7 +127,7 @@ class EngineSession:
             self._device.download(array, self._buffers[name][0])
         self._device.synchronize()
         del arrays  # the copies read them until here
-        return results
+        return dequantized(results, self._int8_io)
 
     def debug(self, feeds: Feeds) -> dict[str, Array]:
         """Run an engine that was built with debug tensors on one batch. Returns these tensors by name.
@@ -223,6 +227,8 @@ class EngineSession:
         for name, array in arrays.items():
             if array.dtype != self.dtypes[name]:
                 raise DataError(f"{self.path}: input {name!r} is {self.dtypes[name]}, the batch has {array.dtype}")
+        arrays = quantized_feeds(arrays, self._int8_io)
+        for name, array in arrays.items():
             if not self._context.set_input_shape(name, array.shape):
                 minimum, _, maximum = self.engine.get_tensor_profile_shape(name, 0)
                 raise DataError(
@@ -243,7 +249,7 @@ class EngineSession:
                 raise EngineError(
                     f"{self.path}: the shape of output {name!r} depends on the data, which is not supported"
                 )
-            results[name] = np.empty(shape, self.dtypes[name])
+            results[name] = np.empty(shape, self._stored[name])
             self._bind(name, results[name].nbytes)
         return results
 

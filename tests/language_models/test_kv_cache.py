@@ -15,6 +15,8 @@ from onnx import TensorProto
 from tests.decoders import VOCABULARY
 from trt_ptq import QuantizeConfig, load_recipe, load_table, quantize, quantize_model
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.engines.backends import build_engine
+from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.errors import ModelError, TableError
 from trt_ptq.evaluation.runners.onnx_runner import onnx_runner
 from trt_ptq.language_models.batches import DecoderBatches
@@ -25,7 +27,7 @@ from trt_ptq.language_models.text.samples import TokenSample
 from trt_ptq.lint.linter import lint_model
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.save import save_model
-from trt_ptq.types import Array
+from trt_ptq.types import Array, ShapeProfile
 
 
 @pytest.fixture
@@ -125,6 +127,16 @@ def test_quantize_writes_the_model_and_the_scales(
         assert max(entry["head_scales"]) == pytest.approx(entry["scale"], rel=1e-6)
     quantize_model(decoder.path, out / "calibration.json").save(tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == (out / "model.int8.onnx").read_bytes()
+
+
+def test_the_manifest_of_an_engine_has_the_scales(decoder: Model, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason='needs tensorrt-rtx: pip install "trt-ptq[rtx]"')
+    path, layout = saved(decoder, tmp_path / "kv8.onnx"), decoder_layout(decoder)
+    feeds = layout.feeds(np.zeros((1, 4), np.int64), {tensor.past: np.zeros((1, 2, 8, 16)) for tensor in layout.cache})
+    profiles = {name: ShapeProfile(array.shape, array.shape, array.shape) for name, array in feeds.items()}
+    spec = EngineSpec(path, tmp_path / "kv8.engine", "int8", decoder.identity, profiles)
+    names = {name for tensor in layout.cache for name in tensor.names}
+    assert build_engine(spec, "rtx").int8_io == dict.fromkeys(names, pytest.approx(4 / 127))
 
 
 def test_a_model_without_a_cache_is_refused(cnn: Model, npz_folder: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from polygraphy.comparator import Comparator
 from polygraphy.logger import G_LOGGER
 
+from trt_ptq.engines.manifest import manifest_path, read_manifest
 from trt_ptq.engines.running.benchmark import Benchmark, benchmark
 from trt_ptq.engines.running.loader import engine_backend, load_engine
 from trt_ptq.engines.running.runtime import EngineSession
@@ -72,7 +73,8 @@ def compare_engines(
 ) -> ModelFidelity:
     """Measure the fidelity of an engine to another one, on the GPU, a batch at a time.
 
-    Polygraphy runs and compares engines of TensorRT; it does not know TensorRT for RTX, whose engines run here.
+    Polygraphy runs and compares engines of TensorRT. It does not know TensorRT for RTX, nor the scales of an INT8
+    cache: such engines run here.
 
     Args:
         reference: the engine file to compare with.
@@ -86,11 +88,16 @@ def compare_engines(
     """
     from polygraphy.backend.trt import TrtRunner
 
-    if "tensorrt-rtx" in (engine_backend(reference), engine_backend(candidate)):
+    paths = (reference, candidate)
+    if "tensorrt-rtx" in map(engine_backend, paths) or any(map(_has_int8_io, paths)):
         return compare_models(reference, [candidate], source, progress)[0]
-    engines = [load_engine(path) for path in (reference, candidate)]
+    engines = [load_engine(path) for path in paths]
     runners = [TrtRunner(engine.engine, name=str(engine.path)) for engine in engines]
     return compare_runners(runners, source, progress)
+
+
+def _has_int8_io(engine: Path) -> bool:
+    return manifest_path(engine).exists() and bool(read_manifest(engine).int8_io)
 
 
 def compare_runners(

@@ -42,7 +42,8 @@ class Profiler:
 class DoublingContext:
     """Reports y as a debug tensor, in a capsule, as TensorRT's bindings do; and one kernel, to a profiler."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: Any = ctypes.c_float) -> None:
+        self.number = number
         self.listener: Any = None
         self.profiler: Any = None
         self.runs = 0
@@ -62,9 +63,7 @@ class DoublingContext:
     def execute_async_v3(self, stream: int) -> bool:
         ctypes.CDLL("libcuda.so.1").cuStreamSynchronize(ctypes.c_void_p(stream))  # the copies have to be complete
         count = int(np.prod(self.shape))
-        x, y = (
-            np.ctypeslib.as_array((ctypes.c_float * count).from_address(self.addresses[name])) for name in ("x", "y")
-        )
+        x, y = (np.ctypeslib.as_array((self.number * count).from_address(self.addresses[name])) for name in ("x", "y"))
         y[:] = 2 * x
         if self.profiler is not None:
             self.runs += 1
@@ -124,6 +123,21 @@ class DoublingEngine:
         return DoublingContext()
 
 
+class Int8Engine(DoublingEngine):
+    """The same with int8 inputs and outputs."""
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return "int8"
+
+    def create_execution_context(self) -> DoublingContext:
+        return DoublingContext(ctypes.c_int8)
+
+
+def load_int8(path: Path) -> Any:
+    manifest = SimpleNamespace(precision="int8", int8_io={"x": 0.5, "y": 0.25})
+    return SimpleNamespace(**{**vars(load(path)), "engine": Int8Engine(), "manifest": manifest})
+
+
 def load(path: Path) -> Any:
     trt = SimpleNamespace(
         __version__="stand-in",
@@ -168,7 +182,12 @@ def run(path: Path) -> dict[str, Any]:
             "shape": refusal(lambda: session.run({"x": np.ones((9, 3), np.float32)})),
         }
         while_open = standin.counters()._asdict()
+    vars(sessions)["load_engine"] = load_int8
+    with sessions.EngineSession(path) as session:
+        int8 = session.run({"x": np.array([[1, -2, 10.2]], np.float32)})["y"].tolist()
+        benchmark(session, session.example_feeds({}), runs=1, warm_up=1)
     return {
+        "int8": int8,
         "answers": answers,
         "debugged": debugged,
         "profiles": profiles,

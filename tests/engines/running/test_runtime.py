@@ -111,6 +111,10 @@ def test_outputs_come_back_for_batches_of_any_size_in_turn(session: dict[str, An
     assert session["answers"] == [True, True, True]
 
 
+def test_int8_inputs_and_outputs_are_fed_and_read_as_floats(session: dict[str, Any]) -> None:
+    assert session["int8"] == [[1, -2, 10]]  # 0.25 * (2 * round(x / 0.5))
+
+
 def test_debug_tensors_are_copied_to_the_host(session: dict[str, Any]) -> None:
     assert session["debugged"] == {"y": True}
 

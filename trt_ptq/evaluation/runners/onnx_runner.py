@@ -15,8 +15,8 @@ from onnx_ir.passes.common import InlinePass
 
 from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.analysis.plugins import cut_plugins
+from trt_ptq.engines.int8_io import dequantized, int8_scales, quantized_feeds
 from trt_ptq.errors import DataError, ModelError
-from trt_ptq.evaluation.runners.int8_io import dequantized, int8_scales, quantized_feeds
 from trt_ptq.fp16.emulate import emulate_float16
 from trt_ptq.onnx_io.load import read_ir
 from trt_ptq.onnx_io.ort_session import load_session
@@ -35,7 +35,7 @@ class OnnxRunner:
 
     @cached_property
     def _int8_scales(self) -> dict[str, float]:
-        return int8_scales(self.session)
+        return int8_scales(self.session.get_modelmeta().custom_metadata_map)
 
     def infer(self, feeds: Feeds, origin: str) -> dict[str, Array]:
         """Compute the outputs for one batch, by name.

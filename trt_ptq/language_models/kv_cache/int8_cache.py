@@ -18,8 +18,8 @@ import numpy as np
 import onnx_ir as ir
 
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.engines.int8_io import INT8_IO
 from trt_ptq.errors import ModelError, TableError
-from trt_ptq.evaluation.runners.int8_io import INT8_IO
 from trt_ptq.language_models.decoder import PAST_AXIS, CacheTensor, DecoderLayout
 from trt_ptq.onnx_io.graph_editor import GraphEditor
 
@@ -27,7 +27,8 @@ from trt_ptq.onnx_io.graph_editor import GraphEditor
 def quantize_cache(model: ir.Model, layout: DecoderLayout, table: CalibrationTable) -> None:
     """Make the cache of `model` INT8, in place.
 
-    The scales are recorded in the model's metadata, so that `onnx_runner` feeds and returns float values.
+    The scales are recorded in the model's metadata, so that runners of models and engines feed and return float
+    values.
 
     Args:
         model: a decoder, with Q/DQ or without, before it is converted to float16.

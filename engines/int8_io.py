@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 
 import numpy as np
-import onnxruntime as ort
 
 from trt_ptq.types import Array, Feeds
 
@@ -15,9 +14,8 @@ INT8_IO = "trt_ptq.int8_io"  # metadata of the model: JSON, the scale by name of
 _LOWEST, _HIGHEST = -128, 127
 
 
-def int8_scales(session: ort.InferenceSession) -> dict[str, float]:
-    """The scales of the INT8 inputs and outputs of a model, by name; empty without such."""
-    metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+def int8_scales(metadata: Mapping[str, str]) -> dict[str, float]:
+    """The scales of the INT8 inputs and outputs of a model with this metadata, by name; empty without such."""
     return {str(name): float(scale) for name, scale in json.loads(metadata.get(INT8_IO, "{}")).items()}
 
 
