@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 
 import trt_ptq
-from tests.networks import images
+from tests.networks import images, transformer_block
 from trt_ptq.onnx_io.load import Model
 
 BATCHES = [images(4, seed=index) for index in range(5)]
@@ -75,3 +75,9 @@ def test_a_metric_on_other_values_than_the_data_is_warned_of(cnn: Model, int8: P
 def test_invalid_arguments_are_named(cnn: Model, arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(trt_ptq.UsageError, match=named):
         trt_ptq.compare(cnn, cnn, BATCHES, **arguments)
+
+
+def test_a_model_that_takes_other_inputs_is_refused(cnn: Model, tmp_path: Path) -> None:
+    other = transformer_block(tmp_path / "block.onnx")
+    with pytest.raises(trt_ptq.ModelError, match=r"block\.onnx takes .*: compare a model with the one that it was"):
+        trt_ptq.compare(cnn.path, other, BATCHES)

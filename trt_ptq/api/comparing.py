@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from trt_ptq.api.inputs.metric_input import user_metric
@@ -11,12 +12,12 @@ from trt_ptq.api.inputs.model_input import ModelLike, is_torch_module, model_fil
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
-from trt_ptq.errors import UsageError
+from trt_ptq.errors import ModelError, UsageError
 from trt_ptq.evaluation.comparison import Comparison, compare_with_reference
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.evaluation.runners.layer_differences import layer_differences
 from trt_ptq.evaluation.runners.runner import inputs_of, is_engine
-from trt_ptq.types import ProgressCallback, no_progress
+from trt_ptq.types import ProgressCallback, TensorSpec, no_progress
 
 
 def compare(
@@ -78,7 +79,21 @@ def compare(
         if layers and (is_engine(first) or not is_engine(second)):
             raise UsageError("`layers` needs an ONNX model as the reference, and an engine built from it")
         inputs = [inputs_of(path) for path in (first, second)]
+        _check_same_inputs(first, second, *inputs)
         source = open_data(data, inputs[0], batch_size=batch_size, preprocess=preprocess)
         validated, show = ValidatedSource(source, inputs[0]), progress or no_progress
         comparison = compare_with_reference(first, second, validated, metric, float(config.max_drop), show)
         return replace(comparison, layers=layer_differences(first, second, validated, show)) if layers else comparison
+
+
+def _check_same_inputs(
+    reference: Path, candidate: Path, expected: Sequence[TensorSpec], actual: Sequence[TensorSpec]
+) -> None:
+    """Check names and ranks; a candidate may be fixed to a shape, and an engine lacks inputs that nothing reads."""
+    ranks = {spec.name: len(spec.shape) for spec in expected}
+    if any(ranks.get(spec.name) != len(spec.shape) for spec in actual):
+        takes = [", ".join(map(str, specs)) for specs in (actual, expected)]
+        raise ModelError(
+            f"{candidate} takes {takes[0]}, and {reference} takes {takes[1]}: compare a model with the one that it was "
+            "made from"
+        )
