@@ -31,7 +31,7 @@ def test_a_depthwise_convolution_stays_in_fp16(result: QuantizeResult) -> None:
     nodes = {node.output: node for node in result.report.nodes}
     assert nodes["c1"].is_int8
     assert (nodes["d2"].is_int8, nodes["d2"].reason) == (False, "faster in FP16, by the plan of the builder")
-    assert "layers stay in FP16, where they are faster" in result.report.placement
+    assert "layers stay in FP16, where TensorRT-RTX is faster" in result.report.placement
 
 
 def test_the_verdict_says_whether_int8_pays(result: QuantizeResult) -> None:

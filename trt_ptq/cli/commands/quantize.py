@@ -13,6 +13,7 @@ from trt_ptq import choices
 from trt_ptq.cli import console, options
 from trt_ptq.cli.chosen import quantize_config
 from trt_ptq.cli.language.language_report import show_language
+from trt_ptq.cli.option_names import with_options
 from trt_ptq.evaluation.fidelity import error_title, worst_output
 from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.output import TRIALS
@@ -241,7 +242,7 @@ def _show(report: Report, out: Path) -> None:
     if report.speed_verdict:
         console.say(f"speed: {report.speed_verdict}")
     if report.placement:
-        console.say(report.placement)
+        console.say(with_options(report.placement))
     metrics = sorted({name for result in report.models for name in result.metrics})
     engines = {engine.precision: f"{engine.size_bytes / 1e6:.2f}" for engine in report.engines}
     rows = []
