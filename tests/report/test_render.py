@@ -65,7 +65,7 @@ def test_a_browser_shows_verdict_tensors_and_nodes(report: Report, tmp_path: Pat
         (tmp_path / "out" / "report.html").as_uri(),
     ]
     page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert f"<b>{report.verdict.grade}</b>" in page
+    assert f"<b>{report.verdict.headline}</b>" in page
     assert page.count('<svg viewBox="0 0 192') == len(report.tensors) == 3
     assert page.count('<svg class="plot"') == len(METHODS)
     for node in report.nodes:

@@ -20,6 +20,7 @@ from trt_ptq.data.subset import split_source
 from trt_ptq.errors import UsageError
 from trt_ptq.evaluation.compare_models import compare_models
 from trt_ptq.evaluation.metrics import Evaluate
+from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.recipe import load_recipe
 from trt_ptq.report.schema import Report
@@ -171,7 +172,7 @@ def test_the_method_with_the_smallest_output_error_is_selected(cnn: Model, tmp_p
     report = run(cnn, tmp_path / "o", method="auto")
     assert report.method == min(losses, key=lambda name: losses[name]) != AUTO_CANDIDATES[0].name
     assert load_recipe(tmp_path / "o" / "recipe.yaml").method == report.method
-    assert all(f"{name} {loss:.3g}" in report.trials[0].note for name, loss in losses.items())
+    assert all(f"{format_loss(loss)} by {name}" in report.trials[0].note for name, loss in losses.items())
 
 
 def clipping(reference: Path) -> Evaluate:
@@ -188,7 +189,7 @@ def clipping(reference: Path) -> Evaluate:
 def ranked_methods(report: Report) -> list[str]:
     """The methods in the order of the ranking."""
     _, _, ranking = report.trials[0].note.partition(": ")
-    return [method.rsplit(" ", 1)[0] for method in ranking.split(", ")]
+    return [method.partition(" by ")[2] for method in ranking.split(", ")]
 
 
 @pytest.mark.parametrize(("effort", "tried"), [("low", 0), ("medium", 1), ("high", 3)])

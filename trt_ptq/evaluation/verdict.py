@@ -48,8 +48,12 @@ class Verdict:
 
     def sentence(self, reference: str = "FP32") -> str:
         """The grade, and what it is about, against the `reference`."""
-        but = "" if self.passed or self.grade == "needs work" else ", but worse than allowed"
-        return f"{self.grade}{but} ({self.describe(reference)})"
+        return f"{self.headline} ({self.describe(reference)})"
+
+    @property
+    def headline(self) -> str:
+        """The grade, and whether a good one is worse than what was allowed."""
+        return self.grade if self.passed or self.grade == "needs work" else f"{self.grade}, but worse than allowed"
 
     def describe(self, reference: str = "FP32") -> str:
         """Describe what the grade and the threshold are about, and whether that was met."""

@@ -287,5 +287,5 @@ class _Tuner:
 
 
 def _method_note(ranking: dict[str, float]) -> str:
-    errors = ", ".join(f"{name} {error:.3g}" for name, error in ranking.items())
-    return errors and f"output error on calibration data by method: {errors}"
+    errors = ", ".join(f"{format_loss(error)} by {name}" for name, error in ranking.items())
+    return errors and f"output error on calibration data: {errors}"
