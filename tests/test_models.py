@@ -43,7 +43,9 @@ def test_a_real_model_keeps_its_metric(
         partial(module.calibration, samples=calibration),
         evaluate=partial(module.evaluate, samples=test),
         output_dir=tmp_path,
-        config=QuantizeConfig(method="percentile", shapes=parse_profiles(SHAPES[name]), max_drop=max_loss),
+        config=QuantizeConfig(
+            method="percentile", shapes=parse_profiles(SHAPES[name]), max_drop=max_loss, target="trt"
+        ),
     )
     assert result.engine_error is None
     assert result.report.num_int8_nodes >= int8_nodes
