@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from trt_ptq._internal.listing import first_few
 from trt_ptq.engines.cost import Gpu, KernelCost, estimate, estimate_kernel
 from trt_ptq.engines.plans.datatypes import FLOATS
 from trt_ptq.engines.plans.engine_plan import EnginePlan
@@ -117,8 +118,7 @@ def _reasons(group: LayerGroup, costs: Sequence[KernelCost]) -> Iterable[str]:
     if any("mha" in kernel.name for kernel in before) and not any("mha" in kernel.name for kernel in products):
         yield "attention is no longer one kernel"
     elif len(group.kernels) > len(group.reference) and (lost := _lost_fusion(products, before)):
-        more = f", and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
-        yield f"no longer in the kernel of the product: {', '.join(lost[:_SHOWN])}{more}"
+        yield f"no longer in the kernel of the product: {first_few(lost, _SHOWN)}"
     macs, macs_before = (sum(kernel.macs or 0 for kernel in kernels) for kernels in (products, before))
     if macs_before and macs > 1.01 * macs_before:
         yield f"computes more, as the channels of its groups are padded: {macs / macs_before:.1f} x the MACs"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from trt_ptq._internal.listing import first_few
 from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec
@@ -63,7 +64,7 @@ def build_without_refused(
 
 def describe_refused(nodes: Sequence[str]) -> str:
     """The nodes that were excluded because a builder refused them, as text."""
-    return ", ".join(map(repr, nodes[:_SHOWN])) + (f", and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else "")
+    return first_few([*map(repr, nodes)], _SHOWN)
 
 
 def _after_exclusions(error: EngineError, built: Path, given: Path, refused: Sequence[str]) -> EngineError:

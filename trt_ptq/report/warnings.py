@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from trt_ptq._internal.listing import first_few
 from trt_ptq.calibration.convergence import Stability
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
@@ -82,9 +83,7 @@ def fp32_warnings(nodes: Sequence[Fp32Node]) -> list[str]:
     named = [f"{node.op_type} {node.output!r} ({node.reason})" for node in nodes if node.cause == "range"]
     if not named:
         return []
-    more = f", and {len(named) - _NUM_EXAMPLES} more" if len(named) > _NUM_EXAMPLES else ""
-    examples = ", ".join(named[:_NUM_EXAMPLES])
-    return [f"{len(named)} nodes stay in FP32, beyond float16's range: {examples}{more}"]
+    return [f"{len(named)} nodes stay in FP32, beyond float16's range: {first_few(named, _NUM_EXAMPLES)}"]
 
 
 def engines_not_evaluated(error: Exception) -> str:
@@ -102,10 +101,9 @@ def emulation_differs(verdict: Verdict) -> str:
 
 def refused_warning(nodes: Sequence[str]) -> str:
     """Name the nodes that the builder refused, and say what that means for the results."""
-    named = ", ".join(map(repr, nodes[:_NUM_EXAMPLES]))
-    more = f", and {len(nodes) - _NUM_EXAMPLES} more" if len(nodes) > _NUM_EXAMPLES else ""
+    named = first_few([*map(repr, nodes)], _NUM_EXAMPLES)
     return (
-        f"the builder has no INT8 implementation for {named}{more}: excluded from quantization. recipe.yaml, the INT8 "
+        f"the builder has no INT8 implementation for {named}: excluded from quantization. recipe.yaml, the INT8 "
         "model, the tables, the verdict and the engine are all without them"
     )
 
@@ -125,14 +123,14 @@ def mask_warnings(masks: Sequence[ClampedMask]) -> list[str]:
 
 
 def _mask_names(masks: Sequence[ClampedMask]) -> str:
-    return _first_few([f"{mask.name!r} ({mask.clamped:g} for {mask.value:.4g})" for mask in masks], ", ")
+    return first_few([f"{mask.name!r} ({mask.clamped:g} for {mask.value:.4g})" for mask in masks], _NUM_EXAMPLES)
 
 
 def per_channel_warnings(convolutions: Sequence[PerChannel]) -> list[str]:
     """Warn of convolutions that are not in the factored form of TensorRT-RTX."""
     if not convolutions:
         return []
-    names = _first_few([f"{kept.output!r} ({kept.reason})" for kept in convolutions], "; ")
+    names = first_few([f"{kept.output!r} ({kept.reason})" for kept in convolutions], _NUM_EXAMPLES, "; ")
     return [f"{len(convolutions)} convolutions keep per-channel scales, and write float32 in TensorRT-RTX: {names}"]
 
 
@@ -152,14 +150,9 @@ def profile_warnings(profiles: Mapping[str, ShapeProfile], inputs: Sequence[Tens
         return []
     return [
         "the engines accept only the sizes that the calibration data held: "
-        f"{_first_few(limits, '; ')}. Where inputs may have other sizes, set a range for all dynamic inputs, such as "
-        f"{_first_few(wider, ' ')}"
+        f"{first_few(limits, _NUM_EXAMPLES, '; ')}. Where inputs may have other sizes, set a range for all dynamic "
+        f"inputs, such as {first_few(wider, _NUM_EXAMPLES, ' ')}"
     ]
-
-
-def _first_few(texts: Sequence[str], separator: str) -> str:
-    more = f"{separator}and {len(texts) - _NUM_EXAMPLES} more" if len(texts) > _NUM_EXAMPLES else ""
-    return separator.join(texts[:_NUM_EXAMPLES]) + more
 
 
 def engine_size_warnings(engines: Sequence[EngineManifest]) -> list[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from trt_ptq._internal.listing import first_few
 from trt_ptq.analysis.dataflow import data_values
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX, CalibrationTable, has_usable_scale
 from trt_ptq.errors import ModelError
@@ -116,8 +117,8 @@ def read_qdq_ranges(path: str | os.PathLike[str]) -> QdqRanges:
             if encoding.widened_from:
                 widened[name] = WidenedRange(name, encoding.widened_from, encoding.amax)
     if refused:
-        more = f"; and {len(refused) - _MAX_REPORTED} more" if len(refused) > _MAX_REPORTED else ""
-        raise ModelError(f"{path}: a TensorRT cache cannot represent this: {'; '.join(refused[:_MAX_REPORTED])}{more}")
+        shown = first_few(refused, _MAX_REPORTED, "; ")
+        raise ModelError(f"{path}: a TensorRT cache cannot represent this: {shown}")
     if not amax:
         raise ModelError(
             f"{path}: none of its activations is quantized, so it has no ranges: pass a Q/DQ model, or calibrate this "
