@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -85,6 +86,19 @@ def no_device(reason: object) -> EngineError:
         f"no CUDA device to calibrate on ({reason}): TensorRT calibrates on an NVIDIA GPU (see nvidia-smi); "
         "without one, use trt-ptq calibrate, which needs none"
     )
+
+
+@contextmanager
+def released_on_failure(release: Callable[[], None]) -> Iterator[None]:
+    """Call `release` if the block fails for want of memory (an EngineError says so) or by another EngineError."""
+    try:
+        yield
+    except MemoryError as error:
+        release()
+        raise full_device(error) from error
+    except EngineError:
+        release()
+        raise
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trt_ptq._internal.optional_packages import require
-from trt_ptq.calibrators.tensorrt.device_memory.buffers import Bytes, full_device, no_device
+from trt_ptq.calibrators.tensorrt.device_memory.buffers import Bytes, full_device, no_device, released_on_failure
 from trt_ptq.errors import EngineError
 
 
@@ -38,15 +38,8 @@ class CudaBindingsBuffers:
             raise full_device(error) from error
         except (RuntimeError, EngineError) as error:  # RuntimeError: no driver library
             raise no_device(error) from error
-        try:
-            with self._current():
-                self._stream = self._call("cuStreamCreate", self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
-        except MemoryError as error:
-            self._release_context()
-            raise full_device(error) from error
-        except EngineError:
-            self._release_context()
-            raise
+        with released_on_failure(self._release_context), self._current():
+            self._stream = self._call("cuStreamCreate", self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
 
     def allocate(self, size_bytes: int) -> int:
         with self._current():

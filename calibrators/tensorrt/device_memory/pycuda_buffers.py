@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trt_ptq._internal.optional_packages import require
-from trt_ptq.calibrators.tensorrt.device_memory.buffers import Bytes, full_device, no_device
+from trt_ptq.calibrators.tensorrt.device_memory.buffers import Bytes, full_device, no_device, released_on_failure
 from trt_ptq.errors import EngineError
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for TensorRT's work on the default stream
@@ -37,15 +37,8 @@ class PycudaBuffers:
             raise no_device(error) from error
         self._allocations: list[Any] = []
         self._pinned: list[Any] = []
-        try:
-            with self._current():
-                self._stream = self._driver.Stream(_NON_BLOCKING)
-        except MemoryError as error:
-            self._release_context()
-            raise full_device(error) from error
-        except EngineError:
-            self._release_context()
-            raise
+        with released_on_failure(self._release_context), self._current():
+            self._stream = self._driver.Stream(_NON_BLOCKING)
 
     def allocate(self, size_bytes: int) -> int:
         with self._current():
