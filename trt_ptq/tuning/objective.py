@@ -17,10 +17,8 @@ from trt_ptq.evaluation.compare_models import compare_models
 from trt_ptq.evaluation.metric_direction import is_lower_better
 from trt_ptq.evaluation.metrics import MetricEvaluation, Metrics, UserMetric
 from trt_ptq.evaluation.reference import Reference
-from trt_ptq.evaluation.runners.onnx_runner import temporary_model_file
+from trt_ptq.evaluation.runners.onnx_runner import CANDIDATE, temporary_model_file
 from trt_ptq.types import BatchSource
-
-CANDIDATE = "candidate.onnx"  # what messages call it
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from onnx import TensorProto
 from trt_ptq.data.subset import evenly_spaced
 from trt_ptq.evaluation.compare_models import compare_models
 from trt_ptq.evaluation.reference import Reference
-from trt_ptq.evaluation.runners.onnx_runner import temporary_model_file
+from trt_ptq.evaluation.runners.onnx_runner import CANDIDATE, temporary_model_file
 from trt_ptq.language_models.decoder import is_decoder
 from trt_ptq.language_models.judging.next_token import NextTokenDivergence
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.tuning.objective import CANDIDATE, largest_loss
+from trt_ptq.tuning.objective import largest_loss
 from trt_ptq.types import BatchSource
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}

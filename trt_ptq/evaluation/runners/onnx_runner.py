@@ -25,6 +25,8 @@ from trt_ptq.types import Array, Feeds, contiguous
 
 Run = Callable[[Feeds], dict[str, Array]]
 
+CANDIDATE = "candidate.onnx"  # what messages call a model that is tried
+
 
 @dataclass(frozen=True)
 class OnnxRunner:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from trt_ptq.data.sources import InMemorySource
 from trt_ptq.data.subset import evenly_spaced
-from trt_ptq.evaluation.runners.onnx_runner import onnx_runner, temporary_model_file
+from trt_ptq.evaluation.runners.onnx_runner import CANDIDATE, onnx_runner, temporary_model_file
 from trt_ptq.language_models.decoder import ATTENTION_MASK, LOGITS, PAST_AXIS, num_past_tokens
 from trt_ptq.language_models.judging.perplexity import log_probabilities
 from trt_ptq.onnx_io.load import Model
@@ -24,7 +24,6 @@ from trt_ptq.types import Array, Batch, BatchSource
 _TEXT_TOKENS = 128
 _BATCHES_PER_TEXT = 3  # that are read for each text: some are decode steps
 _ROWS = 64  # positions computed in float64 at a time: vocabularies have up to 260,000 tokens
-_CANDIDATE = "candidate.onnx"  # what messages call it
 
 
 def short_texts(source: BatchSource, count: int) -> BatchSource:
@@ -66,7 +65,7 @@ class NextTokenDivergence:
         Raises:
             DataError, ModelError: the candidate cannot be run.
         """
-        with temporary_model_file(candidate, _CANDIDATE) as path:
+        with temporary_model_file(candidate, CANDIDATE) as path:
             actual = self._logits(path)
         sums = [kl_divergence(*pair).sum() for pair in zip(self._expected, actual, strict=True)]
         mean = float(sum(sums) / sum(expected[..., 0].size for expected in self._expected))
