@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.engines.on_standins import LATEST, outcome_of
+from tests.engines.building.run_build import AMAX, build_on
+from tests.engines.on_standins import LATEST
 from tests.standins import packages
 from tests.standins.build import Standins
-from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.engines.building.implicit import build_implicit
 from trt_ptq.engines.library import tensorrt_rtx
-from trt_ptq.engines.manifest import read_manifest
 from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.errors import EngineError
 from trt_ptq.fp16.convert import to_float16
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
-from trt_ptq.qdq.insert import insert_qdq
-
-BUILD = Path(__file__).with_name("standin_build.py")
-AMAX = {"x": 1.0, "c1": 2.0, "r1": 3.0, "c2": 4.0, "a": 5.0, "r2": 6.0, "p": 6.0, "f": 6.0, "y": 7.0}
-SHAPES = ["x=1x16x8x8:4x16x8x8:8x16x8x8"]
 
 
 @pytest.fixture(params=packages.TENSORRT_VERSIONS)
@@ -36,57 +29,7 @@ def version(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    folder = tmp_path / "out"
-    folder.mkdir()
-    return folder / "model.engine"
-
-
-def build_on(
-    standins: Standins,
-    onnx: Path,
-    out: Path,
-    version: str = LATEST,
-    refused_layers: Sequence[str] = (),
-    **options: Any,
-) -> dict[str, Any]:
-    given = {"onnx": str(onnx), "engine": str(out), "shapes": SHAPES, **options}
-    outcome: dict[str, Any] = outcome_of(
-        standins, [str(BUILD), json.dumps(given)], version, refused_layers=refused_layers
-    )
-    return outcome
-
-
 # ---- explicit
-
-
-def test_a_layer_without_an_implementation_is_named(standins: Standins, cnn: Model, tmp_path: Path, out: Path) -> None:
-    path = tmp_path / "int8.onnx"
-    insert_qdq(cnn, CalibrationTable(AMAX)).save(path)
-    failed = build_on(standins, path, out, refused_layers=("node_of_c2",))
-    assert failed["error"].startswith("UnsupportedLayerError: ")
-    assert "Could not find any implementation for node node_of_c2" in failed["error"]
-    assert failed["layer"] == "node_of_c2"
-    insert_qdq(cnn, CalibrationTable(AMAX), ["c2"]).save(path)
-    assert build_on(standins, path, out, refused_layers=("node_of_c2",))["error"] is None
-
-
-BUILD_BY_TABLE = """
-import json, trt_ptq
-table = trt_ptq.CalibrationTable({table!r})
-manifest = trt_ptq.build_engine({model!r}, {engine!r}, table=table, shapes={{"x": "4x16x8x8"}}, backend="trt")
-print(json.dumps(manifest.refused_nodes))
-"""
-
-
-def test_a_node_that_the_builder_refuses_is_excluded_and_the_engine_built(
-    standins: Standins, cnn_path: Path, out: Path
-) -> None:
-    code = BUILD_BY_TABLE.format(table=AMAX, model=str(cnn_path), engine=str(out))
-    refused_layers = ("node_of_c2", "node_of_y")
-    assert outcome_of(standins, ["-c", code], refused_layers=refused_layers) == ["c2", "y"]
-    assert read_manifest(out).refused_nodes == ("c2", "y")
 
 
 def test_auto_is_tensorrt_where_it_is_installed_and_finds_a_gpu(standins: Standins, cnn_path: Path, out: Path) -> None:
