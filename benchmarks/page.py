@@ -57,7 +57,8 @@ _JOB = """\
 ## A whole run
 
 `quantize` from data to report, without engines. P is one pass of FP32 on ONNX Runtime, as it is by default, over all
-data of the job: for calibration, for comparison, and of the metric. Counts do not depend on the machine.
+data of the job: for calibration, for comparison, and of the metric. Jobs that end in "-plain" try no techniques and
+exclude no layers, so there is nothing to mend. Counts do not depend on the machine.
 """
 _PLANS = """\
 ## Plans of engines

@@ -1,8 +1,13 @@
-"""The jobs that are measured."""
+"""The jobs that are measured.
+
+A name that ends in "-plain" is a job with nothing to mend: one that tries no techniques and excludes no layers, so that
+what is left is the calibration, the selection of the range method, and the comparison of INT8 and FP16.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from benchmarks import demo
@@ -15,7 +20,11 @@ from benchmarks.speed import models
 _IMAGES, _BATCH = 256, 8
 
 
-def plain_recogniser() -> Job:
+def without_search(job: Callable[[], Job]) -> Job:
+    return replace(job(), config={"techniques": (), "search": False})
+
+
+def recogniser_without_metric() -> Job:
     return Job(recogniser.model(), as_arrays(recogniser.calibration()))
 
 
@@ -29,15 +38,15 @@ def demo_job() -> Job:
     return Job(recogniser.model(), as_arrays(demo.calibration()), demo.accuracy, {"techniques": ()})
 
 
-def plain_minilm() -> Job:
+def minilm_without_metric() -> Job:
     return Job(minilm.model(), as_arrays(minilm.calibration()))
 
 
-def plain_magika() -> Job:
+def magika_without_metric() -> Job:
     return Job(magika.model(), as_arrays(magika.calibration()))
 
 
-def plain_resnet50() -> Job:
+def resnet50_without_metric() -> Job:
     return Job(models.resnet50(), [models.images(_BATCH, seed) for seed in range(_IMAGES // _BATCH)])
 
 
@@ -48,12 +57,15 @@ def smoothed_smollm2() -> Job:
 
 
 JOBS: dict[str, Callable[[], Job]] = {
-    "magika": plain_magika,
-    "minilm": plain_minilm,
-    "recogniser": plain_recogniser,
+    "magika": magika_without_metric,
+    "minilm-plain": partial(without_search, minilm_without_metric),
+    "recogniser-plain": partial(without_search, recogniser_without_metric),
+    "resnet50-plain": partial(without_search, resnet50_without_metric),
+    "minilm": minilm_without_metric,
+    "recogniser": recogniser_without_metric,
+    "resnet50": resnet50_without_metric,
     "recogniser-by-metric": recogniser_by_metric,
     "demo": demo_job,
-    "resnet50": plain_resnet50,
     "smollm2-smoothquant": smoothed_smollm2,
 }
 
