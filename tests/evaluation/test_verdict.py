@@ -115,6 +115,12 @@ def test_a_verdict_on_a_metric_speaks_of_its_loss() -> None:
     assert str(grade({"wer": 0.2})).startswith("needs work (wer: ")
 
 
+def test_a_verdict_on_a_metric_that_rose_speaks_of_no_loss() -> None:
+    text = grade({"top1": -0.0004}).describe()
+
+    assert text == "top1: 0.04% better than FP32; allowed 1% loss: passed"
+
+
 def test_a_verdict_that_allows_no_error_requires_identical_outputs() -> None:
     verdict = grade_fidelity({"y": fidelity(51, top1=1)}, 0)
     assert verdict.describe().endswith("; required identical outputs: FAILED")

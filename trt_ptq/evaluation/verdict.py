@@ -60,6 +60,9 @@ class Verdict:
         passed = "passed" if self.passed else "FAILED"
         if self.fidelity is None:
             loss, limit = format_loss(self.loss, self.max_drop), format_percent(self.max_drop)
+            if self.loss < 0:
+                gain = format_loss(-self.loss)
+                return f"{self.metric}: {gain} better than {reference}; allowed {limit} loss: {passed}"
             return f"{self.metric}: {loss} loss against {reference}; allowed {limit}: {passed}"
         text, limit = self.fidelity.describe(self.max_drop)
         return f"{self.metric}: {text} against {reference}; required {limit}: {passed}"
