@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trt_ptq._internal.cuda import gpu_name
+from trt_ptq.data.shape_profiles import expand_patterns
 from trt_ptq.engines.manifest import check_engine, manifest_path, read_kept_plan, read_manifest
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.plans.plan_file import load_plan
@@ -53,7 +54,7 @@ def check_planned_shapes(path: Path, plan: EnginePlan, shapes: Mapping[str, Shap
     profiles: dict[str, str] = {}
     if manifest_path(path).exists():
         profiles = read_manifest(path).profiles
-    for name, wanted in shapes.items():
+    for name, wanted in expand_patterns(shapes, list(plan.shapes)).items():
         if name not in plan.shapes:
             raise UsageError(f"`shapes` names unknown input {name!r}: {path} has {', '.join(plan.shapes)}")
         size = "x".join(map(str, wanted.optimum))

@@ -13,6 +13,7 @@ from trt_ptq.cli.option_names import OPTIONS, with_options
     [
         ("lower `max_drop` or pass more `test_data`", "lower --max-drop or pass more --test-data"),
         ("write `max_drop=1%`", "write --max-drop 1%"),
+        ("`shapes=past.*.key=1x2`", "--shape 'past.*.key=1x2'"),
         ("`shapes`: unknown input 'y'", "--shape: unknown input 'y'"),
         ("see `trt-ptq cache convert` and `load_table`", "see `trt-ptq cache convert` and `load_table`"),
     ],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trt_ptq.data.observation import observe
-from trt_ptq.data.shape_profiles import ShapeObserver, check_profiles, profiles_from_shapes, wider_profile
+from trt_ptq.data.shape_profiles import ShapeObserver, match_profiles, profiles_from_shapes, wider_profile
 from trt_ptq.data.sources import InMemorySource
 from trt_ptq.errors import UsageError
 from trt_ptq.types import Batch, ShapeProfile, TensorSpec
@@ -76,17 +76,25 @@ class TestWiderProfiles:
 class TestGivenProfiles:
     @pytest.mark.parametrize("profiles", [{}, {"a": PROFILE, "b": PROFILE}], ids=["none", "all"])
     def test_none_or_all_dynamic_inputs_have_a_profile(self, profiles: dict[str, ShapeProfile]) -> None:
-        check_profiles(profiles, (A, B, FIXED))
+        match_profiles(profiles, (A, B, FIXED))
 
     def test_a_missing_profile_is_named(self) -> None:
         with pytest.raises(UsageError, match=r"`shapes` is missing for b: float32 \[n, 16, 8, 8\], which is dynamic"):
-            check_profiles({"a": PROFILE}, (A, B, FIXED))
+            match_profiles({"a": PROFILE}, (A, B, FIXED))
 
     def test_an_unknown_input_is_refused_with_the_known_ones(self) -> None:
         with pytest.raises(UsageError, match=r"`shapes` names unknown input 'c': the model has a, b"):
-            check_profiles({"c": PROFILE}, (A, B))
+            match_profiles({"c": PROFILE}, (A, B))
 
     @pytest.mark.parametrize("sizes", [(1, 16, 8), (1, 32, 8, 8)], ids=["rank", "size"])
     def test_a_profile_that_does_not_fit_is_refused(self, sizes: tuple[int, ...]) -> None:
         with pytest.raises(UsageError, match=r"does not fit the model's a: float32 \[n, 16, 8, 8\]"):
-            check_profiles({"a": ShapeProfile(sizes, sizes, sizes)}, (A,))
+            match_profiles({"a": ShapeProfile(sizes, sizes, sizes)}, (A,))
+
+    def test_a_pattern_names_all_inputs_that_are_not_named_themselves(self) -> None:
+        own = ShapeProfile((1, 16, 8, 8), (1, 16, 8, 8), (1, 16, 8, 8))
+        assert match_profiles({"*": PROFILE, "fixed": own}, (A, B, FIXED)) == {"a": PROFILE, "b": PROFILE, "fixed": own}
+
+    def test_a_pattern_that_matches_nothing_is_an_unknown_input(self) -> None:
+        with pytest.raises(UsageError, match=r"`shapes` names unknown input 'past\.\*'"):
+            match_profiles({"past.*": PROFILE}, (A, B))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trt_ptq.data.shape_profiles import ShapeObserver, check_profiles
+from trt_ptq.data.shape_profiles import ShapeObserver, match_profiles
 from trt_ptq.language_models.batches import DecoderBatches
 from trt_ptq.language_models.decoder import decoder_layout
 from trt_ptq.language_models.decoder_profiles import decoder_profiles
@@ -20,7 +20,7 @@ def test_the_mask_covers_the_cache_and_the_new_tokens(decoder: Model, tmp_path: 
     for batch in DecoderBatches(decoder.path, layout, samples, tmp_path, 2):
         shapes.observe(batch)
     profiles = decoder_profiles(shapes.seen, decoder.inputs, layout)
-    check_profiles(profiles, decoder.inputs)
+    match_profiles(profiles, decoder.inputs)
     ids, mask, past = (profiles[name] for name in ("input_ids", "attention_mask", "past_key_values.1.value"))
     assert (ids.minimum, ids.maximum) == ((1, 1), (2, 20))
     assert (past.minimum[2], past.maximum[2]) == (0, 7)

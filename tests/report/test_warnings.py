@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.pipeline.quantizing import quantized
+from trt_ptq.cli.option_names import with_options
+from trt_ptq.data.shape_profiles import match_profiles, wider_profile
+from trt_ptq.engines.spec import parse_profiles
 from trt_ptq.fp16.attention_masks import ClampedMask
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.report.render import render_html
-from trt_ptq.report.warnings import mask_warnings
+from trt_ptq.report.warnings import mask_warnings, profile_warnings
+from trt_ptq.types import ShapeProfile, TensorSpec
 
 
 def clipping(warnings: tuple[str, ...]) -> list[str]:
@@ -47,3 +54,17 @@ def test_clamped_mask_constants_are_named() -> None:
         "scores is masked as a whole: no row of the data that was measured is: 'seen' (-65216 for -1e+09)",
     ]
     assert not mask_warnings([])
+
+
+def test_the_shapes_that_a_warning_offers_work_when_they_are_pasted() -> None:
+    kinds = ("key", "value")
+    names = ["input_ids", *(f"past_key_values.{layer}.{kind}" for layer in range(30) for kind in kinds), "scores.0"]
+    inputs = [TensorSpec(name, np.dtype(np.float32), ("batch", "length")) for name in names]
+    profiles = {spec.name: ShapeProfile((1, 0), (2, 8), (2, 64)) for spec in inputs}
+    profiles["past_key_values.3.value"] = ShapeProfile((1, 0), (2, 8), (2, 32))
+    (warning,) = profile_warnings(profiles, inputs)
+    words = shlex.split(with_options(warning.partition(", such as ")[2]))
+    options = [word for option, word in pairwise(words) if option == "--shape"]
+    assert len(options) == 1 + 1 + 30 + 1  # the values differ, so each is named
+    expected = {spec.name: wider_profile(profiles[spec.name], spec) for spec in inputs}
+    assert match_profiles(parse_profiles(options), inputs) == expected

@@ -14,7 +14,7 @@ from trt_ptq.api.inputs.model_input import ModelLike, describe_model, opened_mod
 from trt_ptq.api.inputs.table_input import TableLike, matched_table
 from trt_ptq.api.mended_build import build_without_refused
 from trt_ptq.config import QuantizeConfig, ShapeLike, parse_shapes
-from trt_ptq.data.shape_profiles import check_profiles
+from trt_ptq.data.shape_profiles import match_profiles
 from trt_ptq.engines.backends import build_engine as _build_engine
 from trt_ptq.engines.backends import check_backend, require_named_backend
 from trt_ptq.engines.manifest import EngineManifest
@@ -91,7 +91,7 @@ def build_engine(
     engine = Path(engine_path)
     with opened_model(model, example_inputs, dynamic_shapes, allow_quantized=True) as loaded:
         chosen = _precision(loaded, precision, table is not None)
-        check_profiles(profiles, loaded.inputs)
+        profiles = match_profiles(profiles, loaded.inputs)
         tables = [Path(table)] if isinstance(table, (str, os.PathLike)) else []
         check_writable(engine, loaded.path, *loaded.external.files, *tables)
         # Beside the engine: there is room for another file of its size, and /tmp may be memory.

@@ -15,7 +15,7 @@ from trt_ptq.cli import console
 from trt_ptq.cli.read_table import read_table
 from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
-from trt_ptq.data.shape_profiles import check_profiles
+from trt_ptq.data.shape_profiles import match_profiles
 from trt_ptq.data.user_function import read_from
 from trt_ptq.engines.backends import build_engine
 from trt_ptq.engines.manifest import EngineManifest, manifest_path
@@ -47,7 +47,7 @@ def build_implicit(
 ) -> EngineManifest:
     """Build an engine from a float model and a table, or from data that TensorRT calibrates with."""
     model = load_model(path)
-    check_profiles(profiles, model.inputs)
+    profiles = match_profiles(profiles, model.inputs)
     inputs = [path, *model.external.files, *([table] if table else []), *read_from(data, preprocess)]
     check_writable(out, *inputs)
     if cache is not None:

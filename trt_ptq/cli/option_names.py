@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 _OPTIONS = {  # parameters whose option has another name
     "evaluate": "--eval",
@@ -55,7 +56,14 @@ _SAME = (
 OPTIONS = _OPTIONS | {name: "--" + name.replace("_", "-") for name in _SAME}
 _PARAMETER = re.compile(rf"`({'|'.join(OPTIONS)})(?:=([^`]+))?`")
 
+_PATTERN = re.compile(r"[*?\[]")
+
 
 def with_options(text: str) -> str:
     """Replace parameters in backticks: "`max_drop=1%`" becomes "--max-drop 1%"."""
-    return _PARAMETER.sub(lambda match: " ".join(filter(None, (OPTIONS[match[1]], match[2]))), text)
+    return _PARAMETER.sub(lambda match: " ".join(filter(None, (OPTIONS[match[1]], _quoted(match[2] or "")))), text)
+
+
+def _quoted(value: str) -> str:
+    """`value` as a shell takes it, which replaces patterns by names of files."""
+    return shlex.quote(value) if _PATTERN.search(value) else value

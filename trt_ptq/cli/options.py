@@ -222,7 +222,8 @@ Shapes = Annotated[
     typer.Option(
         "--shape",
         metavar="PROFILE",
-        help="Shapes of an input, NAME=MIN:OPT:MAX, such as ids=1x8:8x64:16x512 (repeatable).",
+        help="Shapes of an input, NAME=MIN:OPT:MAX, such as ids=1x8:8x64:16x512, or of all inputs that a pattern "
+        "with * matches (repeatable).",
         rich_help_panel=ENGINE,
         show_default=False,
     ),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from trt_ptq.errors import UsageError
 from trt_ptq.types import Batch, ShapeProfile, TensorSpec
 
 _DEFAULT_BATCH = 8
+_NUMBER = re.compile(r"\d+")
 
 Shapes = Mapping[str, Counter[tuple[int, ...]]]
 
@@ -65,15 +68,16 @@ def wider_profile(profile: ShapeProfile, spec: TensorSpec) -> ShapeProfile:
     return ShapeProfile(tuple(minimum), profile.optimum, tuple(maximum))
 
 
-def check_profiles(profiles: Mapping[str, ShapeProfile], inputs: tuple[TensorSpec, ...]) -> None:
-    """Check that profiles fit the model's inputs.
+def match_profiles(profiles: Mapping[str, ShapeProfile], inputs: Sequence[TensorSpec]) -> dict[str, ShapeProfile]:
+    """The profile of each input; `profiles` may name several inputs by a pattern, such as "past_key_values.*.key".
 
     Raises:
         UsageError: an unknown input, another rank, another size on a fixed axis, or a profile is missing for an input
             with dynamic dimensions.
     """
     by_name = {spec.name: spec for spec in inputs}
-    for name, profile in profiles.items():
+    matched = expand_patterns(profiles, list(by_name))
+    for name, profile in matched.items():
         if name not in by_name:
             raise UsageError(f"`shapes` names unknown input {name!r}: the model has {', '.join(by_name)}")
         shape = by_name[name].shape
@@ -83,5 +87,31 @@ def check_profiles(profiles: Mapping[str, ShapeProfile], inputs: tuple[TensorSpe
         ):
             raise UsageError(f"`shapes`: {name}={profile} does not fit the model's {by_name[name]}")
     for spec in inputs:
-        if profiles and spec.is_dynamic and spec.name not in profiles:
+        if matched and spec.is_dynamic and spec.name not in matched:
             raise UsageError(f"`shapes` is missing for {spec}, which is dynamic too: give it for all dynamic inputs")
+    return matched
+
+
+def expand_patterns(profiles: Mapping[str, ShapeProfile], names: Sequence[str]) -> dict[str, ShapeProfile]:
+    """`profiles` with each pattern replaced by the `names` that it matches; those that are named themselves stay."""
+    expanded: dict[str, ShapeProfile] = {}
+    for pattern, profile in profiles.items():
+        matching = [name for name in names if name not in profiles and fnmatchcase(name, pattern)]
+        expanded |= dict.fromkeys(matching, profile) if matching and pattern not in names else {pattern: profile}
+    return expanded
+
+
+def shape_options(profiles: Mapping[str, ShapeProfile]) -> list[str]:
+    """Texts NAME=MIN:OPT:MAX that name all `profiles`, numbered inputs with one profile together by a pattern."""
+    families: dict[str, list[str]] = {}
+    for name in profiles:
+        families.setdefault(_NUMBER.sub("*", name), []).append(name)
+    options = []
+    for pattern, members in families.items():
+        alike = len({profiles[name] for name in members}) == 1
+        is_exact = set(members) == {name for name in profiles if fnmatchcase(name, pattern)}
+        if len(members) > 1 and alike and is_exact:
+            options.append(f"{pattern}={profiles[members[0]]}")
+        else:
+            options += [f"{name}={profiles[name]}" for name in members]
+    return options

@@ -18,7 +18,7 @@ from trt_ptq.config import TECHNIQUES, QuantizeConfig, parse_shapes
 from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
 from trt_ptq.data.scratch import Scratch
-from trt_ptq.data.shape_profiles import check_profiles
+from trt_ptq.data.shape_profiles import match_profiles
 from trt_ptq.data.spool import SpooledSource, is_in_memory
 from trt_ptq.data.subset import split_source, two_halves
 from trt_ptq.engines.backends import builder_target, require_named_backend
@@ -160,8 +160,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
     )
     cached = [tensor.present for tensor in decoder_layout(model).cache] if recipe.kv_cache == "int8" else []
     kept_statistics = open_statistics(arguments.stats, model, config)
-    profiles = parse_shapes(config.shapes)
-    check_profiles(profiles, model.inputs)
+    profiles = match_profiles(parse_shapes(config.shapes), model.inputs)
     device = open_device(config.device)
     require_named_backend(config.backend)
     metric = user_metric(arguments.evaluate, config.lower_is_better)

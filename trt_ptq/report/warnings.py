@@ -8,7 +8,7 @@ from trt_ptq._internal.listing import first_few
 from trt_ptq.calibration.convergence import Stability
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
-from trt_ptq.data.shape_profiles import limited_axes, wider_profile
+from trt_ptq.data.shape_profiles import limited_axes, shape_options, wider_profile
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.evaluation.verdict import Verdict
 from trt_ptq.fp16.attention_masks import ClampedMask
@@ -136,12 +136,12 @@ def per_channel_warnings(convolutions: Sequence[PerChannel]) -> list[str]:
 
 def profile_warnings(profiles: Mapping[str, ShapeProfile], inputs: Sequence[TensorSpec]) -> list[str]:
     """Warn of engines that accept only the sizes that the calibration data held; offers a wider range."""
-    limits, wider = [], []
+    limits, wider = [], {}
     for spec in inputs:
         profile = profiles.get(spec.name)
         if profile is None:
             continue
-        wider.append(f"`shapes={spec.name}={wider_profile(profile, spec)}`")
+        wider[spec.name] = wider_profile(profile, spec)
         for axis in limited_axes(profile, spec):
             low, high = profile.minimum[axis], profile.maximum[axis]
             sizes = str(low) if low == high else f"{low} to {high}"
@@ -151,7 +151,7 @@ def profile_warnings(profiles: Mapping[str, ShapeProfile], inputs: Sequence[Tens
     return [
         "the engines accept only the sizes that the calibration data held: "
         f"{first_few(limits, _NUM_EXAMPLES, '; ')}. Where inputs may have other sizes, set a range for all dynamic "
-        f"inputs, such as {first_few(wider, _NUM_EXAMPLES, ' ')}"
+        f"inputs, such as {' '.join(f'`shapes={option}`' for option in shape_options(wider))}"
     ]
 
 

@@ -14,7 +14,7 @@ from trt_ptq._internal.files import check_writable
 from trt_ptq.analysis.macs import count_macs
 from trt_ptq.api.converting import quantize_model
 from trt_ptq.cli import console, options
-from trt_ptq.data.shape_profiles import check_profiles
+from trt_ptq.data.shape_profiles import match_profiles
 from trt_ptq.data.user_function import read_from
 from trt_ptq.engines.spec import parse_profiles
 from trt_ptq.errors import ModelError, UsageError
@@ -99,8 +99,7 @@ def qdq(
     check_writable(out, model, table, *read_from(data, preprocess))
     loaded = load_model(model)
     check_saveable(out, loaded)
-    profiles = parse_profiles(shape or [])
-    check_profiles(profiles, loaded.inputs)
+    profiles = match_profiles(parse_profiles(shape or []), loaded.inputs)
     result = quantize_model(
         loaded,
         table,
