@@ -13,6 +13,7 @@ from trt_ptq.language_models.batches import DecoderBatches
 from trt_ptq.language_models.decoder import DecoderLayout, decoder_layout
 from trt_ptq.language_models.judging.metric import LanguageModelMetric
 from trt_ptq.language_models.judging.perplexity import TextWindow, text_windows
+from trt_ptq.language_models.text.holding_out import HELD_OUT_PERIOD, hold_out
 from trt_ptq.language_models.text.near_duplicates import without_near_duplicates
 from trt_ptq.language_models.text.prompts import read_prompts
 from trt_ptq.language_models.text.samples import TokenSample, check_max_length, tokenize
@@ -21,7 +22,6 @@ from trt_ptq.language_models.text.text_audit import TextAudit, advised_samples, 
 from trt_ptq.language_models.text.tokenizer import TextTokenizer
 from trt_ptq.onnx_io.load import Model
 
-_HELD_OUT_PERIOD = 5  # one text in five is held out
 _MAX_WINDOWS = 64  # by split; of 256 tokens, the perplexity of SmolLM2-135M takes 10 seconds on two cores
 _MAX_COMPARED = 16  # texts whose outputs are compared: each is the size of the vocabulary by token
 
@@ -107,7 +107,7 @@ def open_text(
         model: the FP32 model, a decoder with a cache.
         name: what messages call the model.
         data: text to calibrate with; see `read_prompts`.
-        test_data: text to evaluate on; without it, one text in five of those that are drawn.
+        test_data: text to evaluate on; without it, about a fifth of those that are drawn; see `hold_out`.
         tokenizer: the tokenizer of the model.
         options: how to read and draw.
         folder: where filled caches are kept.
@@ -119,9 +119,8 @@ def open_text(
     """
     pool = _read_pool(model, name, data, tokenizer, options)
     if test_data is None:
-        drawn = draw_samples(pool.unique, math.ceil(pool.count * _HELD_OUT_PERIOD / (_HELD_OUT_PERIOD - 1)))
-        held_out = drawn[1::_HELD_OUT_PERIOD]
-        calibration = [sample for index, sample in enumerate(drawn) if index % _HELD_OUT_PERIOD != 1]
+        drawn = draw_samples(pool.unique, math.ceil(pool.count * HELD_OUT_PERIOD / (HELD_OUT_PERIOD - 1)))
+        calibration, held_out = hold_out(drawn)
         if not held_out:
             raise DataError(f"the data has a single text{_cut_hint(options)}: give more texts, or `test_data`")
     else:

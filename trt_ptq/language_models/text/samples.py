@@ -17,11 +17,21 @@ _SHORTEST = 2  # tokens: a single one predicts nothing that could be scored
 
 @dataclass(frozen=True)
 class TokenSample:
-    """The tokens of one text [length], where it came from (for messages), and its group: source, language."""
+    """The tokens of a text or of a piece of one.
+
+    Attributes:
+        ids: the tokens [length].
+        origin: where it came from, for messages.
+        group: its source, language and so on.
+        document: the number of the text in the data.
+        piece: the number of the piece in the text.
+    """
 
     ids: Array
     origin: str
     group: tuple[str, ...] = ()
+    document: int = 0
+    piece: int = 0
 
     def ngrams(self, size: int) -> set[bytes]:
         """The distinct sequences of `size` tokens, as bytes; the whole text if it is shorter."""
@@ -53,7 +63,7 @@ def tokenize(prompts: Iterable[Prompt], tokenizer: TextTokenizer, max_length: in
     """
     samples = []
     begin = tokenizer.begin_id if max_length else None
-    for prompt in prompts:
+    for document, prompt in enumerate(prompts):
         ids = tokenizer.encode(prompt.text)
         if max_length is None and tokenizer.window is not None and len(ids) > tokenizer.window:
             raise DataError(
@@ -64,7 +74,7 @@ def tokenize(prompts: Iterable[Prompt], tokenizer: TextTokenizer, max_length: in
         for index, piece in enumerate(pieces):
             where = prompt.origin if len(pieces) == 1 else f"{prompt.origin}, piece {index}"
             if len(piece) >= _SHORTEST:
-                samples.append(TokenSample(piece, where, prompt.group))
+                samples.append(TokenSample(piece, where, prompt.group, document, index))
     if not samples:
         raise DataError(f"no text has {_SHORTEST} tokens or more")
     return samples
