@@ -61,7 +61,7 @@ def loss_rows(figures: Mapping[str, Figures]) -> Iterator[str]:
             continue
         excluded = str(len(row["excluded"])) if "excluded" in row else ""
         change = f"{row['perplexity'] / baseline - 1:+.2%}" if name != "fp32" else ""
-        yield f"| {title} | {row['perplexity']:.3f} | {change} | {row['kl_divergence']:.4f} | {excluded} |"
+        yield f"| {title} | {row['perplexity']:.3f} | {change} | {row['kl_divergence']:.3g} | {excluded} |"
 
 
 def cache_rows(figures: Mapping[str, Figures]) -> Iterator[str]:

@@ -12,6 +12,9 @@ import onnx
 import pytest
 
 from tests.cli.run import trt_ptq
+from trt_ptq.cli.language.language_report import show_language
+from trt_ptq.language_models.judging.agreement import PositionAgreement
+from trt_ptq.language_models.judging.judgement import LanguageJudgement
 
 
 def _strictly(text: str) -> Any:
@@ -90,3 +93,8 @@ def test_closed_output_is_no_error(tmp_path: Path) -> None:
     shell = f'"{sys.executable}" -m trt_ptq cache show "{cache}" >&-'
     done = subprocess.run(["/bin/sh", "-c", shell], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_small_divergences_of_a_language_model_keep_their_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    show_language(LanguageJudgement({"int8": [PositionAgreement(0, 1, 1.0, 1.2345e-6, 16)]}, []))
+    assert "1.23e-06" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from trt_ptq.language_models.judging.judgement import LanguageJudgement
 def show_language(judgement: LanguageJudgement) -> None:
     """Print the next-token agreement with FP32 by position; generations are in the report."""
     rows = [
-        [name.upper(), row.label, f"{row.agreement:.2%}", f"{row.kl_divergence:.4f}", str(row.positions)]
+        [name.upper(), row.label, f"{row.agreement:.2%}", f"{row.kl_divergence:.3g}", str(row.positions)]
         for name, positions in judgement.agreement.items()
         for row in positions
     ]
