@@ -3,13 +3,14 @@
 A change replaces inputs of some nodes. The suffix consists of all nodes that depend on them. Its other inputs are
 live: they keep the value that they have in the unchanged model, and are fed from there. Residual connections make
 several tensors live. Constants are not live: the suffix includes weights, and the nodes that dequantize or transpose
-them.
+them. Several changes can share a suffix, where each is switched on or off in every run: to load a part of a large model
+takes longer than to run it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx
 from onnx import TensorProto, helper
@@ -33,10 +34,13 @@ class Rewiring:
         inputs: Names of new float32 graph inputs.
         replacements: The tensor that each rewired node input reads instead: one of `inputs`, or another tensor of the
             model.
+        switched: The same for node inputs that read it only where its switch, another new input, is true: a bool [1],
+            named by `switch_of`. Where it is false, any value of shape [1] will do for the tensor.
     """
 
     inputs: tuple[str, ...]
     replacements: Mapping[NodeInput, str]
+    switched: Mapping[NodeInput, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,15 +99,24 @@ class GraphSlicer:
         replacements: dict[str, dict[int, str]] = {}
         for (output, index), tensor in rewiring.replacements.items():
             replacements.setdefault(output, {})[index] = tensor
+        switched: dict[str, dict[int, str]] = {}
+        for (output, index), tensor in rewiring.switched.items():
+            switched.setdefault(output, {})[index] = tensor
         affected: list[_Node] = []
         tensors: set[str] = set()
         for original in self._nodes:
-            node = original
-            if original.proto.output[0] in replacements:
+            node, output = original, original.proto.output[0]
+            if output in replacements or output in switched:
                 proto = onnx.NodeProto()
                 proto.CopyFrom(original.proto)
-                for index, tensor in replacements[proto.output[0]].items():
+                for index, tensor in replacements.get(output, {}).items():
                     proto.input[index] = tensor
+                for index, tensor in switched.get(output, {}).items():
+                    read = proto.input[index]
+                    proto.input[index] = f"{tensor} or {read}"
+                    choice = helper.make_node("Where", [switch_of(tensor), tensor, read], [proto.input[index]])
+                    affected.append(_Node(choice, names_read(choice)))
+                    tensors.update(choice.output)
                 node = _Node(proto, names_read(proto))
             if node is not original or not tensors.isdisjoint(node.reads):
                 tensors.update(filter(None, node.proto.output))
@@ -120,6 +133,8 @@ class GraphSlicer:
                 constant_nodes.append(node.proto)
                 needed |= node.reads
         new_inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in rewiring.inputs]
+        switches = map(switch_of, rewiring.switched.values())
+        new_inputs += [helper.make_tensor_value_info(name, TensorProto.BOOL, None) for name in switches]
         inputs = [*new_inputs, *(self._input_of_any_shape(name) for name in live)]
         proto = self._model([*reversed(constant_nodes), *(node.proto for node in nodes)], inputs, outputs, needed)
         return Subgraph(proto, tuple(live), tuple(value.name for value in outputs))
@@ -147,6 +162,11 @@ class GraphSlicer:
         names = self._initializers.keys() & set(initializers)
         model.graph.initializer.extend(self._initializers[name] for name in sorted(names))
         return model
+
+
+def switch_of(tensor: str) -> str:
+    """The name of the input that switches the change to `tensor` on; see `Rewiring`."""
+    return f"{tensor}.on"
 
 
 def names_read(node: onnx.NodeProto) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -38,19 +39,19 @@ class Layer:
     @property
     def weights(self) -> dict[str, str]:
         """Its quantized weights: tensor names by feed name."""
-        return {_feed_name(item): item.tensor for item in self.inputs if item.axis is not None}
+        return {feed_name(item): item.tensor for item in self.inputs if item.axis is not None}
 
     @property
     def activations(self) -> dict[str, str]:
         """Its quantized activations: tensor names by feed name."""
-        return {_feed_name(item): item.tensor for item in self.inputs if item.axis is None}
+        return {feed_name(item): item.tensor for item in self.inputs if item.axis is None}
 
     @cached_property
     def rewiring(self) -> Rewiring:
         """Feeds all quantized inputs from outside."""
         return Rewiring(
-            tuple(map(_feed_name, self.inputs)),
-            {(item.node_output, item.index): _feed_name(item) for item in self.inputs},
+            tuple(map(feed_name, self.inputs)),
+            {(item.node_output, item.index): feed_name(item) for item in self.inputs},
         )
 
     def without_qdq(self, inputs: Collection[QuantizedInput]) -> Rewiring:
@@ -60,7 +61,7 @@ class Layer:
         """
         return Rewiring(
             tuple(self.weights),
-            {(item.node_output, item.index): item.tensor if item.axis is None else _feed_name(item) for item in inputs},
+            {(item.node_output, item.index): item.tensor if item.axis is None else feed_name(item) for item in inputs},
         )
 
 
@@ -94,7 +95,7 @@ class LayerInputReader:
         """Read the inputs of `layer` in the recorded batch number `batch`."""
         exact, int8 = {}, {}
         for item in layer.inputs:
-            name = _feed_name(item)
+            name = feed_name(item)
             if item.axis is not None:
                 exact[name], int8[name] = self._weight(item)
             else:
@@ -104,13 +105,22 @@ class LayerInputReader:
 
     def exact_weights(self, layer: Layer) -> dict[str, Array]:
         """The weights of `layer` in FP32, by feed name."""
-        return {_feed_name(item): self._weight(item)[0] for item in layer.inputs if item.axis is not None}
+        return {feed_name(item): self._read_exact(item) for item in layer.inputs if item.axis is not None}
+
+    def num_weights(self, layer: Layer) -> int:
+        """The number of values of the weights of `layer`."""
+        weights = [self._nodes[item.node_output].inputs[item.index] for item in layer.inputs if item.axis is not None]
+        return sum(math.prod(weight.shape.numpy()) for weight in weights if weight is not None and weight.shape)
+
+    def _read_exact(self, item: QuantizedInput) -> Array:
+        value = self._nodes[item.node_output].inputs[item.index]
+        assert value is not None
+        return constant_value(value, self._opset)
 
     def _read_weight(self, item: QuantizedInput) -> tuple[Array, Array]:
         """A weight in FP32, and after quantization to INT8 and back."""
-        value = self._nodes[item.node_output].inputs[item.index]
-        assert value is not None and item.axis is not None
-        exact = constant_value(value, self._opset)
+        exact = self._read_exact(item)
+        assert item.axis is not None
         quantized = quantize_weight(exact, item.axis, item.tensor)
         scales = quantized.scales.reshape([-1 if axis == item.axis else 1 for axis in range(exact.ndim)])
         return exact, quantized.values * scales
@@ -129,5 +139,5 @@ def int8_layers(plan: QuantizationPlan) -> list[Layer]:
     return [layer for layer in layers if layer.weights or layer.op_type in _WITHOUT_WEIGHTS]
 
 
-def _feed_name(item: QuantizedInput) -> str:
+def feed_name(item: QuantizedInput) -> str:
     return f"trt_ptq.read.{item.index}"

@@ -21,6 +21,7 @@ from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.insert import insert_pairs, plan_qdq
 from trt_ptq.qdq.plan import QuantizationPlan
 from trt_ptq.sensitivity.judged_outputs import JudgedOutputs
+from trt_ptq.sensitivity.layer_groups import group_layers
 from trt_ptq.sensitivity.layers import Layer, LayerInputReader, int8_layers
 from trt_ptq.sensitivity.local_error import measure_local
 from trt_ptq.sensitivity.recorder import ActivationRecorder, recording
@@ -114,11 +115,9 @@ def measure_sensitivity(
     inputs = LayerInputReader(copy.graph, model.opset, plan, table)
     outputs = JudgedOutputs.of(model)
     source = outputs.batches(source)
-    with _recorded(model, outputs, layers, source, progress) as recorder:
-        alone = {
-            layer.node: total(_measure_alone(recorder, outputs, layer, inputs)).worst()
-            for layer in progress(layers, "One layer in INT8", len(layers))
-        }
+    with _recorded(model, outputs, layers, inputs, source, progress) as recorder:
+        energies = _measure_alone(recorder, outputs, layers, inputs, progress, "One layer in INT8")
+        alone = {node: total(per_batch).worst() for node, per_batch in energies.items()}
         local = {
             layer.node: measure_local(recorder, layer, inputs)
             for layer in progress(layers, "Layers by themselves", len(layers))
@@ -159,11 +158,8 @@ def rank_layers(
     layers = [layer for layer in int8_layers(plan) if layer.op_type != "Add" and (only is None or layer.node in only)]
     inputs = LayerInputReader(copy.graph, model.opset, plan, table)
     outputs = JudgedOutputs.of(model)
-    with _recorded(model, outputs, layers, outputs.batches(source), progress) as recorder:
-        energies = {
-            layer.node: _measure_alone(recorder, outputs, layer, inputs)
-            for layer in progress(layers, "Ranking layers", len(layers))
-        }
+    with _recorded(model, outputs, layers, inputs, outputs.batches(source), progress) as recorder:
+        energies = _measure_alone(recorder, outputs, layers, inputs, progress, "Ranking layers")
 
     def ranked(batches: slice) -> dict[str, float]:
         errors = {node: sort_key(total(per_batch[batches]).worst()) for node, per_batch in energies.items()}
@@ -176,30 +172,46 @@ def rank_layers(
 
 @contextmanager
 def _recorded(
-    model: Model, outputs: JudgedOutputs, layers: list[Layer], source: BatchSource, progress: ProgressCallback
+    model: Model,
+    outputs: JudgedOutputs,
+    layers: list[Layer],
+    inputs: LayerInputReader,
+    source: BatchSource,
+    progress: ProgressCallback,
 ) -> Iterator[ActivationRecorder]:
     """Record all tensors of the float model that its layers, and the nodes behind them, read."""
     with recording(outputs.keep(model.to_ir()), str(model.path)) as recorder:
         tensors = {name for layer in layers for name in layer.activations.values()}
         for layer in layers:
-            tensors.update(
-                recorder.network.suffix(layer.rewiring).live_inputs,
-                recorder.network.layer(layer.rewiring, layer.node).live_inputs,
-            )
+            tensors.update(recorder.network.layer(layer.rewiring, layer.node).live_inputs)
+        for group in group_layers(layers, inputs):
+            tensors.update(recorder.network.suffix(group.rewiring).live_inputs)
         recorder.record(tensors, source, progress)
         yield recorder
 
 
 def _measure_alone(
-    recorder: ActivationRecorder, outputs: JudgedOutputs, layer: Layer, inputs: LayerInputReader
-) -> list[ErrorEnergy]:
-    """The error of the model outputs in each batch, with only `layer` in INT8."""
-    suffix = recorder.open(recorder.network.suffix(layer.rewiring))
-    energies = [ErrorEnergy() for _ in range(recorder.batches)]
-    for number, energy in enumerate(energies):
-        batch = inputs.read(layer, recorder, number)
-        for name, array in suffix.run(number, batch.int8).items():
-            outputs.add(energy, name, recorder.value(name, number), array)
+    recorder: ActivationRecorder,
+    outputs: JudgedOutputs,
+    layers: list[Layer],
+    inputs: LayerInputReader,
+    progress: ProgressCallback,
+    description: str,
+) -> dict[str, list[ErrorEnergy]]:
+    """The error of the model outputs in each batch, with only one layer in INT8, by layer."""
+    groups = iter(group_layers(layers, inputs))
+    waiting: list[Layer] = []
+    energies = {layer.node: [ErrorEnergy() for _ in range(recorder.batches)] for layer in layers}
+    for layer in progress(layers, description, len(layers)):
+        if not waiting:
+            group = next(groups)
+            suffix = recorder.open(recorder.network.suffix(group.rewiring))
+            exact, waiting = group.exact(inputs), [*group.layers]
+        waiting.remove(layer)
+        for number, energy in enumerate(energies[layer.node]):
+            changed = exact | group.with_int8(layer, inputs.read(layer, recorder, number))
+            for name, array in suffix.run(number, changed).items():
+                outputs.add(energy, name, recorder.value(name, number), array)
     return energies
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,7 @@ class SubgraphRunner:
         self._recorder = recorder
         self._part = part
         self._session = session
+        self._live = lru_cache(maxsize=4)(self._read_live)  # opening files takes longer than small layers do
 
     def run(self, batch: int, changed: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the outputs for the recorded batch number `batch`, by name.
@@ -118,9 +120,12 @@ class SubgraphRunner:
         """
         if self._session is None:
             return {}
-        feeds = {name: self._recorder.value(name, batch) for name in self._part.live_inputs} | dict(changed)
+        feeds = self._live(batch) | dict(changed)
         outputs = run_session(self._session, Batch(feeds, self._recorder.origins[batch]))
         return dict(zip(self._part.outputs, outputs, strict=True))
+
+    def _read_live(self, batch: int) -> dict[str, Array]:
+        return {name: self._recorder.value(name, batch) for name in self._part.live_inputs}
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from trt_ptq.language_models.judging.next_token import kl_divergence
 from trt_ptq.language_models.judging.perplexity import TextWindow, window_logits
 from trt_ptq.types import Array
 
-_ROWS = 64  # positions computed in float64 at a time
+_ROWS = 64  # positions compared at a time
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,12 @@ from trt_ptq.data.sources import InMemorySource
 from trt_ptq.data.subset import evenly_spaced
 from trt_ptq.evaluation.runners.onnx_runner import CANDIDATE, onnx_runner, temporary_model_file
 from trt_ptq.language_models.decoder import ATTENTION_MASK, LOGITS, PAST_AXIS, num_past_tokens
-from trt_ptq.language_models.judging.perplexity import log_probabilities
+from trt_ptq.language_models.judging.perplexity import ROWS, log_normalizers
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.types import Array, Batch, BatchSource
 
 _TEXT_TOKENS = 128
 _BATCHES_PER_TEXT = 3  # that are read for each text: some are decode steps
-_ROWS = 64  # positions computed in float64 at a time: vocabularies have up to 260,000 tokens
 
 
 def short_texts(source: BatchSource, count: int) -> BatchSource:
@@ -86,10 +85,12 @@ def kl_divergence(expected: Array, actual: Array) -> Array:
     vocabulary = expected.shape[-1]
     first, second = expected.reshape(-1, vocabulary), actual.reshape(-1, vocabulary)
     divergence = np.empty(len(first))
-    for start in range(0, len(first), _ROWS):
-        part = slice(start, start + _ROWS)
-        reference, candidate = log_probabilities(first[part]), log_probabilities(second[part])
-        divergence[part] = (np.exp(reference) * (reference - candidate)).sum(axis=1)
+    for start in range(0, len(first), ROWS):
+        part = slice(start, start + ROWS)
+        (reference, normalizer), (candidate, other) = log_normalizers(first[part]), log_normalizers(second[part])
+        difference = np.subtract(reference, candidate, out=candidate)
+        weighted = np.multiply(np.exp(reference, out=reference), difference, out=difference)
+        divergence[part] = weighted.sum(axis=1, dtype=np.float64) / np.exp(normalizer) - normalizer + other
     return divergence
 
 

@@ -22,7 +22,7 @@ from trt_ptq.evaluation.runners.onnx_runner import Run
 from trt_ptq.language_models.decoder import LOGITS, DecoderLayout
 from trt_ptq.types import Array
 
-_ROWS = 64  # positions computed in float64 at a time: vocabularies have up to 260,000 tokens
+ROWS = 8  # positions computed at a time: vocabularies have up to 260,000 tokens
 
 
 @dataclass(frozen=True)
@@ -90,19 +90,22 @@ def token_losses(logits: Array, ids: Array) -> Array:
         logits: [tokens, vocabulary].
         ids: the true tokens [tokens].
     """
-    return np.concatenate(
-        [
-            -np.take_along_axis(log_probabilities(logits[start : start + _ROWS]), part[:, None], axis=1)[:, 0]
-            for start in range(0, len(ids), _ROWS)
-            if (part := ids[start : start + _ROWS]).size
-        ]
-        or [np.zeros(0)]
-    )
+    losses = np.empty(len(ids))
+    for start in range(0, len(ids), ROWS):
+        shifted, logarithms = log_normalizers(logits[start : start + ROWS])
+        part = ids[start : start + ROWS, None]
+        losses[start : start + ROWS] = logarithms - np.take_along_axis(shifted, part, axis=1)[:, 0]
+    return losses
 
 
-def log_probabilities(logits: Array) -> Array:
-    """Log-softmax along the last axis, in float64."""
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted
+def log_normalizers(logits: Array) -> tuple[Array, Array]:
+    """Log-softmax in two parts: float32 logits without their largest one, minus float64 [rows].
+
+    Exponentials in float32 are accurate to 1e-7, and three times as fast; their sum is in float64.
+
+    Args:
+        logits: [rows, vocabulary]; up to `ROWS` rows stay in the processor's cache.
+    """
+    values = logits.astype(np.float32, copy=False)
+    shifted = values - values.max(axis=1, keepdims=True)
+    return shifted, np.log(np.exp(shifted).sum(axis=1, dtype=np.float64))
