@@ -22,7 +22,8 @@ from trt_ptq.language_models.text.samples import TokenSample
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.insert import insert_qdq
 from trt_ptq.sensitivity.measure import measure_sensitivity, rank_layers
-from trt_ptq.tuning.output_deviation import OutputDeviation
+from trt_ptq.tuning.estimating.few_samples import FewSamples
+from trt_ptq.tuning.estimating.output_deviation import DeviationSums, OutputDeviation
 from trt_ptq.types import Batch
 
 LENGTHS = (40, 40, 24, 150)
@@ -60,11 +61,11 @@ def test_an_input_without_tokens_stays_as_it_is(batches: DecoderBatches) -> None
 
 
 def test_the_cache_does_not_count(decoder: Model, batches: DecoderBatches, table: CalibrationTable) -> None:
-    deviation = OutputDeviation(decoder, Reference(decoder.path), batches, 2)
-    assert deviation.measure(decoder.to_ir()) == 0
+    deviation = OutputDeviation(decoder, Reference(decoder.path), FewSamples(batches, batches), batches, 2)
+    assert deviation.measure(decoder.to_ir(), DeviationSums()) == [0, 0]
     int8 = insert_qdq(decoder, table).model
-    plain = deviation.measure(int8)
-    assert 0 < plain < 1
+    plain = deviation.measure(int8, DeviationSums())
+    assert 0 < plain[0] < 1
     for value in int8.graph.outputs:
         if value.name == "present.1.value":  # as in `x * 1e6`: another cache, the same next token
             scale = ir.Value(name="wrong", const_value=ir.tensor(np.float32(1e6)))
@@ -74,7 +75,7 @@ def test_the_cache_does_not_count(decoder: Model, batches: DecoderBatches, table
             int8.graph.outputs[list(int8.graph.outputs).index(value)] = wrong.outputs[0]
             value.name, wrong.outputs[0].name = "kept", "present.1.value"
             break
-    assert deviation.measure(int8) == pytest.approx(plain)
+    assert deviation.measure(int8, DeviationSums()) == pytest.approx(plain)
 
 
 def test_layers_are_ranked_by_the_divergence(decoder: Model, batches: DecoderBatches, table: CalibrationTable) -> None:

@@ -82,12 +82,19 @@ def test_the_metric_judges_the_plain_model_and_the_finalist(sabotaged: Model, me
 def test_no_model_is_built_twice(
     sabotaged: Model, metric: Metric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built: Counter[tuple[Recipe, tuple[str, ...]]] = Counter()
+    built: Counter[tuple[Recipe, tuple[str, ...], bool]] = Counter()
     insert = CandidateBuilder._insert_qdq
 
-    def counted(builder: CandidateBuilder, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS) -> QdqModel:
-        built[(recipe.model_copy(update={"nodes_to_exclude": tuple(sorted(recipe.nodes_to_exclude))}), kinds)] += 1
-        return insert(builder, recipe, kinds)
+    def counted(
+        builder: CandidateBuilder,
+        recipe: Recipe,
+        kinds: tuple[TensorKind, ...] = TENSOR_KINDS,
+        *,
+        roughly: bool = False,
+    ) -> QdqModel:
+        in_order = recipe.model_copy(update={"nodes_to_exclude": tuple(sorted(recipe.nodes_to_exclude))})
+        built[in_order, kinds, roughly] += 1
+        return insert(builder, recipe, kinds, roughly=roughly)
 
     monkeypatch.setattr(CandidateBuilder, "_insert_qdq", counted)
     metric.run(sabotaged, tmp_path / "out", method="auto")

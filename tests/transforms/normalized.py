@@ -75,3 +75,23 @@ def saved(transformed: TransformResult, path: Path) -> Path:
     save_model(transformed.model, path)
     load_model(path)
     return path
+
+
+def changed_tensors(before: Path, after: Path, **feeds: Array) -> set[str]:
+    """The float tensors of both models whose values differ by more than the rounding of floats."""
+    values = [_all_values(path, feeds) for path in (before, after)]
+    return {
+        name
+        for name in values[0].keys() & values[1].keys()
+        if not np.allclose(values[0][name], values[1][name], rtol=1e-3, atol=1e-4 * np.abs(values[0][name]).max())
+    }
+
+
+def _all_values(path: Path, feeds: dict[str, Array]) -> dict[str, Array]:
+    model = onnx.load(path)
+    names = [name for one in model.graph.node for name in one.output]
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    values = zip(names, session.run(None, feeds), strict=True)
+    return {name: value for name, value in values if value.dtype == np.float32 and value.size}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from tests.networks import CHANNELS, image_input, images, weight, write
-from tests.transforms.normalized import constant, node, outputs, saved
+from tests.transforms.normalized import changed_tensors, constant, node, outputs, saved
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import MinMax
@@ -275,3 +275,21 @@ def test_external_weights_are_scaled_as_they_are_written(tmp_path: Path) -> None
     transformed, after = equalized(outside)
     assert tensors(transformed) == ["r"]
     assert_same_function(path, after)
+
+
+def test_the_tensors_that_change_are_named(tmp_path: Path) -> None:
+    paths = chain(tmp_path / "m.onnx"), network(tmp_path / "n.onnx", *_pooled())
+    for path in paths:
+        transformed, after = equalized(path)
+        assert transformed.changed == changed_tensors(path, after, x=images(4)) == {"c1", "r1", "c2", "r2"}
+
+
+def _pooled() -> list[onnx.NodeProto]:
+    return [
+        node("Conv", "x w1", "c1", **PADS),
+        node("Relu", "c1", "r1"),
+        node("Conv", "r1 w2", "c2", **PADS),
+        node("MaxPool", "c2", "r2", kernel_shape=[2, 2]),
+        node("Conv", "r2 w3", "s", **PADS),
+        node("Sigmoid", "s", "y"),
+    ]

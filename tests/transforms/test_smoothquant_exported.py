@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.transforms.normalized import outputs
+from tests.transforms.normalized import changed_tensors, outputs
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.transforms.smoothquant import find_pairs, scale_pairs
@@ -30,12 +30,14 @@ def export(model: Any, path: Path) -> Path:
 
 
 def smoothed(path: Path) -> tuple[list[int], Path]:
-    """How many linear layers each pair has, and the model with all of them scaled."""
+    """How many linear layers each pair has, and the model with all of them scaled, and nothing else."""
     model = load_model(path).to_ir()
     pairs, _ = find_pairs(model.graph)
+    scaled_tensors = set[str]().union(*(pair.scaled_tensors() for pair in pairs))
     scale_pairs(model.graph, [(pair, np.exp2(np.linspace(-3, 3, pair.channels)).astype(np.float32)) for pair in pairs])
     result = path.with_name("smoothed.onnx")
     save_model(model, result)
+    assert scaled_tensors == changed_tensors(path, result, tokens=TOKENS)
     return [len(pair.linears) for pair in pairs], result
 
 

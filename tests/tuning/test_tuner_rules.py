@@ -13,6 +13,7 @@ from trt_ptq.calibrators.methods import AUTO_CANDIDATES, RangeMethod
 from trt_ptq.choices import Technique
 from trt_ptq.provenance import ModelIdentity
 from trt_ptq.recipe import Recipe
+from trt_ptq.tuning.estimating.estimates import MethodRanking
 from trt_ptq.tuning.judge import Judge, TimeLimit
 from trt_ptq.tuning.kept_trials import KeptTrials
 from trt_ptq.tuning.objective import Score
@@ -30,6 +31,7 @@ class Bench:
 
     def __init__(self, output_errors: dict[str, float], losses: dict[str, float]) -> None:
         self._output_errors, self._losses = output_errors, losses
+        self.at_first: dict[str, float] = {}
         self.ranked_for: list[tuple[str, ...]] = []
         self.evaluated: list[str] = []
 
@@ -43,13 +45,16 @@ class Bench:
         parts = {"plain", *name.split("+")}
         return min((error for key, error in self._output_errors.items() if parts >= set(key.split("+"))), default=0.1)
 
+    def first_look(self, recipe: Recipe, _kinds: object = None, *, roughly: bool = False) -> float:
+        return self.at_first.get(_key(recipe), self.output_error(recipe))
+
     def is_measured(self, _recipe: Recipe) -> bool:
         return False
 
-    def rank_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> dict[str, float]:
+    def rank_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> MethodRanking:
         self.ranked_for.append(recipe.techniques)
         best = methods[-1] if recipe.techniques or recipe.nodes_to_exclude else methods[0]
-        return {best.name: 0.1, **{method.name: 0.2 for method in methods if method != best}}
+        return MethodRanking({best.name: 0.1, **{method.name: 0.2 for method in methods if method != best}})
 
     def rank_layers(self, _recipe: Recipe) -> list[str]:
         return ["worst", *map(str, range(9))]
@@ -57,7 +62,7 @@ class Bench:
     def macs(self, _recipe: Recipe) -> dict[str, int]:
         return {}
 
-    def summarize(self, _recipe: Recipe, _technique: object) -> SimpleNamespace:
+    def summarize(self, _recipe: Recipe, _technique: object, *, roughly: bool = False) -> SimpleNamespace:
         return SimpleNamespace(num_sites=1, note="")
 
     def evaluate(self, model: str, _limit: float) -> Score:
@@ -98,6 +103,16 @@ def test_a_technique_is_accepted_for_a_real_gain_without_a_larger_output_error(
     result = tuned(bench, search=False)
     assert {trial.name: trial.decision for trial in result.trials}["cross-layer equalization"] == decision
     assert ("equalization" in result.recipe.techniques) == (decision == "accepted")
+
+
+def test_a_technique_that_looks_bad_at_first_is_not_measured_further() -> None:
+    bench = Bench({"plain": 0.1, "equalization": 0.05}, {"plain": 0.5, "equalization": 0.4})
+    bench.at_first["equalization"] = 0.11
+    result = tuned(bench, search=False)
+    trial = {trial.name: trial for trial in result.trials}["cross-layer equalization"]
+    assert trial.decision == "rejected: larger output error"
+    assert trial.note == "output error on calibration data at first: 0.1 -> 0.11"
+    assert "equalization" not in bench.evaluated
 
 
 def test_a_small_gain_that_meets_the_threshold_is_accepted() -> None:

@@ -1,4 +1,4 @@
-"""Parts of a data source: the held-out split, halves, shards, the first samples, evenly spaced batches."""
+"""Parts of a data source: the held-out split, halves, the first samples, evenly spaced batches, parts of batches."""
 
 from __future__ import annotations
 
@@ -70,6 +70,26 @@ class Head:
                 return
         if not read:
             raise DataError("the data has no batches")
+
+
+@dataclass(frozen=True)
+class SampleRange:
+    """The samples `start` to `stop` (exclusive) of each batch of `source`; a batch without them is left out."""
+
+    source: BatchSource
+    start: int
+    stop: int
+
+    @property
+    def total(self) -> int | None:
+        return self.source.total
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.source:
+            if sample_count(batch.feeds) > self.start:
+                some = slice(self.start, self.stop)
+                feeds = {name: array[some] if array.ndim else array for name, array in batch.feeds.items()}
+                yield Batch(feeds, batch.origin)
 
 
 def evenly_spaced(source: BatchSource, count: int) -> Subset:

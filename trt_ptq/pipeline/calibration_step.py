@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.convergence import Convergence, Stability, Trajectory, all_methods
 from trt_ptq.calibration.measurements.magnitudes import measure_amax
-from trt_ptq.calibration.memory_planner import Passes, plan_calibration
-from trt_ptq.calibration.tensors import CalibrationTensors
+from trt_ptq.calibration.memory_planner import plan_calibration, plan_passes
+from trt_ptq.calibration.tensors import CalibrationTensors, select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import save_statistics
 from trt_ptq.data.checks.audit import Audit
@@ -55,7 +56,9 @@ def calibrate(job: QuantizationJob) -> Calibrated:
     audit, shapes, ranges = Audit(), ShapeObserver(), InputRanges()
     source = observe(job.calibration, audit, shapes, ranges)
     findings = check_loaded(job.model, job.calibration)
-    calibration_tensors, passes = _plan(job, job.model, source)
+    calibration_tensors, passes = plan_calibration(
+        job.model, source, job.tensors, job.recipe.attention, job.memory_limit
+    )
     _ = job.objective.baseline  # a metric that fails does so here, not after the calibration
     convergence = Convergence(all_methods(job.methods[0]), job.until_stable)
     if job.kept_statistics is None:
@@ -110,18 +113,25 @@ def _data_findings(job: QuantizationJob, audit: Audit) -> tuple[str, ...]:
     return tuple(audit.findings()) if job.language is None else job.language.audit.findings
 
 
-def recalibrate(job: QuantizationJob, source: BatchSource, model: Model) -> Statistics:
-    """The statistics of a float model that techniques have transformed."""
-    calibration_tensors, passes = _plan(job, model, source)
-    return collect_statistics(
-        model, source, calibration_tensors, job.nonfinite, job.progress, passes, device=job.device
-    )
+def recalibrate(
+    job: QuantizationJob, model: Model, before: Statistics, changed: Collection[str], source: BatchSource
+) -> Statistics:
+    """The statistics of a float model after a technique, from those of the model before it.
+
+    Only tensors in `changed`, and new ones, are measured, on `source`. All others are the same function of the inputs
+    as before: their values differ by the rounding of floats at most, so their statistics stay.
+    """
+    selected = select_calibration_tensors(model, job.tensors, job.recipe.attention)
+    names = tuple(name for name in selected.tensors if name in changed or name not in before.tensors)
+    if not names:
+        return replace(before, model=model.identity, shares_range=selected.shares_range)
+    measured = CalibrationTensors(names, selected.shares_range)
+    passes = () if job.memory_limit is None else plan_passes(model, measured, source, job.memory_limit)
+    statistics = collect_statistics(model, source, measured, job.nonfinite, job.progress, passes, device=job.device)
+    known = {**before.tensors, **statistics.tensors}
+    return replace(statistics, tensors={name: known[name] for name in selected.tensors})
 
 
 def magnitudes(job: QuantizationJob, model: Model) -> dict[str, float]:
     """Largest magnitude of each float tensor of `model`, within the memory limit."""
     return measure_amax(model, job.calibration, job.memory_limit)
-
-
-def _plan(job: QuantizationJob, model: Model, source: BatchSource) -> tuple[CalibrationTensors, Passes]:
-    return plan_calibration(model, source, job.tensors, job.recipe.attention, job.memory_limit)

@@ -19,11 +19,13 @@ from trt_ptq.pipeline.placement_step import Placed
 from trt_ptq.provenance import DataFingerprint
 from trt_ptq.recipe import Recipe
 from trt_ptq.report.warnings import stability_method_warnings, technique_warnings
-from trt_ptq.tuning.candidate_builder import CalibratedModel, CandidateBuilder
-from trt_ptq.tuning.estimates import Estimates
+from trt_ptq.tuning.calibrated_models import CalibratedModel, CalibratedModels, CalibrationData
+from trt_ptq.tuning.candidate_builder import CandidateBuilder
+from trt_ptq.tuning.estimating.estimates import Estimates
+from trt_ptq.tuning.estimating.few_samples import few_samples
+from trt_ptq.tuning.estimating.output_deviation import OutputDeviation
 from trt_ptq.tuning.judge import Judge
 from trt_ptq.tuning.kept_trials import KeptTrials
-from trt_ptq.tuning.output_deviation import OutputDeviation
 from trt_ptq.tuning.settings import TuningSettings
 from trt_ptq.tuning.trials import TuningResult
 from trt_ptq.tuning.tuner import tune
@@ -50,14 +52,11 @@ class Tuned:
 
 def candidate_builder(job: QuantizationJob, calibrated: Calibrated, scratch: Path) -> CandidateBuilder:
     """What builds the INT8 models of recipes. Transformed models go to `scratch`."""
-    calibrated_with = Head(calibrated.source, calibrated.statistics.data.samples)
-    return CandidateBuilder(
-        CalibratedModel(job.model, calibrated.statistics),
-        job.calibration,
-        calibrate=partial(recalibrate, job, calibrated_with),
-        magnitudes=partial(magnitudes, job),
-        folder=scratch,
-    )
+    few = few_samples(job.model, job.objective.reference, job.calibration, job.tuning)
+    data = CalibrationData(Head(calibrated.source, calibrated.statistics.data.samples), few)
+    plain = CalibratedModel(job.model, calibrated.statistics)
+    models = CalibratedModels(plain, data, partial(recalibrate, job), scratch)
+    return CandidateBuilder(models, data, partial(magnitudes, job))
 
 
 def tune_recipe(job: QuantizationJob, calibrated: Calibrated, candidates: CandidateBuilder, placed: Placed) -> Tuned:
@@ -69,7 +68,9 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, candidates: Candid
     """
     settings = job.tuning.with_samples(sample_count(next(iter(job.calibration)).feeds))
     kept = _kept_trials(job, settings)
-    deviation = OutputDeviation(job.model, job.objective.reference, job.calibration, settings.output_error_batches)
+    deviation = OutputDeviation(
+        job.model, job.objective.reference, candidates.data.few, job.calibration, settings.output_error_batches
+    )
     result = tune(
         placed.recipe,
         candidates,
@@ -99,14 +100,15 @@ def _kept_trials(job: QuantizationJob, settings: TuningSettings) -> KeptTrials:
         _logger.info("trials are not kept for another run: %s is not a function of a Python file", metric.name)
         file.unlink(missing_ok=True)
         return KeptTrials()
-    measured_by = (settings.output_error_batches, settings.ranking_batches, settings.ranking_batches_on_disagreement)
+    batches = (settings.output_error_batches, settings.ranking_batches, settings.ranking_batches_on_disagreement)
+    samples = (settings.output_error_samples, settings.first_look_samples, settings.first_look_batches)
     scored_by = _digests(job.objective.source) if metric is None else [metric.identity, job.objective.baseline]
     parts = [
         tools(),
         asdict(job.model.identity),
         hashlib.sha256((job.output_dir / STATISTICS).read_bytes()).hexdigest(),
-        _digests(evenly_spaced(job.calibration, max(measured_by))),
-        (*measured_by, settings.min_ranking_agreement),
+        _digests(evenly_spaced(job.calibration, max(batches))),
+        (*batches, *samples, settings.min_ranking_agreement),
         scored_by,
     ]
     return KeptTrials(file, hashlib.sha256(repr(parts).encode()).hexdigest())

@@ -69,7 +69,7 @@ def apply_smoothquant(model: Model, source: BatchSource, samples: int = DEFAULT_
     if not pairs:
         return TransformResult(result, (), tuple(skipped))
     channels_of = sample_channels(model, source, {str(pair.tensor.name): pair.channels for pair in pairs}, samples)
-    applied, chosen = [], []
+    applied, chosen, changed = [], [], set[str]()
     for pair in pairs:
         name = str(pair.tensor.name)
         channels = channels_of.pop(name)
@@ -82,9 +82,10 @@ def apply_smoothquant(model: Model, source: BatchSource, samples: int = DEFAULT_
             skipped.append(TransformSite(name, f"no alpha lowers the output error, {plain:.2%}"))
             continue
         chosen.append((pair, best.scales))
+        changed |= pair.scaled_tensors()
         applied.append(TransformSite(name, f"alpha {best.alpha}, output error {plain:.2%} -> {best.error:.2%}"))
     scale_pairs(result.graph, chosen)
-    return TransformResult(result, tuple(applied), tuple(skipped))
+    return TransformResult(result, tuple(applied), tuple(skipped), frozenset(changed))
 
 
 def _read(linear: Linear) -> _Weight:

@@ -26,7 +26,7 @@ from trt_ptq.onnx_io.external_data import read_once
 from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.transforms.result import TransformResult, TransformSite
-from trt_ptq.transforms.scaling import divide, multiplied
+from trt_ptq.transforms.scaling import divide, multiplied, names_up_to
 from trt_ptq.types import Array
 
 _HOMOGENEOUS_OPS = POSITIVELY_HOMOGENEOUS_OPS | {"PRelu", "MaxPool", "AveragePool", "Identity"}
@@ -92,7 +92,7 @@ class _Layer:
 class _Pair:
     """Two convolutions; `second` reads `tensor`, which comes from `first`."""
 
-    tensor: str
+    tensor: ir.Value
     first: _Layer
     second: _Layer
 
@@ -121,20 +121,22 @@ def equalize(model: Model) -> TransformResult:
     for _ in range(_MAX_SWEEPS):
         if max([pair.equalize() for pair in pairs], default=0.0) < _CONVERGED:
             break
-    applied = []
+    applied, changed = [], set[str]()
     for pair in pairs:
+        name = name_of(pair.tensor)
         widest = np.abs(np.log2(pair.first.divided)).max()
         if widest < _EVEN:
-            skipped.append(TransformSite(pair.tensor, "its channels have even ranges already"))
+            skipped.append(TransformSite(name, "its channels have even ranges already"))
             pair.first.divided[...] = 1
             pair.second.multiplied[...] = 1
         else:
             low, high = pair.first.divided.min(), pair.first.divided.max()
-            applied.append(TransformSite(pair.tensor, f"channels scaled by 1/{high:.3g} to 1/{low:.3g}"))
+            applied.append(TransformSite(name, f"channels scaled by 1/{high:.3g} to 1/{low:.3g}"))
+            changed |= names_up_to(pair.first.node.outputs[0], pair.tensor)
     editor = GraphEditor(result.graph)
     for layer in {layer.node: layer for pair in pairs for layer in (pair.first, pair.second)}.values():
         _write(editor, layer)
-    return TransformResult(result, tuple(applied), tuple(skipped))
+    return TransformResult(result, tuple(applied), tuple(skipped), frozenset(changed))
 
 
 def _find_pairs(graph: ir.Graph) -> tuple[list[_Pair], list[TransformSite]]:
@@ -154,7 +156,7 @@ def _find_pairs(graph: ir.Graph) -> tuple[list[_Pair], list[TransformSite]]:
                     layers[convolution] = _layer(convolution)
             if len(layers[node].divided) != len(layers[second].multiplied):
                 raise _UnfitError("the weights of both convolutions have different numbers of channels")
-            pairs.append(_Pair(name_of(tensor), layers[node], layers[second]))
+            pairs.append(_Pair(tensor, layers[node], layers[second]))
         except _UnfitError as unfit:
             skipped.append(TransformSite(name_of(node.outputs[0]), str(unfit)))
     return pairs, skipped

@@ -1,4 +1,4 @@
-"""Multiplies and divides the constants of a graph."""
+"""Multiplies and divides the constants of a graph, and tells the tensors that are scaled along with them."""
 
 from __future__ import annotations
 
@@ -36,3 +36,13 @@ def divide(editor: GraphEditor, node: ir.Node, index: int, divisors: npt.NDArray
     else:
         copy = editor.constant(f"{value.name}.divided", ir.tensor(divided(value.const_value.numpy())))
         node.replace_input_with(index, copy)
+
+
+def names_up_to(first: ir.Value, last: ir.Value) -> set[str]:
+    """The tensors from `first` to `last`, both included, along a chain in which each has one reader."""
+    names = {str(last.name)}
+    while first is not last:
+        names.add(str(first.name))
+        (use,) = first.uses()
+        first = use.node.outputs[0]
+    return names

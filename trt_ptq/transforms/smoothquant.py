@@ -27,7 +27,7 @@ from trt_ptq.qdq.attention import is_attention_output
 from trt_ptq.qdq.plan import plan_quantization
 from trt_ptq.transforms.channel_sources import ChannelConstant, channel_constants
 from trt_ptq.transforms.result import TransformSite
-from trt_ptq.transforms.scaling import divide, multiplied
+from trt_ptq.transforms.scaling import divide, multiplied, names_up_to
 from trt_ptq.types import Array
 
 _FLOAT = ir.DataType.FLOAT
@@ -72,6 +72,11 @@ class Pair:
     sources: tuple[ChannelConstant, ...]
     linears: tuple[Linear, ...]
     quantized: tuple[Linear, ...]
+
+    def scaled_tensors(self) -> set[str]:
+        """The tensors that are scaled along with the constants; none where a Mul is inserted."""
+        between = (names_up_to(source.node.outputs[0], self.tensor) for source in self.sources)
+        return set().union(*between)
 
 
 def find_pairs(graph: ir.Graph) -> tuple[list[Pair], list[TransformSite]]:

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from itertools import count
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -15,9 +13,7 @@ import onnx_ir as ir
 from trt_ptq.analysis.macs import count_macs
 from trt_ptq.calibration.measurements.bias_error import measure_bias_error
 from trt_ptq.calibration.measurements.magnitudes import combine_amax
-from trt_ptq.calibrators.methods import METHODS
-from trt_ptq.calibrators.statistics.statistics import Statistics
-from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.choices import HighPrecision, Technique
 from trt_ptq.errors import ModelError
 from trt_ptq.fp16.attention_masks import ClampedMask
@@ -25,40 +21,17 @@ from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.fp16.target_form import convert_for_target
 from trt_ptq.language_models.decoder import decoder_layout
 from trt_ptq.language_models.kv_cache.int8_cache import quantize_cache
-from trt_ptq.onnx_io.load import Model, load_model
-from trt_ptq.onnx_io.save import save_model
+from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.factored import PerChannel
 from trt_ptq.qdq.float_names import CORRECTED
 from trt_ptq.qdq.insert import TENSOR_KINDS, QdqModel, TensorKind, insert_qdq
 from trt_ptq.recipe import Recipe
-from trt_ptq.transforms.alpha_search import apply_smoothquant
 from trt_ptq.transforms.bias_correction import correct_bias
-from trt_ptq.transforms.equalization import equalize
-from trt_ptq.transforms.result import TransformResult
-from trt_ptq.types import Array, BatchSource
+from trt_ptq.tuning.calibrated_models import CalibratedModel, CalibratedModels, CalibrationData, model_key, range_key
+from trt_ptq.types import Array
 
 _logger = logging.getLogger(__name__)
-_NO_CHOICES = {
-    **{"nodes_to_exclude": (), "weight_only": ()},
-    **{"high_precision": "fp32", "kv_cache": "float", "target": "trt"},
-}
-BEFORE_CALIBRATION: tuple[Technique, ...] = ("equalization", "smoothquant")  # they change the float model
 _MAX_BUILT = 8  # a model whose output error was measured is often scored a few candidates later; weights are lazy
-
-
-@dataclass(frozen=True)
-class CalibratedModel:
-    """A float model with its statistics.
-
-    Attributes:
-        model: the model that was given, or one with the same function after techniques changed it.
-        statistics: its statistics.
-        transformed: what the last technique did to it; None if none was applied.
-    """
-
-    model: Model
-    statistics: Statistics
-    transformed: TransformResult | None = None
 
 
 @dataclass(frozen=True)
@@ -93,46 +66,36 @@ class TransformSummary:
 class CandidateBuilder:
     """Builds the INT8 model of any recipe.
 
+    What is needed `roughly` takes the effect of the last technique from a few samples: one without a use costs little.
+
     Args:
-        plain: the float model, calibrated.
-        calibration: the data that it was calibrated with.
-        calibrate: computes the statistics of a float model that techniques changed.
+        models: the float models that techniques lead to, with their ranges.
+        data: the data that they are calibrated with.
         magnitudes: computes the largest magnitude of each tensor of a float model; see `measure_amax`.
-        folder: where changed float models are written.
     """
 
     def __init__(
-        self,
-        plain: CalibratedModel,
-        calibration: BatchSource,
-        calibrate: Callable[[Model], Statistics],
-        magnitudes: Callable[[Model], dict[str, float]],
-        folder: Path,
+        self, models: CalibratedModels, data: CalibrationData, magnitudes: Callable[[Model], dict[str, float]]
     ) -> None:
-        self._plain = plain
-        self._calibration = calibration
-        self._calibrate = calibrate
+        self._models = models
+        self.data = data
         self._magnitudes = magnitudes
-        self._folder = folder
-        self._number = count()
-        self._calibrated_model_of = cache(self._transform)
-        self._table_of = cache(self._derive_table)
         self._amax_of = cache(self._measure_amax)
         self._bias_error_of = cache(self._measure_bias_error)
         self._macs_of = cache(self._count_macs)
         self._built = lru_cache(_MAX_BUILT)(self._insert_qdq)
 
     def calibrated_model(self, recipe: Recipe) -> CalibratedModel:
-        """The float model that is quantized: after the techniques of `recipe` that change it."""
-        return self._calibrated_model_of(_model_key(recipe))
+        """The float model that is quantized, after the techniques of `recipe` that change it, with its statistics."""
+        return self._models.calibrated(recipe)
 
     def table(self, recipe: Recipe) -> CalibrationTable:
         """The activation ranges by the method of `recipe`."""
-        return self._table_of(_range_key(recipe))
+        return self._models.table(recipe)
 
     def amax(self, recipe: Recipe) -> dict[str, float]:
         """The largest magnitudes in the float model that is quantized; see `measure_amax`."""
-        return self._amax_of(_model_key(recipe))
+        return self._amax_of(model_key(recipe))
 
     def float16_amax(self, recipe: Recipe) -> dict[str, float]:
         """`amax`, raised for tensors that bias correction shifts, also where it adds an Add."""
@@ -144,18 +107,23 @@ class CandidateBuilder:
         }
         return {**amax, **shifted, **{f"{name}{CORRECTED}": value for name, value in shifted.items()}}
 
-    def bias_corrections(self, recipe: Recipe) -> dict[str, Array] | None:
+    def bias_corrections(self, recipe: Recipe, *, roughly: bool = False) -> dict[str, Array] | None:
         """The corrections of the biases by layer; None without the technique. See `measure_bias_error`."""
-        return self._bias_error_of(_range_key(recipe)) if "bias-correction" in recipe.techniques else None
+        if "bias-correction" not in recipe.techniques:
+            return None
+        return self._bias_error_of(range_key(recipe), roughly=roughly and recipe.techniques[-1] == "bias-correction")
 
-    def build_for_search(self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS) -> ir.Model:
+    def build_for_search(
+        self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS, *, roughly: bool = False
+    ) -> ir.Model:
         """The model of `recipe` with the rest in FP32: as fast as the float model on a CPU, unlike FP16's rounding.
 
         Args:
             recipe: the recipe of the model.
             kinds: what is in INT8: weights, activations or both.
+            roughly: see the class.
         """
-        return self._with_fp32(recipe, kinds).model
+        return self._with_fp32(recipe, kinds, roughly=roughly).model
 
     def build(self, recipe: Recipe) -> QuantizedCandidate:
         """Build the model of `recipe`."""
@@ -178,21 +146,23 @@ class CandidateBuilder:
 
     def macs(self, recipe: Recipe) -> dict[str, int]:
         """Multiply-accumulates by layer, for the first batch; empty where they cannot be counted."""
-        return self._macs_of(_model_key(recipe))
+        return self._macs_of(model_key(recipe))
 
-    def summarize(self, recipe: Recipe, technique: Technique) -> TransformSummary:
+    def summarize(self, recipe: Recipe, technique: Technique, *, roughly: bool = False) -> TransformSummary:
         """Summarize what `technique`, the last one of `recipe`, does to the model."""
         if technique == "bias-correction":
-            errors = self._bias_error_of(_range_key(recipe))
+            errors = self.bias_corrections(recipe, roughly=roughly) or {}
             corrected = sum(bool(error.any()) for error in errors.values())
             return TransformSummary(corrected, f"{corrected} of {len(errors)} layers corrected")
-        transformed = self.calibrated_model(recipe).transformed
+        transformed = self._models.transformed(recipe)
         assert transformed is not None
         applied, skipped = transformed.applied, transformed.skipped
         counts = f"applied in {len(applied)} places, skipped in {len(skipped)}"
         return TransformSummary(len(applied), "; ".join([counts, *map(str, (*applied, *skipped))]))
 
-    def _with_fp32(self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS) -> QdqModel:
+    def _with_fp32(
+        self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS, *, roughly: bool = False
+    ) -> QdqModel:
         """The Q/DQ model with the rest in FP32, built once for all orders of the nodes in `recipe`."""
         excluded, weight_only = map(sorted, (recipe.nodes_to_exclude, recipe.weight_only))
         in_order = {
@@ -201,43 +171,26 @@ class CandidateBuilder:
             "high_precision": "fp32",
             "target": "trt",
         }
-        return self._built(recipe.model_copy(update=in_order), kinds)
+        return self._built(recipe.model_copy(update=in_order), kinds, roughly=roughly)
 
-    def _insert_qdq(self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS) -> QdqModel:
-        _logger.debug("building the INT8 model of %s in %r", " and ".join(kinds), recipe)
-        model = self.calibrated_model(recipe).model
-        qdq = insert_qdq(
-            model, self.table(recipe), recipe.nodes_to_exclude, recipe.attention, kinds, recipe.weight_only
-        )
-        corrections = self.bias_corrections(recipe)
+    def _insert_qdq(
+        self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS, *, roughly: bool = False
+    ) -> QdqModel:
+        how = "roughly " if roughly else ""
+        _logger.debug("%sbuilding the INT8 model of %s in %r", how, " and ".join(kinds), recipe)
+        model, table = self._models.model(recipe), self._models.table(recipe, roughly=roughly)
+        qdq = insert_qdq(model, table, recipe.nodes_to_exclude, recipe.attention, kinds, recipe.weight_only)
+        corrections = self.bias_corrections(recipe, roughly=roughly)
         if corrections is not None:
             qdq = correct_bias(qdq, corrections)[0]
         if recipe.kv_cache == "int8" and "activations" in kinds:
-            quantize_cache(qdq.model, decoder_layout(model), self.table(recipe))
+            quantize_cache(qdq.model, decoder_layout(model), table)
         return qdq
 
-    def _transform(self, key: Recipe) -> CalibratedModel:
-        if not key.techniques:
-            return self._plain
-        before = self.calibrated_model(key.model_copy(update={"techniques": key.techniques[:-1]}))
-        if key.techniques[-1] == "equalization":
-            transformed = equalize(before.model)
-        else:
-            transformed = apply_smoothquant(before.model, self._calibration)
-        if not transformed.applied:
-            return CalibratedModel(before.model, before.statistics, transformed)
-        path = self._folder / f"{next(self._number)}.onnx"
-        save_model(transformed.model, path)
-        model = load_model(path)
-        return CalibratedModel(model, self._calibrate(model), transformed)
-
-    def _derive_table(self, key: Recipe) -> CalibrationTable:
-        return derive_table(self.calibrated_model(key).statistics, key.range_method())
-
     def _count_macs(self, key: Recipe) -> dict[str, int]:
-        feeds = next(iter(self._calibration)).feeds
+        feeds = next(iter(self.data.all)).feeds
         try:
-            return count_macs(self.calibrated_model(key).model, {name: array.shape for name, array in feeds.items()})
+            return count_macs(self._models.model(key), {name: array.shape for name, array in feeds.items()})
         except ModelError:
             return {}
 
@@ -245,17 +198,6 @@ class CandidateBuilder:
         calibrated = self.calibrated_model(key)
         return combine_amax(self._magnitudes(calibrated.model), calibrated.statistics)
 
-    def _measure_bias_error(self, key: Recipe) -> dict[str, Array]:
-        model = self.calibrated_model(key).model
-        return measure_bias_error(model, self.table(key), self._calibration, key.attention)
-
-
-def _model_key(recipe: Recipe) -> Recipe:
-    """The part of a recipe that determines the float model that is quantized: not the range method."""
-    return _range_key(recipe).model_copy(update={"method": METHODS["percentile"].name})
-
-
-def _range_key(recipe: Recipe) -> Recipe:
-    """The part of a recipe that determines the float model that is quantized, and its ranges."""
-    techniques = tuple(technique for technique in recipe.techniques if technique in BEFORE_CALIBRATION)
-    return recipe.model_copy(update={"techniques": techniques, **_NO_CHOICES})
+    def _measure_bias_error(self, key: Recipe, *, roughly: bool) -> dict[str, Array]:
+        source = self.data.few.first if roughly else self.data.all
+        return measure_bias_error(self._models.model(key), self._models.table(key), source, key.attention)

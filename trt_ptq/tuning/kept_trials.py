@@ -15,7 +15,7 @@ from trt_ptq.errors import OutputError
 from trt_ptq.recipe import Recipe
 
 _logger = logging.getLogger("trt_ptq.tuning")
-Measurement = Literal["score", "output error", "layer ranking"]
+Measurement = Literal["score", "output error", "first look", "layer ranking"]
 
 
 class KeptTrials:

@@ -31,7 +31,12 @@ class TuningSettings:
         max_requantized: most layers of a set that are tried in INT8 again by their output error, the largest first.
         output_error_batches: most calibration batches that output errors are measured on; on five real models, 8 of 8
             samples order the range methods as all held-out data do.
-        output_error_samples: fewer batches suffice for so many samples; two are measured at least.
+        output_error_samples: samples of these batches that suffice, the same number of each; where a model takes whole
+            batches only, so many batches.
+        first_look_samples: samples that a technique or a range method must look good on to be measured on the others.
+        first_look_batches: whole batches in their place, where a model takes no others.
+        first_look_factor: largest error of a range method at the first look, relative to the best one.
+        min_finalists: range methods that are measured on all these samples, whatever their error at the first look.
         ranking_batches: batches that layers are ranked on.
         ranking_batches_on_disagreement: where single batches disagree, the more sensitive half of the layers is ranked
             on as many as half of these in addition: ranked on 2 of 22 batches, a third of the most sensitive layers of
@@ -52,19 +57,19 @@ class TuningSettings:
     max_requantized: int = 4
     output_error_batches: int = 8
     output_error_samples: int = 64
+    first_look_samples: int = 16
+    first_look_batches: int = 2
+    first_look_factor: float = 1.5
+    min_finalists: int = 3
     ranking_batches: int = 2
     ranking_batches_on_disagreement: int = 8
     min_ranking_agreement: float = 0.85
     max_placement_builds: int = 12
 
     def with_samples(self, samples_per_batch: int) -> TuningSettings:
-        """The settings for batches of a size: no more of them than `output_error_samples` take."""
+        """The settings for batches of a size: layers are ranked on no more than `output_error_samples` take."""
         enough = max(math.ceil(self.output_error_samples / samples_per_batch), self.ranking_batches)
-        return replace(
-            self,
-            output_error_batches=min(self.output_error_batches, enough),
-            ranking_batches_on_disagreement=min(self.ranking_batches_on_disagreement, enough),
-        )
+        return replace(self, ranking_batches_on_disagreement=min(self.ranking_batches_on_disagreement, enough))
 
 
 DEFAULT_SETTINGS = TuningSettings()
@@ -75,6 +80,11 @@ EFFORTS: Mapping[Effort, TuningSettings] = {
     ),
     "medium": DEFAULT_SETTINGS,
     "high": TuningSettings(
-        num_runner_up_methods=3, max_evaluations=15, max_comparisons=30, max_requantized=24, max_placement_builds=24
+        num_runner_up_methods=3,
+        min_finalists=4,
+        max_evaluations=15,
+        max_comparisons=30,
+        max_requantized=24,
+        max_placement_builds=24,
     ),
 }

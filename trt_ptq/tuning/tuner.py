@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from functools import partial
 
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.choices import Mode, Technique
@@ -12,13 +13,14 @@ from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.qdq.insert import TENSOR_KINDS, TensorKind
 from trt_ptq.recipe import Recipe
 from trt_ptq.tuning.alternatives import EXCLUDED, WEIGHT_ONLY, Alternative
-from trt_ptq.tuning.candidate_builder import BEFORE_CALIBRATION, CandidateBuilder
-from trt_ptq.tuning.estimates import Estimates
+from trt_ptq.tuning.calibrated_models import BEFORE_CALIBRATION
+from trt_ptq.tuning.candidate_builder import CandidateBuilder
+from trt_ptq.tuning.estimating.estimates import Estimates, MethodRanking
 from trt_ptq.tuning.judge import Judge
 from trt_ptq.tuning.mixed_precision import Expectation, MixedPrecision, failure, search_mixed_precision
 from trt_ptq.tuning.objective import Score
 from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
-from trt_ptq.tuning.trials import TECHNIQUES_TO_TRY, TITLES, Decision, Trial, TuningResult
+from trt_ptq.tuning.trials import TECHNIQUES_TO_TRY, TITLES, Decision, Trial, TuningResult, rejected_by_output_error
 
 _logger = logging.getLogger("trt_ptq.tuning")
 
@@ -43,7 +45,7 @@ def tune(
 ) -> TuningResult:
     """Look for a better recipe while the loss of the model of a recipe exceeds `max_drop`.
 
-    The output error on a few calibration batches decides what is worth asking the objective about.
+    The output error on a few calibration samples decides what is worth asking the objective about.
 
     1. Where the loss is too high, its output error is broken down into weights only and activations only.
     2. The techniques of the recipe are applied. Then others are tried: one is accepted if it meets the threshold or
@@ -127,15 +129,16 @@ class _Tuner:
         self._settings = settings
         self._method_is_by_metric = False
         self._requested = requested
-        ranking = self._method_errors(plain)
-        self.recipe = plain = plain.model_copy(update={"method": next(iter(ranking), plain.method)})
+        ranking = self._ranking(plain, methods)
+        self._finalists = tuple(method for method in methods if method.name in ranking.errors)
+        self.recipe = plain = plain.model_copy(update={"method": next(iter(ranking.errors), plain.method)})
         self.best = judge.score(plain)
         if self.goes_on:
             self._output_error(plain)  # to compare the parts of it with
         name = "weights" if mode == "w8a16" else "weights and activations"
-        self._record(name, plain, self.best, "baseline", _method_note(ranking))
-        for kind in TENSOR_KINDS if self.goes_on and mode != "w8a16" else ():
-            self.trials.append(Trial(f"{kind} only", {}, {}, "analysis", "", self._output_error(plain, (kind,))))
+        self._record(name, plain, self.best, "baseline", ranking.describe())
+        if self.goes_on and mode != "w8a16":
+            self._analyze(plain)
 
     @property
     def exceeds_threshold(self) -> bool:
@@ -149,7 +152,8 @@ class _Tuner:
 
     def runner_up_methods(self) -> list[str]:
         """The methods with the smallest output errors, without that of the recipe."""
-        others = [name for name in self._method_errors(self.recipe) if name != self.recipe.method]
+        ranked = self._ranking(self.recipe, self._methods if not self.recipe.techniques else self._finalists)
+        others = [name for name in ranked.errors if name != self.recipe.method]
         return others[: self._settings.num_runner_up_methods]
 
     def try_method(self, name: str) -> None:
@@ -163,12 +167,12 @@ class _Tuner:
         title = TITLES[technique]
         recipe = self.recipe.model_copy(update={"techniques": (*self.recipe.techniques, technique)})
         try:
-            summary = self._candidates.summarize(recipe, technique)
-            if not summary.num_sites and not forced:
+            if not forced and not self._candidates.summarize(recipe, technique, roughly=True).num_sites:
                 return
             if not forced and (rejection := self._rejection_by_output_error(title, recipe)):
                 self.trials.append(rejection)
                 return
+            summary = self._candidates.summarize(recipe, technique)
             if technique in BEFORE_CALIBRATION and summary.num_sites:
                 recipe = self._with_best_method(recipe)
             score = self._judge.score(recipe, math.inf if forced else self._useless_loss)
@@ -246,23 +250,31 @@ class _Tuner:
         method = self._with_best_method(alternative.apply(self.recipe, ranked[:likely])).method
         return self.recipe.model_copy(update={"method": method})
 
-    def _method_errors(self, recipe: Recipe) -> dict[str, float]:
-        return self._estimates.rank_methods(recipe, self._methods) if self._methods else {}
+    def _ranking(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> MethodRanking:
+        return self._estimates.rank_methods(recipe, methods) if methods else MethodRanking()
 
     def _with_best_method(self, recipe: Recipe) -> Recipe:
-        best = next(iter(self._method_errors(recipe)), recipe.method)
+        """`recipe` with the best of the methods that came close to the best one at first."""
+        best = next(iter(self._ranking(recipe, self._finalists).errors), recipe.method)
         return recipe.model_copy(update={"method": best})
+
+    def _analyze(self, plain: Recipe) -> None:
+        """Report the output error of weights and of activations alone."""
+        try:
+            both = self._estimates.first_look(plain)
+            for kind in TENSOR_KINDS:
+                error = self._estimates.first_look(plain, (kind,))
+                note = f"output error of both on the same samples: {both:.3g}"
+                self.trials.append(Trial(f"{kind} only", {}, {}, "analysis", note, error))
+        except TrtPtqError:  # the outputs cannot be compared
+            return
 
     def _rejection_by_output_error(self, name: str, recipe: Recipe) -> Trial | None:
         """The trial of `recipe`, if its output error says that a score is not worth its price; else None."""
-        before, after = map(self._estimates.output_error, (self.recipe, recipe))
-        note = f"output error on calibration data: {before:.3g} -> {after:.3g}"
-        if after > before:
-            return Trial(name, {}, {}, "rejected: larger output error", note, after)
-        expected = self.best.loss * after / before if before else 0.0
-        if expected > self._max_drop and after > (1 - self._settings.min_gain) * before:
-            return Trial(name, {}, {}, "rejected: no gain", note, after)
-        return None
+        look, error = self._estimates.first_look, self._estimates.output_error
+        reject = partial(rejected_by_output_error, name, self.best.loss, self._max_drop, self._settings.min_gain)
+        at_first = reject(look(self.recipe), look(recipe, roughly=True), " at first")
+        return at_first or reject(error(self.recipe), error(recipe))
 
     def _accept_if_better(self, name: str, recipe: Recipe, score: Score, forced: bool = False, note: str = "") -> None:
         accepted = forced or (score.loss < self.best.loss and score.loss <= self._useless_loss)
@@ -284,8 +296,3 @@ class _Tuner:
         note = "; ".join(filter(None, (stopped, note)))
         error = self._output_error(recipe) if self._estimates.is_measured(recipe) else None
         self.trials.append(Trial(name, score.losses, score.metrics, decision, note, error))
-
-
-def _method_note(ranking: dict[str, float]) -> str:
-    errors = ", ".join(f"{format_loss(error)} by {name}" for name, error in ranking.items())
-    return errors and f"output error on calibration data: {errors}"

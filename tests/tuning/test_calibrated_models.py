@@ -1,0 +1,74 @@
+"""What is calibrated again after a technique: the tensors that it changed, and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipeline.quantizing import chain_path, quantized, source
+from trt_ptq.calibration.collector import collect_statistics
+from trt_ptq.calibration.tensors import CalibrationTensors, select_calibration_tensors
+from trt_ptq.calibrators.statistics.statistics import Statistics
+from trt_ptq.calibrators.table.table_file import load_table
+from trt_ptq.choices import Technique
+from trt_ptq.data.subset import SampleRange, split_source
+from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.pipeline import calibration_step
+from trt_ptq.recipe import Recipe
+from trt_ptq.tuning.calibrated_models import CalibratedModel, CalibratedModels, CalibrationData
+from trt_ptq.tuning.estimating.few_samples import FewSamples
+from trt_ptq.types import BatchSource
+
+ALL, FEW = source(), SampleRange(source(8), 0, 2)
+EQUALIZED: tuple[Technique, ...] = ("equalization",)
+
+
+def recipe(model: Model, *techniques: Technique) -> Recipe:
+    return Recipe(model=model.identity, method="minmax", techniques=techniques)
+
+
+def test_a_trial_measures_few_samples_and_acceptance_all(tmp_path: Path) -> None:
+    model = load_model(chain_path(tmp_path))
+    asked: list[tuple[set[str], BatchSource]] = []
+
+    def calibrate(model: Model, before: Statistics, changed: Collection[str], source: BatchSource) -> Statistics:
+        asked.append((set(changed), source))
+        return collect_statistics(model, source, select_calibration_tensors(model))
+
+    plain = CalibratedModel(model, collect_statistics(model, ALL, select_calibration_tensors(model)))
+    models = CalibratedModels(plain, CalibrationData(ALL, FewSamples(FEW, ALL)), calibrate, tmp_path)
+    assert models.transformed(recipe(model, *EQUALIZED))
+    assert not asked  # the technique alone needs no statistics
+    rough, final = (models.table(recipe(model, *EQUALIZED), roughly=roughly) for roughly in (True, False))
+    assert asked == [({"c", "r"}, FEW), ({"c", "r"}, ALL)]
+    assert 0.5 < rough.amax["r"] / final.amax["r"] < 1
+    models.table(recipe(model, *EQUALIZED, "bias-correction"), roughly=True)
+    assert len(asked) == 2  # the last technique leaves the float model as it is
+
+
+@pytest.mark.parametrize("technique", ["equalization", "smoothquant"])
+def test_only_changed_tensors_are_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, technique: Technique
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    measured: list[set[str]] = []
+
+    def collect(model: Model, source: BatchSource, tensors: CalibrationTensors, *args: Any, **more: Any) -> Statistics:
+        measured.append(set(tensors.tensors))
+        return collect_statistics(model, source, tensors, *args, **more)
+
+    monkeypatch.setattr(calibration_step, "collect_statistics", collect)
+    quantized(chain_path(tmp_path), tmp_path / "out", techniques=(technique,))
+    if technique == "smoothquant":  # which changes nothing here
+        assert measured == [{"x", "r"}]
+        return
+    assert measured == [{"x", "r"}, {"r"}]
+    model, (calibration, _) = load_model(tmp_path / "out" / "model.transformed.onnx"), split_source(source(), None)
+    anew = collect_statistics(model, calibration, select_calibration_tensors(model)).table("minmax")
+    table = load_table(tmp_path / "out" / "calibration.json")
+    assert table.amax == pytest.approx(dict(anew.amax), rel=1e-5)
+    assert table.provenance == anew.provenance

@@ -1,0 +1,147 @@
+"""The float models that techniques lead to, with their statistics: on all data, or roughly on a few samples."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Protocol
+
+from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.calibrators.statistics.statistics import Statistics
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
+from trt_ptq.choices import Technique
+from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.onnx_io.save import save_model
+from trt_ptq.recipe import Recipe
+from trt_ptq.transforms.alpha_search import apply_smoothquant
+from trt_ptq.transforms.equalization import equalize
+from trt_ptq.transforms.result import TransformResult
+from trt_ptq.tuning.estimating.few_samples import FewSamples
+from trt_ptq.types import BatchSource
+
+_NO_CHOICES = {
+    **{"nodes_to_exclude": (), "weight_only": ()},
+    **{"high_precision": "fp32", "kv_cache": "float", "target": "trt"},
+}
+BEFORE_CALIBRATION: tuple[Technique, ...] = ("equalization", "smoothquant")  # they change the float model
+
+
+@dataclass(frozen=True)
+class CalibratedModel:
+    """A float model with its statistics.
+
+    Attributes:
+        model: the model that was given, or one with the same function after techniques changed it.
+        statistics: its statistics.
+        transformed: what the last technique did to it; None if none was applied.
+    """
+
+    model: Model
+    statistics: Statistics
+    transformed: TransformResult | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """The data that models are calibrated with: `all` of it, and a `few` samples of it."""
+
+    all: BatchSource
+    few: FewSamples
+
+
+class Calibrate(Protocol):
+    """Computes the statistics of a float model after a technique; see `recalibrate`."""
+
+    def __call__(
+        self, model: Model, before: Statistics, changed: Collection[str], source: BatchSource
+    ) -> Statistics: ...
+
+
+class CalibratedModels:
+    """Applies techniques to the float model, and calibrates what they change; each once.
+
+    Args:
+        plain: the float model, calibrated.
+        data: the data to calibrate with.
+        calibrate: computes the statistics of a float model that a technique changed.
+        folder: where changed float models are written.
+    """
+
+    def __init__(self, plain: CalibratedModel, data: CalibrationData, calibrate: Calibrate, folder: Path) -> None:
+        self._plain = plain
+        self._data = data
+        self._calibrate = calibrate
+        self._folder = folder
+        self._number = count()
+        self._transformed_of = cache(self._transform)
+        self._statistics_of = cache(self._collect)
+        self._table_of = cache(self._derive_table)
+
+    def model(self, recipe: Recipe) -> Model:
+        """The float model that is quantized: after the techniques of `recipe` that change it."""
+        return self._transformed_of(model_key(recipe))[0]
+
+    def transformed(self, recipe: Recipe) -> TransformResult | None:
+        """What the last technique of `recipe` that changes the float model did; None without any."""
+        return self._transformed_of(model_key(recipe))[1]
+
+    def calibrated(self, recipe: Recipe) -> CalibratedModel:
+        """The float model that is quantized, with its statistics on all data."""
+        return CalibratedModel(
+            self.model(recipe), self._statistics_of(model_key(recipe), roughly=False), self.transformed(recipe)
+        )
+
+    def table(self, recipe: Recipe, *, roughly: bool = False) -> CalibrationTable:
+        """The activation ranges by the method of `recipe`.
+
+        Args:
+            recipe: the recipe.
+            roughly: measure the tensors that its last technique changed on a few samples only.
+        """
+        is_of_last = recipe.techniques[-1:] == range_key(recipe).techniques[-1:]
+        return self._table_of(range_key(recipe), roughly=roughly and is_of_last)
+
+    def _transform(self, key: Recipe) -> tuple[Model, TransformResult | None]:
+        if not key.techniques:
+            return self._plain.model, None
+        before = self.model(_before(key))
+        if key.techniques[-1] == "equalization":
+            transformed = equalize(before)
+        else:
+            transformed = apply_smoothquant(before, self._data.all)
+        if not transformed.applied:
+            return before, transformed
+        path = self._folder / f"{next(self._number)}.onnx"
+        save_model(transformed.model, path)
+        return load_model(path), transformed
+
+    def _collect(self, key: Recipe, *, roughly: bool) -> Statistics:
+        if not key.techniques:
+            return self._plain.statistics
+        model, transformed = self._transformed_of(key)
+        before = self._statistics_of(_before(key), roughly=False)
+        if transformed is None or not transformed.applied:
+            return before
+        return self._calibrate(model, before, transformed.changed, self._data.few.first if roughly else self._data.all)
+
+    def _derive_table(self, key: Recipe, *, roughly: bool) -> CalibrationTable:
+        return derive_table(self._statistics_of(model_key(key), roughly=roughly), key.range_method())
+
+
+def _before(key: Recipe) -> Recipe:
+    """`key` without its last technique."""
+    return key.model_copy(update={"techniques": key.techniques[:-1]})
+
+
+def model_key(recipe: Recipe) -> Recipe:
+    """The part of a recipe that determines the float model that is quantized: not the range method."""
+    return range_key(recipe).model_copy(update={"method": METHODS["percentile"].name})
+
+
+def range_key(recipe: Recipe) -> Recipe:
+    """The part of a recipe that determines the float model that is quantized, and its ranges."""
+    techniques = tuple(technique for technique in recipe.techniques if technique in BEFORE_CALIBRATION)
+    return recipe.model_copy(update={"techniques": techniques, **_NO_CHOICES})
