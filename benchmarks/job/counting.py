@@ -22,7 +22,6 @@ FP32, CANDIDATE, FP16, INT8, MEASURING, CHECKING = "FP32", "candidate", "FP16", 
 _KINDS = {"candidate.onnx": CANDIDATE, "model.fp16.onnx": FP16, "model.int8.onnx": INT8}
 
 Metric = Callable[..., dict[str, float]]
-BatchKey = tuple[int, ...]
 
 
 @dataclass
@@ -48,16 +47,16 @@ class Counts:
         metric_runs: the same inside the metric.
         metric_evaluations: how often the metric was computed, by kind of model.
         built: how often an INT8 model was built, by its recipe.
-        candidate_runs: how often a candidate ran on a batch outside the metric, by file and values of the batch.
-        fp32_outputs: how often FP32 computed its outputs outside the metric, by the values of the batch.
+        candidate_runs: how often a candidate ran on a sample outside the metric, by file and values of the sample.
+        fp32_outputs: how often FP32 computed its outputs outside the metric, by the values of the sample.
     """
 
     runs: Counter[str] = field(default_factory=Counter)
     metric_runs: Counter[str] = field(default_factory=Counter)
     metric_evaluations: Counter[str] = field(default_factory=Counter)
     built: Counter[str] = field(default_factory=Counter)
-    candidate_runs: Counter[tuple[str, BatchKey]] = field(default_factory=Counter)
-    fp32_outputs: Counter[BatchKey] = field(default_factory=Counter)
+    candidate_runs: Counter[tuple[str, int]] = field(default_factory=Counter)
+    fp32_outputs: Counter[int] = field(default_factory=Counter)
     in_metric: bool = False
 
     def metric(self, function: Metric) -> Metric:
@@ -79,11 +78,11 @@ class Counts:
         (self.metric_runs if self.in_metric else self.runs)[kind] += 1
         if self.in_metric or kind not in (FP32, CANDIDATE):
             return
-        batch = tuple(sample_hashes(feeds))
+        samples = sample_hashes(feeds)
         if kind == FP32:
-            self.fp32_outputs[batch] += 1
+            self.fp32_outputs.update(samples)
         else:
-            self.candidate_runs[file, batch] += 1
+            self.candidate_runs.update((file, sample) for sample in samples)
 
 
 @contextmanager

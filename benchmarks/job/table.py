@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from benchmarks.results_file import FAILED, Figures
 
 _HEADINGS = (
-    *("job", "P", "quantize", "of all cores", "batches", "most often produced", "FP32 runs on a batch"),
+    *("job", "P", "quantize", "of all cores", "batches", "most often produced", "FP32 runs on a sample"),
     *("INT8 models built / distinct", "metric on candidates", "peak memory", "loss, MACs in INT8"),
 )
 
