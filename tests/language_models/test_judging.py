@@ -11,8 +11,8 @@ import pytest
 
 from tests.decoders import VOCABULARY, tiny_llama
 from trt_ptq.errors import DataError
-from trt_ptq.evaluation.metric_direction import Lower
-from trt_ptq.evaluation.metrics import UserMetric
+from trt_ptq.evaluation.by_sample.paired_test import PairedTest
+from trt_ptq.evaluation.by_sample.sample_scores import SampleScores
 from trt_ptq.evaluation.runners.onnx_runner import Run, onnx_runner
 from trt_ptq.language_models.decoder import DecoderLayout, decoder_layout
 from trt_ptq.language_models.judging.agreement import next_token_agreement
@@ -94,11 +94,24 @@ class TestPerplexity:
         self, run: Run, layout: DecoderLayout, decoder_path: Path
     ) -> None:
         select, test = text_windows(TEXTS[:1], 16), text_windows(TEXTS[1:], 16)
-        metric = UserMetric(LanguageModelMetric(layout, select, test), "perplexity")
+        metric = LanguageModelMetric(layout, select, test).as_user_metric()
         assert metric.takes_split
         measured = [metric.evaluate_reference(decoder_path, split)["perplexity"] for split in ("select", "test")]
         assert measured == [perplexity(run, layout, select), perplexity(run, layout, test)]
-        assert all(isinstance(value, Lower) for value in measured)
+        assert metric.losses({"perplexity": 2.0}, {"perplexity": 3.0}) == {"perplexity": 0.5}
+
+    @pytest.mark.parametrize(("rise", "hopeless"), [(0.005, False), (0.2, True)])
+    def test_a_candidate_is_given_up_where_its_tokens_lose_too_much(
+        self, rise: float, hopeless: bool, layout: DecoderLayout
+    ) -> None:
+        metric = LanguageModelMetric(layout, text_windows(TEXTS[:1], 16), ()).as_user_metric()
+        noise = np.random.default_rng(0)
+        losses = noise.normal(3, 1, 400)
+        test = PairedTest({"perplexity": losses}, lambda _name: True, 0.01, metric.of_mean)
+        scores = SampleScores("perplexity", "perplexity", metric.of_mean)
+        scores.add({"perplexity": losses[:100] + rise + noise.normal(0, 0.1, 100)})
+        assert test.is_hopeless(scores) == hopeless
+        assert scores.metrics()["perplexity"] == pytest.approx(np.exp(scores.means()["perplexity"]))
 
 
 class TestAgreement:

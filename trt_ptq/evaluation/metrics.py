@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from trt_ptq.data.checks.input_ranges import InputRanges
 from trt_ptq.data.user_function import UserFunction, describe_failure
 from trt_ptq.errors import DataError, TrtPtqError, UsageError
-from trt_ptq.evaluation.by_sample.sample_scores import SampleScores
+from trt_ptq.evaluation.by_sample.sample_scores import MetricOfMean, SampleScores
 from trt_ptq.evaluation.metric_direction import Lower, is_lower_better, known_direction
 from trt_ptq.evaluation.runners.runner import open_runner
 from trt_ptq.evaluation.verdict import relative_loss
@@ -55,12 +55,17 @@ class UserMetric:
             the metrics, and "test" for the verdict.
         name: what messages call the function.
         lower_is_better: names of metrics whose lower values are better; see `known_direction` for others.
+        of_mean: how metrics follow from the mean of scores that the function yields, where they are not that mean: the
+            perplexity from the mean loss of tokens. They must rise with it.
+        known_identity: what to return as `identity`, for a function that is not in a file of its own.
         inputs: ranges of the inputs in the first batches that the function ran on any model.
     """
 
     function: Evaluate
     name: str = "evaluate"
     lower_is_better: Collection[str] = ()
+    of_mean: Mapping[str, MetricOfMean] = field(default_factory=dict)
+    known_identity: str | None = None
     inputs: InputRanges = field(default_factory=lambda: InputRanges(_MAX_BATCHES), compare=False, repr=False)
 
     @property
@@ -88,6 +93,8 @@ class UserMetric:
 
         None for what may change unnoticed: a lambda, an inner function, a method, an object.
         """
+        if self.known_identity is not None:
+            return self.known_identity
         function = self.function.function if isinstance(self.function, UserFunction) else self.function
         file = self._file
         if file is None or not file.is_file() or not inspect.isfunction(function) or "<" in function.__qualname__:
@@ -227,7 +234,7 @@ class UserMetric:
     ) -> MetricEvaluation:
         """The mean scores of the samples that `generator` yields, all or until `stop`."""
         function = self.function.function if isinstance(self.function, UserFunction) else self.function
-        scores = SampleScores(self.name, str(getattr(function, "__name__", "score")))
+        scores = SampleScores(self.name, str(getattr(function, "__name__", "score")), self.of_mean)
         steps = self.function.steps(generator) if isinstance(self.function, UserFunction) else generator
         stopped = False
         for item in steps:
@@ -239,7 +246,7 @@ class UserMetric:
                 break
         if not scores.count:
             raise DataError(f"{self.name} yielded no score: it must yield one for each sample")
-        return MetricEvaluation(scores.means(), scores, stopped)
+        return MetricEvaluation(scores.metrics(), scores, stopped)
 
     def _checked(self, returned: Any) -> Metrics:
         if not isinstance(returned, dict) or not returned:

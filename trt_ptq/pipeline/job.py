@@ -23,7 +23,7 @@ from trt_ptq.data.spool import SpooledSource, is_in_memory
 from trt_ptq.data.subset import split_source, two_halves
 from trt_ptq.engines.backends import builder_target, require_named_backend
 from trt_ptq.engines.cost import Gpu, load_gpu
-from trt_ptq.evaluation.metrics import Evaluate, UserMetric
+from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.evaluation.reference import Reference
 from trt_ptq.language_models.decoder import decoder_layout
 from trt_ptq.language_models.judging.metric import PERPLEXITY
@@ -184,7 +184,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         calibration, held_out = split_source(open_any(arguments.data), test_data)
     else:
         calibration, held_out = open_any(language.calibration), open_any(language.held_out)
-        metric = metric or UserMetric(language.metric, PERPLEXITY)
+        metric = metric or language.metric.as_user_metric()
     selection, test = (held_out, held_out) if metric else two_halves(held_out)
     tunes_ranges = config.recipe is None and config.mode != "w8a16"
     return QuantizationJob(

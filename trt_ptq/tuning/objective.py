@@ -96,15 +96,17 @@ class Objective:
         if samples is None or metric is None or math.isinf(limit):
             return None
         lower = {name for name, value in self.baseline.items() if is_lower_better(name, value, metric.lower_is_better)}
-        return PairedTest(samples.by_metric(), lower.__contains__, limit).is_hopeless
+        return PairedTest(samples.by_metric(), lower.__contains__, limit, metric.of_mean).is_hopeless
 
     def _score(self, metric: UserMetric, evaluation: MetricEvaluation) -> Score:
         metrics, samples, expected = evaluation.metrics, evaluation.samples, self._baseline.samples
         stopped_after = samples.count if samples is not None and evaluation.stopped else None
-        if stopped_after is not None and expected is not None:
-            seen = {name: scores[:stopped_after].mean() for name, scores in expected.by_metric().items()}
-            if metrics.keys() == seen.keys():  # the mean of all samples is estimated by the difference so far
-                metrics = {name: self.baseline[name] + value - float(seen[name]) for name, value in metrics.items()}
+        if samples is not None and stopped_after is not None and expected is not None:
+            scores, means = expected.by_metric(), samples.means()
+            if means.keys() == scores.keys():  # the mean of all samples is estimated by the difference so far
+                for name, values in scores.items():
+                    means[name] += float(values.mean() - values[:stopped_after].mean())
+                metrics = samples.metrics(means)
         elif samples is not None and expected is not None and samples.count != expected.count:
             raise DataError(
                 f"{metric.name} yields {expected.count} scores for FP32 and {samples.count} for INT8: it must yield "

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist
 
-from trt_ptq.evaluation.by_sample.sample_scores import SampleScores
+from trt_ptq.evaluation.by_sample.sample_scores import MetricOfMean, SampleScores
 from trt_ptq.types import Array
 
 LOOKS = (0.25, 0.5, 0.75)  # after these fractions of the samples
@@ -29,11 +29,13 @@ class PairedTest:
         reference: the scores of the reference: float64 [samples], by metric.
         is_lower_better: tells whether lower values of a metric are better.
         limit: largest relative loss, as a fraction.
+        of_mean: how metrics follow from mean scores, where they are not the mean itself; see `UserMetric`.
     """
 
     reference: Mapping[str, Array]
     is_lower_better: Callable[[str], bool]
     limit: float
+    of_mean: Mapping[str, MetricOfMean] = field(default_factory=dict)
     _next_look: int = field(default=0, init=False)
 
     def is_hopeless(self, scores: SampleScores) -> bool:
@@ -51,7 +53,10 @@ class PairedTest:
         if name not in self.reference:
             return math.nan
         reference, seen = self.reference[name], len(scores)
-        loss = (scores - reference[:seen]) if self.is_lower_better(name) else (reference[:seen] - scores)
+        sign = 1 if self.is_lower_better(name) else -1
+        loss = sign * (scores - reference[:seen])
         unseen = 1 - seen / len(reference)  # a sample without replacement from all of them
         deviation = float(loss.std(ddof=1)) * math.sqrt(unseen / seen)
-        return (float(loss.mean()) - _DEVIATIONS * deviation) / (abs(float(reference.mean())) or 1.0)
+        least = float(loss.mean()) - _DEVIATIONS * deviation
+        metric, mean = self.of_mean.get(name, float), float(reference.mean())
+        return sign * (metric(mean + sign * least) - metric(mean)) / (abs(metric(mean)) or 1.0)

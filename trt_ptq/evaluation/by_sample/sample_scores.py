@@ -1,8 +1,8 @@
-"""Metrics that are means over samples, from a function that yields the scores of single samples."""
+"""Metrics that are means over samples, or follow from one, from a function that yields the scores of single samples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from trt_ptq.errors import DataError
 from trt_ptq.evaluation.metric_direction import Lower
 from trt_ptq.types import Array
 
+MetricOfMean = Callable[[float], float]
+
 
 class SampleScores:
     """The scores of samples by metric, in the order in which a function yields them.
@@ -18,11 +20,13 @@ class SampleScores:
     Args:
         name: what messages call the function.
         metric: the metric of scores that are yielded without a name.
+        of_mean: how metrics follow from mean scores, where they are not the mean itself; see `UserMetric`.
     """
 
-    def __init__(self, name: str, metric: str) -> None:
+    def __init__(self, name: str, metric: str, of_mean: Mapping[str, MetricOfMean] | None = None) -> None:
         self._name = name
         self._metric = metric
+        self._of_mean = of_mean or {}
         self._parts: dict[str, list[Array]] = {}
         self._lower: set[str] = set()
         self.count = 0
@@ -53,8 +57,13 @@ class SampleScores:
         return {name: np.concatenate(parts) for name, parts in self._parts.items()}
 
     def means(self) -> dict[str, float]:
-        """The mean of each metric; empty without samples."""
-        if not self.count:
-            return {}
-        means = {name: float(scores.mean()) for name, scores in self.by_metric().items()}
-        return {name: Lower(mean) if name in self._lower else mean for name, mean in means.items()}
+        """The mean score by metric; empty without samples."""
+        return {name: float(scores.mean()) for name, scores in self.by_metric().items()} if self.count else {}
+
+    def metrics(self, means: Mapping[str, float] | None = None) -> dict[str, float]:
+        """The metrics that follow from mean scores: `means()` unless given."""
+        values = {
+            name: self._of_mean[name](mean) if name in self._of_mean else mean
+            for name, mean in (self.means() if means is None else means).items()
+        }
+        return {name: Lower(value) if name in self._lower else value for name, value in values.items()}

@@ -66,15 +66,22 @@ def perplexity(run: Run, layout: DecoderLayout, windows: Sequence[TextWindow]) -
     Raises:
         DataError: no token is scored.
     """
-    total, count = 0.0, 0
+    losses = [*window_losses(run, layout, windows)]
+    if not losses:
+        raise DataError("perplexity needs texts of at least two tokens, and there are none")
+    return perplexity_of(float(np.concatenate(losses).mean()))
+
+
+def perplexity_of(mean_loss: float) -> float:
+    """The perplexity, from the mean loss of tokens in nats."""
+    return math.exp(min(mean_loss, 700.0))  # the largest exponent of a float64 is 709
+
+
+def window_losses(run: Run, layout: DecoderLayout, windows: Iterable[TextWindow]) -> Iterator[Array]:
+    """The negative log-likelihoods of the tokens of each window that are scored, in nats, float64 [tokens]."""
     for window, logits in window_logits(run, layout, windows):
         first = window.first_scored
-        losses = token_losses(logits[first - 1 : -1], window.ids[first:])
-        total += float(losses.sum())
-        count += len(losses)
-    if not count:
-        raise DataError("perplexity needs texts of at least two tokens, and there are none")
-    return math.exp(min(total / count, 700.0))  # the largest exponent of a float64 is 709
+        yield token_losses(logits[first - 1 : -1], window.ids[first:])
 
 
 def window_logits(run: Run, layout: DecoderLayout, windows: Iterable[TextWindow]) -> Iterator[tuple[TextWindow, Array]]:
