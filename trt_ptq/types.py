@@ -20,10 +20,14 @@ _SHAPE = re.compile(r"[1-9]\d*(x(0|[1-9]\d*))*")  # only the first axis, the sam
 
 @dataclass(frozen=True)
 class Batch:
-    """The inputs of one model call, by input name, and where they came from (for messages)."""
+    """The inputs of one model call, by input name, and where they came from (for messages).
+
+    Batches of one `group` have something in common, such as the length of texts.
+    """
 
     feeds: Feeds
     origin: str
+    group: str = ""
 
 
 @runtime_checkable

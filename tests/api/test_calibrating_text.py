@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -13,9 +15,12 @@ import trt_ptq
 from tests.cli.run import refused
 from tests.cli.run import trt_ptq as command
 from tests.decoders import sentences
+from trt_ptq.api.calibrating_text import collect_text
+from trt_ptq.calibration.checkpoint import Checkpoint
 from trt_ptq.calibrators.statistics.statistics import merge_statistics
 from trt_ptq.language_models.length_drift import range_drift
 
+T = TypeVar("T")
 TEXTS = [*sentences(12, words=6), *sentences(12, seed=1, words=30)]
 
 
@@ -69,8 +74,43 @@ def test_options_that_do_not_go_together(decoder_path: Path, tokenizer_folder: P
     assert refused(*plain, "--by-length") == "--by-length is for text: add --task text-generation"
     assert refused(*plain, "--samples", 9) == "--samples is for text: add --task text-generation"
     text = [*plain, "--tokenizer", tokenizer_folder]
-    for option, value in (("--shard", "0/2"), ("--nonfinite", "skip"), ("--method", "mse"), ("--percentile", 99)):
+    for option, value in (("--until-stable", "1%"), ("--method", "mse"), ("--percentile", 99), ("--ray", "local")):
         assert refused(*text, option, value) == f"{option} does not work with --task: omit one of the two"
+    for option, value in (("--shard", "0/2"), ("--checkpoint", "c")):
+        message = f"{option} does not work with --by-length: omit one of the two"
+        assert refused(*text, "--by-length", option, value) == message
+
+
+def test_shards_of_text_merge_to_the_whole(decoder_path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
+    data, whole, merged = tmp_path / "p.jsonl", tmp_path / "whole.safetensors", tmp_path / "merged.safetensors"
+    data.write_text("\n".join(json.dumps({"text": text}) for text in TEXTS))
+    arguments: list[Any] = ["calibrate", decoder_path, "--tokenizer", tokenizer_folder, "--data", data]
+    assert command(*arguments, "-o", whole).returncode == 0
+    shards = [tmp_path / f"{index}.safetensors" for index in range(2)]
+    for index, shard in enumerate(shards):
+        assert command(*arguments, "--shard", f"{index}/2", "-o", shard).returncode == 0
+    assert command("merge", *shards, "-o", merged).returncode == 0
+    assert merged.read_bytes() == whole.read_bytes()
+
+
+def test_an_interrupted_calibration_resumes_from_its_checkpoint(
+    calibrated: trt_ptq.TextStatistics, decoder_path: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    config = trt_ptq.QuantizeConfig(task="text-generation")
+    checkpoint = tmp_path / "checkpoint"
+
+    def interrupt(items: Iterable[T], _description: str, _total: int | None) -> Iterator[T]:
+        yield from islice(items, 5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collect_text(decoder_path, TEXTS, tokenizer_folder, config, interrupt, checkpoint=Checkpoint(checkpoint))
+    resumed = Checkpoint(checkpoint)
+    result = collect_text(decoder_path, TEXTS, tokenizer_folder, config, checkpoint=resumed)
+    assert resumed.resumed is not None
+    assert resumed.resumed.statistics.data.samples < result.statistics.data.samples
+    assert result.statistics == calibrated.statistics
+    assert result.by_length == {}
 
 
 def test_statistics_do_not_replace_the_text_or_the_tokenizer(

@@ -56,6 +56,20 @@ def test_the_report_has_the_text_the_agreement_and_generations(result: QuantizeR
     assert report == result.report
 
 
+def test_the_report_says_how_ranges_drift_with_the_length(result: QuantizeResult) -> None:
+    report = result.report
+    assert report.text is not None
+    lengths = [f"{bucket.start}-{bucket.stop}" for bucket in report.text.lengths]
+    assert len(lengths) > 1
+    first = report.length_drift[0]
+    assert list(first.amax) == lengths
+    ranges = {tensor.name: max(-tensor.minimum, tensor.maximum) for tensor in report.tensors}
+    assert max(first.amax.values()) == pytest.approx(ranges[first.tensor])
+    page = render_html(report)
+    assert "Ranges by the length of the text" in page
+    assert f"<td>{first.tensor}</td><td>{first.ratio:.2f}</td>" in page
+
+
 def test_what_is_suspicious_about_the_text_is_warned_of(result: QuantizeResult) -> None:
     warnings = "\n".join(result.report.warnings)
     assert "only 20 calibration texts: 100 to 500 are advised" in warnings

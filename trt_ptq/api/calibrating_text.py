@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.api.inputs.language_input import model_tokenizer
 from trt_ptq.api.inputs.model_input import ModelLike, describe_model, opened_model
+from trt_ptq.calibration.checkpoint import Checkpoint
 from trt_ptq.calibration.collector import collect_statistics
-from trt_ptq.calibration.tensors import select_calibration_tensors
-from trt_ptq.calibrators.statistics.statistics import Statistics, merge_statistics
+from trt_ptq.calibration.devices import open_device
+from trt_ptq.calibration.measurements.grouped import GroupedStatistics
+from trt_ptq.calibration.memory_planner import plan_calibration
+from trt_ptq.calibrators.statistics.statistics import Statistics
+from trt_ptq.choices import DeviceName, Nonfinite
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.checks.validation import ValidatedSource
+from trt_ptq.data.shard import ShardedSource
 from trt_ptq.language_models.language_data import TextOptions, open_calibration_text
-from trt_ptq.language_models.length_drift import RangeDrift, range_drift
+from trt_ptq.language_models.length_drift import RangeDrift, by_rising_length, range_drift
 from trt_ptq.language_models.text.text_audit import TextAudit
 from trt_ptq.onnx_io.check_loaded import check_loaded
+from trt_ptq.provenance import join_shards
 from trt_ptq.types import ProgressCallback, no_progress
 
 _logger = logging.getLogger(__name__)
@@ -29,17 +35,16 @@ class TextStatistics:
     """Statistics of a language model.
 
     Attributes:
-        by_length: the statistics by length bucket of the texts, such as "32-63" tokens.
+        statistics: those of all texts.
+        by_length: the same by length bucket of the texts, such as "32-63" tokens, the shortest first.
         audit: what the text consists of.
+        findings: what is suspicious about model and text, a sentence each.
     """
 
+    statistics: Statistics
     by_length: dict[str, Statistics]
     audit: TextAudit
-
-    @property
-    def statistics(self) -> Statistics:
-        """The statistics of all texts: those of the buckets, merged."""
-        return merge_statistics(self.by_length.values())
+    findings: tuple[str, ...]
 
     def drift(self, method: str = "minmax") -> list[RangeDrift]:
         """How the range of each tensor changes with the length, the largest change first; see `range_drift`."""
@@ -57,6 +62,9 @@ def calibrate_text(
     samples: int | None = None,
     tensors: str | Sequence[str] = ("fused",),
     attention: bool = False,
+    nonfinite: Nonfinite = "refuse",
+    device: DeviceName = "cpu",
+    memory_limit: int | str | None = None,
     batch_size: int = 8,
     progress: ProgressCallback | None = None,
 ) -> TextStatistics:
@@ -75,6 +83,9 @@ def calibrate_text(
         samples: number of texts; see `QuantizeConfig`.
         tensors: "fused" (inputs of INT8 nodes), "all" (every float activation), or tensor names.
         attention: also measure the inputs of attention's MatMuls.
+        nonfinite: NaN and infinity in activations: "refuse", or "skip" (count and report).
+        device: "cpu" or "cuda".
+        memory_limit: bytes, or text such as "4GB": stay below, by several passes over the data if need be.
         batch_size: largest number of texts in a batch.
         progress: shows progress; see `quantize`.
 
@@ -94,20 +105,69 @@ def calibrate_text(
         samples=samples,
         tensors=tensors,
         attention=attention,
+        nonfinite=nonfinite,
+        device=device,
+        memory_limit=memory_limit,
         batch_size=batch_size,
     )
-    options = TextOptions(text_column, tuple(config.group_columns), max_length, samples, batch_size)
+    collected = collect_text(model, data, tokenizer, config, progress or no_progress)
+    for finding in collected.findings:
+        _logger.warning("%s", finding)
+    return collected
+
+
+def collect_text(
+    model: ModelLike,
+    data: Any,
+    tokenizer: Any,
+    config: QuantizeConfig,
+    progress: ProgressCallback = no_progress,
+    shard: tuple[int, int] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> TextStatistics:
+    """Calibrate a language model with text; see `calibrate_text`.
+
+    Args:
+        model: the model.
+        data: the text.
+        tokenizer: the tokenizer of the model.
+        config: how text is drawn, and what is measured where; nothing else of it is used.
+        progress: shows progress over the batches.
+        shard: index and count: use every count-th batch only.
+        checkpoint: file to save progress to, and to resume from.
+
+    Returns:
+        The statistics; `by_length` is empty with `shard`, whose parts merge to whole data, and with `checkpoint`, which
+        keeps those of all texts only.
+
+    Raises:
+        DataError, ModelError, StatisticsError, UsageError: see `calibrate_text` and `collect_statistics`.
+    """
+    options = TextOptions(
+        config.text_column, tuple(config.group_columns), config.max_length, config.samples, config.batch_size
+    )
     with opened_model(model) as loaded, temporary_folder() as folder:
         text = open_calibration_text(
             loaded, describe_model(model), data, model_tokenizer(model, tokenizer), options, folder
         )
-        sources = {label: ValidatedSource(batches, loaded.inputs) for label, batches in text.batches.items()}
-        findings = [*check_loaded(loaded, next(iter(sources.values()))), *text.audit.findings]
-        observed = select_calibration_tensors(loaded, tuple(config.tensors), attention)
-        by_length = {
-            label: collect_statistics(loaded, source, observed, progress=progress or no_progress)
-            for label, source in sources.items()
-        }
-    for finding in findings:
-        _logger.warning("%s", finding)
-    return TextStatistics(by_length, text.audit)
+        batches = text.batches if shard is None else ShardedSource(text.batches, *shard)
+        source = ValidatedSource(batches, loaded.inputs, allow_nonfinite=config.nonfinite == "skip")
+        findings = (*check_loaded(loaded, source), *text.audit.findings)
+        limit_bytes = None if config.memory_limit is None else int(config.memory_limit)
+        observed, passes = plan_calibration(loaded, source, config.tensors, config.attention, limit_bytes)
+        groups = GroupedStatistics()
+        statistics = collect_statistics(
+            loaded,
+            source,
+            observed,
+            config.nonfinite,
+            progress,
+            passes,
+            device=open_device(config.device),
+            checkpoint=checkpoint,
+            groups=groups,
+        )
+        if isinstance(batches, ShardedSource):
+            statistics = replace(statistics, shards=join_shards((), [batches.shard]))
+    by_length = {} if shard or checkpoint else by_rising_length(groups.statistics(statistics))
+    return TextStatistics(statistics, by_length, text.audit, findings)

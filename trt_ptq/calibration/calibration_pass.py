@@ -11,7 +11,7 @@ import numpy as np
 
 from trt_ptq._internal.cpu import usable_cores
 from trt_ptq._internal.signals import deferred_interrupts
-from trt_ptq.calibration.devices import Device
+from trt_ptq.calibration.devices import Accumulator, Device
 from trt_ptq.calibration.observed_model import ObservedModel
 from trt_ptq.calibration.state import CalibrationState
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
@@ -47,7 +47,10 @@ class CalibrationPass:
         self._threads = threads
         self._float_model = model
         self._model = ObservedModel(model, names, device, threads)
-        self._accumulators = {name: device.accumulator() for name in names}
+        self._names = names
+        self._device = device
+        self._accumulators: dict[str, dict[str, Accumulator]] = {}  # by group of batches
+        self._data_by_group: dict[str, DataFingerprint] = {}
 
     def steps(self, batches: Iterable[Batch]) -> Iterator[None]:
         """Measure `batches`, yielding after each batch that was measured.
@@ -74,15 +77,18 @@ class CalibrationPass:
             raise DataError("the data has no batches")
 
     def _measure(self, batch: Batch, pool: ThreadPoolExecutor) -> DataFingerprint:
+        if batch.group not in self._accumulators:
+            self._accumulators[batch.group] = {name: self._device.accumulator() for name in self._names}
+        accumulators = self._accumulators[batch.group]
         arrays = self._model.run(batch)
-        fingerprint = pool.submit(DataFingerprint.from_feeds, batch.feeds)
-        updates = {
-            name: pool.submit(accumulator.update, arrays[name]) for name, accumulator in self._accumulators.items()
-        }
+        future = pool.submit(DataFingerprint.from_feeds, batch.feeds)
+        updates = {name: pool.submit(accumulator.update, arrays[name]) for name, accumulator in accumulators.items()}
         nonfinite_counts = {name: update.result() for name, update in updates.items()}
         if self._nonfinite == "refuse":
             _check_finite_values(nonfinite_counts, arrays, batch, self._float_model)
-        return fingerprint.result()
+        fingerprint = future.result()
+        self._data_by_group[batch.group] = self._data_by_group.get(batch.group, DataFingerprint()) + fingerprint
+        return fingerprint
 
     @property
     def has_new_batches(self) -> bool:
@@ -92,8 +98,22 @@ class CalibrationPass:
     def tensors(self) -> dict[str, TensorStatistics]:
         """The statistics of the tensors of this pass so far."""
         before = self._before.statistics.tensors
-        now = {name: accumulator.statistics() for name, accumulator in self._accumulators.items()}
-        return {name: before[name].merge(tensor) if name in before else tensor for name, tensor in now.items()}
+        merged = {name: before[name] for name in self._names if name in before}
+        for tensors in self.tensors_by_group().values():
+            merged |= {name: merged[name].merge(new) if name in merged else new for name, new in tensors.items()}
+        return merged
+
+    def tensors_by_group(self) -> dict[str, dict[str, TensorStatistics]]:
+        """The statistics of the batches of each group that this pass measured."""
+        return {
+            group: {name: accumulator.statistics() for name, accumulator in accumulators.items()}
+            for group, accumulators in self._accumulators.items()
+        }
+
+    @property
+    def data_by_group(self) -> dict[str, DataFingerprint]:
+        """The data of each group that this pass measured."""
+        return dict(self._data_by_group)
 
     def state(self) -> CalibrationState:
         """The state of the calibration so far."""

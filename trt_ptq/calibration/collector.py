@@ -9,6 +9,7 @@ from trt_ptq.calibration.calibration_pass import CalibrationPass
 from trt_ptq.calibration.checkpoint import Checkpoint
 from trt_ptq.calibration.convergence import Convergence
 from trt_ptq.calibration.devices import Device, HostDevice
+from trt_ptq.calibration.measurements.grouped import GroupedStatistics
 from trt_ptq.calibration.state import CalibrationState
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
@@ -31,6 +32,7 @@ def collect_statistics(
     device: Device | None = None,
     checkpoint: Checkpoint | None = None,
     convergence: Convergence | None = None,
+    groups: GroupedStatistics | None = None,
 ) -> Statistics:
     """Collect the statistics of tensors of a model over all batches of a data source.
 
@@ -49,9 +51,10 @@ def collect_statistics(
         device: Where the model runs and values are counted. Default: the CPU.
         checkpoint: File to save progress to, and to resume from.
         convergence: Records how the ranges converge. With a tolerance, it ends the calibration once they are stable.
+        groups: Records the statistics of each group of batches; without a checkpoint, which has only those of all.
 
     Returns:
-        The statistics.
+        The statistics of all batches.
 
     Raises:
         DataError: The model fails on a batch, a tensor has NaN or infinite values that are refused, or the data
@@ -100,6 +103,8 @@ def collect_statistics(
                 raise
             if convergence:
                 convergence.record(calibration_pass.data.samples, calibration_pass.tensors())
+            if groups:
+                groups.record(calibration_pass.tensors_by_group(), calibration_pass.data_by_group)
             state = calibration_pass.state().next_pass()
             del calibration_pass  # frees its session before the next pass creates one
     finally:

@@ -15,9 +15,10 @@ from trt_ptq.types import Batch, BatchSource, SourceView, is_indexed
 class _StoredBatch:
     arrays: StoredArrays
     origin: str
+    group: str
 
     def load(self) -> Batch:
-        return Batch(self.arrays.load(), self.origin)
+        return Batch(self.arrays.load(), self.origin, self.group)
 
 
 class SpooledSource(SourceView):
@@ -86,7 +87,7 @@ class SpooledSource(SourceView):
 
     def _keep(self, index: int, batch: Batch) -> Batch:
         if (arrays := self._scratch.store(batch.feeds)) is not None:
-            self._stored[index] = _StoredBatch(arrays, batch.origin)
+            self._stored[index] = _StoredBatch(arrays, batch.origin, batch.group)
         return batch
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from trt_ptq.errors import DataError
 from trt_ptq.language_models.decoder import DecoderLayout
 from trt_ptq.language_models.text.samples import TokenSample
+from trt_ptq.language_models.text.sampling import bucket_label, length_bucket
 from trt_ptq.onnx_io.ort_session import load_session, model_fails
 from trt_ptq.types import Array, Batch, contiguous
 
@@ -65,7 +66,7 @@ class DecoderBatches:
         return len(self._steps)
 
     def batch(self, index: int) -> Batch:
-        """Batch `index`.
+        """Batch `index`; its group is the length bucket of its texts, such as "32-63", in prefill and decode alike.
 
         Raises:
             DataError: the model fails while a cache is filled.
@@ -73,11 +74,12 @@ class DecoderBatches:
         step = self._steps[index]
         group = self._groups[step.group]
         ids = np.stack([sample.ids for sample in group])
+        length = bucket_label(length_bucket(ids.shape[1]))
         if step.position is None:
-            return Batch(self._layout.feeds(ids), f"{_origin(group)}, prefill of {ids.shape[1]} tokens")
+            return Batch(self._layout.feeds(ids), f"{_origin(group)}, prefill of {ids.shape[1]} tokens", length)
         past = self._cache(step.group, step.position)
         token = ids[:, step.position : step.position + 1]
-        return Batch(self._layout.feeds(token, past), f"{_origin(group)}, decode at token {step.position}")
+        return Batch(self._layout.feeds(token, past), f"{_origin(group)}, decode at token {step.position}", length)
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self.batch, range(self.total))

@@ -17,7 +17,7 @@ from trt_ptq.language_models.text.holding_out import HELD_OUT_PERIOD, hold_out
 from trt_ptq.language_models.text.near_duplicates import without_near_duplicates
 from trt_ptq.language_models.text.prompts import read_prompts
 from trt_ptq.language_models.text.samples import TokenSample, check_max_length, tokenize
-from trt_ptq.language_models.text.sampling import draw_samples, length_bucket
+from trt_ptq.language_models.text.sampling import draw_samples
 from trt_ptq.language_models.text.text_audit import TextAudit, advised_samples, audit_text
 from trt_ptq.language_models.text.tokenizer import TextTokenizer
 from trt_ptq.onnx_io.load import Model
@@ -72,9 +72,9 @@ class LanguageData:
 
 @dataclass(frozen=True)
 class CalibrationText:
-    """Text that is only calibrated with: `batches` by length bucket, such as "32-63", in order, and its `audit`."""
+    """Text that is only calibrated with: its `batches` and `audit`."""
 
-    batches: dict[str, DecoderBatches]
+    batches: DecoderBatches
     audit: TextAudit
 
 
@@ -88,13 +88,7 @@ def open_calibration_text(
     """
     pool = _read_pool(model, name, data, tokenizer, options)
     samples = draw_samples(pool.unique, pool.count)
-    buckets: dict[tuple[int, int], list[TokenSample]] = {}
-    for sample in samples:
-        buckets.setdefault(length_bucket(len(sample.ids)), []).append(sample)
-    batches = {
-        f"{start}-{stop}": DecoderBatches(model.path, pool.layout, bucket, folder, options.batch_size)
-        for (start, stop), bucket in sorted(buckets.items())
-    }
+    batches = DecoderBatches(model.path, pool.layout, samples, folder, options.batch_size)
     return CalibrationText(batches, pool.audit(samples, []))
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from trt_ptq.calibrators.statistics.statistics import Statistics
 
+MOST_SHOWN = 10  # tensors in tables
+
 
 @dataclass(frozen=True)
 class RangeDrift:
@@ -15,6 +17,11 @@ class RangeDrift:
     tensor: str
     amax: dict[str, float]
     ratio: float
+
+    @property
+    def amax_texts(self) -> list[str]:
+        """The values of `amax`, as tables show them."""
+        return [f"{value:.4g}" for value in self.amax.values()]
 
 
 def range_drift(by_length: Mapping[str, Statistics], method: str = "minmax") -> list[RangeDrift]:
@@ -31,3 +38,8 @@ def range_drift(by_length: Mapping[str, Statistics], method: str = "minmax") -> 
         amax = {label: table[name] for label, table in tables.items()}
         drifts.append(RangeDrift(name, amax, max(amax.values()) / min(amax.values())))
     return sorted(drifts, key=lambda drift: -drift.ratio)
+
+
+def by_rising_length(statistics: Mapping[str, Statistics]) -> dict[str, Statistics]:
+    """Statistics by length bucket such as "32-63", the shortest first."""
+    return dict(sorted(statistics.items(), key=lambda item: int(item[0].partition("-")[0])))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.convergence import Convergence, Stability, Trajectory, all_methods
+from trt_ptq.calibration.measurements.grouped import GroupedStatistics
 from trt_ptq.calibration.measurements.magnitudes import measure_amax
 from trt_ptq.calibration.memory_planner import plan_calibration, plan_passes
 from trt_ptq.calibration.tensors import CalibrationTensors, select_calibration_tensors
@@ -17,6 +18,7 @@ from trt_ptq.data.checks.input_ranges import InputRanges
 from trt_ptq.data.observation import observe
 from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
 from trt_ptq.language_models.decoder_profiles import decoder_profiles
+from trt_ptq.language_models.length_drift import RangeDrift, by_rising_length, range_drift
 from trt_ptq.onnx_io.check_loaded import check_loaded
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import STATISTICS, remove_last_run, remove_other_recipe, save_float_model, warn_of_removal
@@ -31,7 +33,8 @@ class Calibrated:
     """`statistics` of the float model, collected in `passes` over the data, and `profiles` of its inputs.
 
     `audit` knows the samples that were calibrated with; it observes further passes over `source`, the calibration data.
-    `trajectory` says how the ranges settled. There are 0 passes where the statistics of an earlier run were kept.
+    `trajectory` says how the ranges settled, `drift` how those of a language model depend on the length of the text.
+    There are 0 passes, and no drift, where the statistics of an earlier run were kept.
     """
 
     statistics: Statistics
@@ -41,6 +44,7 @@ class Calibrated:
     audit: Audit
     trajectory: Trajectory
     stability: Stability | None
+    drift: tuple[RangeDrift, ...]
     warnings: tuple[str, ...]
 
 
@@ -61,6 +65,7 @@ def calibrate(job: QuantizationJob) -> Calibrated:
     )
     _ = job.objective.baseline  # a metric that fails does so here, not after the calibration
     convergence = Convergence(all_methods(job.methods[0]), job.until_stable)
+    groups = GroupedStatistics()
     if job.kept_statistics is None:
         statistics = collect_statistics(
             job.model,
@@ -71,6 +76,7 @@ def calibrate(job: QuantizationJob) -> Calibrated:
             passes,
             device=job.device,
             convergence=convergence,
+            groups=groups,
         )
     else:
         statistics, passes = job.kept_statistics.statistics, ()
@@ -95,6 +101,7 @@ def calibrate(job: QuantizationJob) -> Calibrated:
         audit=audit,
         trajectory=convergence.trajectory(),
         stability=stability,
+        drift=() if job.language is None else tuple(range_drift(by_rising_length(groups.statistics(statistics)))),
         warnings=(
             *(*findings, *_data_findings(job, audit), *input_warnings),
             *stability_warnings(stability, job.model.inputs, bool(job.profiles)),

@@ -9,6 +9,7 @@ from trt_ptq._internal.files import write_atomic
 from trt_ptq.analysis.macs import count_macs
 from trt_ptq.errors import ModelError
 from trt_ptq.language_models.decoder import is_decoder
+from trt_ptq.language_models.length_drift import MOST_SHOWN
 from trt_ptq.language_models.outliers import OutlierChannel, find_outliers
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import REPORT, REPORT_PAGE
@@ -63,6 +64,7 @@ def report_models(
         trials=list(tuned.result.trials),
         models=model_rows(exported.files, evaluated.comparison),
         text=None if job.language is None else job.language.audit,
+        length_drift=list(calibrated.drift[:MOST_SHOWN]),
         language=evaluated.language,
         engines=[],
         require_speedup=job.require_speedup,

@@ -20,6 +20,7 @@ from trt_ptq.evaluation.verdict import Verdict
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.language_models.judging.judgement import LanguageJudgement
 from trt_ptq.language_models.judging.metric import PERPLEXITY
+from trt_ptq.language_models.length_drift import RangeDrift
 from trt_ptq.language_models.outliers import OutlierChannel
 from trt_ptq.language_models.text.text_audit import TextAudit
 from trt_ptq.provenance import DataFingerprint, ModelIdentity
@@ -88,6 +89,8 @@ class Report(_Part):
         trials: what tuning tried, in order.
         models: FP32, FP16 and INT8.
         text: the calibration text of a language model; None for other models.
+        length_drift: the tensors of a language model whose ranges depend most on the length of the text, the largest
+            ratio first; empty for other models, and with statistics of an earlier run.
         language: what a language model predicts beside FP32; None for other models.
         engines: manifests of the engines that were built.
         engine_measurements: engines that were run on a GPU.
@@ -118,6 +121,7 @@ class Report(_Part):
     trials: list[Trial]
     models: list[ModelResult]
     text: TextAudit | None = None
+    length_drift: list[RangeDrift] = []
     language: LanguageJudgement | None = None
     engines: list[EngineManifest]
     engine_measurements: list[MeasuredEngine] = []

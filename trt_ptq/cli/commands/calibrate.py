@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import Annotated, Any, Optional
 import typer
 
 from trt_ptq import choices
-from trt_ptq._internal.files import check_writable
 from trt_ptq.api.calibrating import collect
 from trt_ptq.calibration.checkpoint import Checkpoint
 from trt_ptq.calibration.ray.ray_backend import collect_on_ray
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import range_method
-from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.cli import console, options
+from trt_ptq.cli.calibrating import check_outputs, skipped_values
 from trt_ptq.cli.language.calibrate_text import save_text_statistics, takes_text
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.checks.validation import ValidatedSource
@@ -117,27 +115,25 @@ def calibrate(
         _check_alone(
             "--task",
             preprocess=preprocess,
-            shard=shard,
-            nonfinite=nonfinite,
             until_stable=until_stable,
             method=method,
             percentile=percentile,
-            memory_limit=memory_limit,
-            device=device,
-            checkpoint=checkpoint,
             ray=ray,
         )
-        save_text_statistics(
-            model,
-            data,
-            tokenizer,
-            out,
-            by_length,
-            json,
+        if by_length:
+            _check_alone("--by-length", shard=shard, checkpoint=checkpoint)
+        text_config = QuantizeConfig(
+            task="text-generation",
             tensors=tensors,
             attention=attention,
+            nonfinite=nonfinite,
+            device=device,
+            memory_limit=memory_limit,
             batch_size=batch_size,
             **text_options,
+        )
+        save_text_statistics(
+            model, data, tokenizer, out, text_config, by_length=by_length, shard=shard, path=checkpoint, json=json
         )
         return
     if ray is not None:
@@ -168,9 +164,7 @@ def calibrate(
     )
     loaded = load_model(model)
     inputs = (model, *loaded.external.files, *read_from(data, preprocess))
-    check_writable(out, *inputs)
-    if checkpoint is not None:
-        _check_checkpoint(checkpoint, out, inputs)
+    check_outputs(out, checkpoint, inputs)
     limit_bytes = None if config.memory_limit is None else int(config.memory_limit)
     checkpoint_file = None if checkpoint is None else Checkpoint(checkpoint, memory_limit=limit_bytes)
     source = open_data(data, loaded.inputs, batch_size=batch_size, preprocess=preprocess)
@@ -197,7 +191,7 @@ def calibrate(
         if checkpoint_file.resumed is not None:
             num_passes = len(checkpoint_file.resumed.passes)
             resumed_samples = checkpoint_file.resumed.statistics.data.samples
-    findings += _skipped_values(statistics)
+    findings += skipped_values(statistics)
     for finding in findings:
         console.warn(finding)
     if json:
@@ -220,20 +214,6 @@ def calibrate(
     )
     if stability and stability.stable:
         console.say(str(stability))
-
-
-def _check_checkpoint(checkpoint: Path, out: Path, inputs: Sequence[Path]) -> None:
-    if checkpoint.resolve() == out.resolve():
-        raise UsageError(f"--checkpoint and --out are the same file, {out}: choose two paths")
-    check_writable(checkpoint, *inputs)
-
-
-def _skipped_values(statistics: Statistics) -> list[str]:
-    return [
-        f"tensor {name!r}: {tensor.nonfinite} NaN or infinite values skipped"
-        for name, tensor in statistics.tensors.items()
-        if tensor.nonfinite
-    ]
 
 
 def _check_alone(other: str, **options_by_name: object) -> None:

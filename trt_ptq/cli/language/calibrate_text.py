@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from trt_ptq._internal.files import check_writable
-from trt_ptq.api.calibrating_text import TextStatistics, calibrate_text
+from trt_ptq.api.calibrating_text import TextStatistics, collect_text
 from trt_ptq.api.inputs.language_input import check_text_task
+from trt_ptq.calibration.checkpoint import Checkpoint
 from trt_ptq.cli import console
+from trt_ptq.cli.calibrating import check_outputs, skipped_values
 from trt_ptq.config import QuantizeConfig
+from trt_ptq.data.shard import parse_shard
 from trt_ptq.data.user_function import read_from
 from trt_ptq.errors import UsageError
-
-_SHOWN = 10  # tensors whose ranges drift most
+from trt_ptq.language_models.length_drift import MOST_SHOWN
 
 
 def takes_text(model: Path, tokenizer: Path | None, config: QuantizeConfig, by_length: bool) -> bool:
@@ -31,43 +32,68 @@ def takes_text(model: Path, tokenizer: Path | None, config: QuantizeConfig, by_l
 
 
 def save_text_statistics(
-    model: Path, data: str, tokenizer: Path | None, out: Path, by_length: bool, json: bool, **options: Any
+    model: Path,
+    data: str,
+    tokenizer: Path | None,
+    out: Path,
+    config: QuantizeConfig,
+    *,
+    by_length: bool,
+    shard: str | None,
+    path: Path | None,
+    json: bool,
 ) -> None:
-    """Calibrate, save the statistics (with `by_length` also those of each length), and print what was done."""
+    """Calibrate, save the statistics (with `by_length` also those of each length), and print what was done.
+
+    Args:
+        model: the model.
+        data: the text.
+        tokenizer: the folder of the tokenizer.
+        out: the file to write.
+        config: how text is drawn, and what is measured where.
+        by_length: whether each length gets a file.
+        shard: INDEX/COUNT.
+        path: the checkpoint.
+        json: whether to print JSON.
+    """
     inputs = (model, *read_from(data), *([] if tokenizer is None else [tokenizer]))
-    check_writable(out, *inputs)
-    result = calibrate_text(model, data, tokenizer=tokenizer, progress=console.progress, **options)
+    check_outputs(out, path, inputs)
+    limit_bytes = None if config.memory_limit is None else int(config.memory_limit)
+    checkpoint = None if path is None else Checkpoint(path, memory_limit=limit_bytes)
+    part = None if shard is None else parse_shard(shard)
+    with console.resumable(path):
+        result = collect_text(model, data, tokenizer, config, console.progress, part, checkpoint)
     files = {label: out.with_name(f"{out.stem}.{label}{out.suffix}") for label in result.by_length if by_length}
     for label, file in files.items():
         check_writable(file, *inputs)
         result.by_length[label].save(file)
-    statistics = result.statistics
-    statistics.save(out)
+    result.statistics.save(out)
+    if checkpoint is not None:
+        checkpoint.remove()
+    findings = [*result.findings, *skipped_values(result.statistics)]
+    for finding in findings:
+        console.warn(finding)
     if json:
         console.print_json(
             {
                 "statistics": str(out),
-                "tensors": len(statistics.tensors),
-                "data": asdict(statistics.data),
+                "tensors": len(result.statistics.tensors),
+                "data": asdict(result.statistics.data),
                 "text": asdict(result.audit),
                 "by_length": {label: str(file) for label, file in files.items()},
                 "drift": [asdict(drift) for drift in result.drift()] if by_length else [],
-                "warnings": list(result.audit.findings),
+                "warnings": findings,
             }
         )
         return
     if by_length:
         _show_drift(result)
-    console.say(f"{out}: {len(statistics.tensors)} tensors; {result.audit}")
+    console.say(f"{out}: {len(result.statistics.tensors)} tensors; {result.audit}")
     for label, file in files.items():
         console.say(f"{file}: texts of {label} tokens")
 
 
 def _show_drift(result: TextStatistics) -> None:
     """Print the tensors whose largest magnitudes depend most on the length of the text."""
-    lengths = list(result.by_length)
-    rows = [
-        [drift.tensor, f"{drift.ratio:.2f}", *(f"{drift.amax[label]:.4g}" for label in lengths)]
-        for drift in result.drift()[:_SHOWN]
-    ]
-    console.print_table(["tensor", "ratio", *lengths], rows, "largest magnitude by number of tokens")
+    rows = [[drift.tensor, f"{drift.ratio:.2f}", *drift.amax_texts] for drift in result.drift()[:MOST_SHOWN]]
+    console.print_table(["tensor", "ratio", *result.by_length], rows, "largest magnitude by number of tokens")

@@ -17,6 +17,11 @@ def length_bucket(length: int) -> tuple[int, int]:
     return start, 2 * start - 1
 
 
+def bucket_label(bucket: tuple[int, int]) -> str:
+    """What messages call a bucket: "32-63"."""
+    return f"{bucket[0]}-{bucket[1]}"
+
+
 def draw_samples(samples: Sequence[TokenSample], count: int) -> list[TokenSample]:
     """Draw `count` samples, or all if there are fewer, in a seeded random order.
 
