@@ -94,7 +94,8 @@ class QuantizeConfig:
         until_stable: end calibration when no range has moved by more than this fraction since half as many samples.
         batch_size: for data that does not define its batches.
         task: "text-generation": the model is a causal language model, and the data is text. Implied by `tokenizer`.
-        text_column: column of the data that holds the text; unless given, "text", "prompt" or "content".
+        text_column: column of the data that holds the text or the messages of a chat; unless given, "text", "prompt",
+            "content" or "messages".
         group_columns: columns, such as the source and the language, of whose values all are sampled; unless given,
             "source", "language" and "lang" where the data has them.
         max_length: cut longer texts into pieces of this many tokens.

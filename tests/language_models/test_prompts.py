@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from trt_ptq.errors import DataError
-from trt_ptq.language_models.text.prompts import read_prompts
+from trt_ptq.language_models.text.prompts import ChatMessage, read_prompts
 
 ROWS = [
     {"text": "Once upon a time", "source": "tales", "language": "en"},
@@ -59,15 +59,31 @@ def test_a_line_separator_within_a_string_is_no_line_break(tmp_path: Path) -> No
 
 
 def test_empty_texts_are_left_out() -> None:
-    assert [prompt.text for prompt in read_prompts(["", " \n", "text"])] == ["text"]
+    rows = ["", " \n", {"messages": []}, "text"]
+    assert [prompt.text for prompt in read_prompts(rows)] == ["text"]
+
+
+def test_rows_may_hold_chats(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = [{"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}]
+    chat = (ChatMessage("user", "Why?"), ChatMessage("assistant", "So."))
+    for data in (rows, json_lines(tmp_path / "p.jsonl", rows), datasets.Dataset.from_list(rows)):
+        assert [prompt.text for prompt in read_prompts(data)] == [chat]
+    (named,) = read_prompts([{"text": "no", "talk": rows[0]["messages"]}], "talk")
+    assert named.text == chat
 
 
 @pytest.mark.parametrize(
     ("data", "arguments", "message"),
     [
-        ([{"question": "Why?"}], {}, "row 0: has no column text, prompt or content; it has question"),
+        ([{"question": "Why?"}], {}, "row 0: has no column text, prompt, content or messages; it has question"),
         ([{"text": "a"}], {"text_column": "body"}, "no column 'body'"),
-        ([{"text": ["a"]}], {}, "column 'text' holds list, not text"),
+        ([{"text": ["a"]}], {}, "column 'text' holds list, not text or the messages of a chat"),
+        (
+            [{"messages": [{"role": "user"}]}],
+            {},
+            "column 'messages', message 0: needs texts `role` and `content`; it has",
+        ),
         ([{"text": "a"}], {"group_columns": ["topic"]}, "no column 'topic' of `group_columns`"),
         (["a"], {"text_column": "body"}, "without columns"),
         ([3], {}, "row 0: is int"),

@@ -11,7 +11,7 @@ import pytest
 from tests.decoders import VOCABULARY, WINDOW, sentences, tiny_tokenizer
 from trt_ptq.errors import DataError, MissingPackageError, UsageError
 from trt_ptq.language_models.text.near_duplicates import without_near_duplicates
-from trt_ptq.language_models.text.prompts import Prompt
+from trt_ptq.language_models.text.prompts import ChatMessage, Prompt
 from trt_ptq.language_models.text.samples import TokenSample, check_max_length, tokenize
 from trt_ptq.language_models.text.sampling import draw_samples, length_bucket
 from trt_ptq.language_models.text.text_audit import TextAudit, advised_samples, audit_text
@@ -69,13 +69,14 @@ class TestTokenizer:
 
 class TestTokenize:
     def test_texts_beyond_the_window_are_refused_unless_they_are_cut(self, tokenizer: TextTokenizer) -> None:
-        prompts = [Prompt(" ".join(sentences(20)), "tale.txt")]
+        text = " ".join(sentences(20))
+        prompts = [Prompt(text, "tale.txt")]
         with pytest.raises(
             DataError, match=r"tale\.txt: has \d+ tokens, and the model's window has 128: .*`max_length`"
         ):
             tokenize(prompts, tokenizer)
         pieces = tokenize(prompts, tokenizer, 32)
-        whole = tokenizer.encode(prompts[0].text)
+        whole = tokenizer.encode(text)
         assert np.array_equal(np.concatenate([piece.ids for piece in pieces]), whole[: sum(len(p.ids) for p in pieces)])
         assert {len(piece.ids) for piece in pieces[:-1]} == {32}
         assert len(pieces[-1].ids) >= 16
@@ -91,6 +92,24 @@ class TestTokenize:
         pieces = tokenize([Prompt(" ".join(sentences(10)), "tale")], tokenizer, 16)
         assert {int(piece.ids[0]) for piece in pieces} == {0}
         assert sum(int(token == 0) for piece in pieces for token in piece.ids) == len(pieces)
+
+    def test_a_chat_is_written_by_the_template_of_the_tokenizer(self) -> None:
+        own = tiny_tokenizer()
+        own.chat_template = (
+            "{% for message in messages %}{% if message.role == 'tool' %}{{ raise_exception('no tools here') }}"
+            "{% endif %}<s>{{ message.content }}{% endfor %}"
+        )
+        tokenizer = load_tokenizer(own)
+        chat = (ChatMessage("user", "the old king"), ChatMessage("assistant", "said the king"))
+        (sample,) = tokenize([Prompt(chat, "row 3")], tokenizer)
+        expected = [0, *tokenizer.encode("the old king"), 0, *tokenizer.encode("said the king")]
+        assert sample.ids.tolist() == expected
+        with pytest.raises(DataError, match=r"row 3: the chat template of .* refuses it: .*no tools here"):
+            tokenize([Prompt((ChatMessage("tool", "x"),), "row 3")], tokenizer)
+
+    def test_a_chat_needs_a_template(self, tokenizer: TextTokenizer) -> None:
+        with pytest.raises(DataError, match=r"row 3: is a chat, and .* has no chat template"):
+            tokenize([Prompt((ChatMessage("user", "the old king"),), "row 3")], tokenizer)
 
     def test_single_tokens_are_no_samples(self, tokenizer: TextTokenizer) -> None:
         assert len(tokenize([Prompt("a", "x"), Prompt("the king said", "y")], tokenizer)) == 1

@@ -68,7 +68,7 @@ TextColumn = Annotated[
     Optional[str],
     typer.Option(
         metavar="COLUMN",
-        help="Column that holds the text. Default: text, prompt or content.",
+        help="Column that holds the text or chat. Default: text, prompt, content or messages.",
         rich_help_panel=TEXT,
         show_default=False,
     ),

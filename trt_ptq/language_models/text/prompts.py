@@ -12,18 +12,31 @@ from typing import Any
 from trt_ptq._internal.optional_packages import require
 from trt_ptq.errors import DataError
 
-_TEXT_COLUMNS = ("text", "prompt", "content")
+_TEXT_COLUMNS = ("text", "prompt", "content", "messages")
 _GROUP_COLUMNS = ("source", "language", "lang")
 _FORMS = "give a .txt, .jsonl or .parquet file, a folder of .txt files, a Hugging Face dataset or a list of texts"
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A text, where it came from (for messages), and the group that sampling keeps: source, language."""
+class ChatMessage:
+    """A message of a chat, and who says it: "system", "user", "assistant"."""
 
-    text: str
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text or a chat, where it came from (for messages), and the group that sampling keeps: source, language."""
+
+    text: str | tuple[ChatMessage, ...]
     origin: str
     group: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing but white space."""
+        return not (self.text.strip() if isinstance(self.text, str) else self.text)
 
 
 def read_prompts(data: Any, text_column: str | None = None, group_columns: Sequence[str] = ()) -> list[Prompt]:
@@ -32,7 +45,8 @@ def read_prompts(data: Any, text_column: str | None = None, group_columns: Seque
     Args:
         data: a .txt file (one text), a folder of such files, a .jsonl or .parquet file, a Hugging Face dataset, or a
             list of texts or of dicts.
-        text_column: the column that holds the text; unless given, "text", "prompt" or "content".
+        text_column: the column that holds the text, or the messages of a chat; unless given, "text", "prompt",
+            "content" or "messages".
         group_columns: columns whose values form groups that are all sampled; unless given, "source", "language" and
             "lang" where the data has them.
 
@@ -50,7 +64,7 @@ def read_prompts(data: Any, text_column: str | None = None, group_columns: Seque
     else:
         raise DataError(f"data of type {type(data).__name__} is no text: {_FORMS}")
     columns = _Columns(text_column, tuple(group_columns))
-    prompts = [prompt for origin, row in items if (prompt := columns.prompt(row, origin)).text.strip()]
+    prompts = [prompt for origin, row in items if not (prompt := columns.prompt(row, origin)).is_empty]
     if not prompts:
         raise DataError(f"{name}: has no texts")
     return prompts
@@ -72,15 +86,27 @@ class _Columns:
             raise DataError(f"{origin}: is {type(row).__name__}, not a text or a row with columns")
         name = self.text or next((name for name in _TEXT_COLUMNS if name in row), None)
         if name is None or name not in row:
-            missing = "no column text, prompt or content" if name is None else f"no column {name!r}"
+            missing = "no column text, prompt, content or messages" if name is None else f"no column {name!r}"
             raise DataError(f"{origin}: has {missing}; it has {', '.join(map(str, row))}: name one by `text_column`")
-        if not isinstance(row[name], str):
-            raise DataError(f"{origin}: column {name!r} holds {type(row[name]).__name__}, not text")
+        text = row[name] if isinstance(row[name], str) else _chat(row[name], f"{origin}: column {name!r}")
         groups = self.groups or [group for group in _GROUP_COLUMNS if group in row]
         missing_groups = [group for group in groups if group not in row]
         if missing_groups:
             raise DataError(f"{origin}: has no column {missing_groups[0]!r} of `group_columns`")
-        return Prompt(row[name], origin, tuple(str(row[group]) for group in groups))
+        return Prompt(text, origin, tuple(str(row[group]) for group in groups))
+
+
+def _chat(messages: Any, where: str) -> tuple[ChatMessage, ...]:
+    """The messages of a chat: a list of dicts with "role" and "content"."""
+    if not isinstance(messages, (list, tuple)) or not all(isinstance(message, Mapping) for message in messages):
+        raise DataError(f"{where} holds {type(messages).__name__}, not text or the messages of a chat")
+    chat = []
+    for index, message in enumerate(messages):
+        role, content = message.get("role"), message.get("content")
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise DataError(f"{where}, message {index}: needs texts `role` and `content`; it has {', '.join(message)}")
+        chat.append(ChatMessage(role, content))
+    return tuple(chat)
 
 
 def _read_path(path: Path) -> Iterator[tuple[str, Any]]:

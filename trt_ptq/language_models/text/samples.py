@@ -59,12 +59,13 @@ def tokenize(prompts: Iterable[Prompt], tokenizer: TextTokenizer, max_length: in
             begin-of-text token, if it has one; a remainder shorter than half of that is dropped.
 
     Raises:
-        DataError: a text is longer than the model's window, and `max_length` is not given.
+        DataError: a text is longer than the model's window, and `max_length` is not given; or a chat that the
+            tokenizer has no template for.
     """
     samples = []
     begin = tokenizer.begin_id if max_length else None
     for document, prompt in enumerate(prompts):
-        ids = tokenizer.encode(prompt.text)
+        ids = tokenizer.encode_prompt(prompt)
         if max_length is None and tokenizer.window is not None and len(ids) > tokenizer.window:
             raise DataError(
                 f"{prompt.origin}: has {len(ids)} tokens, and the model's window has {tokenizer.window}: cut texts "
@@ -83,7 +84,7 @@ def tokenize(prompts: Iterable[Prompt], tokenizer: TextTokenizer, max_length: in
 def _cut(ids: Array, length: int, begin: int | None) -> list[Array]:
     if len(ids) <= length:
         return [ids]
-    prefix = np.array([] if begin is None else [begin], np.int64)
+    prefix = np.array([] if begin is None or ids[0] != begin else [begin], np.int64)  # a chat may begin otherwise
     content = ids[len(prefix) :]
     step = length - len(prefix)
     pieces = [content[start : start + step] for start in range(0, len(content), step)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from trt_ptq._internal.optional_packages import require
 from trt_ptq._internal.torch_messages import first_cause
 from trt_ptq.errors import DataError, UsageError
+from trt_ptq.language_models.text.prompts import Prompt
 from trt_ptq.types import Array
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -34,6 +35,28 @@ class TextTokenizer:
     def encode(self, text: str) -> Array:
         """The tokens of `text`, with those that the tokenizer adds (such as begin-of-text), int64 [length]."""
         return np.asarray(self.tokenizer(text, verbose=False)["input_ids"], np.int64)
+
+    def encode_prompt(self, prompt: Prompt) -> Array:
+        """The tokens of a text, or of a chat in the form of the tokenizer's chat template, int64 [length].
+
+        Raises:
+            DataError: the tokenizer has no chat template, or the template refuses the chat.
+        """
+        if isinstance(prompt.text, str):
+            return self.encode(prompt.text)
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise DataError(
+                f"{prompt.origin}: is a chat, and {self.name} has no chat template: use the tokenizer of a chat model, "
+                "or name a column of text by `text_column`"
+            )
+        try:
+            text = self.tokenizer.apply_chat_template([asdict(message) for message in prompt.text], tokenize=False)
+        except Exception as error:  # templates raise errors of Jinja, and of their own
+            raise DataError(
+                f"{prompt.origin}: the chat template of {self.name} refuses it: {first_cause(error)}"
+            ) from error
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return np.asarray(ids, np.int64)  # the template has written the special tokens
 
     def decode(self, ids: Array) -> str:
         """The text of tokens."""
