@@ -84,6 +84,7 @@ from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.measurements.magnitudes import measure_amax
 from trt_ptq.calibration.memory_planner import plan_passes
 from trt_ptq.onnx_io.load import load_model
+from trt_ptq.onnx_io.ort_session import limited_memory
 from trt_ptq.calibration.tensors import select_calibration_tensors
 
 class Source:
@@ -95,9 +96,10 @@ class Source:
 model = load_model(Path(sys.argv[1]))
 calibration_tensors = select_calibration_tensors(model, ["all"])
 limit = int(sys.argv[2])
-passes = plan_passes(model, calibration_tensors, Source(), limit) if limit else (calibration_tensors.tensors,)
-statistics = collect_statistics(model, Source(), calibration_tensors, passes=passes)
-measure_amax(model, Source(), limit)
+with limited_memory(limit or None):
+    passes = plan_passes(model, calibration_tensors, Source(), limit) if limit else (calibration_tensors.tensors,)
+    statistics = collect_statistics(model, Source(), calibration_tensors, passes=passes)
+    measure_amax(model, Source(), limit)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(len(passes), int(peak.split()[1]) * 1024)
 """

@@ -15,7 +15,7 @@ import trt_ptq
 from trt_ptq._internal.cpu import usable_cores
 from trt_ptq.evaluation.runners.onnx_runner import onnx_runner
 from trt_ptq.onnx_io import ort_session
-from trt_ptq.onnx_io.ort_session import create_session, load_session
+from trt_ptq.onnx_io.ort_session import create_session, limited_memory, load_session
 
 PACKAGE = Path(trt_ptq.__file__).parent
 FACTORY = PACKAGE / "onnx_io" / "ort_session.py"
@@ -81,7 +81,8 @@ def test_all_sessions_share_threads_memory_and_rounding(
     assert len(created) == 3
     for options in created:
         assert options.intra_op_num_threads == usable_cores() + 1
-        assert not options.enable_cpu_mem_arena
+        assert options.enable_cpu_mem_arena
+        assert not options.enable_mem_pattern
         assert options.get_session_config_entry("session.force_spinning_stop") == "1"
         assert options.get_session_config_entry("session.disable_quant_qdq") == "1"
 
@@ -92,3 +93,11 @@ def test_integer_kernels_neither_round_nor_saturate(tmp_path: Path) -> None:
     with onnx_runner(path) as runner:
         y = runner.infer({"x": np.full((1, 64), 127, np.float32)}, "here")["y"]
     np.testing.assert_array_equal(y, np.full((1, 4), 63 * 2**14, np.float32))  # 64 * 127 * 127 = 63.004 * 2**14
+
+
+def test_a_memory_limit_does_without_the_arena(tmp_path: Path, created: list[ort.SessionOptions]) -> None:
+    for limit in (None, 10**9):
+        with limited_memory(limit):
+            create_session(quantized_matmul(), tmp_path, "m")
+    create_session(quantized_matmul(), tmp_path, "m")
+    assert [options.enable_cpu_mem_arena for options in created] == [True, False, True]

@@ -28,6 +28,7 @@ from trt_ptq.data.shard import ShardedSource
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.onnx_io.check_loaded import check_loaded
 from trt_ptq.onnx_io.load import Model
+from trt_ptq.onnx_io.ort_session import limited_memory
 from trt_ptq.qdq.node_selection import select_nodes
 from trt_ptq.sensitivity.measure import LayerSensitivity
 from trt_ptq.sensitivity.measure import measure_sensitivity as _measure_sensitivity
@@ -139,19 +140,20 @@ def collect(
     observed = observe(valid, audit)
     incomparable = check_loaded(model, valid)
     limit_bytes = None if config.memory_limit is None else int(config.memory_limit)
-    calibration_tensors, passes = plan_calibration(model, observed, config.tensors, config.attention, limit_bytes)
     convergence = None if config.until_stable is None else Convergence([monitored], float(config.until_stable))
-    statistics = collect_statistics(
-        model,
-        observed,
-        calibration_tensors,
-        config.nonfinite,
-        progress,
-        passes,
-        device=device,
-        checkpoint=checkpoint,
-        convergence=convergence,
-    )
+    with limited_memory(limit_bytes):
+        calibration_tensors, passes = plan_calibration(model, observed, config.tensors, config.attention, limit_bytes)
+        statistics = collect_statistics(
+            model,
+            observed,
+            calibration_tensors,
+            config.nonfinite,
+            progress,
+            passes,
+            device=device,
+            checkpoint=checkpoint,
+            convergence=convergence,
+        )
     stability = convergence.stability() if convergence else None
     findings = incomparable + audit.findings(is_shard=isinstance(source, ShardedSource))
     if stability and not stability.stable:

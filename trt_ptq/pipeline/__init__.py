@@ -14,6 +14,7 @@ from trt_ptq.api.inputs.model_input import ModelLike, describe_model, is_in_memo
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.errors import UsageError
 from trt_ptq.evaluation.metrics import Evaluate
+from trt_ptq.onnx_io.ort_session import limited_memory
 from trt_ptq.output import no_empty_folder
 from trt_ptq.pipeline.calibration_step import calibrate
 from trt_ptq.pipeline.engine_step import build
@@ -113,7 +114,7 @@ def quantize(
             scratch=scratch,
         )
         job = resolve(loaded, arguments, config)
-        with locked_folder(job.output_dir):
+        with locked_folder(job.output_dir), limited_memory(job.memory_limit):
             remove_abandoned(job.output_dir)
             _logger.info("calibrating")
             calibrated = calibrate(job)
