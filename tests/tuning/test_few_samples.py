@@ -31,8 +31,8 @@ def selected(
     return [_numbers(parts.first), _numbers(parts.rest)]
 
 
-def _numbers(source: BatchSource) -> list[int]:
-    return [int(number) for batch in source for number in batch.feeds["x"][:, 0]]
+def _numbers(source: BatchSource | None) -> list[int]:
+    return [int(number) for batch in source or () for number in batch.feeds["x"][:, 0]]
 
 
 def test_a_first_look_takes_two_samples_of_each_of_eight_batches(tmp_path: Path) -> None:
@@ -54,6 +54,11 @@ def test_small_batches_are_divided_between_both_looks(tmp_path: Path, batches: i
     step = max(batches // 8, 1)
     assert sorted([*first, *rest]) == list(range(0, batches, step))[:8]
     assert len(first) == min(batches, 2)
+
+
+@pytest.mark.parametrize(("batch", "count"), [(4, 32), (8, 64), (16, 64), (1000, 64)])
+def test_large_batches_need_no_more_samples(tmp_path: Path, batch: int, count: int) -> None:
+    assert sum(map(len, selected(tmp_path, 8 * batch, batch))) == count
 
 
 def test_a_last_batch_without_further_samples_counts_at_first_only(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trt_ptq.tuning.layer_search import order_by_benefit, search_layers
-from trt_ptq.tuning.settings import DEFAULT_SETTINGS
 
 LAYERS = [f"layer{index}" for index in range(50)]
 Loss = Callable[[frozenset[str]], float]
@@ -149,13 +148,6 @@ def test_layers_with_many_macs_stay_in_int8_longer() -> None:
     macs = {"large": 900, "small": 100, "worst": 10**6, "none": 0}
     assert order_by_benefit(errors, macs) == ["worst", "small", "large", "none"]
     assert order_by_benefit(errors, {}) == ["worst", "large", "small", "none"]
-
-
-@pytest.mark.parametrize(("batch", "batches"), [(1, 8), (8, 8), (16, 4), (1000, 2)])
-def test_large_batches_need_no_more_samples(batch: int, batches: int) -> None:
-    settings = DEFAULT_SETTINGS.with_samples(batch)
-    assert settings.ranking_batches_on_disagreement == batches
-    assert settings.ranking_batches == 2
 
 
 def test_seconds_saved_count_instead_of_macs_where_plans_tell_them() -> None:

@@ -26,10 +26,9 @@ from trt_ptq.tuning.estimating.few_samples import few_samples
 from trt_ptq.tuning.estimating.output_deviation import OutputDeviation
 from trt_ptq.tuning.judge import Judge
 from trt_ptq.tuning.kept_trials import KeptTrials
-from trt_ptq.tuning.settings import TuningSettings
 from trt_ptq.tuning.trials import TuningResult
 from trt_ptq.tuning.tuner import tune
-from trt_ptq.types import Batch, sample_count
+from trt_ptq.types import Batch
 
 _logger = logging.getLogger("trt_ptq.tuning")
 
@@ -66,15 +65,14 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, candidates: Candid
         DataError, ModelError, TableError: see `tune`.
         OutputError: the trials cannot be kept in the output directory.
     """
-    settings = job.tuning.with_samples(sample_count(next(iter(job.calibration)).feeds))
-    kept = _kept_trials(job, settings)
+    kept, settings = _kept_trials(job), job.tuning
     deviation = OutputDeviation(
         job.model, job.objective.reference, candidates.data.few, job.calibration, settings.output_error_batches
     )
     result = tune(
         placed.recipe,
         candidates,
-        Estimates(candidates, deviation, job.calibration, kept, job.progress, settings, placed.seconds_saved),
+        Estimates(candidates, deviation, kept, job.progress, settings, placed.seconds_saved),
         Judge(candidates, job.objective, kept, job.time_limit),
         job.max_drop,
         methods=job.methods if len(job.methods) > 1 else (),
@@ -93,22 +91,26 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, candidates: Candid
     return Tuned(result, calibrated_model, table, candidates, warnings, placed)
 
 
-def _kept_trials(job: QuantizationJob, settings: TuningSettings) -> KeptTrials:
+def _kept_trials(job: QuantizationJob) -> KeptTrials:
     """The trials of an earlier run with the same model, data, metric and options; none if they cannot be told apart."""
     metric, file = job.objective.metric, job.output_dir / TRIALS
     if metric is not None and metric.identity is None:
         _logger.info("trials are not kept for another run: %s is not a function of a Python file", metric.name)
         file.unlink(missing_ok=True)
         return KeptTrials()
-    batches = (settings.output_error_batches, settings.ranking_batches, settings.ranking_batches_on_disagreement)
-    samples = (settings.output_error_samples, settings.first_look_samples, settings.first_look_batches)
+    settings = job.tuning
+    measured_on = (
+        *(settings.output_error_batches, settings.output_error_samples),
+        *(settings.first_look_samples, settings.first_look_batches),
+        *(settings.min_ranking_agreement, settings.ranked_further),
+    )
     scored_by = _digests(job.objective.source) if metric is None else [metric.identity, job.objective.baseline]
     parts = [
         tools(),
         asdict(job.model.identity),
         hashlib.sha256((job.output_dir / STATISTICS).read_bytes()).hexdigest(),
-        _digests(evenly_spaced(job.calibration, max(batches))),
-        (*batches, *samples, settings.min_ranking_agreement),
+        _digests(evenly_spaced(job.calibration, settings.output_error_batches)),
+        measured_on,
         scored_by,
     ]
     return KeptTrials(file, hashlib.sha256(repr(parts).encode()).hexdigest())

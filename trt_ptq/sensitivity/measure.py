@@ -7,7 +7,7 @@ computed again; see analysis/subgraph.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
@@ -66,12 +66,30 @@ class Ranking:
     """Layers by their sensitivity.
 
     Attributes:
-        errors: `LayerSensitivity.alone` by layer, the largest first.
-        agreement: fraction of the most sensitive quarter on the even batches that is also in that of the odd ones.
+        energies: the error of the model outputs with only that layer in INT8, batch by batch.
     """
 
-    errors: dict[str, float]
-    agreement: float
+    energies: Mapping[str, Sequence[ErrorEnergy]]
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """`LayerSensitivity.alone` by layer, the largest first."""
+        return self._ranked(slice(None))
+
+    @property
+    def agreement(self) -> float:
+        """The fraction of the most sensitive quarter on the even batches that is also in that of the odd ones."""
+        quarter = math.ceil(len(self.energies) / 4)
+        even, odd = (set(list(self._ranked(slice(start, None, 2)))[:quarter]) for start in (0, 1))
+        return len(even & odd) / max(quarter, 1)
+
+    def with_more(self, other: Ranking) -> Ranking:
+        """The ranking on the batches of both; `other` may lack layers."""
+        return Ranking({node: [*own, *other.energies.get(node, ())] for node, own in self.energies.items()})
+
+    def _ranked(self, batches: slice) -> dict[str, float]:
+        errors = {node: sort_key(total(of_batches[batches]).worst()) for node, of_batches in self.energies.items()}
+        return dict(sorted(errors.items(), key=lambda item: item[1], reverse=True))
 
 
 def measure_sensitivity(
@@ -159,15 +177,7 @@ def rank_layers(
     inputs = LayerInputReader(copy.graph, model.opset, plan, table)
     outputs = JudgedOutputs.of(model)
     with _recorded(model, outputs, layers, inputs, outputs.batches(source), progress) as recorder:
-        energies = _measure_alone(recorder, outputs, layers, inputs, progress, "Ranking layers")
-
-    def ranked(batches: slice) -> dict[str, float]:
-        errors = {node: sort_key(total(per_batch[batches]).worst()) for node, per_batch in energies.items()}
-        return dict(sorted(errors.items(), key=lambda item: item[1], reverse=True))
-
-    quarter = math.ceil(len(layers) / 4)
-    even, odd = (set(list(ranked(slice(start, None, 2)))[:quarter]) for start in (0, 1))
-    return Ranking(ranked(slice(None)), len(even & odd) / max(quarter, 1))
+        return Ranking(_measure_alone(recorder, outputs, layers, inputs, progress, "Ranking layers"))
 
 
 @contextmanager

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from trt_ptq.choices import Effort
 
@@ -37,10 +36,8 @@ class TuningSettings:
         first_look_batches: whole batches in their place, where a model takes no others.
         first_look_factor: largest error of a range method at the first look, relative to the best one.
         min_finalists: range methods that are measured on all these samples, whatever their error at the first look.
-        ranking_batches: batches that layers are ranked on.
-        ranking_batches_on_disagreement: where single batches disagree, the more sensitive half of the layers is ranked
-            on as many as half of these in addition: ranked on 2 of 22 batches, a third of the most sensitive layers of
-            the text recogniser were others.
+        ranked_further: where the batches of a first look disagree, so many of the layers, the most sensitive ones, are
+            ranked on the other samples as well.
         min_ranking_agreement: least agreement of single batches on the most sensitive layers; two batches of a language
             model reach 0.9, two of rendered text 0.7.
         max_placement_builds: most INT8 models that are built to find the layers that TensorRT-RTX runs faster in FP16;
@@ -61,15 +58,9 @@ class TuningSettings:
     first_look_batches: int = 2
     first_look_factor: float = 1.5
     min_finalists: int = 3
-    ranking_batches: int = 2
-    ranking_batches_on_disagreement: int = 8
+    ranked_further: float = 0.25
     min_ranking_agreement: float = 0.85
     max_placement_builds: int = 12
-
-    def with_samples(self, samples_per_batch: int) -> TuningSettings:
-        """The settings for batches of a size: layers are ranked on no more than `output_error_samples` take."""
-        enough = max(math.ceil(self.output_error_samples / samples_per_batch), self.ranking_batches)
-        return replace(self, ranking_batches_on_disagreement=min(self.ranking_batches_on_disagreement, enough))
 
 
 DEFAULT_SETTINGS = TuningSettings()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from trt_ptq.calibrators.methods import RangeMethod
-from trt_ptq.data.subset import Subset, evenly_spaced
 from trt_ptq.errors import DataError, ModelError, OutputError
 from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.qdq.insert import TENSOR_KINDS, TensorKind
@@ -51,7 +50,6 @@ class Estimates:
     Args:
         candidates: builds the models.
         deviation: measures output errors.
-        calibration: the data that layers are ranked on.
         kept: what an earlier run measured.
         progress: shows progress.
         settings: constants of tuning.
@@ -62,7 +60,6 @@ class Estimates:
         self,
         candidates: CandidateBuilder,
         deviation: OutputDeviation,
-        calibration: BatchSource,
         kept: KeptTrials,
         progress: ProgressCallback = no_progress,
         settings: TuningSettings = DEFAULT_SETTINGS,
@@ -70,7 +67,6 @@ class Estimates:
     ) -> None:
         self._candidates = candidates
         self._deviation = deviation
-        self._calibration = calibration
         self._kept = kept
         self._progress = progress
         self._settings = settings
@@ -155,26 +151,23 @@ class Estimates:
     def _errors_by_layer(self, recipe: Recipe) -> dict[str, float]:
         """The error with one layer in INT8, by layer.
 
-        Where single batches disagree, that of the more sensitive half is the mean over more batches.
+        Where the batches of a first look disagree, the more sensitive part is ranked on the other samples as well.
         """
         model, table = self._candidates.calibrated_model(recipe).model, self._candidates.table(recipe)
-        first, most = self._settings.ranking_batches, self._settings.ranking_batches_on_disagreement
 
-        def rank_on(source: Subset, only: Collection[str] | None = None) -> Ranking:
+        def rank_on(source: BatchSource, only: Collection[str] | None = None) -> Ranking:
             excluded, weight_only = recipe.nodes_to_exclude, recipe.weight_only
             return rank_layers(model, table, source, recipe.attention, excluded, self._progress, weight_only, only)
 
-        ranking = rank_on(evenly_spaced(self._calibration, first))
-        if ranking.agreement >= self._settings.min_ranking_agreement or (self._calibration.total or most) <= first:
+        samples = self._candidates.data.few
+        ranking = rank_on(samples.first)
+        if samples.rest is None or ranking.agreement >= self._settings.min_ranking_agreement:
             return ranking.errors
-        step = max((self._calibration.total or 0) // most, 1)
-        others = Subset(self._calibration, 2 * step, (step,), stop=step * most)  # those between, every other of `most`
-        half = [*ranking.errors][: math.ceil(len(ranking.errors) / 2)]
+        errors = ranking.errors
+        part = [*errors][: math.ceil(self._settings.ranked_further * len(errors))]
         with suppress(OutputError):  # no room for the activations of more batches
-            more, second = rank_on(others, half).errors, most // 2
-            mean = {name: (first * ranking.errors[name] + second * more[name]) / (first + second) for name in half}
-            return ranking.errors | mean
-        return ranking.errors
+            return ranking.with_more(rank_on(samples.rest, part)).errors
+        return errors
 
     def _rank_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> MethodRanking:
         recipes = {method.name: recipe.model_copy(update={"method": method.name}) for method in methods}

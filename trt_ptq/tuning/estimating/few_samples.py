@@ -22,11 +22,11 @@ class FewSamples:
 
     Attributes:
         first: those of a first look.
-        rest: the others.
+        rest: the others; None if there are no more.
     """
 
     first: BatchSource
-    rest: BatchSource
+    rest: BatchSource | None
 
 
 def few_samples(model: Model, reference: Reference, source: BatchSource, settings: TuningSettings) -> FewSamples:
@@ -54,7 +54,8 @@ def few_samples(model: Model, reference: Reference, source: BatchSource, setting
     batches = min(batches, max(math.ceil(settings.output_error_samples / size), settings.first_look_batches))
     chosen = evenly_spaced(source, batches)
     period = math.ceil(batches / settings.first_look_batches)
-    return FewSamples(Subset(chosen, period), Subset(chosen, period, tuple(range(1, period))))
+    others = tuple(range(1, period))
+    return FewSamples(Subset(chosen, period), Subset(chosen, period, others) if others else None)
 
 
 def _takes_any_number(model: Model, reference: Reference, fewer: BatchSource) -> bool:

@@ -116,7 +116,7 @@ class OutputDeviation:
             onnx_runner(path) as runner,
         ):
             for part in (self.samples.first, self.samples.rest)[sums.parts : parts]:
-                for batch in part:
+                for batch in part or ():
                     sums.add(reference(batch), runner.infer(batch.feeds, batch.origin))
                 sums.parts += 1
                 errors.append(sums.error(self._floats))
