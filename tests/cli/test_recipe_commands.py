@@ -73,7 +73,10 @@ def test_an_option_beside_a_recipe_that_says_the_same_is_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--technique", "hope"], "is not one of 'auto', 'none', 'equalization', 'smoothquant', 'bias-correction'"),
+        (
+            ["--technique", "hope"],
+            "is not one of 'auto', 'none', 'equalization', 'smoothquant', 'gptq', 'bias-correction'",
+        ),
         (["--technique", "none", "--technique", "bias-correction"], "cannot be combined"),
         (["--method", "auto", "--percentile", "99"], "not to auto"),
         (["--recipe", "missing.yaml"], "cannot read missing.yaml"),

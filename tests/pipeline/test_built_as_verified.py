@@ -7,14 +7,21 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 import trt_ptq
+from tests.networks import sequences, transformer_block
 from tests.pipeline.quantizing import chain_path, quantized
 from trt_ptq.api.inputs.table_input import check_not_transformed
+from trt_ptq.config import QuantizeConfig
+from trt_ptq.data.sources import ArraySource
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.pipeline import quantize
 
 CONFIGS: list[dict[str, Any]] = [
     {},
@@ -51,6 +58,39 @@ def test_a_transformed_model_and_its_table_give_the_verified_bytes(tmp_path: Pat
     model = tmp_path / "model.transformed.onnx"
     trt_ptq.quantize_model(model, tmp_path / "calibration.json").save(tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "model.int8.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("techniques", [("gptq",), ("smoothquant", "gptq"), ("gptq", "bias-correction")], ids=str)
+def test_weights_rounded_by_data_are_in_the_transformed_model(tmp_path: Path, techniques: tuple[str, ...]) -> None:
+    block = transformer_block(tmp_path / "m.onnx")
+    data = ArraySource("x.npz", {"x": sequences(40, 10)}, batch_size=4)
+    out = tmp_path / "int8"
+    result = quantized(block, out, data, techniques=techniques, nodes_to_exclude=["down"])
+    assert any("model.transformed.onnx" in warning for warning in result.warnings)
+    transformed = out / "model.transformed.onnx"
+    trt_ptq.quantize_model(transformed, out / "calibration.json").save(tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == (out / "model.int8.onnx").read_bytes()
+    with pytest.raises(trt_ptq.TableError, match="weights differ"):
+        trt_ptq.quantize_model(block, out / "calibration.json")
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(transformed).graph.initializer}
+    original = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(block).graph.initializer}
+    if "smoothquant" not in techniques:
+        np.testing.assert_array_equal(weights["w_down"], original["w_down"])  # excluded
+    assert (weights["w_up"] != original["w_up"]).any()
+
+
+def test_a_recipe_with_gptq_gives_the_same_bytes_again(tmp_path: Path) -> None:
+    block = transformer_block(tmp_path / "m.onnx")
+    data = ArraySource("x.npz", {"x": sequences(40, 10)}, batch_size=4)
+    quantized(block, tmp_path / "1", data, techniques=("gptq",), mode="w8a16", max_drop="5%")
+    quantize(
+        block,
+        data,
+        output_dir=tmp_path / "2",
+        config=QuantizeConfig(recipe=tmp_path / "1" / "recipe.yaml", backend="none"),
+    )
+    first, again = ((tmp_path / name / "model.int8.onnx").read_bytes() for name in "12")
+    assert first == again
 
 
 def test_a_cache_of_a_transformed_model_is_refused_for_the_original(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trt_ptq._internal.files import write_atomic
 from trt_ptq.calibrators.statistics.statistics_file import save_statistics
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.calibrators.table.table_file import save_table
 from trt_ptq.calibrators.table.table_recipe import TableRecipe
 from trt_ptq.engines.spec import Precision
@@ -16,6 +17,7 @@ from trt_ptq.errors import OutputError, TableError
 from trt_ptq.fp16.convert import to_float16
 from trt_ptq.language_models.decoder import decoder_layout, is_decoder
 from trt_ptq.language_models.kv_cache.head_ranges import measure_cache_ranges
+from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.output import CACHE_SCALES, FP16_MODEL, INT8_MODEL, RECIPE, STATISTICS, TABLES, TRANSFORMED
 from trt_ptq.pipeline.job import QuantizationJob
@@ -30,6 +32,7 @@ from trt_ptq.report.warnings import (
     per_channel_warnings,
     range_warnings,
 )
+from trt_ptq.transforms.rounded_weights import replace_weights
 from trt_ptq.tuning.candidate_builder import QuantizedCandidate
 
 
@@ -68,17 +71,16 @@ def export(job: QuantizationJob, tuned: Tuned, scratch: Path) -> Exported:
         DataError: a metric of the INT8 model is not finite.
         OutputError: the recipe or a table cannot be written, or there is no room for the INT8 model anywhere.
     """
-    out, calibrated_model = job.output_dir, tuned.calibrated_model
+    out = job.output_dir
     errors: list[OutputError] = []
     save_recipe(tuned.recipe, out / RECIPE)
-    if calibrated_model.model is not job.model:
-        try:
-            save_model(calibrated_model.model.to_ir(), out / TRANSFORMED)
-            save_statistics(calibrated_model.statistics, out / STATISTICS)
-        except OutputError as error:
-            errors.append(error)
     candidate = tuned.candidates.build(tuned.recipe)
     table = replace(tuned.table, recipe=_table_recipe(tuned, candidate))
+    if tuned.candidates.changes_model(tuned.recipe):
+        try:
+            table = _save_transformed(job, tuned, candidate, table)
+        except OutputError as error:
+            errors.append(error)
     unwritten = []
     for name in TABLES:
         try:
@@ -110,6 +112,22 @@ def export(job: QuantizationJob, tuned: Tuned, scratch: Path) -> Exported:
         warnings=(*failures, *_warnings(tuned, candidate)),
         error=errors[0] if errors else None,
     )
+
+
+def _save_transformed(
+    job: QuantizationJob, tuned: Tuned, candidate: QuantizedCandidate, table: CalibrationTable
+) -> CalibrationTable:
+    """Write the float model that techniques have changed, and its statistics; return `table` as that of this model."""
+    out = job.output_dir
+    model, weights = tuned.calibrated_model.model.to_ir(), tuned.candidates.stored_weights(tuned.recipe)
+    if weights:
+        replace_weights(model.graph, candidate.qdq.plan, weights)
+    save_model(model, out / TRANSFORMED)
+    identity = load_model(out / TRANSFORMED).identity
+    if tuned.calibrated_model.model is not job.model:
+        save_statistics(replace(tuned.calibrated_model.statistics, model=identity), out / STATISTICS)
+    assert table.provenance is not None
+    return replace(table, provenance=replace(table.provenance, model=identity))
 
 
 def _save_elsewhere(candidate: QuantizedCandidate, scratch: Path, error: OutputError) -> Path:

@@ -13,7 +13,7 @@ from trt_ptq.api.inputs.metric_input import user_metric
 from trt_ptq.api.inputs.model_input import ModelLike
 from trt_ptq.calibration.devices import Device, open_device
 from trt_ptq.calibrators.methods import RangeMethod
-from trt_ptq.choices import Mode, Nonfinite
+from trt_ptq.choices import Mode, Nonfinite, Technique
 from trt_ptq.config import TECHNIQUES, QuantizeConfig, parse_shapes
 from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
@@ -25,7 +25,7 @@ from trt_ptq.engines.backends import builder_target, require_named_backend
 from trt_ptq.engines.cost import Gpu, load_gpu
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.evaluation.reference import Reference
-from trt_ptq.language_models.decoder import decoder_layout
+from trt_ptq.language_models.decoder import decoder_layout, is_decoder
 from trt_ptq.language_models.judging.metric import PERPLEXITY
 from trt_ptq.language_models.language_data import LanguageData
 from trt_ptq.onnx_io.load import Model
@@ -237,7 +237,7 @@ def _given_recipe(model: Model, config: QuantizeConfig) -> Recipe:
     return Recipe(
         model=model.identity,
         method=config.methods[0].name,
-        techniques=tuple(technique for technique in TECHNIQUES if technique in config.techniques),
+        techniques=_techniques(model, config),
         attention=config.attention,
         nodes_to_exclude=excluded,
         weight_only=select_weight_only(graph, ["*"], excluded) if config.mode == "w8a16" else (),
@@ -245,6 +245,12 @@ def _given_recipe(model: Model, config: QuantizeConfig) -> Recipe:
         target=builder_target(config.backend) if config.target == "auto" else config.target,
         kv_cache=config.kv_cache,
     )
+
+
+def _techniques(model: Model, config: QuantizeConfig) -> tuple[Technique, ...]:
+    """The techniques that are applied in any case: GPTQ costs a language model seconds, and always helps."""
+    chosen = {*config.techniques, *(["gptq"] if "auto" in config.techniques and is_decoder(model) else [])}
+    return tuple(technique for technique in TECHNIQUES if technique in chosen)
 
 
 def _resolved(recipe: Recipe, model: Model, config: QuantizeConfig) -> Recipe:

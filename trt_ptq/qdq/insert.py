@@ -21,6 +21,7 @@ from trt_ptq.onnx_io.lazy_tensor import lazy_map
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.plan import NodePlan, QuantizationPlan, QuantizedInput, plan_quantization
+from trt_ptq.qdq.stored_weights import StoredWeights
 from trt_ptq.qdq.weights import channel_scales, quantize_weight, round_to_int8
 
 TensorKind = Literal["weights", "activations"]
@@ -73,6 +74,7 @@ def insert_qdq(
     attention: bool = False,
     tensor_kinds: Collection[TensorKind] = TENSOR_KINDS,
     weight_only: Collection[str] = (),
+    stored_weights: StoredWeights | None = None,
 ) -> QdqModel:
     """Convert a float model to an explicitly quantized Q/DQ model: int8, symmetric, zero point 0.
 
@@ -85,6 +87,7 @@ def insert_qdq(
         attention: Also quantize the MatMuls of attention.
         tensor_kinds: Quantize weights or activations only, for analysis.
         weight_only: Nodes of which only the weight is quantized, by their first output; they need no range.
+        stored_weights: Weights that were rounded already; others are rounded to the nearest integer.
 
     Returns:
         The Q/DQ model; `model` is unchanged.
@@ -97,7 +100,7 @@ def insert_qdq(
     result = model.to_ir()
     plan = plan_qdq(model, result.graph, table, nodes_to_exclude, attention, weight_only)
     inputs = [read for read in plan.inputs if ("activations" if read.axis is None else "weights") in tensor_kinds]
-    insert_pairs(result.graph, model.opset, plan, table, inputs)
+    insert_pairs(result.graph, model.opset, plan, table, inputs, stored_weights)
     return QdqModel(result, plan)
 
 
@@ -125,10 +128,11 @@ def insert_pairs(
     plan: QuantizationPlan,
     table: CalibrationTable,
     inputs: Collection[QuantizedInput],
+    stored_weights: StoredWeights | None = None,
 ) -> None:
     """Insert Q/DQ at `inputs`, some or all of the inputs of `plan`, in place; see `insert_qdq`."""
     nodes = {node.outputs[0].name: node for node in graph}
-    inserter = QdqInserter(graph, opset, plan, table)
+    inserter = QdqInserter(graph, opset, plan, table, stored_weights)
     replaced_weights = []
     for read in inputs:
         node = nodes[read.node_output]
@@ -168,11 +172,19 @@ def _missing_range(table: CalibrationTable, tensor: str) -> str | None:
 class QdqInserter:
     """Adds the Q/DQ nodes of a plan to a graph, once per tensor."""
 
-    def __init__(self, graph: ir.Graph, opset: int, plan: QuantizationPlan, table: CalibrationTable) -> None:
+    def __init__(
+        self,
+        graph: ir.Graph,
+        opset: int,
+        plan: QuantizationPlan,
+        table: CalibrationTable,
+        stored_weights: StoredWeights | None = None,
+    ) -> None:
         self._graph = graph
         self._opset = opset
         self._plan = plan
         self._table = table
+        self._stored_weights = stored_weights or {}
         self._editor = GraphEditor(graph)
         self._dequantized: dict[tuple[str, int | None], ir.Value] = {}
 
@@ -197,9 +209,12 @@ class QdqInserter:
     def _quantize_weight(self, value: ir.Value, axis: int) -> ir.Value:
         """Add an int8 initializer and its DQ; return the dequantized weight."""
         weight = value.const_value
-        if weight is not None:
+        rounded: ir.TensorProtocol
+        if stored := self._stored_weights.get((str(value.name), axis)):
+            per_channel, rounded = stored.scales, stored.tensor()
+        elif weight is not None:
             per_channel = read_once(weight, lambda array: channel_scales(array, axis, str(value.name)))
-            rounded: ir.TensorProtocol = lazy_map(
+            rounded = lazy_map(
                 weight, partial(round_to_int8, scales=per_channel, axis=axis), ir.DataType.INT8, str(value.name)
             )
         else:  # computed by a Transpose or the like, which is removed before the model is saved

@@ -15,10 +15,12 @@ from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive
 from trt_ptq.choices import Technique
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
+from trt_ptq.qdq.stored_weights import StoredWeights
 from trt_ptq.recipe import Recipe
 from trt_ptq.transforms.alpha_search import apply_smoothquant
 from trt_ptq.transforms.equalization import equalize
 from trt_ptq.transforms.result import TransformResult
+from trt_ptq.transforms.rounded_weights import round_weights
 from trt_ptq.tuning.estimating.few_samples import FewSamples
 from trt_ptq.types import BatchSource
 
@@ -79,6 +81,7 @@ class CalibratedModels:
         self._transformed_of = cache(self._transform)
         self._statistics_of = cache(self._collect)
         self._table_of = cache(self._derive_table)
+        self._weights_of = cache(self._round_weights)
 
     def model(self, recipe: Recipe) -> Model:
         """The float model that is quantized: after the techniques of `recipe` that change it."""
@@ -103,6 +106,14 @@ class CalibratedModels:
         """
         is_of_last = recipe.techniques[-1:] == range_key(recipe).techniques[-1:]
         return self._table_of(range_key(recipe), roughly=roughly and is_of_last)
+
+    def stored_weights(self, recipe: Recipe) -> StoredWeights | None:
+        """The weights that GPTQ rounded; None without the technique. See `round_weights`."""
+        return self._weights_of(model_key(recipe)) if "gptq" in recipe.techniques else None
+
+    def are_changed(self, recipe: Recipe) -> bool:
+        """Whether techniques of `recipe` change the float model, or its weights where they are quantized."""
+        return self.model(recipe) is not self._plain.model or bool(self.stored_weights(recipe))
 
     def _transform(self, key: Recipe) -> tuple[Model, TransformResult | None]:
         if not key.techniques:
@@ -130,6 +141,9 @@ class CalibratedModels:
     def _derive_table(self, key: Recipe, *, roughly: bool) -> CalibrationTable:
         return derive_table(self._statistics_of(model_key(key), roughly=roughly), key.range_method())
 
+    def _round_weights(self, key: Recipe) -> StoredWeights:
+        return round_weights(self.model(key), self._data.all, self._folder / f"{next(self._number)}.int8")
+
 
 def _before(key: Recipe) -> Recipe:
     """`key` without its last technique."""
@@ -139,6 +153,12 @@ def _before(key: Recipe) -> Recipe:
 def model_key(recipe: Recipe) -> Recipe:
     """The part of a recipe that determines the float model that is quantized: not the range method."""
     return range_key(recipe).model_copy(update={"method": METHODS["percentile"].name})
+
+
+def rounding_key(recipe: Recipe) -> Recipe:
+    """The part of a recipe that determines the INT8 weights and the ranges, whatever is quantized."""
+    key = range_key(recipe)
+    return key.model_copy(update={"techniques": (*key.techniques, "gptq")}) if "gptq" in recipe.techniques else key
 
 
 def range_key(recipe: Recipe) -> Recipe:

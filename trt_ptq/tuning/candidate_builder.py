@@ -25,9 +25,10 @@ from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.factored import PerChannel
 from trt_ptq.qdq.float_names import CORRECTED
 from trt_ptq.qdq.insert import TENSOR_KINDS, QdqModel, TensorKind, insert_qdq
+from trt_ptq.qdq.stored_weights import StoredWeights
 from trt_ptq.recipe import Recipe
 from trt_ptq.transforms.bias_correction import correct_bias
-from trt_ptq.tuning.calibrated_models import CalibratedModel, CalibratedModels, CalibrationData, model_key, range_key
+from trt_ptq.tuning.calibrated_models import CalibratedModel, CalibratedModels, CalibrationData, model_key, rounding_key
 from trt_ptq.types import Array
 
 _logger = logging.getLogger(__name__)
@@ -111,7 +112,16 @@ class CandidateBuilder:
         """The corrections of the biases by layer; None without the technique. See `measure_bias_error`."""
         if "bias-correction" not in recipe.techniques:
             return None
-        return self._bias_error_of(range_key(recipe), roughly=roughly and recipe.techniques[-1] == "bias-correction")
+        is_last = recipe.techniques[-1] == "bias-correction"
+        return self._bias_error_of(rounding_key(recipe), roughly=roughly and is_last)
+
+    def changes_model(self, recipe: Recipe) -> bool:
+        """Whether techniques of `recipe` change the float model, or its weights where they are quantized."""
+        return self._models.are_changed(recipe)
+
+    def stored_weights(self, recipe: Recipe) -> StoredWeights | None:
+        """The weights that GPTQ rounded; None without the technique."""
+        return self._models.stored_weights(recipe)
 
     def build_for_search(
         self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS, *, roughly: bool = False
@@ -154,6 +164,9 @@ class CandidateBuilder:
             errors = self.bias_corrections(recipe, roughly=roughly) or {}
             corrected = sum(bool(error.any()) for error in errors.values())
             return TransformSummary(corrected, f"{corrected} of {len(errors)} layers corrected")
+        if technique == "gptq":
+            weights = self.stored_weights(recipe) or {}
+            return TransformSummary(len(weights), f"{len(weights)} weights rounded")
         transformed = self._models.transformed(recipe)
         assert transformed is not None
         applied, skipped = transformed.applied, transformed.skipped
@@ -179,7 +192,8 @@ class CandidateBuilder:
         how = "roughly " if roughly else ""
         _logger.debug("%sbuilding the INT8 model of %s in %r", how, " and ".join(kinds), recipe)
         model, table = self._models.model(recipe), self._models.table(recipe, roughly=roughly)
-        qdq = insert_qdq(model, table, recipe.nodes_to_exclude, recipe.attention, kinds, recipe.weight_only)
+        weights = self._models.stored_weights(recipe)
+        qdq = insert_qdq(model, table, recipe.nodes_to_exclude, recipe.attention, kinds, recipe.weight_only, weights)
         corrections = self.bias_corrections(recipe, roughly=roughly)
         if corrections is not None:
             qdq = correct_bias(qdq, corrections)[0]
@@ -200,4 +214,5 @@ class CandidateBuilder:
 
     def _measure_bias_error(self, key: Recipe, *, roughly: bool) -> dict[str, Array]:
         source = self.data.few.first if roughly else self.data.all
-        return measure_bias_error(self._models.model(key), self._models.table(key), source, key.attention)
+        model, table, weights = self._models.model(key), self._models.table(key), self._models.stored_weights(key)
+        return measure_bias_error(model, table, source, key.attention, stored_weights=weights)

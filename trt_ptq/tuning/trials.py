@@ -13,6 +13,7 @@ TECHNIQUES_TO_TRY: tuple[Technique, ...] = ("equalization", "smoothquant", "bias
 TITLES: dict[Technique, str] = {
     "equalization": "cross-layer equalization",
     "smoothquant": "SmoothQuant",
+    "gptq": "GPTQ rounding",
     "bias-correction": "bias correction",
 }
 

@@ -17,6 +17,7 @@ from trt_ptq.onnx_io.externalized import externalized
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import create_session, run_session
 from trt_ptq.qdq.insert import plan_qdq
+from trt_ptq.qdq.stored_weights import StoredWeights
 from trt_ptq.types import Array, Batch, BatchSource
 
 DEFAULT_SAMPLES = 64  # samples
@@ -31,6 +32,7 @@ def measure_bias_error(
     source: BatchSource,
     attention: bool = False,
     samples: int = DEFAULT_SAMPLES,
+    stored_weights: StoredWeights | None = None,
 ) -> dict[str, Array]:
     """Measure the mean of (float output - INT8 output) for each output channel of each layer with a weight.
 
@@ -43,6 +45,7 @@ def measure_bias_error(
         source: The calibration data.
         attention: Whether the MatMuls of attention run in INT8 too.
         samples: Number of samples to measure, from the start of `source`.
+        stored_weights: See `insert_qdq`.
 
     Returns:
         float32 [channels] by the name of the layer's first output. 0 for channels where the squared mean is below
@@ -59,7 +62,8 @@ def measure_bias_error(
     plan = plan_qdq(model, model.to_ir().graph, table, attention=attention)
     biases: dict[str, Array] = {}
     for layers in _groups(model, weighted_int8_layers(plan)):
-        biases |= _measure(add_error_outputs(model, table, plan, layers), model, layers, source, samples)
+        part = add_error_outputs(model, table, plan, layers, stored_weights)
+        biases |= _measure(part, model, layers, source, samples)
     return biases
 
 

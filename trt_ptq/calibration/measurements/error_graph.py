@@ -15,6 +15,7 @@ from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.insert import QdqInserter
 from trt_ptq.qdq.plan import QuantizationPlan
+from trt_ptq.qdq.stored_weights import StoredWeights
 from trt_ptq.qdq.weighted import weight_axis
 
 
@@ -25,7 +26,11 @@ def weighted_int8_layers(plan: QuantizationPlan) -> tuple[str, ...]:
 
 
 def add_error_outputs(
-    model: Model, table: CalibrationTable, plan: QuantizationPlan, layers: Collection[str]
+    model: Model,
+    table: CalibrationTable,
+    plan: QuantizationPlan,
+    layers: Collection[str],
+    stored_weights: StoredWeights | None = None,
 ) -> ir.Model:
     """The part of the float model that `layers` need, with a copy beside each whose input and weight are quantized.
 
@@ -36,7 +41,8 @@ def add_error_outputs(
     part = model.to_ir()
     graph = part.graph
     nodes = {node.outputs[0].name: node for node in graph if node.outputs[0].name in layers}
-    copies = _quantized_copies(graph, plan, nodes, QdqInserter(graph, model.opset, plan, table))
+    inserter = QdqInserter(graph, model.opset, plan, table, stored_weights)
+    copies = _quantized_copies(graph, plan, nodes, inserter)
     editor = GraphEditor(graph)
     graph.outputs.clear()
     for name in layers:

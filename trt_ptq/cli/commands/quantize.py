@@ -28,6 +28,7 @@ class TechniqueName(str, Enum):  # Typer takes no lists of Literal
     NONE = "none"
     EQUALIZATION = "equalization"
     SMOOTHQUANT = "smoothquant"
+    GPTQ = "gptq"
     BIAS_CORRECTION = "bias-correction"
 
 
@@ -95,8 +96,8 @@ def quantize(
         Optional[list[TechniqueName]],
         typer.Option(
             metavar="TECHNIQUE",
-            help="Accuracy-recovery techniques to apply: equalization, smoothquant, bias-correction (repeatable). "
-            "Default: auto (applied only if INT8 does not meet --max-drop and they help). none disables them.",
+            help="Accuracy-recovery techniques to apply: equalization, smoothquant, gptq, bias-correction (repeatable)."
+            " Default: auto (gptq for language models; others only if INT8 misses --max-drop and they help), or none.",
             rich_help_panel=options.ACCURACY,
             show_default=False,
         ),

@@ -1,0 +1,108 @@
+"""The second moments of tensors: how the channels of each go together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+from trt_ptq.data.subset import Head
+from trt_ptq.errors import DataError
+from trt_ptq.onnx_io.externalized import externalized
+from trt_ptq.onnx_io.graph_editor import GraphEditor
+from trt_ptq.onnx_io.load import Model
+from trt_ptq.onnx_io.ort_session import create_session, run_session
+from trt_ptq.types import Batch, BatchSource
+
+DEFAULT_SAMPLES = 64  # samples
+_MAX_VALUES = 2**25  # per pass: they are in memory as float64, and those of a batch as float32
+_PREFIX = "trt_ptq.moments"
+
+Doubles = npt.NDArray[np.float64]
+
+
+def measure_second_moments(
+    model: Model, source: BatchSource, tensors: Mapping[str, int], samples: int = DEFAULT_SAMPLES
+) -> Iterator[tuple[str, Doubles]]:
+    """Measure mean(x x^T) over all rows x of tensors, where the channel axis is the last one.
+
+    The model itself computes the products, so no complete tensor leaves it. Many or wide tensors take several passes
+    over the batches, each only through the part of the model that it needs.
+
+    Args:
+        model: The float model.
+        source: The calibration data.
+        tensors: Number of channels by tensor name, in graph order.
+        samples: Number of samples to measure, from the start of `source`.
+
+    Yields:
+        Name and moments [channels, channels] of each tensor, in the order of `tensors`.
+
+    Raises:
+        DataError: No batches, the model fails on one, or a tensor has NaN or infinite values.
+    """
+    for group in _groups(tensors):
+        sums = _measure(model, source, group, samples)
+        while sums:  # so that each is freed when its reader is done
+            name = next(iter(sums))
+            yield name, sums.pop(name)
+
+
+def _groups(tensors: Mapping[str, int]) -> list[dict[str, int]]:
+    """Group `tensors`, in order, into those that are measured in one pass."""
+    groups: list[dict[str, int]] = []
+    size = 0
+    for name, channels in tensors.items():
+        size += channels**2
+        if not groups or size > _MAX_VALUES:
+            groups.append({})
+            size = channels**2
+        groups[-1][name] = channels
+    return groups
+
+
+def _measure(model: Model, source: BatchSource, tensors: Mapping[str, int], samples: int) -> dict[str, Doubles]:
+    # ONNX Runtime starts with what was added last, so that each tensor is multiplied, and freed, before the next ones.
+    backwards = dict(reversed(list(tensors.items())))
+    with externalized(model, _with_products(model, backwards)) as (proto, folder):
+        session = create_session(proto, folder, str(model.path))
+    inputs = [node_arg.name for node_arg in session.get_inputs()]
+    sums = {name: np.zeros((channels, channels)) for name, channels in tensors.items()}
+    counts = dict.fromkeys(tensors, 0)
+    for batch in Head(source, samples):
+        results = run_session(session, Batch({name: batch.feeds[name] for name in inputs}, batch.origin))
+        for name, product, count in zip(backwards, results[::2], results[1::2], strict=True):
+            if not np.isfinite(product).all():
+                raise DataError(
+                    f"{batch.origin}: tensor {name!r} has NaN or infinite values: remove the batch, or quantize "
+                    "without GPTQ"
+                )
+            sums[name] += product
+            counts[name] += int(count[0])
+    for name in sums:
+        sums[name] /= max(counts[name], 1)
+    return sums
+
+
+def _with_products(model: Model, tensors: Mapping[str, int]) -> ir.Model:
+    """A model that computes X^T X and the number of rows of each tensor."""
+    part = model.to_ir()
+    graph = part.graph
+    values = {value.name: value for node in graph for value in node.outputs}
+    values |= {value.name: value for value in graph.inputs}
+    graph.outputs.clear()
+    editor = GraphEditor(graph)
+    append = partial(editor.node, _PREFIX)
+    zero, one = (editor.constant(_PREFIX, ir.tensor(np.array([number]))) for number in (0, 1))
+    for name, channels in tensors.items():
+        rows = append("Reshape", values[name], editor.constant(_PREFIX, ir.tensor(np.array([-1, channels]))))
+        product = append("MatMul", append("Transpose", rows, perm=[1, 0]), rows)
+        count = append("Slice", append("Shape", rows), zero, one)
+        for output, dtype in ((product, ir.DataType.FLOAT), (count, ir.DataType.INT64)):
+            output.type = ir.TensorType(dtype)
+            graph.outputs.append(output)
+    return passes.RemoveUnusedNodesPass()(part).model
