@@ -15,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from tests.networks import images
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.evaluation.runners.onnx_runner import onnx_runner
+from trt_ptq.fp16 import emulate
 from trt_ptq.fp16.convert import convert_to_float16, to_float16
 from trt_ptq.fp16.emulate import emulate_float16
 from trt_ptq.onnx_io.load import Model
@@ -89,3 +90,48 @@ def test_float16_inputs_and_outputs_stay_float16(tmp_path: Path) -> None:
 
 def test_a_float32_model_is_unchanged(cnn: Model) -> None:
     assert not emulate_float16(ir.load(cnn.path))
+
+
+@pytest.fixture
+def selecting(tmp_path: Path) -> Path:
+    """Arithmetic between nodes that only select values, all in float16: x [1, 2, 4, 4] to y [1, 2, 2, 2]."""
+    nodes = [
+        helper.make_node("Mul", ["x", "k"], ["m"]),
+        helper.make_node("Clip", ["m", "low", "high"], ["c"]),
+        helper.make_node("MaxPool", ["c"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Transpose", ["p"], ["t"], perm=[0, 1, 3, 2]),
+        helper.make_node("Concat", ["t", "p"], ["two"], axis=1),
+        helper.make_node("Mul", ["p", "k"], ["n"]),
+        helper.make_node("Slice", ["two", "start", "end", "axis"], ["s"]),
+        helper.make_node("Max", ["s", "n"], ["y"]),
+    ]
+    constants = [
+        *(numpy_helper.from_array(np.array(v, np.float16), name) for name, v in (("k", 3.3), ("low", -1), ("high", 9))),
+        *(numpy_helper.from_array(np.array([v]), name) for name, v in (("start", 1), ("end", 3), ("axis", 1))),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT16, shape)
+        for name, shape in (("x", [1, 2, 4, 4]), ("y", [1, 2, 2, 2]))
+    ]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], constants)
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_nodes_that_select_values_need_no_rounding_of_their_own(
+    selecting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(0).normal(0, 3, (1, 2, 4, 4)).astype(np.float16)
+    fewer, casts = judged(selecting, {"x": x}), number_of_casts(selecting)
+    monkeypatch.setattr(emulate, "_SELECTING_OPS", frozenset())
+    np.testing.assert_array_equal(fewer, judged(selecting, {"x": x}))
+    wanted = np.asarray(next(iter(ReferenceEvaluator(str(selecting)).run(None, {"x": x}))))
+    np.testing.assert_array_equal(fewer, wanted)
+    assert (casts, number_of_casts(selecting)) == (5, 17)  # of x, and two each after MaxPool and Max
+
+
+def number_of_casts(path: Path) -> int:
+    model = ir.load(path)
+    emulate_float16(model)
+    return sum(node.op_type == "Cast" for node in model.graph)

@@ -3,7 +3,8 @@
 The provider has hardly any float16 kernels: it computes such nodes in float32 and removes the casts between them, so
 its results show neither rounding nor overflow (observed in 1.32). In Q/DQ models its optimizer also computes int32
 biases in float16, which overflows. Emulated models compute every node in float32 and round its outputs to float16, as
-TensorRT's kernels do at least: by a cast to float16 and back, which ONNX Runtime keeps.
+TensorRT's kernels do at least: by a cast to float16 and back, which ONNX Runtime keeps. Nodes that only select or move
+values get no casts of their own: they give the same where their input is rounded, or their output instead.
 """
 
 from __future__ import annotations
@@ -11,9 +12,16 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from trt_ptq.analysis.op_types import RESHAPING_OPS
+from trt_ptq.onnx_io.domains import ONNX_DOMAINS
 from trt_ptq.onnx_io.lazy_tensor import lazy_cast
 
 _FLOAT16, _FLOAT32 = ir.DataType.FLOAT16, ir.DataType.FLOAT
+_SELECTING_OPS = RESHAPING_OPS | {
+    *("Abs", "Clip", "Max", "MaxPool", "Min", "Neg", "ReduceMax", "ReduceMin", "Relu"),  # rounding keeps the order
+    *("Concat", "DepthToSpace", "Expand", "Gather", "GatherElements", "GatherND", "GlobalMaxPool", "Pad", "Slice"),
+    *("SpaceToDepth", "Split", "Tile", "Where"),
+}
 
 
 def emulate_float16(model: ir.Model) -> bool:
@@ -37,16 +45,32 @@ def emulate_float16(model: ir.Model) -> bool:
     if not halves or has_unknown or any(value is not None and value.dtype == _FLOAT16 for value in inner):
         return False
     float16_nodes = {node for node in nodes if node.op_type != "Cast" and halves.intersection(node.inputs)}
+    unrounded: set[ir.Value] = set()
     for value in values:
         if value not in halves:
             continue
+        node = value.producer()
         if value.const_value is not None and value.is_initializer():
             value.const_value = lazy_cast(value.const_value, _FLOAT32, str(value.name))
             value.dtype = _FLOAT32
+        elif node not in float16_nodes or value.is_graph_output():
+            _round(graph, value, node in float16_nodes)
+        elif _selects(node) and unrounded.isdisjoint(node.inputs):
+            value.dtype = _FLOAT32
+        elif node.op_type != "DequantizeLinear" and len(value.uses()) == 1 and all(map(_selects, value.consumers())):
+            value.dtype = _FLOAT32
+            unrounded.add(value)
         else:
-            _round(graph, value, value.producer() in float16_nodes)
+            _round(graph, value, True)
+            if node.op_type == "DequantizeLinear":
+                unrounded.add(value)
     graph.sort()
     return True
+
+
+def _selects(node: ir.Node) -> bool:
+    """Whether rounding the inputs of `node` gives what rounding its outputs does, as it computes no new values."""
+    return node.op_type in _SELECTING_OPS and node.domain in ONNX_DOMAINS
 
 
 def _round(graph: ir.Graph, value: ir.Value, is_computed: bool) -> None:
