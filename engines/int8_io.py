@@ -5,21 +5,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any, Union
 
 import numpy as np
 
 from trt_ptq.types import Array, Feeds
 
-INT8_IO = "trt_ptq.int8_io"  # metadata of the model: JSON, the scale by name of the input or output
+INT8_IO = "trt_ptq.int8_io"  # metadata of the model: JSON, the scales by name of the input or output
 _LOWEST, _HIGHEST = -128, 127
 
+IoScales = Union[float, list[Any]]  # a number, or nested lists of them that broadcast with the array
 
-def int8_scales(metadata: Mapping[str, str]) -> dict[str, float]:
+
+def int8_scales(metadata: Mapping[str, str]) -> dict[str, IoScales]:
     """The scales of the INT8 inputs and outputs of a model with this metadata, by name; empty without such."""
-    return {str(name): float(scale) for name, scale in json.loads(metadata.get(INT8_IO, "{}")).items()}
+    scales: dict[str, IoScales] = json.loads(metadata.get(INT8_IO, "{}"))
+    return scales
 
 
-def quantized_feeds(feeds: Feeds, scales: Mapping[str, float]) -> dict[str, Array]:
+def quantized_feeds(feeds: Feeds, scales: Mapping[str, IoScales]) -> dict[str, Array]:
     """`feeds` with float values of INT8 inputs quantized, as QuantizeLinear does."""
     return {
         name: _quantized(array, scales[name]) if name in scales and array.dtype != np.int8 else array
@@ -27,15 +31,15 @@ def quantized_feeds(feeds: Feeds, scales: Mapping[str, float]) -> dict[str, Arra
     }
 
 
-def dequantized(outputs: Mapping[str, Array], scales: Mapping[str, float]) -> dict[str, Array]:
+def dequantized(outputs: Mapping[str, Array], scales: Mapping[str, IoScales]) -> dict[str, Array]:
     """`outputs` with those in INT8 as float32."""
     return {
-        name: array.astype(np.float32) * np.float32(scales[name]) if name in scales else array
+        name: array.astype(np.float32) * np.asarray(scales[name], np.float32) if name in scales else array
         for name, array in outputs.items()
     }
 
 
-def _quantized(array: Array, scale: float) -> Array:
-    steps = np.rint(array.astype(np.float32) / np.float32(scale))
+def _quantized(array: Array, scales: IoScales) -> Array:
+    steps = np.rint(array.astype(np.float32) / np.asarray(scales, np.float32))
     quantized: Array = np.clip(steps, _LOWEST, _HIGHEST).astype(np.int8)
     return quantized

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trt_ptq._internal.files import atomic_replace, check_writable, write_atomic
 from trt_ptq.choices import Target
+from trt_ptq.engines.int8_io import IoScales
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.plans.plan_file import load_plan, plan_path, write_plan
 from trt_ptq.engines.spec import Precision
@@ -45,7 +46,7 @@ class EngineManifest(BaseModel):
     target: Target | None = None
     refused_nodes: tuple[str, ...] = ()
     plan_sha256: str | None = None
-    int8_io: dict[str, float] = {}
+    int8_io: dict[str, IoScales] = {}
 
 
 def manifest_path(engine: Path) -> Path:

@@ -78,14 +78,14 @@ def _w8a8(percent: int, rows: Mapping[str, Figures], int8_cache: bool = False) -
     excluded, fraction = _excluded(model, rows, percent)
     quantized = insert_qdq(model, table, excluded).model
     if int8_cache:
-        quantize_cache(quantized, decoder_layout(model), table)
+        quantize_cache(quantized, decoder_layout(model), prepared.cache_scales())
     return {**prepared.judged(quantized), "excluded": excluded, "int8_fraction_of_linear_macs": fraction}
 
 
 def _int8_cache(context: int, _rows: Mapping[str, Figures]) -> Figures:
-    """The loss of the INT8 cache alone, over 2048 tokens; the smoothed model has the same keys and values."""
-    model, table = prepared.plain().to_ir(), _smooth()[1]
-    quantize_cache(model, decoder_layout(prepared.plain()), table)
+    """The loss of the INT8 cache alone, over 2048 tokens."""
+    model = prepared.plain().to_ir()
+    quantize_cache(model, decoder_layout(prepared.plain()), prepared.cache_scales())
     count = CACHE_TOKENS // context
     fp32 = prepared.judged(prepared.plain().path, count, context)["perplexity"]
     return {**prepared.judged(model, count, context), "fp32_perplexity": fp32}

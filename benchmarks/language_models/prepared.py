@@ -18,11 +18,13 @@ from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics, save_statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
+from trt_ptq.calibrators.table.table_recipe import HeadScales
 from trt_ptq.evaluation.runners.onnx_runner import Run, onnx_runner, temporary_model_file
 from trt_ptq.language_models.batches import DecoderBatches
 from trt_ptq.language_models.decoder import decoder_layout
 from trt_ptq.language_models.judging.agreement import next_token_agreement
 from trt_ptq.language_models.judging.perplexity import TextWindow, perplexity
+from trt_ptq.language_models.kv_cache.cache_scales import measure_cache_scales
 from trt_ptq.language_models.text.samples import TokenSample
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
@@ -70,11 +72,14 @@ def smooth(folder: Path, code: str) -> tuple[Model, CalibrationTable]:
         with tempfile.TemporaryDirectory() as caches, calibration_data(Path(caches)) as data:
             save_model(apply_smoothquant(plain(), data).model, model)
             loaded = load_model(model)
-            cache = [tensor.present for tensor in decoder_layout(loaded).cache]
-            save_statistics(
-                collect_statistics(loaded, data, select_calibration_tensors(loaded, ("fused", *cache))), statistics
-            )
+            save_statistics(collect_statistics(loaded, data, select_calibration_tensors(loaded)), statistics)
     return load_model(model), derive_table(load_statistics(statistics), METHODS["minmax"])
+
+
+def cache_scales() -> dict[str, HeadScales]:
+    """The scales of an INT8 cache."""
+    with tempfile.TemporaryDirectory() as caches, calibration_data(Path(caches)) as data:
+        return measure_cache_scales(plain(), data, decoder_layout(plain()))
 
 
 def judged(model: ir.Model | Path, count: int = 12, tokens: int = 256) -> dict[str, float]:

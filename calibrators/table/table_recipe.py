@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+HeadScales = tuple[tuple[float, ...], ...]  # of a cache tensor: for each head one scale, or one for each channel
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class TableRecipe:
         magnitudes: for "fp16": the largest magnitude of each float32 activation, by tensor name.
         bias_corrections: correction of each output channel, by the first output of the layer; None without bias
             correction.
-        int8_cache: whether the cache of keys and values of a language model is INT8.
+        cache_scales: of a language model with an INT8 cache of keys and values: the scales of each cache output.
         weight_only: nodes of which only the weight is quantized, by their first output.
         target: the builder that the model is meant for; it decides on the form of convolutions.
     """
@@ -30,7 +32,7 @@ class TableRecipe:
     bias_corrections: Mapping[str, tuple[float, ...]] | None = None
     weight_only: tuple[str, ...] = ()
     target: Literal["trt", "rtx"] = "trt"
-    int8_cache: bool = False
+    cache_scales: Mapping[str, HeadScales] = field(default_factory=dict)
 
 
 def parse_table_recipe(content: Any) -> TableRecipe:
@@ -55,5 +57,8 @@ def parse_table_recipe(content: Any) -> TableRecipe:
         else {name: tuple(map(float, corrections[name])) for name in corrections},
         weight_only=tuple(map(str, content.get("weight_only", ()))),  # absent before there was this mode
         target=target,
-        int8_cache=bool(content.get("int8_cache", False)),
+        cache_scales={
+            name: tuple(tuple(map(float, head)) for head in heads)
+            for name, heads in content.get("cache_scales", {}).items()
+        },
     )

@@ -15,7 +15,7 @@ from trt_ptq.engines.building.debug_tensors import mark_debug_tensors
 from trt_ptq.engines.building.network_profiles import apply_profiles
 from trt_ptq.engines.building.quantized_layers import quantized_layers
 from trt_ptq.engines.building.unsupported_layer import unsupported_layer
-from trt_ptq.engines.int8_io import int8_scales
+from trt_ptq.engines.int8_io import IoScales, int8_scales
 from trt_ptq.engines.library import BuilderLog, TensorRTLibrary
 from trt_ptq.engines.manifest import EngineManifest, write_engine
 from trt_ptq.engines.plans.engine_plan import EnginePlan
@@ -140,7 +140,7 @@ class EngineBuilder:
         return manifest
 
 
-def _int8_io(spec: EngineSpec) -> dict[str, float]:
+def _int8_io(spec: EngineSpec) -> dict[str, IoScales]:
     if spec.precision != "int8":
         return {}
     model = onnx.load_model(spec.onnx, load_external_data=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,14 +15,14 @@ from onnx import TensorProto
 
 from tests.decoders import VOCABULARY
 from trt_ptq import QuantizeConfig, load_recipe, load_table, quantize, quantize_model
-from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.calibrators.table.table_recipe import HeadScales
 from trt_ptq.engines.backends import build_engine
 from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.errors import ModelError, TableError
 from trt_ptq.evaluation.runners.onnx_runner import onnx_runner
 from trt_ptq.language_models.batches import DecoderBatches
 from trt_ptq.language_models.decoder import decoder_layout
-from trt_ptq.language_models.kv_cache.head_ranges import measure_cache_ranges
+from trt_ptq.language_models.kv_cache.cache_scales import measure_cache_scales, scales_array
 from trt_ptq.language_models.kv_cache.int8_cache import quantize_cache
 from trt_ptq.language_models.text.samples import TokenSample
 from trt_ptq.lint.linter import lint_model
@@ -37,13 +38,22 @@ def batches(decoder: Model, tmp_path: Path) -> DecoderBatches:
     return DecoderBatches(decoder.path, decoder_layout(decoder), samples, tmp_path, batch_size=2)
 
 
-def ranges(decoder: Model) -> CalibrationTable:
-    return CalibrationTable({tensor.present: 4.0 for tensor in decoder_layout(decoder).cache})
+def channel_scales(decoder: Model) -> dict[str, HeadScales]:
+    """Another scale for every channel of the keys and every head of the values."""
+    random = np.random.default_rng(2)
+    layout = decoder_layout(decoder)
+    sizes = [(tensor, tensor.head_size if tensor.past.endswith("key") else 1) for tensor in layout.cache]
+    return {
+        tensor.present: tuple(
+            tuple(map(float, head)) for head in random.uniform(0.02, 0.04, (tensor.num_heads, channels))
+        )
+        for tensor, channels in sizes
+    }
 
 
 def saved(decoder: Model, path: Path) -> Path:
     model = decoder.to_ir()
-    quantize_cache(model, decoder_layout(decoder), ranges(decoder))
+    quantize_cache(model, decoder_layout(decoder), channel_scales(decoder))
     save_model(model, path)
     return path
 
@@ -89,26 +99,78 @@ def test_lint_accepts_it(decoder: Model, tmp_path: Path) -> None:
     assert [one for one in lint_model(saved(decoder, tmp_path / "kv8.onnx"), None) if one.severity == "error"] == []
 
 
-def test_head_scales_cover_what_was_seen(decoder: Model, batches: DecoderBatches) -> None:
+def test_the_cache_is_that_of_fp32_to_half_a_step_of_each_channel(decoder: Model, tmp_path: Path) -> None:
+    layout, scales = decoder_layout(decoder), channel_scales(decoder)
+    ids = np.random.default_rng(1).integers(0, VOCABULARY, (2, 6))
+    with onnx_runner(decoder.path) as fp32, onnx_runner(saved(decoder, tmp_path / "kv8.onnx")) as int8:
+        exact, actual = (runner.infer(layout.feeds(ids), "test") for runner in (fp32, int8))
+    for tensor in layout.cache[:2]:  # those of the first layer do not depend on other rounding
+        steps = np.abs(actual[tensor.present] - exact[tensor.present]) / scales_array(scales[tensor.present])
+        assert 0.4 < steps.max() < 0.501
+
+
+def test_decode_steps_take_a_float_cache_and_round_it_likewise(decoder: Model, tmp_path: Path) -> None:
     layout = decoder_layout(decoder)
-    measured = measure_cache_ranges(decoder, batches, layout, ranges(decoder))
+    ids = np.random.default_rng(1).integers(0, VOCABULARY, (1, 6))
+    with onnx_runner(decoder.path) as fp32, onnx_runner(saved(decoder, tmp_path / "kv8.onnx")) as int8:
+        past = layout.past(fp32.infer(layout.feeds(ids), "test"))
+        outputs = layout.past(int8.infer(layout.feeds(ids[:, :1], past), "test"))
+    for tensor in layout.cache:
+        steps = (outputs[tensor.past][:, :, :6] - past[tensor.past]) / scales_array(
+            channel_scales(decoder)[tensor.present]
+        )
+        assert np.abs(steps).max() < 0.501
+
+
+def test_values_have_a_scale_for_each_head_and_keys_for_each_rotated_pair(
+    decoder: Model, batches: DecoderBatches
+) -> None:
+    layout = decoder_layout(decoder)
+    measured = measure_cache_scales(decoder, batches, layout)
     with onnx_runner(decoder.path) as runner:
         outputs = [runner.infer(batch.feeds, batch.origin) for batch in batches]
-    for tensor, found in zip(layout.cache, measured, strict=True):
-        heads = np.max([np.abs(output[tensor.present]).max(axis=(0, 2, 3)) for output in outputs], axis=0)
-        assert found.head_scales == pytest.approx(heads / 127, rel=1e-6)
+    for tensor in layout.cache:
+        amax = np.max([np.abs(output[tensor.present]).max(axis=(0, 2)) for output in outputs], axis=0)
+        if tensor.past.endswith("key"):
+            half = tensor.head_size // 2
+            expected = np.tile(np.hypot(amax[:, :half], amax[:, half:]), 2)
+        else:
+            expected = amax.max(axis=1, keepdims=True)
+        assert scales_array(measured[tensor.present])[:, 0] == pytest.approx(expected / 127, rel=1e-3)
 
 
-def test_a_missing_range_and_another_model_are_refused(decoder: Model, tmp_path: Path) -> None:
+def test_keys_of_later_positions_fit_their_scales(decoder: Model, batches: DecoderBatches) -> None:
+    layout = decoder_layout(decoder)
+    scales = measure_cache_scales(decoder, batches, layout)
+    first = next(iter(batches)).feeds
+    later = {**first, "position_ids": first["position_ids"] + 100}
+    with onnx_runner(decoder.path) as runner:
+        keys = runner.infer(later, "test")["present.0.key"]
+    assert (np.abs(keys) / scales_array(scales["present.0.key"])).max() < 127.5
+
+
+def test_keys_that_are_not_rotated_have_a_scale_for_each_head(decoder: Model, batches: DecoderBatches) -> None:
+    proto = onnx.ModelProto()
+    proto.CopyFrom(decoder.proto)
+    for node in proto.graph.node:
+        if node.op_type == "Neg":
+            node.op_type = "Identity"
+    scales = measure_cache_scales(replace(decoder, proto=proto), batches, decoder_layout(decoder))
+    assert {len(head) for heads in scales.values() for head in heads} == {1}
+
+
+def test_missing_scales_and_another_model_are_refused(decoder: Model, tmp_path: Path) -> None:
     layout, model = decoder_layout(decoder), decoder.to_ir()
-    with pytest.raises(TableError, match="has no range in the table"):
-        quantize_cache(model, layout, CalibrationTable({}))
+    with pytest.raises(TableError, match="has no scales"):
+        quantize_cache(model, layout, {})
+    with pytest.raises(TableError, match="scales for 3 heads of 1 channels, but the cache has 2 heads of 16"):
+        quantize_cache(model, layout, {tensor.present: ((1.0,), (1.0,), (1.0,)) for tensor in layout.cache})
     past = next(value for value in model.graph.inputs if value.name == "past_key_values.0.key")
     concat = next(node for node in model.graph if node.outputs[0].name == "present.0.key")
     concat.replace_input_with(0, concat.inputs[1])
     concat.replace_input_with(1, past)
     with pytest.raises(ModelError, match="with the new tokens appended"):
-        quantize_cache(model, layout, ranges(decoder))
+        quantize_cache(model, layout, channel_scales(decoder))
 
 
 def test_quantize_writes_the_model_and_the_scales(
@@ -120,11 +182,12 @@ def test_quantize_writes_the_model_and_the_scales(
     quantize(decoder.path, batches, output_dir=out, config=config)
     assert load_recipe(out / "recipe.yaml").kv_cache == "int8"
     scales, table = json.loads((out / "kv_cache.json").read_text()), load_table(out / "calibration.json")
+    assert table.recipe is not None
     for tensor in decoder_layout(decoder).cache:
         entry = scales[tensor.past]
-        assert entry["scale"] == pytest.approx(table.amax[tensor.present] / 127)
-        assert len(entry["head_scales"]) == tensor.num_heads
-        assert max(entry["head_scales"]) == pytest.approx(entry["scale"], rel=1e-6)
+        assert tuple(map(tuple, entry["scales"])) == table.recipe.cache_scales[tensor.present]
+        assert entry["head_scales"] == list(map(max, entry["scales"]))
+        assert entry["scale"] == max(entry["head_scales"])
     quantize_model(decoder.path, out / "calibration.json").save(tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == (out / "model.int8.onnx").read_bytes()
 
@@ -136,7 +199,10 @@ def test_the_manifest_of_an_engine_has_the_scales(decoder: Model, tmp_path: Path
     profiles = {name: ShapeProfile(array.shape, array.shape, array.shape) for name, array in feeds.items()}
     spec = EngineSpec(path, tmp_path / "kv8.engine", "int8", decoder.identity, profiles)
     names = {name for tensor in layout.cache for name in tensor.names}
-    assert build_engine(spec, "rtx").int8_io == dict.fromkeys(names, pytest.approx(4 / 127))
+    int8_io = build_engine(spec, "rtx").int8_io
+    assert int8_io.keys() == names
+    keys = scales_array(channel_scales(decoder)["present.1.key"])
+    np.testing.assert_allclose(int8_io["past_key_values.1.key"], keys, rtol=1e-6)
 
 
 def test_a_model_without_a_cache_is_refused(cnn: Model, npz_folder: Path, tmp_path: Path) -> None:

@@ -77,8 +77,8 @@ def quantize_by_table(
         if recipe.bias_corrections is not None:
             corrections = recipe.bias_corrections.items()
             qdq, _ = correct_bias(qdq, {name: np.array(shift, np.float32) for name, shift in corrections})
-        if recipe.int8_cache:
-            quantize_cache(qdq.model, decoder_layout(model), table)
+        if recipe.cache_scales:
+            quantize_cache(qdq.model, decoder_layout(model), recipe.cache_scales)
         if recipe.magnitudes:
             amax = _larger(recipe.magnitudes, amax or {})
     if precision == "fp32":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trt_ptq._internal.files import write_atomic
@@ -16,7 +16,7 @@ from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import OutputError, TableError
 from trt_ptq.fp16.convert import to_float16
 from trt_ptq.language_models.decoder import decoder_layout, is_decoder
-from trt_ptq.language_models.kv_cache.head_ranges import measure_cache_ranges
+from trt_ptq.language_models.kv_cache.cache_scales import cache_scales_content
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.output import CACHE_SCALES, FP16_MODEL, INT8_MODEL, RECIPE, STATISTICS, TABLES, TRANSFORMED
@@ -88,7 +88,7 @@ def export(job: QuantizationJob, tuned: Tuned, scratch: Path) -> Exported:
         except TableError as error:
             unwritten.append(f"there is no {name}: {error}")
     if tuned.recipe.kv_cache == "int8":
-        _save_cache_ranges(job, tuned)
+        _save_cache_scales(job, tuned)
     if job.objective.metric is not None:
         job.objective.metric.require_finite(tuned.result.metrics, out / INT8_MODEL)
     int8 = out / INT8_MODEL
@@ -144,11 +144,9 @@ def _decodes_by_weights_on_rtx(tuned: Tuned, qdq: QdqModel) -> bool:
     return tuned.recipe.target == "rtx" and qdq.num_weight_only_nodes > 0 and is_decoder(tuned.calibrated_model.model)
 
 
-def _save_cache_ranges(job: QuantizationJob, tuned: Tuned) -> None:
-    """Write the scales of the INT8 cache, of each tensor and of its heads."""
-    model = tuned.calibrated_model.model
-    ranges = measure_cache_ranges(model, job.calibration, decoder_layout(model), tuned.table)
-    content = {item.past: {**asdict(item), "head_scales": list(item.head_scales)} for item in ranges}
+def _save_cache_scales(job: QuantizationJob, tuned: Tuned) -> None:
+    """Write the scales of the INT8 cache, for applications."""
+    content = cache_scales_content(tuned.candidates.cache_scales, decoder_layout(job.model))
     write_atomic(job.output_dir / CACHE_SCALES, json.dumps(content, indent=1) + "\n")
 
 
@@ -159,7 +157,7 @@ def _table_recipe(tuned: Tuned, candidate: QuantizedCandidate) -> TableRecipe:
     return TableRecipe(
         nodes_to_exclude=recipe.nodes_to_exclude,
         weight_only=recipe.weight_only,
-        int8_cache=recipe.kv_cache == "int8",
+        cache_scales=candidates.cache_scales if recipe.kv_cache == "int8" else {},
         attention=recipe.attention,
         target=recipe.target,
         high_precision=candidate.high_precision,

@@ -158,7 +158,8 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         attention=recipe.attention,
         weight_only=recipe.weight_only,
     )
-    cached = [tensor.present for tensor in decoder_layout(model).cache] if recipe.kv_cache == "int8" else []
+    if recipe.kv_cache == "int8":
+        decoder_layout(model)
     kept_statistics = open_statistics(arguments.stats, model, config)
     profiles = match_profiles(parse_shapes(config.shapes), model.inputs)
     device = open_device(config.device)
@@ -208,7 +209,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         held_out=held_out,
         test=test,
         objective=Objective(Reference(model.path, scratch), selection, metric),
-        tensors=(*config.tensors, *cached),
+        tensors=tuple(config.tensors),
         nonfinite=config.nonfinite,
         device=device,
         memory_limit=None if config.memory_limit is None else int(config.memory_limit),

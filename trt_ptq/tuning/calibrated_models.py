@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +12,10 @@ from typing import Protocol
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
+from trt_ptq.calibrators.table.table_recipe import HeadScales
 from trt_ptq.choices import Technique
+from trt_ptq.language_models.decoder import decoder_layout
+from trt_ptq.language_models.kv_cache.cache_scales import measure_cache_scales
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.stored_weights import StoredWeights
@@ -110,6 +113,12 @@ class CalibratedModels:
     def stored_weights(self, recipe: Recipe) -> StoredWeights | None:
         """The weights that GPTQ rounded; None without the technique. See `round_weights`."""
         return self._weights_of(model_key(recipe)) if "gptq" in recipe.techniques else None
+
+    @cached_property
+    def cache_scales(self) -> dict[str, HeadScales]:
+        """The scales of an INT8 cache of keys and values, which no technique changes."""
+        model = self._plain.model
+        return measure_cache_scales(model, self._data.all, decoder_layout(model))
 
     def are_changed(self, recipe: Recipe) -> bool:
         """Whether techniques of `recipe` change the float model, or its weights where they are quantized."""

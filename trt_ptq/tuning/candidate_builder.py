@@ -14,6 +14,7 @@ from trt_ptq.analysis.macs import count_macs
 from trt_ptq.calibration.measurements.bias_error import measure_bias_error
 from trt_ptq.calibration.measurements.magnitudes import combine_amax
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.calibrators.table.table_recipe import HeadScales
 from trt_ptq.choices import HighPrecision, Technique
 from trt_ptq.errors import ModelError
 from trt_ptq.fp16.attention_masks import ClampedMask
@@ -97,6 +98,11 @@ class CandidateBuilder:
     def amax(self, recipe: Recipe) -> dict[str, float]:
         """The largest magnitudes in the float model that is quantized; see `measure_amax`."""
         return self._amax_of(model_key(recipe))
+
+    @property
+    def cache_scales(self) -> dict[str, HeadScales]:
+        """The scales of an INT8 cache of keys and values."""
+        return self._models.cache_scales
 
     def float16_amax(self, recipe: Recipe) -> dict[str, float]:
         """`amax`, raised for tensors that bias correction shifts, also where it adds an Add."""
@@ -198,7 +204,7 @@ class CandidateBuilder:
         if corrections is not None:
             qdq = correct_bias(qdq, corrections)[0]
         if recipe.kv_cache == "int8" and "activations" in kinds:
-            quantize_cache(qdq.model, decoder_layout(model), table)
+            quantize_cache(qdq.model, decoder_layout(model), self.cache_scales)
         return qdq
 
     def _count_macs(self, key: Recipe) -> dict[str, int]:

@@ -15,7 +15,7 @@ from onnx_ir.passes.common import InlinePass
 
 from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.analysis.plugins import cut_plugins
-from trt_ptq.engines.int8_io import dequantized, int8_scales, quantized_feeds
+from trt_ptq.engines.int8_io import IoScales, dequantized, int8_scales, quantized_feeds
 from trt_ptq.errors import DataError, ModelError
 from trt_ptq.fp16.emulate import emulate_float16
 from trt_ptq.onnx_io.load import read_ir
@@ -36,7 +36,7 @@ class OnnxRunner:
     session: ort.InferenceSession
 
     @cached_property
-    def _int8_scales(self) -> dict[str, float]:
+    def _int8_scales(self) -> dict[str, IoScales]:
         return int8_scales(self.session.get_modelmeta().custom_metadata_map)
 
     def infer(self, feeds: Feeds, origin: str) -> dict[str, Array]:
