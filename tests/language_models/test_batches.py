@@ -90,3 +90,15 @@ def test_they_calibrate_the_past_beside_everything_else(decoder: Model, tmp_path
 def test_no_texts_are_refused(decoder: Model, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no texts"):
         source(decoder, [], tmp_path)
+
+
+def test_a_shard_fills_only_the_caches_that_it_reads(decoder: Model, tmp_path: Path) -> None:
+    whole = source(decoder, texts(*range(8, 17)), tmp_path / "whole")
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "part").mkdir()
+    part = source(decoder, texts(*range(8, 17)), tmp_path / "part").for_shard(0, whole.total - 1)
+    assert [len(list((tmp_path / name).rglob("*.npz"))) for name in ("whole", "part")] == [0, 0]
+    for batches, indices in ((whole, range(whole.total)), (part, (0, whole.total - 1))):
+        for index in indices:
+            batches.batch(index)
+    assert [len(list((tmp_path / name).rglob("*.npz"))) for name in ("whole", "part")] == [3, 1]

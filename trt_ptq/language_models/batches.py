@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,10 +61,17 @@ class DecoderBatches:
         self._folder = folder
         self._groups = _groups_of_one_length(samples, batch_size)
         self._steps = _schedule([len(group[0].ids) for group in self._groups])
+        self._used: Sequence[_Step] = self._steps
 
     @property
     def total(self) -> int:
         return len(self._steps)
+
+    def for_shard(self, index: int, count: int) -> DecoderBatches:
+        """The same batches, of which only every `count`-th from `index` on is read: only their caches are filled."""
+        part = copy(self)
+        part._used = self._steps[index::count]
+        return part
 
     def batch(self, index: int) -> Batch:
         """Batch `index`; its group is the length bucket of its texts, such as "32-63", in prefill and decode alike.
@@ -95,7 +103,7 @@ class DecoderBatches:
         names = [tensor.present for tensor in self._layout.cache]
         files = {}
         folder = Path(tempfile.mkdtemp(dir=self._folder))
-        for index in dict.fromkeys(step.group for step in self._steps if step.position is not None):
+        for index in dict.fromkeys(step.group for step in self._used if step.position is not None):
             group = self._groups[index]
             feeds = self._layout.feeds(np.stack([sample.ids[:-1] for sample in group]))
             try:
