@@ -71,6 +71,23 @@ def test_without_a_useful_estimate_the_number_of_layers_grows(estimate: Loss) ->
     assert result.excluded == tuple(LAYERS[:19])
 
 
+def test_where_estimates_say_that_most_layers_are_not_enough_one_set_decides() -> None:
+    loss, asked = recorded(halving)
+    result = search_layers(LAYERS, loss, halving, [0.01], {}, longest=6, max_evaluations=15)
+    assert (result.excluded, result.loss, list(map(len, asked))) == (None, 0.5**6, [6])
+    loss, asked = recorded(lambda excluded: halving(excluded) / 10)
+    result = search_layers(LAYERS, loss, halving, [0.01], {}, longest=6, max_evaluations=15)
+    assert result.excluded == tuple(LAYERS[:4])
+    assert max(map(len, asked)) == 6
+
+
+def test_sets_are_proposed_by_the_cheaper_estimate() -> None:
+    expected, judged = recorded(halving)
+    result = search_layers(LAYERS, halving, expected, [0.005, 0.01], {}, estimated=halving, expected_counts=True)
+    assert result.excluded == tuple(LAYERS[:8])
+    assert set(map(len, judged)) == {8}
+
+
 def test_layers_that_do_not_matter_are_quantized_again() -> None:
     def loss(excluded: frozenset[str]) -> float:
         return 0.0 if "layer4" in excluded else 1.0

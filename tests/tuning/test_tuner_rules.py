@@ -32,6 +32,7 @@ class Bench:
     def __init__(self, output_errors: dict[str, float], losses: dict[str, float]) -> None:
         self._output_errors, self._losses = output_errors, losses
         self.at_first: dict[str, float] = {}
+        self.macs_of: dict[str, int] = {}
         self.ranked_for: list[tuple[str, ...]] = []
         self.evaluated: list[str] = []
 
@@ -60,7 +61,7 @@ class Bench:
         return ["worst", *map(str, range(9))]
 
     def macs(self, _recipe: Recipe) -> dict[str, int]:
-        return {}
+        return self.macs_of
 
     def summarize(self, _recipe: Recipe, _technique: object, *, roughly: bool = False) -> SimpleNamespace:
         return SimpleNamespace(num_sites=1, note="")
@@ -175,8 +176,20 @@ def test_a_requested_technique_stays_despite_a_larger_output_error_and_is_no_sea
 def test_a_search_that_fails_says_which_threshold_would_allow_the_best_candidate(best: float, advice: str) -> None:
     result = tuned(Bench({}, {"worst": best, "plain": 0.5}), try_techniques=False)
     assert result.warnings == (
-        f"INT8 has 50.00% output error. No mixed-precision configuration within 1% was found in 5 evaluations; "
+        f"INT8 has 50.00% output error. No mixed-precision configuration within 1% that keeps 50% of the "
+        f"multiply-accumulates in INT8 was found in 4 evaluations; "
         f"the best had {best:.4%} output error (accept it with {advice})",
+    )
+
+
+@pytest.mark.parametrize(("of_worst", "found"), [(1, True), (9, False)])
+def test_no_search_takes_more_than_half_of_the_macs_out_of_int8(of_worst: int, found: bool) -> None:
+    bench = Bench({}, {"plain": 0.5, "worst+0": 0.005})
+    bench.macs_of = {"worst": of_worst, **{str(number): 1 for number in range(9)}}
+    result = tuned(bench, try_techniques=False)
+    assert (result.recipe.nodes_to_exclude == ("worst", "0")) == found
+    assert [text for text in result.warnings if "keeps 50% of the multiply-accumulates in INT8" in text] == (
+        [] if found else list(result.warnings)
     )
 
 

@@ -58,33 +58,48 @@ def search_layers(
     thresholds: Sequence[float],
     macs: Mapping[str, int],
     *,
+    estimated: Loss | None = None,
     expected_counts: bool = False,
+    longest: int | None = None,
     max_evaluations: int = DEFAULT_SETTINGS.max_evaluations,
     settings: TuningSettings = DEFAULT_SETTINGS,
     time_is_up: Callable[[], bool] = lambda: False,
 ) -> SearchResult:
     """Search for few layers to exclude so that the loss meets the strictest of `thresholds`.
 
-    The first so many layers are excluded. How many is proposed by the expected loss, which is cheap, and decided by
-    the loss; where that is higher than expected, expectations rise in proportion. Without a useful expectation the
-    number grows geometrically. Then layers that turn out not to matter are quantized again, those with most MACs first,
+    The first so many layers are excluded. How many is proposed by an estimate of the loss, which is cheap, and decided
+    by the loss; where that is higher than estimated, estimates rise in proportion. Where they say that `longest` layers
+    are not enough, only so many are tried: if these fail, the search is over. Without a useful estimate the number
+    grows geometrically. Then layers that turn out not to matter are quantized again, those with most MACs first,
     as they gain most from INT8. Where the strictest threshold excludes more than `max_layers_factor` times the layers
     that the last one does, that one has to do. Excluding all layers leaves no INT8 model, and is never tried.
 
     Args:
         ranked: layers, those that benefit most from being excluded first; see `order_by_benefit`.
         loss: computes the loss with these layers excluded; called at most `max_evaluations` times.
-        expected: estimates that loss; NaN where nothing is known.
+        expected: what that loss should be, to tell luck; NaN where nothing is known.
         thresholds: largest losses as fractions, the strictest first.
         macs: multiply-accumulates by layer.
+        estimated: a cheaper estimate of the same, to propose sets by; `expected` by default.
         expected_counts: whether the expected loss must meet all thresholds but the last as well, since the loss itself
             may be low by luck.
+        longest: most layers to exclude; all but one by default.
         max_evaluations: most sets that are evaluated.
         settings: gives `max_layers_factor` and `max_requantized`.
         time_is_up: whether the search has to end with what it has.
     """
     search = _Search(
-        ranked, loss, expected, thresholds[-1], macs, expected_counts, max_evaluations, settings, time_is_up
+        ranked,
+        loss,
+        expected,
+        estimated or expected,
+        thresholds[-1],
+        macs,
+        expected_counts,
+        len(ranked) - 1 if longest is None else min(longest, len(ranked) - 1),
+        max_evaluations,
+        settings,
+        time_is_up,
     )
     for threshold in thresholds:
         length = search.shortest(threshold)
@@ -96,14 +111,16 @@ def search_layers(
 
 @dataclass
 class _Search:
-    """`losses` of the sets that were evaluated; `scale`: how many times its expected value the loss is."""
+    """`losses` of the sets that were evaluated; `scale`: how many times its estimate the loss is."""
 
     ranked: Sequence[str]
     loss: Loss
     expected: Loss
+    estimated: Loss
     last_threshold: float
     macs: Mapping[str, int]
     expected_counts: bool
+    longest: int
     max_evaluations: int
     settings: TuningSettings
     time_is_up: Callable[[], bool]
@@ -111,22 +128,26 @@ class _Search:
 
     def __post_init__(self) -> None:
         self.losses: dict[frozenset[str], float] = {}
-        self._longest = len(self.ranked) - 1
 
     def shortest(self, threshold: float) -> int:
         """The smallest number of layers found to meet `threshold`; 0 if none was."""
         failing, enough = self._known(threshold)
-        while not enough and failing < self._longest and self._may_evaluate():
+        while not enough and failing < self.longest and self._may_evaluate():
             length = self._proposal(failing, threshold)
             if not length and threshold != self.last_threshold:
                 return 0  # the next threshold is easier
-            length = length or self._grown(failing)
+            length = length or (self.longest if self._estimates_shrink() else self._grown(failing))
             if self._meets(self.ranked[:length], threshold):
                 enough = length
             else:
                 failing = length
                 self._expect_more(self.ranked[:length])
         return self._narrowed(failing, enough, threshold)
+
+    def _estimates_shrink(self) -> bool:
+        """Whether estimates tell sets apart, so that they are to be believed where they find no set."""
+        least = 1 - self.settings.min_gain
+        return self._scaled(self.ranked[: self.longest]) < least * self._scaled(self.ranked[:1])
 
     def is_too_long(self, length: int, threshold: float) -> bool:
         """Whether a set so much smaller meets the last threshold that `threshold` is not worth `length` layers."""
@@ -161,8 +182,8 @@ class _Search:
         return max((length for length in lengths if not enough or length < enough), default=0), enough
 
     def _proposal(self, failing: int, threshold: float) -> int:
-        """The smallest number of layers above `failing` that is expected to meet `threshold`; 0 if none is."""
-        low, high = failing, self._longest
+        """The smallest number of layers above `failing` that is estimated to meet `threshold`; 0 if none is."""
+        low, high = failing, self.longest
         if not self._scaled(self.ranked[:high]) <= threshold:
             return 0
         while high - low > 1:
@@ -178,8 +199,8 @@ class _Search:
         if not failing:
             return 1
         left = self.max_evaluations - len(self.losses)
-        factor: float = (self._longest / failing) ** (1 / left)
-        return min(max(2 * failing, math.ceil(failing * factor)), self._longest)
+        factor: float = (self.longest / failing) ** (1 / left)
+        return min(max(2 * failing, math.ceil(failing * factor)), self.longest)
 
     def _narrowed(self, failing: int, enough: int, threshold: float) -> int:
         """The smallest number of layers between the two that meets `threshold`, as far as evaluations are left."""
@@ -203,13 +224,13 @@ class _Search:
         return self._loss(names) <= threshold and not (must_be_expected and self.expected(frozenset(names)) > threshold)
 
     def _expect_more(self, names: Sequence[str]) -> None:
-        """Raise expectations to the loss with `names` excluded, if that is higher."""
-        expected = self.expected(frozenset(names))
-        if expected > 0:
-            self.scale = max(self.scale, self._loss(names) / expected)
+        """Raise estimates to the loss with `names` excluded, if that is higher."""
+        estimated = self.estimated(frozenset(names))
+        if estimated > 0:
+            self.scale = max(self.scale, self._loss(names) / estimated)
 
     def _scaled(self, names: Sequence[str]) -> float:
-        return self.scale * self.expected(frozenset(names))
+        return self.scale * self.estimated(frozenset(names))
 
     def _loss(self, names: Sequence[str]) -> float:
         key = frozenset(names)

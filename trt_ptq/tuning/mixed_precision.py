@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from trt_ptq._internal.quantities import format_percent
 from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.recipe import Recipe
-from trt_ptq.tuning.alternatives import Alternative
+from trt_ptq.tuning.alternatives import EXCLUDED, Alternative
 from trt_ptq.tuning.estimating.estimates import Estimates
 from trt_ptq.tuning.judge import Judge
 from trt_ptq.tuning.layer_search import SearchResult, search_layers
@@ -40,10 +41,17 @@ class Expectation:
         """The expected loss of `recipe`; NaN where the output error says nothing, or there is no time to measure it."""
         if self.judge.time_is_up and not self.estimates.is_measured(recipe):
             return math.nan
-        error = self.estimates.output_error(self.base)
+        return self._scaled(recipe, self.estimates.output_error)
+
+    def at_first(self, recipe: Recipe) -> float:
+        """The same from a first look alone, which takes a quarter of the samples."""
+        return math.nan if self.judge.time_is_up else self._scaled(recipe, self.estimates.first_look)
+
+    def _scaled(self, recipe: Recipe, error_of: Callable[[Recipe], float]) -> float:
+        error = error_of(self.base)
         if not error or not math.isfinite(error):
             return math.nan
-        return min(self.loss, 1.0) * self.estimates.output_error(recipe) / error
+        return min(self.loss, 1.0) * error_of(recipe) / error
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ def search_mixed_precision(
             alternative.name,
             format_loss(scores[names].loss, thresholds[-1]),
             judge.quantity,
-            format_loss(expectation.of(without(names))),
+            format_loss(expectation.at_first(without(names))),
         )
         return scores[names].loss
 
@@ -107,7 +115,9 @@ def search_mixed_precision(
         lambda names: expectation.of(without(names)),
         thresholds,
         macs,
+        estimated=lambda names: expectation.at_first(without(names)),
         expected_counts=judge.has_metric,
+        longest=_longest(ranked, macs, settings) if alternative == EXCLUDED else None,
         max_evaluations=most,
         settings=settings,
         time_is_up=lambda: judge.time_is_up,
@@ -117,7 +127,14 @@ def search_mixed_precision(
     return MixedPrecision(result, without(result.excluded), scores[frozenset(result.excluded)])
 
 
-def failure(result: SearchResult, loss: float, max_drop: float, quantity: str) -> str:
+def _longest(ranked: Sequence[str], macs: Mapping[str, int], settings: TuningSettings) -> int:
+    """How many of `ranked` can be excluded, one at least, so that enough of the MACs stay in INT8."""
+    weights = [macs.get(name, 0) for name in ranked] if any(map(macs.get, ranked)) else [1] * len(ranked)
+    most = settings.max_excluded_macs * sum(weights)
+    return max(sum(excluded <= most for excluded in accumulate(weights)), 1)
+
+
+def failure(result: SearchResult, loss: float, max_drop: float, quantity: str, settings: TuningSettings) -> str:
     """Why a search found nothing, and which threshold would allow its best candidate.
 
     Args:
@@ -125,10 +142,12 @@ def failure(result: SearchResult, loss: float, max_drop: float, quantity: str) -
         loss: the loss of the model without excluded layers.
         max_drop: accuracy threshold, as a fraction.
         quantity: what losses measure.
+        settings: gives the MACs that have to stay in INT8.
     """
     message = (
         f"INT8 has {format_loss(loss, max_drop)} {quantity}. No mixed-precision configuration within "
-        f"{format_percent(max_drop)} was found in {result.evaluations} evaluations"
+        f"{format_percent(max_drop)} that keeps {1 - settings.max_excluded_macs:.0%} of the multiply-accumulates in "
+        f"INT8 was found in {result.evaluations} evaluations"
     )
     if not math.isfinite(result.loss):
         return message

@@ -203,7 +203,7 @@ class _Tuner:
         macs = self._candidates.macs(self.recipe)
         found = search_mixed_precision(start, ranked, alternative, expectation, thresholds, macs, self._settings)
         if not isinstance(found, MixedPrecision):
-            return failure(found, self.best.loss, self._max_drop, self._judge.quantity)
+            return failure(found, self.best.loss, self._max_drop, self._judge.quantity, self._settings)
         self.recipe, self.best = found.recipe, found.score
         excluded = found.result.excluded or ()
         self._record(
