@@ -20,7 +20,13 @@ from trt_ptq.pipeline.calibration_step import Calibrated
 from trt_ptq.pipeline.export_step import Exported
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.pipeline.tuning_step import Tuned
-from trt_ptq.report.warnings import OPTIMISTIC_VERDICT, TUNING_SKIPPED, emulation_differs, engines_not_evaluated
+from trt_ptq.report.warnings import (
+    JUDGED_BY_FP32,
+    OPTIMISTIC_VERDICT,
+    TUNING_SKIPPED,
+    emulation_differs,
+    engines_not_evaluated,
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,8 @@ def evaluate_models(
     if not verdict.passed and not searched and not tuned.result.warnings and job.search:
         warnings.append(TUNING_SKIPPED)
     language = None
+    if job.objective.metric is not None and job.scores_held_out:
+        warnings.append(JUDGED_BY_FP32)
     if job.language is not None:
         language = judge_language_model(exported.files, job.language)
         warnings += perplexity_warnings(comparison.metrics, job.language)

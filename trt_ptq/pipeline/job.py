@@ -27,6 +27,7 @@ from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.evaluation.reference import Reference
 from trt_ptq.language_models.decoder import decoder_layout, is_decoder
 from trt_ptq.language_models.judging.metric import PERPLEXITY
+from trt_ptq.language_models.judging.relative_perplexity import RelativePerplexity
 from trt_ptq.language_models.language_data import LanguageData
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import FLOAT_MODEL, check_folder, check_outside
@@ -86,7 +87,8 @@ class QuantizationJob:
         held_out: batches to compare on.
         test: the half of `held_out` that nothing is selected on; all of it with a user's metric, which has data of its
             own.
-        objective: scores candidates, without a user's metric on the other half.
+        objective: scores candidates, without a user's metric on the other half. A language model that is given without
+            text is scored there by `RelativePerplexity`.
         memory_limit: bytes; None for no limit.
         places_layers: whether layers may be excluded that INT8 does not make faster.
         gpu: the GPU that times are estimated for.
@@ -136,11 +138,17 @@ class QuantizationJob:
     def selects_on_test(self) -> bool:
         """Whether candidates are scored on the very data that the verdict is computed on."""
         metric = self.objective.metric
-        if metric is None:
+        if metric is None or self.scores_held_out:
             return self.objective.source is self.test
         if self.language is not None and metric.name == PERPLEXITY:
             return self.language.selects_on_test
         return not metric.takes_split
+
+    @property
+    def scores_held_out(self) -> bool:
+        """Whether candidates are scored on `held_out`, and not on data of a metric's own."""
+        metric = self.objective.metric
+        return metric is None or isinstance(metric.function, RelativePerplexity)
 
 
 def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> QuantizationJob:
@@ -187,13 +195,16 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         calibration, held_out = open_any(language.calibration), open_any(language.held_out)
         metric = metric or language.metric.as_user_metric()
     selection, test = (held_out, held_out) if metric else two_halves(held_out)
+    reference = Reference(model.path, scratch)
+    if metric is None and is_decoder(model):
+        metric = RelativePerplexity(reference, selection, test).as_user_metric()
     tunes_ranges = config.recipe is None and config.mode != "w8a16"
     return QuantizationJob(
         model=model,
         saves_model=arguments.saves_model,
         model_name=arguments.model_name,
         data_name=_describe(arguments.data),
-        metric_name="" if metric is None else _describe(metric.name if language else arguments.evaluate),
+        metric_name="" if metric is None else _describe(arguments.evaluate or metric.name),
         recipe=recipe,
         given_recipe=given_recipe,
         mode=config.mode,
@@ -208,7 +219,7 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         kept_statistics=kept_statistics,
         held_out=held_out,
         test=test,
-        objective=Objective(Reference(model.path, scratch), selection, metric),
+        objective=Objective(reference, selection, metric),
         tensors=tuple(config.tensors),
         nonfinite=config.nonfinite,
         device=device,

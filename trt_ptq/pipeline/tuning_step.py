@@ -104,7 +104,11 @@ def _kept_trials(job: QuantizationJob) -> KeptTrials:
         *(settings.first_look_samples, settings.first_look_batches),
         *(settings.min_ranking_agreement, settings.ranked_further),
     )
-    scored_by = _digests(job.objective.source) if metric is None else [metric.identity, job.objective.baseline]
+    scored_by = [
+        _digests(job.objective.source) if job.scores_held_out else [],
+        metric and metric.identity,
+        job.objective.baseline,
+    ]
     parts = [
         tools(),
         asdict(job.model.identity),

@@ -28,6 +28,10 @@ OPTIMISTIC_VERDICT = (
     "unseen data. For an unbiased verdict, let `evaluate` take the split as its second argument, or pass more "
     "`test_data`"
 )
+JUDGED_BY_FP32 = (
+    "the model is a language model, and no text was given: INT8 is judged by how far its next-token distributions are "
+    "from those of FP32. Give text, with `task=text-generation`, and perplexity decides"
+)
 WEIGHT_ONLY_ON_RTX = (
     "a decode step may move more bytes than in FP16: TensorRT-RTX dequantizes the weights of weight-only layers in "
     "kernels of their own where a call has a single token (2.2 times the bytes for SmolLM2-135M). Read the plan of a "
