@@ -13,6 +13,7 @@ from tests.decoders import WINDOW, sentences, tiny_llama, tiny_tokenizer
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.errors import UsageError
 from trt_ptq.pipeline import QuantizeResult, quantize
+from trt_ptq.recipe import load_recipe
 from trt_ptq.report.render import render_html
 from trt_ptq.report.schema import load_report
 
@@ -101,6 +102,16 @@ def test_a_verdict_on_the_text_that_candidates_were_selected_on_is_warned_of(
     ).report
     assert report.verdict is not None
     assert any("the verdict is optimistic" in warning for warning in report.warnings) == warned
+
+
+def test_weights_are_rounded_by_gptq_unless_techniques_are_chosen(
+    decoder_path: Path, tokenizer_folder: Path, result: QuantizeResult, tmp_path: Path
+) -> None:
+    config = QuantizeConfig(**{**QUICK, "mode": "w8a16", "techniques": "auto"})
+    quantize(decoder_path, sentences(60), output_dir=tmp_path, tokenizer=tokenizer_folder, config=config)
+    assert load_recipe(tmp_path / "recipe.yaml").techniques == ("gptq",)
+    assert (tmp_path / "model.transformed.onnx").is_file()
+    assert load_recipe(result.output_dir / "recipe.yaml").techniques == ()
 
 
 def test_a_metric_of_the_user_decides_instead(decoder_path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:

@@ -78,6 +78,15 @@ def test_moments_are_those_of_all_rows_in_any_number_of_passes(block: Model, mon
         np.testing.assert_allclose(again[name], measured[name], rtol=1e-6)
 
 
+def test_a_pass_ends_when_it_has_seen_enough_rows(block: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(second_moments, "_MIN_ROWS", 5 * WIDTH)  # two batches of 80
+    first = dict(measure_second_moments(block, source(DATA[:16]), {"x": WIDTH}))
+    everything = dict(measure_second_moments(block, source(), {"x": WIDTH}))
+    np.testing.assert_array_equal(everything["x"], first["x"])
+    wider = dict(measure_second_moments(block, source(), {"x": WIDTH, "swish": 2 * WIDTH}))  # 256 rows would be enough
+    assert (wider["x"] != first["x"]).any()
+
+
 def test_nonfinite_inputs_are_refused_by_name(block: Model) -> None:
     data = DATA.copy()
     data[10, 0, 0] = np.nan

@@ -172,6 +172,17 @@ def test_a_requested_technique_stays_despite_a_larger_output_error_and_is_no_sea
     assert not result.searched
 
 
+def test_gptq_comes_after_the_techniques_that_are_tried_and_is_no_search() -> None:
+    losses = {"plain": 0.5, "smoothquant": 0.2, "smoothquant+gptq": 0.1, "gptq": 0.4}
+    bench = Bench({"plain": 0.1, "smoothquant": 0.05}, losses)
+    tried = tuned(bench, ("gptq",), search=False)
+    assert tried.recipe.techniques == ("smoothquant", "gptq")
+    assert [trial.name for trial in tried.trials if trial.decision == "accepted"] == ["SmoothQuant", "GPTQ rounding"]
+    alone = tuned(bench, ("gptq",), search=False, try_techniques=False)
+    assert alone.recipe.techniques == ("gptq",)
+    assert not alone.searched
+
+
 @pytest.mark.parametrize(("best", "advice"), [(0.0142, "`max_drop=1.5%`"), (0.5, "`max_drop=50%`")])
 def test_a_search_that_fails_says_which_threshold_would_allow_the_best_candidate(best: float, advice: str) -> None:
     result = tuned(Bench({}, {"worst": best, "plain": 0.5}), try_techniques=False)

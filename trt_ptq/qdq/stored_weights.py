@@ -45,11 +45,10 @@ StoredWeights = Mapping[WeightKey, StoredWeight]
 
 
 class WeightStore:
-    """Appends weights to a new file."""
+    """Appends weights to a file."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._size = 0
 
     def add(self, values: npt.NDArray[np.int8], scales: npt.NDArray[np.float32]) -> StoredWeight:
         """Append `values`.
@@ -59,9 +58,8 @@ class WeightStore:
         """
         try:
             with self._file.open("ab") as file:
+                offset = file.tell()
                 file.write(np.ascontiguousarray(values).data)
         except OSError as error:
             raise OutputError(f"cannot write {self._file}: {error.strerror}") from error
-        stored = StoredWeight(self._file, self._size, values.shape, scales)
-        self._size += values.size
-        return stored
+        return StoredWeight(self._file, offset, values.shape, scales)

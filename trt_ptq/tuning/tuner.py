@@ -48,8 +48,8 @@ def tune(
     The output error on a few calibration samples decides what is worth asking the objective about.
 
     1. Where the loss is too high, its output error is broken down into weights only and activations only.
-    2. The techniques of the recipe are applied. Then others are tried: one is accepted if it meets the threshold or
-       lowers the loss by at least 10 %. One that does not lower the output error accordingly is not scored.
+    2. The techniques of the recipe are applied, GPTQ last. Others are tried: one is accepted if it meets the threshold
+       or lowers the loss by at least 10 %. One that does not lower the output error accordingly is not scored.
     3. With a user's metric, the next best range methods are tried.
     4. The most sensitive layers are excluded: few that meet the threshold. A user's metric of a few hundred samples
        makes the best candidate look better than it is. The search then aims at half of the threshold, and also requires
@@ -80,20 +80,22 @@ def tune(
     judge.allowed += (2 if mode == "mixed" else 1) * (sets + 1) if search else 0
     plain = recipe.model_copy(update={"techniques": ()})
     tuner = _Tuner(plain, candidates, estimates, judge, max_drop, methods, settings, recipe.techniques, mode)
-    for technique in recipe.techniques:
+    last = tuple(technique for technique in recipe.techniques if technique == "gptq")  # by the final float model
+    for technique in (one for one in recipe.techniques if one not in last):
         tuner.apply(technique, forced=True)
-    requested = tuner.recipe
+    requested = tuner.recipe.model_copy(update={"techniques": (*tuner.recipe.techniques, *last)})
     for technique in TECHNIQUES_TO_TRY if try_techniques else ():
         if tuner.goes_on and technique not in recipe.techniques:
             tuner.apply(technique, forced=False)
+    for technique in last:
+        tuner.apply(technique, forced=True)
     for method in tuner.runner_up_methods() if judge.has_metric and tuner.goes_on else ():
         if tuner.goes_on:
             tuner.try_method(method)
-    warnings = []
     if search and tuner.goes_on and mode == "mixed":
         tuner.remove_from_int8(WEIGHT_ONLY)
-    if search and tuner.goes_on and (reason := tuner.remove_from_int8(EXCLUDED)):
-        warnings.append(reason)
+    failed = tuner.remove_from_int8(EXCLUDED) if search and tuner.goes_on else None
+    warnings = [failed] if failed else []
     if judge.time_is_up and (tuner.exceeds_threshold or tuner.recipe != requested):
         warnings.append(TIME_IS_UP)
     return TuningResult(
@@ -217,7 +219,7 @@ class _Tuner:
 
     def _drop_techniques(self, expectation: Expectation, threshold: float) -> None:
         """Drop the techniques that were not requested, if `threshold` is met without them now."""
-        needless = self.recipe.techniques[len(self._requested) :]
+        needless = [technique for technique in self.recipe.techniques if technique not in self._requested]
         if not needless or self._judge.time_is_up:
             return
         name = f"without {', '.join(map(TITLES.__getitem__, needless))}"

@@ -19,6 +19,7 @@ from trt_ptq.onnx_io.ort_session import create_session, run_session
 from trt_ptq.types import Batch, BatchSource
 
 DEFAULT_SAMPLES = 64  # samples
+_MIN_ROWS, _ROWS_PER_CHANNEL = 4096, 4  # enough for the products of channels to stand out from chance
 _MAX_VALUES = 2**25  # per pass: they are in memory as float64, and those of a batch as float32
 _PREFIX = "trt_ptq.moments"
 
@@ -31,13 +32,14 @@ def measure_second_moments(
     """Measure mean(x x^T) over all rows x of tensors, where the channel axis is the last one.
 
     The model itself computes the products, so no complete tensor leaves it. Many or wide tensors take several passes
-    over the batches, each only through the part of the model that it needs.
+    over the batches, each only through the part of the model that it needs. A pass ends early when it has seen four
+    times as many rows as the widest tensor has channels, and at least 4096.
 
     Args:
         model: The float model.
         source: The calibration data.
         tensors: Number of channels by tensor name, in graph order.
-        samples: Number of samples to measure, from the start of `source`.
+        samples: Largest number of samples to measure, from the start of `source`.
 
     Yields:
         Name and moments [channels, channels] of each tensor, in the order of `tensors`.
@@ -73,6 +75,7 @@ def _measure(model: Model, source: BatchSource, tensors: Mapping[str, int], samp
     inputs = [node_arg.name for node_arg in session.get_inputs()]
     sums = {name: np.zeros((channels, channels)) for name, channels in tensors.items()}
     counts = dict.fromkeys(tensors, 0)
+    enough = max(_MIN_ROWS, _ROWS_PER_CHANNEL * max(tensors.values()))
     for batch in Head(source, samples):
         results = run_session(session, Batch({name: batch.feeds[name] for name in inputs}, batch.origin))
         for name, product, count in zip(backwards, results[::2], results[1::2], strict=True):
@@ -83,6 +86,8 @@ def _measure(model: Model, source: BatchSource, tensors: Mapping[str, int], samp
                 )
             sums[name] += product
             counts[name] += int(count[0])
+        if min(counts.values()) >= enough:
+            break
     for name in sums:
         sums[name] /= max(counts[name], 1)
     return sums
