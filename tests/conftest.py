@@ -17,6 +17,17 @@ from trt_ptq.onnx_io.load import Model, load_model
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker process one thread for PyTorch: a thread a core in every one of them fights over the cores."""
+    if getattr(config.option, "numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # before they start: they inherit it
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests come first, so that no worker is still busy with one when the others have run out of tests."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture
 def cnn_path(tmp_path: Path) -> Path:
     """The residual CNN on disk."""

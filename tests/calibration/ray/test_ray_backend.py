@@ -261,7 +261,7 @@ class TestOnACluster:
 
     def test_a_real_model_gives_the_same_bytes(self, cluster: Any, tmp_path: Path) -> None:
         model = load_model(recogniser.model())
-        source = open_data(partial(recogniser.calibration, samples=32), model.inputs)
+        source = open_data(partial(recogniser.calibration, samples=12), model.inputs)
         calibration_tensors = select_calibration_tensors(model)
         assert same_bytes(
             on_cluster(model, source, calibration_tensors).statistics,
