@@ -49,29 +49,6 @@ class Trial:
     output_error: float | None = None
 
 
-def rejected_by_output_error(
-    name: str, loss: float, max_drop: float, min_gain: float, before: float, after: float, when: str = ""
-) -> Trial | None:
-    """The trial of a technique whose output error says that a score is not worth its price; None where it is.
-
-    Args:
-        name: what is new in it.
-        loss: the loss without the technique.
-        max_drop: accuracy threshold, as a fraction.
-        min_gain: see `TuningSettings`.
-        before: the output error without the technique.
-        after: the output error with it, on the same samples.
-        when: what the note says of the samples.
-    """
-    note = f"output error on calibration data{when}: {before:.3g} -> {after:.3g}"
-    if after > before:
-        return Trial(name, {}, {}, "rejected: larger output error", note, after)
-    expected = loss * after / before if before else 0.0
-    if expected > max_drop and after > (1 - min_gain) * before:
-        return Trial(name, {}, {}, "rejected: no gain", note, after)
-    return None
-
-
 @dataclass(frozen=True)
 class TuningResult:
     """The result of `tune`.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from functools import partial
 
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.choices import Mode, Technique
@@ -16,11 +15,12 @@ from trt_ptq.tuning.alternatives import EXCLUDED, WEIGHT_ONLY, Alternative
 from trt_ptq.tuning.calibrated_models import BEFORE_CALIBRATION
 from trt_ptq.tuning.candidate_builder import CandidateBuilder
 from trt_ptq.tuning.estimating.estimates import Estimates, MethodRanking
+from trt_ptq.tuning.estimating.rejection import rejection
 from trt_ptq.tuning.judge import Judge
 from trt_ptq.tuning.mixed_precision import Expectation, MixedPrecision, failure, search_mixed_precision
 from trt_ptq.tuning.objective import Score
 from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
-from trt_ptq.tuning.trials import TECHNIQUES_TO_TRY, TITLES, Decision, Trial, TuningResult, rejected_by_output_error
+from trt_ptq.tuning.trials import TECHNIQUES_TO_TRY, TITLES, Decision, Trial, TuningResult
 
 _logger = logging.getLogger("trt_ptq.tuning")
 
@@ -171,8 +171,9 @@ class _Tuner:
         try:
             if not forced and not self._candidates.summarize(recipe, technique, roughly=True).num_sites:
                 return
-            if not forced and (rejection := self._rejection_by_output_error(title, recipe)):
-                self.trials.append(rejection)
+            limits = self.best.loss, self._max_drop, self._settings.min_gain
+            if not forced and (rejected := rejection(self._estimates, title, self.recipe, recipe, *limits)):
+                self.trials.append(rejected)
                 return
             summary = self._candidates.summarize(recipe, technique)
             if technique in BEFORE_CALIBRATION and summary.num_sites:
@@ -270,13 +271,6 @@ class _Tuner:
                 self.trials.append(Trial(f"{kind} only", {}, {}, "analysis", note, error))
         except TrtPtqError:  # the outputs cannot be compared
             return
-
-    def _rejection_by_output_error(self, name: str, recipe: Recipe) -> Trial | None:
-        """The trial of `recipe`, if its output error says that a score is not worth its price; else None."""
-        look, error = self._estimates.first_look, self._estimates.output_error
-        reject = partial(rejected_by_output_error, name, self.best.loss, self._max_drop, self._settings.min_gain)
-        at_first = reject(look(self.recipe), look(recipe, roughly=True), " at first")
-        return at_first or reject(error(self.recipe), error(recipe))
 
     def _accept_if_better(self, name: str, recipe: Recipe, score: Score, forced: bool = False, note: str = "") -> None:
         accepted = forced or (score.loss < self.best.loss and score.loss <= self._useless_loss)
