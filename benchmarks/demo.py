@@ -18,7 +18,6 @@ from trt_ptq.report.schema import Report, load_report
 OUT = Path("demo")
 CALIBRATING, SELECTING, JUDGING = 160, 160, 200  # lines: few, so that nobody waits long
 METRIC = "character_accuracy"
-_BATCH = 8  # lines
 ARGUMENTS = [
     "--data",
     "benchmarks/demo.py:calibration",
@@ -36,11 +35,8 @@ ARGUMENTS = [
 
 
 def calibration() -> Iterator[Feeds]:
-    """Batches of rendered lines, small ones: calibration holds 42 activations of a batch in memory."""
-    for feeds in recogniser.calibration(samples=CALIBRATING):
-        lines = feeds["x"]
-        for start in range(0, len(lines), _BATCH):
-            yield {"x": lines[start : start + _BATCH]}
+    """Batches of rendered lines."""
+    return recogniser.calibration(samples=CALIBRATING)
 
 
 def accuracy(run: Callable[[Feeds], Feeds], split: str) -> dict[str, float]:
