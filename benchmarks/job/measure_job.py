@@ -23,13 +23,31 @@ Run = Callable[[Feeds], Feeds]
 
 
 @dataclass(frozen=True)
+class Text:
+    """The text of a language model: to calibrate with and to evaluate on, and its Hugging Face tokenizer."""
+
+    calibration: Sequence[str]
+    test: Sequence[str]
+    tokenizer: Any
+
+
+@dataclass(frozen=True)
 class Job:
-    """A model, all its data, the metric `evaluate(run, split)` if there is one, and fields of `QuantizeConfig`."""
+    """What `quantize` is given.
+
+    Attributes:
+        model: the ONNX file.
+        batches: all its data; of a language model as much text as it calibrates with and evaluates on.
+        evaluate: the metric `evaluate(run, split)`, if there is one.
+        config: fields of `QuantizeConfig`.
+        text: of a language model, what it is given instead of `batches`.
+    """
 
     model: Path
     batches: Sequence[Feeds]
     evaluate: Metric | None = None
     config: dict[str, Any] = field(default_factory=dict)
+    text: Text | None = None
 
 
 def measure_job(job: Job) -> dict[str, Any]:
@@ -40,7 +58,9 @@ def measure_job(job: Job) -> dict[str, Any]:
         start = Seconds.now()
         result = quantize(
             job.model,
-            data,
+            data if job.text is None else job.text.calibration,
+            test_data=job.text and job.text.test,
+            tokenizer=job.text and job.text.tokenizer,
             evaluate=job.evaluate and counts.metric(job.evaluate),
             output_dir=out,
             config=QuantizeConfig(backend="none", **job.config),
@@ -53,7 +73,7 @@ def measure_job(job: Job) -> dict[str, Any]:
         "cpu_seconds": whole.of_all_cores,
         "batches": len(job.batches),
         "batches_produced": data.produced.total(),
-        "most_often_produced": max(data.produced.values()),
+        "most_often_produced": max(data.produced.values(), default=0),
         "fp32_samples": len(counts.fp32_outputs),
         "candidate_samples": counts.candidate_runs.total(),
         "most_often_computed_fp32": max(counts.fp32_outputs.values()),
@@ -62,7 +82,7 @@ def measure_job(job: Job) -> dict[str, Any]:
         "metric_evaluations": {kind: counts.metric_evaluations[kind] for kind in (FP32, CANDIDATE, FP16, INT8)},
         "models_built": counts.built.total(),
         "distinct_models": len(counts.built),
-        "most_often_a_candidate_ran_on_a_sample": max(counts.candidate_runs.values()),
+        "most_often_a_candidate_ran_on_a_sample": max(counts.candidate_runs.values(), default=0),
         "phase_seconds": phases.seconds,
         "phase_peak_bytes": phases.peak_bytes,
         **_result(result.report),

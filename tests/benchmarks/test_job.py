@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from benchmarks.job.counting import CountedBatches
-from benchmarks.job.measure_job import Job, Run, measure_job
+from benchmarks.job.measure_job import Job, Run, Text, measure_job
 from benchmarks.job.table import job_table, phase_table
+from tests.decoders import VOCABULARY, sentences
 from tests.networks import images, sabotaged_cnn
+from trt_ptq.language_models.decoder import decoder_layout
+from trt_ptq.onnx_io.load import Model
 
 Figures = dict[str, Any]
 BATCHES = [{"x": images(4, seed=seed)} for seed in range(10)]
@@ -86,3 +89,13 @@ def test_the_tables_show_what_was_measured(figures: Figures) -> None:
     assert row.startswith("| tiny | ")
     assert row.count("|") == heading.count("|")
     assert any(line.startswith("| calibrating | ") for line in phase_table(figures))
+
+
+def test_a_language_model_is_given_text(decoder: Model, tokenizer_folder: Path) -> None:
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, (1, 16))
+    text = Text(sentences(30), sentences(12, seed=1), tokenizer_folder)
+    config = {"samples": 20, "method": "minmax", "techniques": (), "search": False}
+    figures = measure_job(Job(decoder.path, [decoder_layout(decoder).feeds(ids)], config=config, text=text))
+    assert figures["plain_seconds"] > 0
+    assert figures["batches_produced"] == 0
+    assert figures["runs"]["INT8"] > 0
