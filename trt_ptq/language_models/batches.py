@@ -20,7 +20,7 @@ from trt_ptq.types import Array, Batch, contiguous
 
 _DECODE_PERIOD = 4  # one group in four decodes: a decode step has the values of the prefill, and in addition the past
 _MAX_DECODED_GROUPS = 16  # bounds the time to fill caches, and their files
-_MAX_TOKENS = 2048  # of a batch: activations of more take gigabytes
+_MAX_TOKENS = 1024  # of a batch: 49,152 logits of each take 0.2 GB, and activations twice as much
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Step:
 class DecoderBatches:
     """A batch source of texts, the same in every pass.
 
-    Texts are never padded, as padding would be measured too: a batch holds texts of one length, of up to 2048 tokens
+    Texts are never padded, as padding would be measured too: a batch holds texts of one length, of up to 1024 tokens
     together, or one text. Each group of texts is a prefill with an empty cache. One group in four, up to 16, adds two
     decode steps: one token after half of the text, and the last token after all others. A causal model computes the
     same values for a token in prefill and decode, so more steps would add only time; what decode adds are the past

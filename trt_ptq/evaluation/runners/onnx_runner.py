@@ -9,8 +9,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+from onnx import TensorProto
 from onnx_ir.passes.common import InlinePass
 
 from trt_ptq._internal.temporary import temporary_folder
@@ -18,6 +20,7 @@ from trt_ptq.analysis.plugins import cut_plugins
 from trt_ptq.engines.int8_io import IoScales, dequantized, int8_scales, quantized_feeds
 from trt_ptq.errors import DataError, ModelError
 from trt_ptq.fp16.emulate import emulate_float16
+from trt_ptq.onnx_io.domains import all_nodes, is_runnable
 from trt_ptq.onnx_io.load import read_ir
 from trt_ptq.onnx_io.ort_session import load_session
 from trt_ptq.onnx_io.save import save_model
@@ -26,6 +29,8 @@ from trt_ptq.types import Array, Feeds, contiguous
 Run = Callable[[Feeds], dict[str, Array]]
 
 CANDIDATE = "candidate.onnx"  # what messages call a model that is tried
+
+_TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ def onnx_runner(path: Path) -> Iterator[OnnxRunner]:
 def _runnable_file(path: Path, folder: Path) -> Path:
     """The file to run instead of `path`: a copy in `folder` without plugins that rounds to float16, or itself."""
     try:
+        if _runs_as_it_is(onnx.load(path, load_external_data=False)):
+            return path
         model = read_ir(path)
         if model.functions:
             model = InlinePass()(model).model
@@ -95,3 +102,20 @@ def _runnable_file(path: Path, folder: Path) -> Path:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
     return folder / path.name
+
+
+def _runs_as_it_is(proto: onnx.ModelProto) -> bool:
+    """Whether a model has neither float16 nor plugins nor functions: found faster than a large graph is converted."""
+    graph, nodes = proto.graph, [*all_nodes(proto.graph.node)]
+    attributes = [attribute for node in nodes for attribute in node.attribute]
+    types = {tensor.data_type for tensor in graph.initializer}
+    types |= {attribute.t.data_type for attribute in attributes if attribute.HasField("t")}
+    types |= {attribute.i for attribute in attributes if attribute.name in _TYPE_ATTRIBUTES}
+    values = (*graph.input, *graph.output, *graph.value_info)
+    types |= {value.type.tensor_type.elem_type for value in values}
+    return (
+        TensorProto.FLOAT16 not in types
+        and not proto.functions
+        and not graph.sparse_initializer
+        and all(is_runnable(node.op_type, node.domain) for node in nodes)
+    )
