@@ -61,7 +61,7 @@ def test_an_input_without_tokens_stays_as_it_is(batches: DecoderBatches) -> None
 
 
 def test_the_cache_does_not_count(decoder: Model, batches: DecoderBatches, table: CalibrationTable) -> None:
-    deviation = OutputDeviation(decoder, Reference(decoder.path), FewSamples(batches, batches), batches, 2)
+    deviation = OutputDeviation(decoder, Reference(decoder.path), FewSamples(batches, batches, None), batches, 2)
     assert deviation.measure(decoder.to_ir(), DeviationSums()) == [0, 0]
     int8 = insert_qdq(decoder, table).model
     plain = deviation.measure(int8, DeviationSums())

@@ -40,7 +40,7 @@ def test_a_trial_measures_few_samples_and_acceptance_all(tmp_path: Path) -> None
         return collect_statistics(model, source, select_calibration_tensors(model))
 
     plain = CalibratedModel(model, collect_statistics(model, ALL, select_calibration_tensors(model)))
-    models = CalibratedModels(plain, CalibrationData(ALL, FewSamples(FEW, ALL)), calibrate, tmp_path)
+    models = CalibratedModels(plain, CalibrationData(ALL, FewSamples(FEW, ALL, None)), calibrate, tmp_path)
     assert models.transformed(recipe(model, *EQUALIZED))
     assert not asked  # the technique alone needs no statistics
     rough, final = (models.table(recipe(model, *EQUALIZED), roughly=roughly) for roughly in (True, False))

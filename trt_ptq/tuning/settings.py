@@ -39,7 +39,7 @@ class TuningSettings:
         first_look_factor: largest error of a range method at the first look, relative to the best one.
         min_finalists: range methods that are measured on all these samples, whatever their error at the first look.
         ranked_further: where the batches of a first look disagree, so many of the layers, the most sensitive ones, are
-            ranked on the other samples as well.
+            ranked on as many samples again.
         min_ranking_agreement: least agreement of single batches on the most sensitive layers; two batches of a language
             model reach 0.9, two of rendered text 0.7.
         max_placement_builds: most INT8 models that are built to find the layers that TensorRT-RTX runs faster in FP16;

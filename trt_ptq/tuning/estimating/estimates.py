@@ -151,7 +151,7 @@ class Estimates:
     def _errors_by_layer(self, recipe: Recipe) -> dict[str, float]:
         """The error with one layer in INT8, by layer.
 
-        Where the batches of a first look disagree, the more sensitive part is ranked on the other samples as well.
+        Where the batches of a first look disagree, the more sensitive part is ranked on as many samples again.
         """
         model, table = self._candidates.calibrated_model(recipe).model, self._candidates.table(recipe)
 
@@ -161,12 +161,12 @@ class Estimates:
 
         samples = self._candidates.data.few
         ranking = rank_on(samples.first)
-        if samples.rest is None or ranking.agreement >= self._settings.min_ranking_agreement:
+        if samples.second is None or ranking.agreement >= self._settings.min_ranking_agreement:
             return ranking.errors
         errors = ranking.errors
         part = [*errors][: math.ceil(self._settings.ranked_further * len(errors))]
         with suppress(OutputError):  # no room for the activations of more batches
-            return ranking.with_more(rank_on(samples.rest, part)).errors
+            return ranking.with_more(rank_on(samples.second, part)).errors
         return errors
 
     def _rank_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> MethodRanking:

@@ -23,10 +23,12 @@ class FewSamples:
     Attributes:
         first: those of a first look.
         rest: the others; None if there are no more.
+        second: about as many of these as a first look takes.
     """
 
     first: BatchSource
     rest: BatchSource | None
+    second: BatchSource | None
 
 
 def few_samples(model: Model, reference: Reference, source: BatchSource, settings: TuningSettings) -> FewSamples:
@@ -50,12 +52,15 @@ def few_samples(model: Model, reference: Reference, source: BatchSource, setting
     first = math.ceil(settings.first_look_samples / batches)
     chosen = evenly_spaced(source, batches)
     if first < of_each and _takes_any_number(model, reference, SampleRange(chosen, 0, first)):
-        return FewSamples(SampleRange(chosen, 0, first), SampleRange(chosen, first, of_each))
+        second = SampleRange(chosen, first, min(2 * first, of_each))
+        return FewSamples(SampleRange(chosen, 0, first), SampleRange(chosen, first, of_each), second)
     batches = min(batches, max(math.ceil(settings.output_error_samples / size), settings.first_look_batches))
     chosen = evenly_spaced(source, batches)
     period = math.ceil(batches / settings.first_look_batches)
+    if period == 1:
+        return FewSamples(chosen, None, None)
     others = tuple(range(1, period))
-    return FewSamples(Subset(chosen, period), Subset(chosen, period, others) if others else None)
+    return FewSamples(Subset(chosen, period), Subset(chosen, period, others), Subset(chosen, period, others[:1]))
 
 
 def _takes_any_number(model: Model, reference: Reference, fewer: BatchSource) -> bool:
