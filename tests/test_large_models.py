@@ -13,11 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 from onnx import TensorProto, helper
 
+from tests.decoders import sentences, tiny_llama
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.calibrators.table.table_file import save_table
+from trt_ptq.language_models.export.huggingface import export_causal_lm
+from trt_ptq.onnx_io.load import Model
 
 ROOT = Path(__file__).parents[1]
 WIDTH, INNER, BLOCKS = 2048, 32768, 4
@@ -125,3 +129,18 @@ def test_the_int8_model_is_made_a_weight_at_a_time(folder: Path, tmp_path: Path)
 def test_a_float_copy_is_a_pair_of_files_written_a_weight_at_a_time(folder: Path, tmp_path: Path) -> None:
     assert peak_bytes(COPYING, folder / "model.onnx", tmp_path / "copy.onnx") < PYTHON_BYTES
     assert (tmp_path / "copy.onnx.data").stat().st_size == MODEL_BYTES
+
+
+def test_calibrating_a_decoder_holds_its_weights_once(decoder: Model, tokenizer_folder: Path, tmp_path: Path) -> None:
+    wide = tmp_path / "wide.onnx"
+    export_causal_lm(tiny_llama(hidden_size=1024, intermediate_size=8192, num_hidden_layers=4), wide, "wide Llama")
+    onnx_ir.save(onnx_ir.load(wide), tmp_path / "model.onnx", external_data="model.data")
+    weight_bytes = (tmp_path / "model.data").stat().st_size
+    assert weight_bytes > 4e8
+    (tmp_path / "texts.txt").write_text("\n".join(sentences(1, words=40)))
+    text = ["--task", "text-generation", "--tokenizer", tokenizer_folder, "--data", tmp_path / "texts.txt"]
+    tiny, large = (
+        peak_bytes(COMMAND, "calibrate", model, *text, "-o", tmp_path / "stats.safetensors")
+        for model in (decoder.path, tmp_path / "model.onnx")
+    )
+    assert large - tiny < 1.3 * weight_bytes

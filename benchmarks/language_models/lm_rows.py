@@ -17,7 +17,8 @@ from typing import Any
 import onnx_ir as ir
 
 from benchmarks.language_models import prepared
-from benchmarks.language_models.lm_table import CACHE_TOKENS, CONTEXTS, FRACTIONS, MODELS, PLANS
+from benchmarks.language_models.large import measure_step
+from benchmarks.language_models.lm_table import CACHE_TOKENS, CONTEXTS, FRACTIONS, MODELS, PLANS, STEPS
 from benchmarks.models.wheels import cache_folder
 from benchmarks.results_file import Figures, RowSpec, code_version
 from trt_ptq import plan_engine
@@ -38,7 +39,7 @@ SUITE = "language_models"
 
 
 def lm_rows() -> list[RowSpec]:
-    """A row for each model, for the ranking of its layers, and for each engine plan."""
+    """A row for each model, for the ranking of its layers, for each engine plan, and for each step of a large model."""
     rows: dict[str, Callable[[Mapping[str, Figures]], Figures]] = {
         "fp32": _fp32,
         "w8a16": _w8a16,
@@ -47,6 +48,7 @@ def lm_rows() -> list[RowSpec]:
         "w8a8-80-kv8": partial(_w8a8, FRACTIONS[0], int8_cache=True),
         **{f"kv8-{context}": partial(_int8_cache, context) for context in CONTEXTS},
         **{f"plan-{call}-{model}": partial(_plan, call, model) for call in PLANS for model in MODELS},
+        **{f"large-{step}": partial(measure_step, step) for step in STEPS},
     }
     return [RowSpec(SUITE, name, measure) for name, measure in rows.items()]
 

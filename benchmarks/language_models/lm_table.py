@@ -11,6 +11,12 @@ CONTEXTS = (256, 1024, 2048)
 CACHE_TOKENS = 2048
 PLANS = {"prefill": (256, 0), "decode": (1, 256)}  # tokens of the call, tokens in the cache
 MODELS = ("fp16", "w8a8", "w8a16")
+STEPS = {
+    "export": "export by PyTorch, which holds the model too, and comparison with it",
+    "calibrate": "`trt-ptq calibrate`, 4 texts of 32 tokens",
+    "w8a8": "`trt-ptq qdq`, W8A8",
+    "w8a16": "`trt-ptq qdq`, W8A16",
+}
 
 _HEAD_LINES = 2
 INTRODUCTION = """\
@@ -29,6 +35,11 @@ PLANS_INTRODUCTION = """\
 What TensorRT for RTX moves in one call of the same models, with what is not INT8 in FP16, read from the builder's log:
 a prefill of 256 tokens, and a decode step of one token on a cache of 256. Nothing was run.
 """
+LARGE_INTRODUCTION = """\
+A LLaMA of 1.1 billion parameters with random weights, 4.4 GB in FP32 with its weights in a file of their own. Each step
+is a process of its own, Python and libraries included. Resident memory (VmHWM) includes the pages of mapped files,
+which the system can take back; anonymous memory (RssAnon) does not.
+"""
 
 
 def sections(figures: Mapping[str, Figures]) -> Iterator[str]:
@@ -37,6 +48,7 @@ def sections(figures: Mapping[str, Figures]) -> Iterator[str]:
         (INTRODUCTION, loss_rows(figures)),
         (CACHE_INTRODUCTION, cache_rows(figures)),
         (PLANS_INTRODUCTION, plan_rows(figures)),
+        (LARGE_INTRODUCTION, large_rows(figures)),
     ):
         table = list(rows)
         if len(table) > _HEAD_LINES:
@@ -85,3 +97,16 @@ def plan_rows(figures: Mapping[str, Figures]) -> Iterator[str]:
             continue
         cells = ["" if FAILED in row else f"{row['kernels']}, {row['bytes_moved'] / 1e6:.0f}" for row in rows]
         yield f"| {call} | " + " | ".join(cells) + " |"
+
+
+def large_rows(figures: Mapping[str, Figures]) -> Iterator[str]:
+    """The table of what a model over 2 GB takes."""
+    yield "| step | seconds | peak resident memory | of the model | peak anonymous memory | of the model |"
+    yield "|---|---|---|---|---|---|"
+    for step, title in STEPS.items():
+        row = figures.get(f"large-{step}", {FAILED: ""})
+        if FAILED in row:
+            continue
+        peaks = (row["peak_bytes"], row["anonymous_bytes"])
+        cells = " | ".join(f"{peak / 1e9:.1f} GB | {peak / row['model_bytes']:.2f} x" for peak in peaks)
+        yield f"| {title} | {row['seconds']:.0f} | {cells} |"

@@ -150,7 +150,9 @@ def collect_text(
         text = open_calibration_text(
             loaded, describe_model(model), data, model_tokenizer(model, tokenizer), options, folder
         )
-        batches = text.batches if shard is None else ShardedSource(text.batches.for_shard(*shard), *shard)
+        used = text.batches if shard is None else text.batches.for_shard(*shard)
+        used.fill_caches()
+        batches = used if shard is None else ShardedSource(used, *shard)
         source = ValidatedSource(batches, loaded.inputs, allow_nonfinite=config.nonfinite == "skip")
         findings = (*check_loaded(loaded, source), *text.audit.findings)
         limit_bytes = None if config.memory_limit is None else int(config.memory_limit)

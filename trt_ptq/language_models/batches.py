@@ -73,6 +73,15 @@ class DecoderBatches:
         part._used = self._steps[index::count]
         return part
 
+    def fill_caches(self) -> None:
+        """Fill the caches of decode steps now: later, beside another session, two copies of the weights are in memory.
+
+        Raises:
+            DataError: the model fails.
+            ModelError: ONNX Runtime cannot load it.
+        """
+        _ = self._filled
+
     def batch(self, index: int) -> Batch:
         """Batch `index`; its group is the length bucket of its texts, such as "32-63", in prefill and decode alike.
 

@@ -123,11 +123,15 @@ def open_text(
         calibration, held_out = draw_samples(pool.unique, pool.count), _tokens(test_data, tokenizer, test_options)
     windows = _evenly([text_windows([sample.ids], len(sample.ids))[0] for sample in held_out], 2 * _MAX_TEST_WINDOWS)
     layout = pool.layout
+    batches = DecoderBatches(model.path, layout, calibration, folder, options.batch_size)
+    compared = DecoderBatches(model.path, layout, _evenly(held_out, _MAX_COMPARED), folder, batch_size=1)
+    for source in (batches, compared):
+        source.fill_caches()
     return LanguageData(
         layout=layout,
         tokenizer=tokenizer,
-        calibration=DecoderBatches(model.path, layout, calibration, folder, options.batch_size),
-        held_out=DecoderBatches(model.path, layout, _evenly(held_out, _MAX_COMPARED), folder, batch_size=1),
+        calibration=batches,
+        held_out=compared,
         select=tuple(_evenly(windows[::2], _MAX_SELECT_WINDOWS)),
         test=tuple(windows[1::2] or windows),
         audit=pool.audit(calibration, held_out),
