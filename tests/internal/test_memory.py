@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from trt_ptq._internal import memory
-from trt_ptq._internal.memory import PeakMemory
+from trt_ptq._internal.memory import PeakMemory, return_free_memory
 from trt_ptq.errors import UsageError
 
 _BLOCK = 256 * 2**20
@@ -59,3 +60,14 @@ def test_windows_is_refused_by_parameter(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(UsageError, match="`memory_limit` is not supported on win32"):
         PeakMemory()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries return memory, or keep it")
+def test_freed_memory_is_returned() -> None:
+    pieces = [bytearray(50_000) for _ in range(_BLOCK // 50_000)]
+    held = PeakMemory().peak_bytes()
+    last = bytearray(50_000)  # behind the pieces, so that the heap cannot shrink by itself
+    del pieces
+    return_free_memory()
+    assert PeakMemory().peak_bytes() < held - _BLOCK + _SLACK
+    assert last

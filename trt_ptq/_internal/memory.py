@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import re
@@ -39,6 +40,12 @@ class PeakMemory:
         """The peak so far, in bytes."""
         peak = _peak_since_start()
         return peak if self._reset or peak > self._peak_before else _resident()
+
+
+def return_free_memory() -> None:
+    """Return memory that was freed to the system, where the C library is glibc: by itself it keeps most of it."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 def _peak_since_start() -> int:

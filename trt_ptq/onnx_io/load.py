@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx import shape_inference
 from onnx_ir.passes import common as passes
 
+from trt_ptq._internal.memory import return_free_memory
 from trt_ptq.errors import ModelError
 from trt_ptq.onnx_io.domains import (
     ONNX_DOMAINS,
@@ -145,6 +146,7 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
         from trt_ptq.onnx_io.loading.same_results import check_same_results  # imports ONNX Runtime
 
         check_same_results(original, proto, external.folder, inputs, path)
+    return_free_memory()  # the copies that were made take as much as the weights
     return Model(
         path=path,
         proto=proto,
