@@ -12,13 +12,12 @@ from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 from tests.calibration.test_collector import Given
 from tests.networks import CHANNELS, image_input, images, residual_cnn, weight, write
 from trt_ptq.errors import DataError, ModelError
-from trt_ptq.evaluation import compare_models as comparing
 from trt_ptq.evaluation.compare_models import compare_models
 from trt_ptq.onnx_io.load import Model
 
 
 def test_a_model_equals_itself(cnn: Model) -> None:
-    comparison = compare_models(cnn.path, [cnn.path], Given([images(3), images(2)]))[0]
+    comparison = compare_models(cnn.path, cnn.path, Given([images(3), images(2)]))
     assert comparison.samples == 5
     assert comparison.outputs["y"].cosine == 1
     assert comparison.errors() == {"fidelity of y": 0}
@@ -26,11 +25,11 @@ def test_a_model_equals_itself(cnn: Model) -> None:
 
 def test_other_weights_are_seen(cnn: Model, tmp_path: Path) -> None:
     other = residual_cnn(tmp_path / "other.onnx", seed=1)
-    assert compare_models(cnn.path, [other], Given([images(3)]))[0].outputs["y"].cosine < 0.9
+    assert compare_models(cnn.path, other, Given([images(3)])).outputs["y"].cosine < 0.9
 
 
 def test_a_reference_without_a_finite_value_is_refused(cnn: Model) -> None:
-    nan = compare_models(cnn.path, [cnn.path], Given([np.full_like(images(2), np.nan)]))[0]
+    nan = compare_models(cnn.path, cnn.path, Given([np.full_like(images(2), np.nan)]))
     with pytest.raises(DataError, match=r"no output of the reference has a finite value .* \('y'\)"):
         nan.errors()
 
@@ -39,21 +38,12 @@ def test_a_model_with_other_outputs_is_refused(cnn: Model, tmp_path: Path) -> No
     node = helper.make_node("Conv", ["x", "w"], ["z"])
     other = write(tmp_path / "z.onnx", [node], [weight("w", CHANNELS, CHANNELS, 1, 1)], [image_input()], ["z"])
     with pytest.raises(ModelError, match=r"differ in their outputs \(y, z\)"):
-        compare_models(cnn.path, [other], Given([images(3)]))
-
-
-def test_large_models_two_at_a_time_compare_as_all_at_once(
-    cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    others = [residual_cnn(tmp_path / f"{seed}.onnx", seed=seed) for seed in (1, 2)]
-    at_once = compare_models(cnn.path, others, Given([images(3), images(2)]))
-    monkeypatch.setattr(comparing, "_MAX_BYTES_TOGETHER", 0)
-    assert compare_models(cnn.path, others, Given([images(3), images(2)])) == at_once
+        compare_models(cnn.path, other, Given([images(3)]))
 
 
 def test_no_batches_is_an_error(cnn: Model) -> None:
     with pytest.raises(DataError, match="no batches to compare on"):
-        compare_models(cnn.path, [cnn.path], Given([]))
+        compare_models(cnn.path, cnn.path, Given([]))
 
 
 def with_selection(path: Path, op_type: str) -> Path:
@@ -76,7 +66,7 @@ def with_outputs(path: Path, *outputs: ValueInfoProto) -> Path:
 
 def test_an_output_of_varying_length_is_left_to_the_metric(tmp_path: Path) -> None:
     paths = [with_selection(tmp_path / f"{op_type}.onnx", op_type) for op_type in ("Abs", "Relu")]
-    fidelity = compare_models(paths[0], [paths[1]], Given([images(3), images(2)]))[0]
+    fidelity = compare_models(paths[0], paths[1], Given([images(3), images(2)]))
     assert fidelity.outputs.keys() == {"y"}
     assert "output 'found' has shape [4, " in fidelity.warnings()[0]
     with pytest.raises(ModelError, match=r"'found' has shape .* or pass `evaluate`"):
@@ -97,7 +87,7 @@ def test_the_smaller_of_two_joined_quantities_counts(tmp_path: Path) -> None:
             numpy_helper.from_array(np.array(scale, np.float32), "small"),
         ]
         paths.append(write(tmp_path / f"{name}.onnx", nodes, factors, [image_input()], ["y"]))
-    fidelity = compare_models(paths[0], [paths[1]], Given([images(3), images(2)]))[0]
+    fidelity = compare_models(paths[0], paths[1], Given([images(3), images(2)]))
     part = fidelity.outputs["y"].worst_part
     assert part is not None
     assert (part.axis, part.start, part.stop) == (3, 16, 32)
@@ -112,5 +102,5 @@ def test_outputs_that_are_constant_or_an_input_are_equal(tmp_path: Path) -> None
     path = write(tmp_path / "m.onnx", nodes, [weight("w", CHANNELS, CHANNELS, 1, 1)], [image_input()], ["y"])
     constant = helper.make_tensor_value_info("w", TensorProto.FLOAT, [CHANNELS, CHANNELS, 1, 1])
     with_outputs(path, image_input(), constant)
-    errors = compare_models(path, [path], Given([images(3)]))[0].errors()
+    errors = compare_models(path, path, Given([images(3)])).errors()
     assert errors == {"fidelity of y": 0, "fidelity of x": 0, "fidelity of w": 0}

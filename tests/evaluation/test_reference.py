@@ -39,19 +39,19 @@ def test_the_reference_runs_once_on_a_batch_whatever_it_is_compared_with(
     reference = Reference(cnn.path, Scratch(tmp_path))
     for seed in (1, 2):
         other = residual_cnn(tmp_path / f"{seed}.onnx", seed=seed)
-        kept = compare_models(reference, [other], data)
-        assert kept == compare_models(Reference(cnn.path, Scratch(tmp_path)), [other], data)
+        kept = compare_models(reference, other, data)
+        assert kept == compare_models(Reference(cnn.path, Scratch(tmp_path)), other, data)
     assert runs.count("1.onnx") == runs.count("2.onnx") == 4
     runs.clear()
-    compare_models(reference, [tmp_path / "1.onnx"], Given([images(2), images(3), images(4)]))
+    compare_models(reference, tmp_path / "1.onnx", Given([images(2), images(3), images(4)]))
     assert runs.count(cnn.path.name) == 1  # on the batch that is new
 
 
 def test_the_model_is_not_loaded_where_all_outputs_are_known(cnn: Model, tmp_path: Path) -> None:
     reference = Reference(residual_cnn(tmp_path / "copy.onnx"), Scratch(tmp_path))
-    before = compare_models(reference, [cnn.path], Given([images(3)]))
+    before = compare_models(reference, cnn.path, Given([images(3)]))
     onnx.save(onnx.ModelProto(), reference.path)
-    assert compare_models(reference, [cnn.path], Given([images(3)])) == before
+    assert compare_models(reference, cnn.path, Given([images(3)])) == before
 
 
 def test_outputs_that_do_not_fit_are_computed_again(cnn: Model, tmp_path: Path, runs: list[str]) -> None:

@@ -96,7 +96,7 @@ def test_the_int8_kernels_of_onnx_runtime_say_nearly_the_same(
     for layer in measure_sensitivity(model, table, source, attention=attention, all_but_one=False):
         if layer.op_type != "Add":
             save_model(insert_qdq(model, table, set(every) - {layer.node}, attention).model, tmp_path / "one.onnx")
-            sqnr = compare_models(model.path, [tmp_path / "one.onnx"], source)[0].outputs["y"].sqnr_db
+            sqnr = compare_models(model.path, tmp_path / "one.onnx", source).outputs["y"].sqnr_db
             assert -10 * math.log10(layer.alone) == pytest.approx(sqnr, abs=0.5), layer.node
 
 

@@ -170,7 +170,7 @@ def test_the_method_with_the_smallest_output_error_is_selected(cnn: Model, tmp_p
         family, _, percentile = method.name.partition(" ")
         options = {"method": family, "percentile": float(percentile) if percentile else None}
         run(cnn, tmp_path / method.name, **options, techniques=(), search=False, high_precision="fp32")
-        compared = compare_models(cnn.path, [tmp_path / method.name / "model.int8.onnx"], calibration)[0]
+        compared = compare_models(cnn.path, tmp_path / method.name / "model.int8.onnx", calibration)
         losses[method.name] = 1 - compared.outputs["y"].cosine
     report = run(cnn, tmp_path / "o", method="auto")
     assert report.method == min(losses, key=lambda name: losses[name]) != AUTO_CANDIDATES[0].name

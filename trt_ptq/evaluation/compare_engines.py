@@ -90,7 +90,7 @@ def compare_engines(
 
     paths = (reference, candidate)
     if "tensorrt-rtx" in map(engine_backend, paths) or any(map(_has_int8_io, paths)):
-        return compare_models(reference, [candidate], source, progress)[0]
+        return compare_models(reference, candidate, source, progress)
     engines = [load_engine(path) for path in paths]
     runners = [TrtRunner(engine.engine, name=str(engine.path)) for engine in engines]
     return compare_runners(runners, source, progress)

@@ -1,10 +1,8 @@
-"""Fidelity of ONNX models and engines to a reference, on the same batches."""
+"""Fidelity of an ONNX model or engine to a reference, on the same batches."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,11 +10,9 @@ from trt_ptq.errors import DataError, ModelError
 from trt_ptq.evaluation.error_energy import COMPARABLE
 from trt_ptq.evaluation.fidelity import FidelityMeter, OutputFidelity, fidelity_of
 from trt_ptq.evaluation.reference import Reference
-from trt_ptq.evaluation.runners.runner import is_engine, open_runner
-from trt_ptq.onnx_io.load import model_size_bytes
+from trt_ptq.evaluation.runners.runner import Runner, is_engine, open_runner
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress, sample_count
 
-_MAX_BYTES_TOGETHER = 2**30
 _MUCH_WORSE_DB = 10.0
 
 
@@ -85,77 +81,75 @@ class ModelFidelity:
 
 
 def compare_models(
-    reference: Path | Reference,
-    candidates: Sequence[Path],
-    source: BatchSource,
-    progress: ProgressCallback = no_progress,
-) -> list[ModelFidelity]:
-    """Run models and a reference on the same batches: ONNX models on ONNX Runtime's CPU, engines on the GPU.
-
-    Large models are compared two at a time to save memory; a reference that does not keep its outputs then runs more
-    than once.
+    reference: Path | Reference, candidate: Path, source: BatchSource, progress: ProgressCallback = no_progress
+) -> ModelFidelity:
+    """Run a model and its reference on the same batches: ONNX models on ONNX Runtime's CPU, engines on the GPU.
 
     Args:
         reference: the model to compare with, or its ONNX file or engine.
-        candidates: ONNX files, quantized by any tool or not, and engines, with the inputs and outputs of the reference.
+        candidate: an ONNX file, quantized by any tool or not, with the inputs and outputs of the reference; or an
+            engine.
         source: the batches.
         progress: shows progress over the batches.
 
     Returns:
-        The fidelity of each candidate.
+        The fidelity of the candidate.
 
     Raises:
         ModelError: a model cannot be loaded, or its outputs are not those of the reference.
         EngineError, MissingPackageError: an engine cannot be loaded or run here.
         DataError: there are no batches, or a model fails on one.
     """
+    with open_runner(candidate) as runner:
+        return compare_runner(reference, runner, candidate, source, progress)
+
+
+def compare_runner(
+    reference: Path | Reference,
+    runner: Runner,
+    candidate: Path,
+    source: BatchSource,
+    progress: ProgressCallback = no_progress,
+) -> ModelFidelity:
+    """Compare a candidate that is loaded already; see `compare_models`.
+
+    Args:
+        reference: the model to compare with, or its ONNX file or engine.
+        runner: the candidate.
+        candidate: its file.
+        source: the batches.
+        progress: shows progress over the batches.
+    """
     if isinstance(reference, Path):
         reference = Reference(reference)
-    if len(candidates) > 1 and sum(map(_size_bytes, (reference.path, *candidates))) > _MAX_BYTES_TOGETHER:
-        return [compare_models(reference, [candidate], source, progress)[0] for candidate in candidates]
-    models = [reference, *map(Reference, candidates)]
-    kinds = next((model for model in models if not is_engine(model.path)), reference).output_kinds
-    meters: list[dict[str, FidelityMeter]] = [{} for _ in candidates]
-    varying: list[dict[str, str]] = [{} for _ in candidates]
+    kinds = (Reference(candidate) if is_engine(reference.path) else reference).output_kinds
+    meters: dict[str, FidelityMeter] = {}
+    varying: dict[str, str] = {}
     samples = 0
-    with ExitStack() as stack:
-        outputs_of_reference = stack.enter_context(reference.outputs())
-        runners = [stack.enter_context(open_runner(path)) for path in candidates]
+    with reference.outputs() as outputs_of_reference:
         for batch in progress(source, "Comparing", source.total):
             samples += sample_count(batch.feeds)
             expected = outputs_of_reference(batch)
-            for runner, output_meters, runner_varying in zip(runners, meters, varying, strict=True):
-                actual = runner.infer(batch.feeds, batch.origin)
-                _check_same_outputs(runner.name, expected.keys() ^ actual.keys(), reference.path)
-                for name, array in expected.items():
-                    if actual[name].shape != array.shape:
-                        output_meters.pop(name, None)
-                        runner_varying.setdefault(
-                            name,
-                            f"output {name!r} has shape {list(actual[name].shape)} in {runner.name}, and "
-                            f"{list(array.shape)} in {reference.name}: an output whose size depends on the data, as "
-                            "after a non-maximum suppression, cannot be compared",
-                        )
-                    if name in runner_varying:
-                        continue
-                    if array.dtype.kind not in COMPARABLE:
-                        raise ModelError(
-                            f"{reference.path}: output {name!r} holds no numbers, so it cannot be compared"
-                        )
-                    output_meters.setdefault(name, FidelityMeter(name in kinds.scores, kinds.joints.get(name)))
-                    output_meters[name].update(array, actual[name])
+            actual = runner.infer(batch.feeds, batch.origin)
+            _check_same_outputs(runner.name, expected.keys() ^ actual.keys(), reference.path)
+            for name, array in expected.items():
+                if actual[name].shape != array.shape:
+                    meters.pop(name, None)
+                    varying.setdefault(
+                        name,
+                        f"output {name!r} has shape {list(actual[name].shape)} in {runner.name}, and "
+                        f"{list(array.shape)} in {reference.name}: an output whose size depends on the data, as "
+                        "after a non-maximum suppression, cannot be compared",
+                    )
+                if name in varying:
+                    continue
+                if array.dtype.kind not in COMPARABLE:
+                    raise ModelError(f"{reference.path}: output {name!r} holds no numbers, so it cannot be compared")
+                meters.setdefault(name, FidelityMeter(name in kinds.scores, kinds.joints.get(name)))
+                meters[name].update(array, actual[name])
     if not samples:
         raise DataError("there are no batches to compare on")
-    return [
-        ModelFidelity(
-            path.name, samples, {name: meter.result() for name, meter in output_meters.items()}, runner_varying
-        )
-        for path, output_meters, runner_varying in zip(candidates, meters, varying, strict=True)
-    ]
-
-
-def _size_bytes(path: Path) -> int:
-    return path.stat().st_size if is_engine(path) else model_size_bytes(path)
+    return ModelFidelity(candidate.name, samples, {name: meter.result() for name, meter in meters.items()}, varying)
 
 
 def _check_same_outputs(candidate: str, differing: set[str], reference: Path) -> None:

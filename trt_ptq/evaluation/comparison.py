@@ -81,7 +81,7 @@ def compare_with_reference(
     if is_engine(reference) and is_engine(candidate):
         fidelity = compare_engines(reference, candidate, source, progress)
     else:
-        fidelity = compare_models(reference, [candidate], source, progress)[0]
+        fidelity = compare_models(reference, candidate, source, progress)
     warnings = fidelity.warnings()
     reference_metrics: Metrics = {}
     candidate_metrics: Metrics = {}

@@ -15,7 +15,7 @@ from trt_ptq.data.user_function import UserFunction, describe_failure
 from trt_ptq.errors import DataError, TrtPtqError, UsageError
 from trt_ptq.evaluation.by_sample.sample_scores import MetricOfMean, SampleScores
 from trt_ptq.evaluation.metric_direction import Lower, is_lower_better, known_direction
-from trt_ptq.evaluation.runners.runner import open_runner
+from trt_ptq.evaluation.runners.runner import Runner, open_runner
 from trt_ptq.evaluation.verdict import relative_loss
 from trt_ptq.types import Array, Feeds
 
@@ -133,29 +133,44 @@ class UserMetric:
             ModelError: ONNX Runtime cannot load the model.
             EngineError, MissingPackageError: the engine cannot be loaded or run here.
         """
+        with open_runner(path) as runner:
+            return self._evaluate(runner, path, split, stop)
+
+    def evaluate_runner(self, runner: Runner, path: Path) -> Metrics:
+        """Compute the metrics of the model at `path`, which `runner` has loaded, on the split "test".
+
+        Raises:
+            DataError: see `evaluate_samples`; or a metric is not finite.
+        """
+        metrics = self._evaluate(runner, path, "test").metrics
+        self.require_finite(metrics, path)
+        return metrics
+
+    def _evaluate(
+        self, runner: Runner, path: Path, split: Split, stop: Callable[[SampleScores], bool] | None = None
+    ) -> MetricEvaluation:
         ran = False
         output_names: list[str] = []
-        with open_runner(path) as runner:
 
-            def run(feeds: Feeds) -> dict[str, Array]:
-                nonlocal ran, output_names
-                ran = True
-                outputs = runner.infer(feeds, self.name)
-                output_names = list(map(repr, outputs))
-                self.inputs.add(feeds)
-                return outputs
+        def run(feeds: Feeds) -> dict[str, Array]:
+            nonlocal ran, output_names
+            ran = True
+            outputs = runner.infer(feeds, self.name)
+            output_names = list(map(repr, outputs))
+            self.inputs.add(feeds)
+            return outputs
 
-            try:
-                returned = self.function(run, split) if self.takes_split else self.function(run)
-                if inspect.isgenerator(returned):
-                    return self._consumed(returned, stop, lambda: ran)
-            except TrtPtqError:
-                raise
-            except Exception as error:
-                reason = describe_failure(error, self._file)
-                if isinstance(error, KeyError) and output_names and str(error) not in output_names:
-                    reason += f" (the model's outputs are {', '.join(output_names)})"
-                raise DataError(f"{self.name} fails on {path.name}: {reason}") from error
+        try:
+            returned = self.function(run, split) if self.takes_split else self.function(run)
+            if inspect.isgenerator(returned):
+                return self._consumed(returned, stop, lambda: ran)
+        except TrtPtqError:
+            raise
+        except Exception as error:
+            reason = describe_failure(error, self._file)
+            if isinstance(error, KeyError) and output_names and str(error) not in output_names:
+                reason += f" (the model's outputs are {', '.join(output_names)})"
+            raise DataError(f"{self.name} fails on {path.name}: {reason}") from error
         metrics = self._checked(returned)
         if not ran:
             raise DataError(f"{self.name} does not run the model: {_HOW_TO_RUN}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import DataError, EngineError, ModelError
-from trt_ptq.evaluation.compare_models import ModelFidelity, compare_models
+from trt_ptq.evaluation.compare_models import ModelFidelity, compare_runner
 from trt_ptq.evaluation.metrics import Metrics, UserMetric
 from trt_ptq.evaluation.reference import Reference
 from trt_ptq.evaluation.runners.runner import open_runner
@@ -51,7 +51,8 @@ def evaluate_precisions(
 ) -> PrecisionComparison:
     """Compare FP16 and INT8 models or engines with FP32, and compute the user's metrics of all of them.
 
-    FP16 is a baseline: where it cannot be run or evaluated, that is a warning.
+    Each of them is loaded once, and none while another is. FP16 is a baseline: where it cannot be run or evaluated,
+    that is a warning.
 
     Args:
         files: the ONNX files or engines of "fp32" and "int8", and of "fp16" if there is one.
@@ -65,49 +66,37 @@ def evaluate_precisions(
         ModelError, EngineError, DataError: FP32 or INT8 cannot be run, compared or evaluated.
         UsageError: see `UserMetric.evaluate_reference`.
     """
-    warnings: list[str] = []
-    runnable = _runnable(files, warnings)
     against = reference or files["fp32"]
+    fidelity: dict[Precision, ModelFidelity] = {}
+    metrics = dict(known_metrics or {})
+    warnings: list[str] = []
+    if metric is not None and "fp32" not in metrics:
+        metrics["fp32"] = metric.evaluate_reference(files["fp32"])
 
-    def compare() -> dict[Precision, ModelFidelity]:
-        others = [precision for precision in runnable if precision != "fp32"]
-        results = compare_models(against, [runnable[precision] for precision in others], source, progress)
-        return dict(zip(others, results, strict=True))
+    def evaluate(precision: Precision) -> None:
+        path = files[precision]
+        with open_runner(path) as runner:
+            fidelity[precision] = compare_runner(against, runner, path, source, progress)
+            if metric is None or precision in metrics:
+                return
+            try:
+                metrics[precision] = metric.evaluate_runner(runner, path)
+            except (DataError, EngineError) as error:
+                if precision != "fp16":
+                    raise
+                warnings.append(f"the metrics of FP16 were not computed: {error}")
 
-    try:
-        fidelity = compare()
-    except (DataError, EngineError, ModelError) as error:
-        if runnable.pop("fp16", None) is None:
-            raise
-        fidelity = compare()
-        warnings.append(f"FP16 was not evaluated: {error}")
+    evaluate("int8")
+    if "fp16" in files:
+        try:
+            evaluate("fp16")
+        except (DataError, EngineError, ModelError) as error:
+            warnings.append(f"FP16 was not evaluated: {error}")
     for result in fidelity.values():
         warnings += result.warnings()
     if metric is None:
         fidelity["int8"].compared()
         return PrecisionComparison(fidelity, {}, {}, tuple(warnings))
-    metrics = dict(known_metrics or {})
-    if "fp32" not in metrics:
-        metrics["fp32"] = metric.evaluate_reference(files["fp32"])
-    if "int8" not in metrics:
-        metrics["int8"] = metric.evaluate(files["int8"])
-    try:
-        if "fp16" in runnable and "fp16" not in metrics:
-            metrics["fp16"] = metric.evaluate(files["fp16"])
-    except (DataError, EngineError) as error:
-        warnings.append(f"the metrics of FP16 were not computed: {error}")
     warnings += metric.warnings(metrics["fp32"], metrics["int8"], files["int8"].name)
     losses = metric.losses(metrics["fp32"], metrics["int8"])
     return PrecisionComparison(fidelity, metrics, losses, tuple(warnings))
-
-
-def _runnable(files: Mapping[Precision, Path], warnings: list[str]) -> dict[Precision, Path]:
-    """`files` without an FP16 model or engine that cannot be loaded."""
-    if "fp16" not in files:
-        return dict(files)
-    try:
-        with open_runner(files["fp16"]):
-            return dict(files)
-    except (EngineError, ModelError) as error:
-        warnings.append(f"FP16 was not evaluated: {error}")
-    return {precision: path for precision, path in files.items() if precision != "fp16"}

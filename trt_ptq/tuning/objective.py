@@ -87,7 +87,7 @@ class Objective:
         """
         with temporary_model_file(candidate, CANDIDATE) as path:
             if self.metric is None:
-                return Score(compare_models(self.reference, [path], self.source)[0].errors(), {})
+                return Score(compare_models(self.reference, path, self.source).errors(), {})
             evaluation = self.metric.evaluate_samples(path, "select", self._stop(limit))
         return self._score(self.metric, evaluation)
 
