@@ -18,12 +18,13 @@ from trt_ptq.types import BatchSource
 
 
 def selected(
-    folder: Path, samples: int, batch: int, *, axis: int | str = "n", reshaped: bool = False
+    folder: Path, samples: int, batch: int, *, axis: int | str = "n", reshaped: bool = False, joined: bool = False
 ) -> list[list[int]]:
     """The numbers of the samples of a first look, and of the others, batch by batch."""
     shape = helper.make_node("Constant", [], ["shape"], value_ints=[batch, 1, 4])
     nodes = [shape, helper.make_node("Reshape", ["x", "shape"], ["r"])] if reshaped else []
-    nodes.append(helper.make_node("MatMul", ["r" if reshaped else "x", "w"], ["y"]))
+    nodes.append(helper.make_node("MatMul", ["r" if reshaped else "x", "w"], ["m" if joined else "y"]))
+    nodes += [helper.make_node("ReduceMean", ["m"], ["y"], axes=[0])] if joined else []
     rows = helper.make_tensor_value_info("x", TensorProto.FLOAT, [axis, 4])
     model = load_model(write(folder / "m.onnx", nodes, [weight("w", 4, 4)], [rows], ["y"]))
     data = np.arange(samples, dtype=np.float32)[:, None].repeat(4, 1)
@@ -41,7 +42,7 @@ def test_a_first_look_takes_two_samples_of_each_of_eight_batches(tmp_path: Path)
     assert rest == [start + number for start in range(0, 320, 40) for number in range(2, 8)]
 
 
-@pytest.mark.parametrize("options", [{"axis": 20}, {"reshaped": True}])
+@pytest.mark.parametrize("options", [{"axis": 20}, {"reshaped": True}, {"joined": True}])
 def test_a_model_for_one_batch_size_gets_whole_batches(tmp_path: Path, options: dict[str, int]) -> None:
     first, rest = selected(tmp_path, 320, 20, **options)  # type: ignore[arg-type]
     assert first == [*range(20), *range(160, 180)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from trt_ptq.data.subset import SampleRange, Subset, evenly_spaced
 from trt_ptq.errors import DataError, ModelError
 from trt_ptq.evaluation.reference import Reference
+from trt_ptq.language_models.decoder import is_decoder
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.tuning.settings import TuningSettings
 from trt_ptq.types import BatchSource, sample_count
@@ -64,13 +65,16 @@ def few_samples(model: Model, reference: Reference, source: BatchSource, setting
 
 
 def _takes_any_number(model: Model, reference: Reference, fewer: BatchSource) -> bool:
-    """Whether the first axis of all inputs is dynamic, and the model runs on `fewer` samples than the data has."""
+    """Whether the model runs on `fewer` samples than the data has, and the first axis of its outputs is the sample."""
     if any(spec.shape and isinstance(spec.shape[0], int) for spec in model.inputs):
         return False
+    if is_decoder(model):  # their export has a dynamic batch, and their outputs are large
+        return True
+    batch = next(iter(fewer))
     try:
         with reference.outputs() as outputs:
-            outputs(next(iter(fewer)))
+            found = outputs(batch).values()
     except (DataError, ModelError) as error:
         _logger.info("output errors are measured on whole batches, as the model takes no others: %s", error)
         return False
-    return True
+    return all(array.ndim and len(array) == sample_count(batch.feeds) for array in found)
