@@ -71,7 +71,7 @@ def test_moments_are_those_of_all_rows_in_any_number_of_passes(block: Model, mon
     measured = dict(measure_second_moments(block, source(), tensors))
     rows = DATA.reshape(-1, WIDTH).astype(np.float64)
     np.testing.assert_allclose(measured["x"], rows.T @ rows / len(rows), rtol=1e-4, atol=1e-6)
-    monkeypatch.setattr(second_moments, "_MAX_VALUES", 1)
+    monkeypatch.setattr(second_moments, "_MIN_BYTES", 1)
     again = dict(measure_second_moments(block, source(), tensors))
     assert list(again) == list(measured) == list(tensors)
     for name in tensors:
@@ -79,11 +79,11 @@ def test_moments_are_those_of_all_rows_in_any_number_of_passes(block: Model, mon
 
 
 def test_a_pass_ends_when_it_has_seen_enough_rows(block: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(second_moments, "_MIN_ROWS", 5 * WIDTH)  # two batches of 80
-    first = dict(measure_second_moments(block, source(DATA[:16]), {"x": WIDTH}))
+    monkeypatch.setattr(second_moments, "_MIN_ROWS", 2 * WIDTH)
+    first = dict(measure_second_moments(block, source(DATA[:8]), {"x": WIDTH}))  # 80 rows
     everything = dict(measure_second_moments(block, source(), {"x": WIDTH}))
     np.testing.assert_array_equal(everything["x"], first["x"])
-    wider = dict(measure_second_moments(block, source(), {"x": WIDTH, "swish": 2 * WIDTH}))  # 256 rows would be enough
+    wider = dict(measure_second_moments(block, source(), {"x": WIDTH, "swish": 2 * WIDTH}))  # 128 rows
     assert (wider["x"] != first["x"]).any()
 
 

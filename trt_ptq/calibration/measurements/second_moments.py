@@ -16,11 +16,13 @@ from trt_ptq.onnx_io.externalized import externalized
 from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import create_session, run_session
+from trt_ptq.onnx_io.save import weights_size_bytes
 from trt_ptq.types import Batch, BatchSource
 
 DEFAULT_SAMPLES = 64  # samples
-_MIN_ROWS, _ROWS_PER_CHANNEL = 4096, 4  # enough for the products of channels to stand out from chance
-_MAX_VALUES = 2**25  # per pass: they are in memory as float64, and those of a batch as float32
+_MIN_ROWS, _ROWS_PER_CHANNEL = 4096, 2  # enough for the products of channels to stand out from chance
+_MIN_BYTES = 2**29  # that a pass may take; a quarter of the weights where that is more
+_BYTES_PER_VALUE = 12  # float64 for the sum, and float32 for those of a batch
 _PREFIX = "trt_ptq.moments"
 
 Doubles = npt.NDArray[np.float64]
@@ -32,8 +34,8 @@ def measure_second_moments(
     """Measure mean(x x^T) over all rows x of tensors, where the channel axis is the last one.
 
     The model itself computes the products, so no complete tensor leaves it. Many or wide tensors take several passes
-    over the batches, each only through the part of the model that it needs. A pass ends early when it has seen four
-    times as many rows as the widest tensor has channels, and at least 4096.
+    over the batches, each only through the part of the model that it needs. A pass ends early when it has seen
+    twice as many rows as the widest tensor has channels, and at least 4096.
 
     Args:
         model: The float model.
@@ -47,20 +49,21 @@ def measure_second_moments(
     Raises:
         DataError: No batches, the model fails on one, or a tensor has NaN or infinite values.
     """
-    for group in _groups(tensors):
+    limit = max(_MIN_BYTES, weights_size_bytes(model.to_ir()) // 4)
+    for group in _groups(tensors, limit // _BYTES_PER_VALUE):
         sums = _measure(model, source, group, samples)
         while sums:  # so that each is freed when its reader is done
             name = next(iter(sums))
             yield name, sums.pop(name)
 
 
-def _groups(tensors: Mapping[str, int]) -> list[dict[str, int]]:
+def _groups(tensors: Mapping[str, int], max_values: int) -> list[dict[str, int]]:
     """Group `tensors`, in order, into those that are measured in one pass."""
     groups: list[dict[str, int]] = []
     size = 0
     for name, channels in tensors.items():
         size += channels**2
-        if not groups or size > _MAX_VALUES:
+        if not groups or size > max_values:
             groups.append({})
             size = channels**2
         groups[-1][name] = channels
