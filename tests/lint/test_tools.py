@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,10 +17,11 @@ from tests.networks import images
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import derive_table
 from trt_ptq.data.open import open_data
 from trt_ptq.lint.linter import lint_model
-from trt_ptq.onnx_io.load import load_model
+from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import insert_qdq
 from trt_ptq.types import Feeds
@@ -111,14 +111,19 @@ def test_fake_quantization_exported_by_torch_is_linted(
     assert {finding.rule for finding in lint_model(path)} == expected
 
 
-@pytest.mark.parametrize(
-    "module", [recogniser, detector, magika, minilm], ids=lambda module: module.__name__.split(".")[-1]
+@pytest.fixture(
+    scope="module", params=[recogniser, detector, magika, minilm], ids=lambda module: module.__name__.split(".")[-1]
 )
+def measured(request: pytest.FixtureRequest) -> tuple[Model, Statistics]:
+    """A trained model, and its statistics."""
+    model = load_model(request.param.model())
+    source = open_data(partial(request.param.calibration, samples=8), model.inputs)
+    return model, collect_statistics(model, source, select_calibration_tensors(model))
+
+
 @pytest.mark.parametrize("method", ["percentile", "minmax"])
-def test_our_own_models_have_no_findings(module: ModuleType, method: str, tmp_path: Path) -> None:
-    model = load_model(module.model())
-    source = open_data(partial(module.calibration, samples=8), model.inputs)
-    statistics = collect_statistics(model, source, select_calibration_tensors(model))
+def test_our_own_models_have_no_findings(measured: tuple[Model, Statistics], method: str, tmp_path: Path) -> None:
+    model, statistics = measured
     path = tmp_path / "int8.onnx"
     save_model(insert_qdq(model, derive_table(statistics, METHODS[method])).model, path)
     assert lint_model(path, statistics) == []

@@ -10,29 +10,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.networks import images
+from tests.networks import images, residual_cnn
 from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.errors import StatisticsError
-from trt_ptq.onnx_io.load import Model
-from trt_ptq.pipeline import quantize
+from trt_ptq.onnx_io.load import load_model
+from trt_ptq.pipeline import QuantizeResult, quantize
 from trt_ptq.report.render import render_html
 from trt_ptq.report.schema import Report, load_report
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 
-@pytest.fixture
-def report(cnn: Model, tmp_path: Path) -> Report:
-    folder = tmp_path / "<images> & more"
+@pytest.fixture(scope="session")
+def result(tmp_path_factory: pytest.TempPathFactory) -> QuantizeResult:
+    parent = tmp_path_factory.mktemp("rendered")
+    folder = parent / "<images> & more"
     folder.mkdir()
     for index in range(10):
         np.savez(folder / f"{index}.npz", x=images(4, seed=index))
-    return quantize(cnn, folder, output_dir=tmp_path / "out", config=QuantizeConfig(method="percentile")).report
+    cnn = load_model(residual_cnn(parent / "cnn.onnx"))
+    return quantize(cnn, folder, output_dir=parent / "out", config=QuantizeConfig(method="percentile"))
 
 
-def test_report_json_reads_back_as_it_was(report: Report, tmp_path: Path) -> None:
-    assert load_report(tmp_path / "out" / "report.json") == report
+@pytest.fixture(scope="session")
+def report(result: QuantizeResult) -> Report:
+    return result.report
+
+
+def test_report_json_reads_back_as_it_was(result: QuantizeResult) -> None:
+    assert load_report(result.output_dir / "report.json") == result.report
 
 
 def test_a_damaged_report_is_refused(tmp_path: Path) -> None:
@@ -53,7 +60,8 @@ def test_what_users_wrote_is_escaped(report: Report) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
-def test_a_browser_shows_verdict_tensors_and_nodes(report: Report, tmp_path: Path) -> None:
+def test_a_browser_shows_verdict_tensors_and_nodes(result: QuantizeResult, tmp_path: Path) -> None:
+    report = result.report
     command = [
         str(BROWSER),
         "--headless",
@@ -62,7 +70,7 @@ def test_a_browser_shows_verdict_tensors_and_nodes(report: Report, tmp_path: Pat
         "--disable-background-networking",
         f"--user-data-dir={tmp_path / 'profile'}",
         "--dump-dom",
-        (tmp_path / "out" / "report.html").as_uri(),
+        (result.output_dir / "report.html").as_uri(),
     ]
     page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert f"<b>{report.verdict.headline}</b>" in page

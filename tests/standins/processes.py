@@ -17,7 +17,7 @@ from .build import Standins
 ROOT = Path(__file__).parents[2]
 SERVER = Path(__file__).with_name("fork_server.py")
 TIMEOUT_S = 120
-MAX_SERVERS = 4  # each holds the imported modules in memory
+MAX_SERVERS = 6  # the four versions of TensorRT and two more; each holds the imported modules in memory
 
 
 class ForkServer:

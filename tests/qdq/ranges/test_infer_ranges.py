@@ -148,11 +148,11 @@ def test_on_real_models_no_inferred_range_is_smaller_than_the_measured_one(bench
     source = open_data(str(tmp_path), model.inputs)
     statistics = collect_statistics(model, source, select_calibration_tensors(model, ("all",)))
     table = derive_table(statistics, range_method("minmax"))
-    rng = random.Random(0)
+    rng, nodes = random.Random(0), model.to_ir().graph
     found = 0
     for _ in range(20):
         kept = {name: amax for name, amax in table.amax.items() if rng.random() < 0.5}
-        for tensor in infer_ranges(model.to_ir().graph, CalibrationTable(kept)):
+        for tensor in infer_ranges(nodes, CalibrationTable(kept)):
             measured = table.amax.get(tensor.name, math.inf)
             found += 1
             if tensor.rule == "same values":
