@@ -51,6 +51,21 @@ def save_model(model: ir.Model, path: Path) -> None:
         file.unlink(missing_ok=True)
 
 
+def save_mapped(model: ir.Model, path: Path) -> None:
+    """Save a model for this run alone, with its weights in `path` + ".data".
+
+    What loads it maps them into memory, where those of a single file are copied by each.
+
+    Args:
+        model: The model; its weights may be external or lazy tensors.
+        path: A file that does not exist.
+
+    Raises:
+        OutputError: `path` cannot be written.
+    """
+    _save_with_external_data(model, path, next(_data_files(path)))
+
+
 def check_saveable(path: Path, model: Model) -> None:
     """Check, before any work, that `path` can be written without replacing `model` or its weights.
 

@@ -17,7 +17,7 @@ from trt_ptq.choices import Technique
 from trt_ptq.language_models.decoder import decoder_layout
 from trt_ptq.language_models.kv_cache.cache_scales import measure_cache_scales
 from trt_ptq.onnx_io.load import Model, load_model
-from trt_ptq.onnx_io.save import save_model
+from trt_ptq.onnx_io.save import save_mapped
 from trt_ptq.qdq.stored_weights import StoredWeights
 from trt_ptq.recipe import Recipe
 from trt_ptq.transforms.alpha_search import apply_smoothquant
@@ -135,7 +135,7 @@ class CalibratedModels:
         if not transformed.applied:
             return before, transformed
         path = self._folder / f"{next(self._number)}.onnx"
-        save_model(transformed.model, path)
+        save_mapped(transformed.model, path)
         return load_model(path), transformed
 
     def _collect(self, key: Recipe, *, roughly: bool) -> Statistics:
