@@ -119,6 +119,19 @@ def load_session(path: Path, name: str, options: ort.SessionOptions | None = Non
     return _start(str(path), name, options or session_options(), (CPU,))
 
 
+def load_mapped_session(path: Path, name: str) -> ort.InferenceSession:
+    """The same for a few runs: external weights stay in their mapped file instead of being packed in memory.
+
+    The system takes their pages back when it needs them. It starts at once; short batches take longer.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model.
+    """
+    options = session_options()
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    return load_session(path, name, options)
+
+
 def _start(
     model: str | bytes, name: str, options: ort.SessionOptions, providers: Sequence[Any]
 ) -> ort.InferenceSession:

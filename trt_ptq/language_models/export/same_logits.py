@@ -10,7 +10,7 @@ import numpy as np
 from trt_ptq.errors import ModelError
 from trt_ptq.language_models.decoder import LOGITS, decoder_layout
 from trt_ptq.onnx_io.load import load_model
-from trt_ptq.onnx_io.ort_session import load_session, run_session
+from trt_ptq.onnx_io.ort_session import load_mapped_session, run_session
 from trt_ptq.types import Array, Batch
 
 _TOLERANCE = 1e-3  # of the largest logit; float32 kernels differ by about 1e-6, float accumulation over layers by 1e-4
@@ -24,7 +24,7 @@ def check_same_logits(torch: Any, module: Any, cache_shapes: list[tuple[int, int
         ModelError: the logits of the prefill or of the decode step differ by more than 0.1 % of the largest.
     """
     layout = decoder_layout(load_model(path), name)
-    session = load_session(path, name)
+    session = load_mapped_session(path, name)
     outputs_of = [output.name for output in session.get_outputs()]
     vocabulary = layout.vocabulary or 2
     ids = np.random.default_rng(0).integers(0, vocabulary, (_SAMPLES, _LENGTH))
