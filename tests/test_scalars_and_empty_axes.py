@@ -10,11 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.observed_arrays import observed_arrays
 from trt_ptq.api.calibrating import calibrate
 from trt_ptq.api.comparing import compare
 from trt_ptq.calibration.devices import HostDevice, TorchDevice
 from trt_ptq.calibration.measurements.channels import sample_channels
-from trt_ptq.calibration.observed_model import ObservedModel
+from trt_ptq.calibration.observed.observed_model import ObservedModel
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.open import open_data
 from trt_ptq.data.sources import InMemorySource
@@ -95,7 +96,7 @@ class TestScalars:
     def test_they_reach_the_model_as_scalars(self, view: Path) -> None:
         feeds = {"x": values(0, 4, 3, SIZE), "index": np.array(2)}
         batch = Batch(feeds, "batch")
-        observed = ObservedModel(load_model(view), ["view", "y"], HostDevice()).run(batch)
+        observed = observed_arrays(ObservedModel(load_model(view), ["view", "y"], HostDevice()), batch)
         ran = run_session(load_session(view, "view"), batch)
         with onnx_runner(view) as runner:
             evaluated = runner.infer(feeds, "batch")
@@ -131,7 +132,9 @@ class TestEmptyAxes:
         def count(device: HostDevice | TorchDevice) -> object:
             accumulator, observed = device.accumulator(), ObservedModel(model, ["values"], device)
             for batch in batches:
-                accumulator.update(observed.run(batch)["values"])
+                for arrays in observed.run(batch):
+                    for array in arrays.values():
+                        accumulator.update(array)
             return accumulator.statistics()
 
         assert count(TorchDevice("cpu")) == count(HostDevice())

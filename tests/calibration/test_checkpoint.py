@@ -14,7 +14,7 @@ from tests.calibration.test_collector import Given
 from tests.networks import images
 from trt_ptq.calibration.checkpoint import Checkpoint
 from trt_ptq.calibration.collector import collect_statistics
-from trt_ptq.calibration.observed_model import ObservedModel
+from trt_ptq.calibration.observed.observed_model import ObservedModel
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics, load_unfinished, save_statistics
 from trt_ptq.data.checks.audit import Audit
@@ -171,7 +171,7 @@ def test_an_interrupt_while_a_batch_is_measured_waits_for_it_and_saves(
 ) -> None:
     run, ran = ObservedModel.run, []
 
-    def interrupted(self: ObservedModel, batch: Batch) -> dict[str, Any]:
+    def interrupted(self: ObservedModel, batch: Batch) -> Iterator[dict[str, Any]]:
         ran.append(batch.origin)
         if len(ran) == batches:
             signal.raise_signal(signal.SIGINT)

@@ -40,9 +40,13 @@ def keep_name(node: ir.Node) -> None:
 def activations(graph: ir.Graph, types: Collection[ir.DataType] = (ir.DataType.FLOAT,)) -> set[str]:
     """Names of the activations of the main graph whose dtype is in `types`.
 
-    Tensors computed from shapes or constants alone are not activations, even if they are float.
+    Tensors computed from shapes or constants alone are not activations, even if they are float, nor are sequences.
     """
-    return {value.name for value in data_values(graph) if value.name and value.dtype in types}
+    return {
+        value.name
+        for value in data_values(graph)
+        if value.name and value.dtype in types and isinstance(value.type, ir.TensorType)
+    }
 
 
 def data_values(graph: ir.Graph) -> set[ir.Value]:

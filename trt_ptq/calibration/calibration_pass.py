@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
 from trt_ptq._internal.cpu import usable_cores
 from trt_ptq._internal.signals import deferred_interrupts
 from trt_ptq.calibration.devices import Accumulator, Device
-from trt_ptq.calibration.observed_model import ObservedModel
+from trt_ptq.calibration.observed.observed_model import ObservedModel
 from trt_ptq.calibration.state import CalibrationState
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 from trt_ptq.choices import Nonfinite
@@ -80,12 +79,15 @@ class CalibrationPass:
         if batch.group not in self._accumulators:
             self._accumulators[batch.group] = {name: self._device.accumulator() for name in self._names}
         accumulators = self._accumulators[batch.group]
-        arrays = self._model.run(batch)
         future = pool.submit(DataFingerprint.from_feeds, batch.feeds)
-        updates = {name: pool.submit(accumulator.update, arrays[name]) for name, accumulator in accumulators.items()}
-        nonfinite_counts = {name: update.result() for name, update in updates.items()}
+        nonfinite: dict[str, tuple[int, int]] = {}  # number of such values, and of all, by tensor
+        for arrays in self._model.run(batch):
+            sizes = {name: math.prod(array.shape) for name, array in arrays.items()}
+            largest_first = sorted(sizes, key=lambda name: -sizes[name])
+            counts = {name: pool.submit(accumulators[name].update, arrays[name]) for name in largest_first}
+            nonfinite |= {name: (count.result(), sizes[name]) for name, count in counts.items()}
         if self._nonfinite == "refuse":
-            _check_finite_values(nonfinite_counts, arrays, batch, self._float_model)
+            _check_finite_values({name: nonfinite[name] for name in self._names}, batch, self._float_model)
         fingerprint = future.result()
         self._data_by_group[batch.group] = self._data_by_group.get(batch.group, DataFingerprint()) + fingerprint
         return fingerprint
@@ -120,13 +122,10 @@ class CalibrationPass:
         return self._before.after(self.tensors(), self.data, self._batches)
 
 
-def _check_finite_values(
-    nonfinite_counts: Mapping[str, int], arrays: Mapping[str, Any], batch: Batch, model: Model
-) -> None:
-    for name, count in nonfinite_counts.items():  # in graph order: the first tensor is where they arise
+def _check_finite_values(nonfinite: Mapping[str, tuple[int, int]], batch: Batch, model: Model) -> None:
+    for name, (count, size) in nonfinite.items():  # in graph order: the first tensor is where they arise
         if count:
             _check_weights(model)
-            size = math.prod(arrays[name].shape)
             raise DataError(
                 f"{batch.origin}: tensor {name!r} has {count} NaN or infinite values of {size}: "
                 "remove the batch, or skip and count such values with `nonfinite=skip`"

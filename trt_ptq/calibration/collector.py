@@ -10,6 +10,7 @@ from trt_ptq.calibration.checkpoint import Checkpoint
 from trt_ptq.calibration.convergence import Convergence
 from trt_ptq.calibration.devices import Device, HostDevice
 from trt_ptq.calibration.measurements.grouped import GroupedStatistics
+from trt_ptq.calibration.observed.shared_arena import shrink_shared_arena
 from trt_ptq.calibration.state import CalibrationState
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
@@ -109,6 +110,7 @@ def collect_statistics(
             del calibration_pass  # frees its session before the next pass creates one
     finally:
         device.release()  # the buffers of a large model take gigabytes
+        shrink_shared_arena()
     tensors = {name: state.statistics.tensors[name] for name in calibration_tensors.tensors}
     return replace(state.statistics, data=state.full_data, tensors=tensors)
 

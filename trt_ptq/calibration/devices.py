@@ -143,11 +143,11 @@ class TorchDevice:
         dtype = self._types[TensorProto.DataType.ValueType(element_type)]
         needed = math.prod(shape) * dtype.itemsize
         if name not in self._bytes or self._bytes[name].numel() < needed:
-            self._bytes[name] = self._torch.empty(needed, dtype=self._torch.uint8, device=self.name)
+            self._bytes[name] = self._torch.empty(max(needed, 1), dtype=self._torch.uint8, device=self.name)
         return self._bytes[name][:needed].view(dtype).reshape(shape)
 
     def data_pointer(self, array: Any) -> int:
-        return int(array.data_ptr())
+        return int(array.untyped_storage().data_ptr())  # also of an empty array, whose own pointer is null
 
     def copy_from(self, array: Any, pointer: int) -> None:
         size = array.numel() * array.element_size()

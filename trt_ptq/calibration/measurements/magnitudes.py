@@ -14,7 +14,7 @@ from trt_ptq.analysis.plugins import unrunnable_values
 from trt_ptq.calibration.devices import HostDevice
 from trt_ptq.calibration.measurements.reductions import reduce_amax
 from trt_ptq.calibration.memory_planner import Passes, first_batch, group_tensors, plan_passes, tensor_bytes
-from trt_ptq.calibration.observed_model import ObservedModel
+from trt_ptq.calibration.observed.observed_model import ObservedModel
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.data.subset import Head
@@ -103,15 +103,18 @@ def _measure_pass(
     model: Model, source: BatchSource, names: Sequence[str], samples: int, axes: Mapping[str, int]
 ) -> dict[str, float]:
     observed = ObservedModel(model, names, HostDevice())
-    results = [*names, *map(row_maxima, axes)]
-    found = np.zeros(len(results), np.float32)
+    found = dict.fromkeys([*names, *map(row_maxima, axes)], np.float32(0))
     with ThreadPoolExecutor(usable_cores()) as pool:
         for batch in Head(source, samples):
-            arrays = observed.run(batch)
-            measured = list(pool.map(_amax, (arrays[name] for name in names)))
-            measured += [_amax(_row_maxima(arrays[name], axis)) for name, axis in axes.items()]
-            found = np.maximum(found, measured)  # NaN stays NaN
-    return dict(zip(results, found.tolist(), strict=True))
+            for arrays in observed.run(batch):
+                measured = dict(zip(arrays, pool.map(_amax, arrays.values()), strict=True))
+                measured |= {
+                    row_maxima(name): _amax(_row_maxima(arrays[name], axis))
+                    for name, axis in axes.items()
+                    if name in arrays
+                }
+                found |= {name: np.maximum(found[name], amax) for name, amax in measured.items()}  # NaN stays NaN
+    return {name: float(amax) for name, amax in found.items()}
 
 
 def _row_maxima(array: Array, axis: int) -> Array:

@@ -12,9 +12,10 @@ import pytest
 from onnx import helper
 
 from tests.networks import image_input, weight, write
+from tests.observed_arrays import observed_arrays
 from trt_ptq.calibration.devices import HostDevice
-from trt_ptq.calibration.nchwc import create_observed_session
-from trt_ptq.calibration.observed_model import ObservedModel
+from trt_ptq.calibration.observed.observed_model import ObservedModel
+from trt_ptq.calibration.observed.observed_sessions import create_observed_sessions
 from trt_ptq.calibration.tensors import model_with_outputs, select_calibration_tensors
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.ort_session import CPU
@@ -41,7 +42,7 @@ def test_an_observed_convolution_has_the_values_of_a_plain_session(tmp_path: Pat
     plain = ort.InferenceSession(ir.to_proto(model_with_outputs(model, tensors)).SerializeToString(), providers=[CPU])
     observed = ObservedModel(model, tensors, HostDevice())
     for _ in range(2):  # the second time into buffers that hold the first
-        measured = observed.run(Batch({"x": x}, "batch"))
+        measured = observed_arrays(observed, Batch({"x": x}, "batch"))
         for name, array in zip(tensors, plain.run(None, {"x": x}), strict=True):
             assert np.array_equal(np.sort(measured[name], axis=None), np.sort(array, axis=None)), name
 
@@ -50,13 +51,12 @@ def test_only_channels_that_fill_their_blocks_stay_blocked(tmp_path: Path) -> No
     if not _has_blocked_kernels(load_model(convolutions(tmp_path / "probe.onnx", 16))):
         pytest.skip("ONNX Runtime has no blocked convolutions for this processor")
     padded = load_model(convolutions(tmp_path / "model.onnx", 20))
-    _, outputs = create_observed_session(ir.to_proto(model_with_outputs(padded, ["r1", "y"])), tmp_path, "model", [CPU])
+    proto = ir.to_proto(model_with_outputs(padded, ["r1", "y"]))
+    outputs = create_observed_sessions(proto, tmp_path, "model", [CPU]).output_of
     assert outputs["r1"] == "r1"
     assert outputs["y"] != "y"
 
 
 def _has_blocked_kernels(model: Model) -> bool:
-    _, outputs = create_observed_session(
-        ir.to_proto(model_with_outputs(model, ["y"])), model.path.parent, "probe", [CPU]
-    )
-    return outputs["y"] != "y"
+    proto = ir.to_proto(model_with_outputs(model, ["y"]))
+    return create_observed_sessions(proto, model.path.parent, "probe", [CPU]).output_of["y"] != "y"
