@@ -14,7 +14,7 @@ help: ## list the targets
 
 $(USER_VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(USER_VENV)
-	$(USER_VENV)/bin/python -m pip install --quiet --editable ".[demo]"
+	$(USER_VENV)/bin/python -m pip install --quiet --no-compile --editable ".[demo]"
 	touch $@
 
 $(DEV_VENV)/ready: pyproject.toml

@@ -21,6 +21,7 @@ from trt_ptq.onnx_io.load import load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.provenance import ModelIdentity
 from trt_ptq.qdq.insert import insert_qdq
+from trt_ptq.speed import placement as placement_search
 from trt_ptq.speed.layer_times import ModelTimes
 from trt_ptq.speed.placement import Placement, place_layers
 
@@ -85,6 +86,16 @@ def test_the_number_of_builds_is_limited() -> None:
     built.clear()
     placement = place_layers(build, made_up_plan(None), nodes, names, GPU, time_is_up=lambda: True)
     assert (built, placement.excluded, placement.builds) == ([()], (), 1)
+
+
+def test_the_search_ends_where_models_are_no_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    def builds() -> int:
+        names = {node: node for node in "abc"}
+        return place_layers(lambda _: made_up_plan(()), made_up_plan(None), list("abc"), names, GPU).builds
+
+    assert builds() > 3
+    monkeypatch.setattr(placement_search, "_MAX_FAILURES", 2)
+    assert builds() == 3
 
 
 def test_the_estimate_of_all_in_one_precision_is_that_of_its_plan() -> None:

@@ -51,7 +51,7 @@ def evaluate_precisions(
 ) -> PrecisionComparison:
     """Compare FP16 and INT8 models or engines with FP32, and compute the user's metrics of all of them.
 
-    Each of them is loaded once, and none while another is. FP16 is a baseline: where it cannot be run or evaluated,
+    FP16 and INT8 are loaded once each, one after the other. FP16 is a baseline: where it cannot be run or evaluated,
     that is a warning.
 
     Args:

@@ -16,6 +16,7 @@ from trt_ptq.speed.layer_times import ModelTimes
 from trt_ptq.types import ProgressCallback, no_progress
 
 _MIN_GAIN = 0.001  # of the time; less is no reason for another set of layers
+_MAX_FAILURES = 5  # in a row: moves come by the time of their layers, so what is left has less to gain
 _logger = logging.getLogger(__name__)
 
 Build = Callable[[tuple[str, ...]], EnginePlan]
@@ -81,7 +82,7 @@ def place_layers(
         names: First output of each of these nodes, by its name in plans.
         gpu: The GPU to estimate for.
         progress: Shows progress.
-        max_builds: Largest number of models to build.
+        max_builds: Largest number of models to build; fewer where the last few were no faster.
         time_is_up: Whether no further model may be built.
 
     Raises:
@@ -91,7 +92,7 @@ def place_layers(
     search = _Search(build, float16, nodes, names, gpu)
     builds = progress(range(max_builds - 1), "Looking for layers that pay", None)
     for _, excluded in zip(builds, search.moves(), strict=False):
-        if time_is_up():
+        if time_is_up() or search.failures == _MAX_FAILURES:
             break
         search.try_excluding(excluded)
     reference = estimate(float16, gpu).seconds
@@ -130,6 +131,7 @@ class _Search:
         self.excluded: frozenset[str] = frozenset()
         self.seconds = self.all_int8_seconds = estimate(self._plan, gpu).seconds
         self.builds = 1
+        self.failures = 0
         self._tried = {self.excluded}
 
     def try_excluding(self, excluded: frozenset[str]) -> None:
@@ -140,6 +142,9 @@ class _Search:
         seconds = estimate(plan, self._gpu).seconds
         if seconds < self.seconds * (1 - _MIN_GAIN):
             self.excluded, self.seconds, self._plan = excluded, seconds, plan
+            self.failures = 0
+        else:
+            self.failures += 1
 
     def saved_by_layer(self) -> list[tuple[tuple[str, ...], float]]:
         """The layers in INT8, by their nodes, and the estimated seconds that each saves, by the plan of the best."""
