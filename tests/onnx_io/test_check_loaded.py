@@ -15,8 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 import trt_ptq
 from tests.networks import image_input, images, residual_cnn, weight
 from trt_ptq.errors import ModelError
+from trt_ptq.onnx_io import check_loaded as check_loaded_module
 from trt_ptq.onnx_io.check_loaded import check_loaded
 from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.onnx_io.ort_session import run_session
 from trt_ptq.types import Batch
 
 NODE = helper.make_node
@@ -96,6 +98,43 @@ def test_an_unchanged_model_is_not_run(tmp_path: Path) -> None:
     batches = iter(BATCHES)
     assert check_loaded(model, batches) == []
     assert list(batches) == BATCHES
+
+
+def test_an_empty_domain_that_is_written_out_is_no_change(tmp_path: Path) -> None:
+    nodes = [NODE("Conv", ["x", "w"], ["y"])]
+    nodes[0].domain = ""
+    assert nodes[0].HasField("domain")
+    assert load_model(saved(tmp_path / "m.onnx", nodes)).rewrites == ()
+
+
+def _sizes_that_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches that are compared from now on."""
+    sizes: list[int] = []
+
+    def run(session: Any, batch: Batch) -> list[Any]:
+        sizes.append(len(batch.feeds["x"]))
+        return run_session(session, batch)
+
+    monkeypatch.setattr(check_loaded_module, "run_session", run)
+    return sizes
+
+
+def test_two_samples_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = _sizes_that_run(monkeypatch)
+    assert check_loaded(load_model(folded(tmp_path / "m.onnx")), [Batch({"x": images(5)}, "batch 0")]) == []
+    assert sizes == [2, 2]
+
+
+def test_a_whole_batch_is_compared_where_the_model_does_not_take_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = numpy_helper.from_array(np.array([4, 16, 8, 8]), "shape")
+    nodes = [NODE("Constant", [], ["s"], value=shape), NODE("Reshape", ["x", "s"], ["four"])]
+    nodes += [NODE("Mul", ["w", "gain"], ["scaled"]), NODE("Conv", ["four", "scaled"], ["y"])]
+    model = load_model(saved(tmp_path / "m.onnx", nodes))
+    sizes = _sizes_that_run(monkeypatch)
+    assert check_loaded(model, [Batch({"x": images(4)}, "batch 0")]) == []
+    assert sizes == [2, 4, 4]
 
 
 def test_an_inferred_output_shape_is_no_change(tmp_path: Path) -> None:

@@ -32,6 +32,14 @@ def model_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
         yield from all_nodes(function.node)
 
 
+def clear_empty_domains(proto: onnx.ModelProto) -> bool:
+    """Drop domains that are written out but empty, which mean the same; return whether there were any."""
+    empty = [node for node in model_nodes(proto) if node.HasField("domain") and not node.domain]
+    for node in empty:
+        node.ClearField("domain")
+    return bool(empty)
+
+
 def is_custom(op_type: str, domain: str) -> bool:
     """Whether an operator is no ONNX operator; TensorRT finds plugins by name, in the default domain too."""
     return domain not in _STANDARD_DOMAINS or not defs.has(op_type, domain)

@@ -20,6 +20,7 @@ from trt_ptq._internal.memory import return_free_memory
 from trt_ptq.errors import ModelError
 from trt_ptq.onnx_io.domains import (
     ONNX_DOMAINS,
+    clear_empty_domains,
     for_lenient_check,
     model_nodes,
     needs_lenient_check,
@@ -114,6 +115,7 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
             "batch, and TensorRT refuses it: call model.eval() before the export"
         )
     identity = model_identity(proto, external.folder)
+    written = graph_hash(proto) if clear_empty_domains(proto) else identity.graph
     rewrites = ["sparse tensors made dense"] * was_sparse
     original = proto
     if onnx_opset(proto) < MIN_OPSET:
@@ -133,7 +135,7 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
     gc.collect()  # the reference cycles of the graph would keep the original weights in memory
     if fold_weights(proto, external.folder):
         rewrites.append("computed weights folded")
-    if not rewrites and graph_hash(proto) != identity.graph:
+    if not rewrites and graph_hash(proto) != written:
         rewrites.append("nodes rewritten")
     proto = _infer_shapes(proto, path)
     untyped = untyped_tensors(proto)
