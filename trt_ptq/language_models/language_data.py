@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trt_ptq.errors import DataError
 from trt_ptq.language_models.batches import DecoderBatches
 from trt_ptq.language_models.decoder import DecoderLayout, decoder_layout
@@ -132,7 +134,7 @@ def open_text(
         tokenizer=tokenizer,
         calibration=batches,
         held_out=compared,
-        select=tuple(_evenly(windows[::2], _MAX_SELECT_WINDOWS)),
+        select=_in_random_order(_evenly(windows[::2], _MAX_SELECT_WINDOWS)),
         test=tuple(windows[1::2] or windows),
         audit=pool.audit(calibration, held_out),
     )
@@ -169,6 +171,11 @@ def _tokens(data: Any, tokenizer: TextTokenizer, options: TextOptions) -> list[T
 
 def _cut_hint(options: TextOptions) -> str:
     return " (long texts are cut into pieces by `max_length`)" if options.max_length is None else ""
+
+
+def _in_random_order(windows: Sequence[TextWindow]) -> tuple[TextWindow, ...]:
+    """`windows`, mixed, as a candidate is given up by the first few of them; see `PairedTest`."""
+    return tuple(windows[index] for index in np.random.default_rng(0).permutation(len(windows)).tolist())
 
 
 def _evenly(items: Sequence[Any], count: int) -> list[Any]:
