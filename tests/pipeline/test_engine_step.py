@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.pipeline.quantizing import quantized, source
 from trt_ptq.engines.manifest import EngineManifest, read_manifest
 from trt_ptq.engines.spec import EngineSpec
 from trt_ptq.errors import EngineError, ModelError
+from trt_ptq.evaluation.runners.runner import Runner, open_runner
 from trt_ptq.onnx_io.load import Model
 
 
@@ -118,10 +120,12 @@ def test_a_builder_failure_is_named_and_the_other_engine_built(
 def test_an_fp16_model_that_onnx_runtime_cannot_load_is_built(
     cnn: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path) -> None:
-        raise ModelError(f"{path}: no such operator")
+    def opened(path: Path) -> AbstractContextManager[Runner]:
+        if path.name == "model.fp16.onnx":
+            raise ModelError(f"{path}: no such operator")
+        return open_runner(path)
 
-    monkeypatch.setattr("trt_ptq.evaluation.precisions.open_runner", refuse)
+    monkeypatch.setattr("trt_ptq.evaluation.precisions.open_runner", opened)
     result = quantized(cnn, tmp_path, backend="auto")
     assert any("FP16 was not evaluated" in warning for warning in result.warnings)
     assert [engine.precision for engine in result.report.engines] == ["fp16", "int8"]
