@@ -17,12 +17,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.models.grimm import tales
 from benchmarks.models.wheels import cache_folder
 from benchmarks.results_file import ROOT, Figures
-from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.calibrators.methods import METHODS
+from trt_ptq.calibrators.statistics.statistics_file import load_statistics
+from trt_ptq.calibrators.table.calibration_table import derive_table
 from trt_ptq.calibrators.table.table_file import save_table
 from trt_ptq.calibrators.table.table_recipe import TableRecipe
 from trt_ptq.language_models.export.huggingface import export_causal_lm
@@ -55,10 +58,7 @@ def measure_step(step: str, _rows: Mapping[str, Figures]) -> Figures:
             figures = measured([*_TRT_PTQ, "calibrate", model, *text, "-o", statistics])
         else:
             table = scratch / "table.json"
-            if step == "w8a8":
-                measured([*_TRT_PTQ, "table", statistics, "--method", "minmax", "-o", table])
-            else:
-                _write_weight_only_table(model, table)
+            _write_table(statistics, model, table, weight_only=step == "w8a16")
             figures = measured([*_TRT_PTQ, "qdq", model, "--table", table, "-o", scratch / "int8.onnx"])
     return {**figures, "model_bytes": model_size_bytes(model)}
 
@@ -106,10 +106,13 @@ def _write_text(folder: Path) -> None:
     (folder / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
 
-def _write_weight_only_table(model: Path, table: Path) -> None:
-    layers = select_weight_only(load_model(model).to_ir().graph, ["*"])
-    recipe = TableRecipe((), attention=False, high_precision="fp32", magnitudes={}, weight_only=layers)
-    save_table(CalibrationTable({}, recipe=recipe), table)
+def _write_table(statistics: Path, model: Path, path: Path, weight_only: bool) -> None:
+    table = derive_table(load_statistics(statistics), METHODS["minmax"])
+    if weight_only:
+        layers = select_weight_only(load_model(model).to_ir().graph, ["*"])
+        recipe = TableRecipe((), attention=False, high_precision="fp32", magnitudes={}, weight_only=layers)
+        table = replace(table, recipe=recipe)
+    save_table(table, path)
 
 
 def main() -> None:
