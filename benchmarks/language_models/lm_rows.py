@@ -32,6 +32,7 @@ from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import insert_qdq
 from trt_ptq.qdq.node_selection import select_nodes, select_weight_only
+from trt_ptq.qdq.stored_weights import StoredWeights
 from trt_ptq.sensitivity.measure import rank_layers
 from trt_ptq.tuning.layer_search import order_by_benefit
 
@@ -43,9 +44,11 @@ def lm_rows() -> list[RowSpec]:
     rows: dict[str, Callable[[Mapping[str, Figures]], Figures]] = {
         "fp32": _fp32,
         "w8a16": _w8a16,
+        "w8a16-nearest": partial(_w8a16, nearest=True),
         "ranking": _ranking,
         **{f"w8a8-{percent}": partial(_w8a8, percent) for percent in FRACTIONS},
-        "w8a8-80-kv8": partial(_w8a8, FRACTIONS[0], int8_cache=True),
+        **{f"w8a8-{percent}-nearest": partial(_w8a8, percent, nearest=True) for percent in FRACTIONS},
+        "w8a8-80-kv8": partial(_w8a8, FRACTIONS[0], int8_cache=True, nearest=True),
         **{f"kv8-{context}": partial(_int8_cache, context) for context in CONTEXTS},
         **{f"plan-{call}-{model}": partial(_plan, call, model) for call in PLANS for model in MODELS},
         **{f"large-{step}": partial(measure_step, step) for step in STEPS},
@@ -57,13 +60,15 @@ def _fp32(_rows: Mapping[str, Figures]) -> Figures:
     return prepared.judged(prepared.plain().path)
 
 
-def _w8a16(_rows: Mapping[str, Figures]) -> Figures:
-    return prepared.judged(_weight_only())
+def _w8a16(_rows: Mapping[str, Figures], nearest: bool = False) -> Figures:
+    weights = None if nearest else _rounded("plain", prepared.plain())
+    return prepared.judged(_weight_only(weights))
 
 
-def _weight_only() -> ir.Model:
+def _weight_only(weights: StoredWeights | None = None) -> ir.Model:
     model = prepared.plain()
-    return insert_qdq(model, CalibrationTable({}), weight_only=select_weight_only(model.to_ir().graph, ["*"])).model
+    layers = select_weight_only(model.to_ir().graph, ["*"])
+    return insert_qdq(model, CalibrationTable({}), weight_only=layers, stored_weights=weights).model
 
 
 def _ranking(_rows: Mapping[str, Figures]) -> Figures:
@@ -75,10 +80,11 @@ def _ranking(_rows: Mapping[str, Figures]) -> Figures:
     return {"layers": order_by_benefit(errors, _linear_macs(model)), "errors": errors}
 
 
-def _w8a8(percent: int, rows: Mapping[str, Figures], int8_cache: bool = False) -> Figures:
+def _w8a8(percent: int, rows: Mapping[str, Figures], int8_cache: bool = False, nearest: bool = False) -> Figures:
     model, table = _smooth()
     excluded, fraction = _excluded(model, rows, percent)
-    quantized = insert_qdq(model, table, excluded).model
+    weights = None if nearest else _rounded("smooth", model)
+    quantized = insert_qdq(model, table, excluded, stored_weights=weights).model
     if int8_cache:
         quantize_cache(quantized, decoder_layout(model), prepared.cache_scales())
     return {**prepared.judged(quantized), "excluded": excluded, "int8_fraction_of_linear_macs": fraction}
@@ -117,6 +123,12 @@ def _smooth() -> tuple[Model, CalibrationTable]:
     folder = cache_folder() / SUITE
     folder.mkdir(exist_ok=True)
     return prepared.smooth(folder, code_version())
+
+
+def _rounded(kind: str, model: Model) -> StoredWeights:
+    folder = cache_folder() / SUITE
+    folder.mkdir(exist_ok=True)
+    return prepared.rounded(model, folder / f"gptq-{kind}-{code_version()}.int8")
 
 
 def _plan(call: str, kind: str, rows: Mapping[str, Figures]) -> Figures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,9 @@ from trt_ptq.language_models.kv_cache.cache_scales import measure_cache_scales
 from trt_ptq.language_models.text.samples import TokenSample
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
+from trt_ptq.qdq.stored_weights import StoredWeight, StoredWeights
 from trt_ptq.transforms.alpha_search import apply_smoothquant
+from trt_ptq.transforms.rounded_weights import round_weights
 from trt_ptq.types import Array
 
 CALIBRATION_SAMPLES, CALIBRATION_TOKENS = 16, 128
@@ -80,6 +83,22 @@ def cache_scales() -> dict[str, HeadScales]:
     """The scales of an INT8 cache."""
     with tempfile.TemporaryDirectory() as caches, calibration_data(Path(caches)) as data:
         return measure_cache_scales(plain(), data, decoder_layout(plain()))
+
+
+def rounded(model: Model, file: Path) -> StoredWeights:
+    """GPTQ's weights of `model`, made once: the integers are in `file`, and which they are in a file beside it."""
+    index = file.with_suffix(".json")
+    if not index.exists():
+        for old in file.parent.glob(f"{file.stem.rpartition('-')[0]}-*"):
+            old.unlink()
+        with tempfile.TemporaryDirectory() as caches, calibration_data(Path(caches)) as data:
+            weights = round_weights(model, data, file)
+        entries = [(*key, one.offset, one.shape, one.scales.tolist()) for key, one in weights.items()]
+        index.write_text(json.dumps(entries), encoding="utf-8")
+    return {
+        (name, axis): StoredWeight(file, offset, tuple(shape), np.array(scales, np.float32))
+        for name, axis, offset, shape, scales in json.loads(index.read_text(encoding="utf-8"))
+    }
 
 
 def judged(model: ir.Model | Path, count: int = 12, tokens: int = 256) -> dict[str, float]:
