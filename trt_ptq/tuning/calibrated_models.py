@@ -51,7 +51,7 @@ class CalibratedModel:
 
 @dataclass(frozen=True)
 class CalibrationData:
-    """The data that models are calibrated with: `all` of it, and a `few` samples of it."""
+    """The data that models are calibrated with: `all` of it, and a `few` samples of it for trials."""
 
     all: BatchSource
     few: FewSamples

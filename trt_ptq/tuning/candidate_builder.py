@@ -226,6 +226,7 @@ class CandidateBuilder:
         return combine_amax(self._magnitudes(calibrated.model), calibrated.statistics)
 
     def _measure_bias_error(self, key: Recipe, *, roughly: bool) -> dict[str, Array]:
-        source = self.data.few.first if roughly else self.data.all
+        few = self.data.few
+        source = (few.second or few.first) if roughly else self.data.all  # a mean fits its own samples
         model, table, weights = self._models.model(key), self._models.table(key), self._models.stored_weights(key)
         return measure_bias_error(model, table, source, key.attention, stored_weights=weights)

@@ -95,8 +95,8 @@ class Estimates:
         Args:
             recipe: the recipe of the model.
             kinds: what is in INT8: weights, activations or both.
-            roughly: whether what the last technique changes is also calibrated on these samples alone; being measured
-                on them as well, it looks better than it is.
+            roughly: whether what the last technique changes is calibrated on as few samples: on these, so that a
+                technique looks rather better than it is, but bias corrections on others, which their own fit too well.
         """
         detail = _detail(kinds, "roughly" if roughly else "")
         if (kept := self._kept.find("first look", recipe, detail)) is None:
