@@ -27,7 +27,7 @@ SHAPES = {
 @pytest.mark.parametrize(
     ("module", "calibration", "test", "int8_nodes", "max_loss"),
     [
-        (recogniser, 128, 200, 40, 0.08),
+        (recogniser, 64, 100, 40, 0.08),
         (detector, 24, 24, 38, 0.05),
         (magika, 256, 400, 3, 0.02),
         (minilm, 64, 200, 36, 0.03),
