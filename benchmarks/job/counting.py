@@ -16,7 +16,9 @@ import numpy as np
 import onnxruntime as ort
 
 from benchmarks.speed.models import Feeds
+from trt_ptq.calibration.observed.observed_model import ObservedModel
 from trt_ptq.provenance import sample_hashes
+from trt_ptq.types import Batch
 
 FP32, CANDIDATE, FP16, INT8, MEASURING, CHECKING = "FP32", "candidate", "FP16", "INT8", "measuring", "checking"
 _KINDS = {"candidate.onnx": CANDIDATE, "model.fp16.onnx": FP16, "model.int8.onnx": INT8}
@@ -100,9 +102,11 @@ def counting() -> Iterator[Counts]:
             counts.add_run(self.kind, self.file, feeds)
             return super().run(names, feeds, *arguments)
 
-        def run_with_iobinding(self, *arguments: Any) -> None:
-            counts.add_run(self.kind, self.file, {})
-            super().run_with_iobinding(*arguments)
+    observe = ObservedModel.run
+
+    def counted_observe(model: ObservedModel, batch: Batch) -> Iterator[dict[str, Any]]:  # runs several sessions
+        counts.add_run(MEASURING, "", dict(batch.feeds))
+        return observe(model, batch)
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -112,7 +116,10 @@ def counting() -> Iterator[Counts]:
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
     try:
-        with patch.object(ort, "InferenceSession", CountingSession):
+        with (
+            patch.object(ort, "InferenceSession", CountingSession),
+            patch.object(ObservedModel, "run", counted_observe),
+        ):
             yield counts
     finally:
         logger.removeHandler(handler)
