@@ -21,7 +21,7 @@ _HEAD = """\
 #   trt-ptq quantize MODEL --data DATA --recipe recipe.yaml
 # MODEL: the float model; model.fp32.onnx beside this file if it was given as a torch module or a ModelProto
 # method: minmax, percentile 99.99 (any number), entropy or mse
-# techniques: any of equalization, smoothquant, gptq, bias-correction
+# techniques: any of equalization, rotation, smoothquant, gptq, bias-correction
 # nodes_to_exclude: nodes that are not quantized: names of nodes or of their outputs, op types, or patterns such as "c*"
 # weight_only: nodes of which only the weight is INT8, named likewise; activations stay in float
 """

@@ -96,7 +96,10 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"memory_limit": "infGB"}, "`memory_limit`"),
     ({"memory_limit": "nanGB"}, "`memory_limit`"),
     ({"memory_limit": "4GB", "device": "cuda"}, "`memory_limit` applies to device cpu"),
-    ({"techniques": ("hope",)}, "`techniques` must be one of equalization, smoothquant, gptq, bias-correction, auto"),
+    (
+        {"techniques": ("hope",)},
+        "`techniques` must be one of equalization, rotation, smoothquant, gptq, bias-correction, auto",
+    ),
     ({"techniques": None}, "`techniques`"),
     ({"techniques": {"auto"}}, "`techniques`"),
     ({"search": 1}, "`search`"),

@@ -84,6 +84,17 @@ def test_prefill_and_decode_are_calibrated_and_compared(result: QuantizeResult) 
     assert result.report.held_out_samples > 5
 
 
+def test_a_decoder_is_rotated_on_request(decoder_path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
+    config = QuantizeConfig(**{**QUICK, "techniques": ("rotation", "smoothquant")})
+    result = quantize(decoder_path, sentences(60), output_dir=tmp_path, tokenizer=tokenizer_folder, config=config)
+    assert result.passed
+    rotation = next(trial for trial in result.report.trials if trial.name == "Hadamard rotation")
+    assert rotation.decision == "accepted"
+    assert "residual stream of 64 channels, 15 layers" in rotation.note
+    assert (tmp_path / "model.transformed.onnx").is_file()
+    assert load_recipe(tmp_path / "recipe.yaml").techniques == ("rotation", "smoothquant")
+
+
 def test_test_data_of_its_own(decoder_path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
     data = sentences(30)
     report = quantized(decoder_path, data, tmp_path, tokenizer_folder, test_data=data[:8]).report

@@ -108,7 +108,7 @@ def _pair(tensor: ir.Value, sources: tuple[ChannelConstant, ...], readers: list[
         raise _UnfitError("it is an output of the model")
     channels = _channels(sources) if sources else _num_input_channels(readers)
     candidates = [use.node for use in tensor.uses() if use.idx == 0]
-    linears = [linear for linear in map(_linear, dict.fromkeys(candidates)) if linear and linear.channels == channels]
+    linears = [linear for linear in map(linear_of, dict.fromkeys(candidates)) if linear and linear.channels == channels]
     linears = [replace(linear, tied=_is_tied(linear)) for linear in linears]
     while shared := [
         item
@@ -131,7 +131,7 @@ def _pair(tensor: ir.Value, sources: tuple[ChannelConstant, ...], readers: list[
 
 def _num_input_channels(readers: list[ir.Node]) -> int:
     """The number of channels, from the weights that read the tensor: its own shape may be computed."""
-    linears = [linear for linear in map(_linear, readers) if linear]
+    linears = [linear for linear in map(linear_of, readers) if linear]
     if not linears:
         raise _UnfitError("no weight that reads it is an initializer")
     return linears[0].channels
@@ -148,8 +148,8 @@ def _channels(sources: tuple[ChannelConstant, ...]) -> int:
     return counts.pop()
 
 
-def _linear(node: ir.Node) -> Linear | None:
-    """The weight of `node`, possibly read through a Transpose; None if it is computed, or no float32 matrix."""
+def linear_of(node: ir.Node) -> Linear | None:
+    """The layer of `node`, whose weight may be read through a Transpose; None unless that is a float32 matrix."""
     if node.domain != "" or node.op_type not in ("MatMul", "Gemm") or node.attributes.get_int("transA"):
         return None
     weight = node.inputs[1]
@@ -188,7 +188,7 @@ def _read_only_by(weight: ir.Value, nodes: set[ir.Node]) -> bool:
 
 
 def _why_not(node: ir.Node) -> str:
-    linear = _linear(node)
+    linear = linear_of(node)
     if linear is None:
         return "it is not an initializer"
     return f"{name_of(linear.weight)!r} has other readers, or a different number of rows"

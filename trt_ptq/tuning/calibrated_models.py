@@ -23,6 +23,7 @@ from trt_ptq.recipe import Recipe
 from trt_ptq.transforms.alpha_search import apply_smoothquant
 from trt_ptq.transforms.equalization import equalize
 from trt_ptq.transforms.result import TransformResult
+from trt_ptq.transforms.rotation.rotate import rotate_stream
 from trt_ptq.transforms.rounded_weights import round_weights
 from trt_ptq.tuning.estimating.few_samples import FewSamples
 from trt_ptq.types import BatchSource
@@ -31,7 +32,7 @@ _NO_CHOICES = {
     **{"nodes_to_exclude": (), "weight_only": ()},
     **{"high_precision": "fp32", "kv_cache": "float", "target": "trt"},
 }
-BEFORE_CALIBRATION: tuple[Technique, ...] = ("equalization", "smoothquant")  # they change the float model
+BEFORE_CALIBRATION: tuple[Technique, ...] = ("equalization", "rotation", "smoothquant")  # they change the float model
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ class CalibratedModels:
         before = self.model(_before(key))
         if key.techniques[-1] == "equalization":
             transformed = equalize(before)
+        elif key.techniques[-1] == "rotation":
+            transformed = rotate_stream(before)
         else:
             transformed = apply_smoothquant(before, self._data.all)
         if not transformed.applied:

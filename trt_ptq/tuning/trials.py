@@ -12,6 +12,7 @@ from trt_ptq.recipe import Recipe
 TECHNIQUES_TO_TRY: tuple[Technique, ...] = ("equalization", "smoothquant", "bias-correction")  # in this order
 TITLES: dict[Technique, str] = {
     "equalization": "cross-layer equalization",
+    "rotation": "Hadamard rotation",
     "smoothquant": "SmoothQuant",
     "gptq": "GPTQ rounding",
     "bias-correction": "bias correction",

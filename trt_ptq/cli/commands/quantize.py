@@ -27,6 +27,7 @@ class TechniqueName(str, Enum):  # Typer takes no lists of Literal
     AUTO = "auto"
     NONE = "none"
     EQUALIZATION = "equalization"
+    ROTATION = "rotation"
     SMOOTHQUANT = "smoothquant"
     GPTQ = "gptq"
     BIAS_CORRECTION = "bias-correction"
@@ -96,8 +97,9 @@ def quantize(
         Optional[list[TechniqueName]],
         typer.Option(
             metavar="TECHNIQUE",
-            help="Accuracy-recovery techniques to apply: equalization, smoothquant, gptq, bias-correction (repeatable)."
-            " Default: auto (gptq for language models; others only if INT8 misses --max-drop and they help), or none.",
+            help="Accuracy-recovery techniques to apply: equalization, rotation, smoothquant, gptq, bias-correction "
+            "(repeatable). Default: auto (gptq for language models; others only if INT8 misses --max-drop and they "
+            "help), or none.",
             rich_help_panel=options.ACCURACY,
             show_default=False,
         ),

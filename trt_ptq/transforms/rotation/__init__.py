@@ -1,0 +1,1 @@
+"""Rotation of the residual stream of a transformer."""
