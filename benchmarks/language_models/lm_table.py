@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from benchmarks.language_models import rotation_table
 from benchmarks.results_file import FAILED, Figures
 
 FRACTIONS = (80, 85, 90, 95, 100)  # percent of the MACs of linear layers in INT8
@@ -47,6 +48,7 @@ def sections(figures: Mapping[str, Figures]) -> Iterator[str]:
     """Introductions and tables; without the tables that no row was measured for."""
     for introduction, rows in (
         (INTRODUCTION, loss_rows(figures)),
+        (rotation_table.INTRODUCTION, rotation_table.rotation_lines(figures)),
         (CACHE_INTRODUCTION, cache_rows(figures)),
         (PLANS_INTRODUCTION, plan_rows(figures)),
         (LARGE_INTRODUCTION, large_rows(figures)),

@@ -52,13 +52,13 @@ def plain() -> Model:
 
 
 @contextmanager
-def calibration_data(folder: Path) -> Iterator[DecoderBatches]:
-    """16 texts of 128 tokens; caches of decode steps go to `folder`."""
+def calibration_data(folder: Path, model: Path | None = None) -> Iterator[DecoderBatches]:
+    """16 texts of 128 tokens; `model`, the plain one unless given, fills the caches of decode steps in `folder`."""
     samples = [
         TokenSample(ids, f"window {index}")
         for index, ids in enumerate(windows("calibration", CALIBRATION_SAMPLES, CALIBRATION_TOKENS))
     ]
-    yield DecoderBatches(plain().path, decoder_layout(plain()), samples, folder, batch_size=4)
+    yield DecoderBatches(model or plain().path, decoder_layout(plain()), samples, folder, batch_size=4)
 
 
 def smooth(folder: Path, code: str) -> tuple[Model, CalibrationTable]:
