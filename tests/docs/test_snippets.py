@@ -128,12 +128,13 @@ def test_the_language_model_page_runs(decoder_path: Path, tmp_path: Path, monkey
     texts = sentences(60, words=30)
     Path("prompts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
     Path("prompts.txt").write_text("\n\n".join(texts))
+    Path("held-out.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in sentences(9, seed=1)))
     Path("model.onnx").write_bytes(decoder_path.read_bytes())
     quickly = ["--samples", "12", "--method", "minmax", "--technique", "none", "--no-search", "--backend", "none"]
     page = ROOT / "docs" / "language-models.md"
     for line in commands(page):
         arguments = [word.replace("256", "32").replace("model/", "model") for word in shlex.split(line)[1:]]
-        options = [*quickly, "--max-drop", "9%"] if arguments[0] == "quantize" else quickly[:2]
+        options = {"quantize": [*quickly, "--max-drop", "9%"], "calibrate": quickly[:2]}.get(arguments[0], [])
         done = command(*arguments, *options, cwd=tmp_path)
         assert done.returncode == 0, (line, done.stdout, done.stderr)
     names: dict[str, object] = {}
