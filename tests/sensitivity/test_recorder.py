@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,3 +159,19 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr(np, "save", full)
         with pytest.raises(OutputError, match=r"No space left on device: free some space, or set TMPDIR"):
             recorder.record(["c1"], Given([images(2)]))
+
+
+def test_a_part_is_freed_as_soon_as_nothing_uses_it(tmp_path: Path) -> None:
+    with recording(load_model(residual_cnn(tmp_path / "m.onnx")).to_ir(), "m") as recorder:
+        change, _ = unchanged("y", ["f"])
+        part = recorder.network.suffix(change)
+        recorder.record(["f", *part.live_inputs], Given([images(2)]))
+        opened = recorder.open(part)
+        opened.run(0, {"fed0": recorder.value("f", 0)})
+        freed = weakref.ref(opened)
+        gc.disable()  # a session of a large model takes gigabytes until cycles are collected
+        try:
+            del opened
+            assert freed() is None
+        finally:
+            gc.enable()

@@ -24,8 +24,8 @@ from trt_ptq.sensitivity.judged_outputs import JudgedOutputs
 from trt_ptq.sensitivity.layer_groups import group_layers
 from trt_ptq.sensitivity.layers import Layer, LayerInputReader, int8_layers
 from trt_ptq.sensitivity.local_error import measure_local
-from trt_ptq.sensitivity.recorder import ActivationRecorder, recording
-from trt_ptq.types import BatchSource, ProgressCallback, no_progress
+from trt_ptq.sensitivity.recorder import ActivationRecorder, SubgraphRunner, recording
+from trt_ptq.types import Array, BatchSource, ProgressCallback, no_progress
 
 _MODEL_NAME = "one_layer.onnx"  # what messages call it
 
@@ -211,13 +211,16 @@ def _measure_alone(
     """The error of the model outputs in each batch, with only one layer in INT8, by layer."""
     groups = iter(group_layers(layers, inputs))
     waiting: list[Layer] = []
+    suffix: SubgraphRunner | None = None
+    exact: dict[str, Array] = {}
     energies = {layer.node: [ErrorEnergy() for _ in range(recorder.batches)] for layer in layers}
     for layer in progress(layers, description, len(layers)):
         if not waiting:
-            group = next(groups)
+            group, suffix, exact = next(groups), None, {}  # frees the last session before the next one is loaded
             suffix = recorder.open(recorder.network.suffix(group.rewiring))
             exact, waiting = group.exact(inputs), [*group.layers]
         waiting.remove(layer)
+        assert suffix is not None
         for number, energy in enumerate(energies[layer.node]):
             changed = exact | group.with_int8(layer, inputs.read(layer, recorder, number))
             for name, array in suffix.run(number, changed).items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,8 @@ from trt_ptq.onnx_io.external_data import NATIVE_DTYPE_KINDS
 from trt_ptq.onnx_io.ort_session import create_session, run_session
 from trt_ptq.onnx_io.writer import write_two_files
 from trt_ptq.types import Array, Batch, BatchSource, ProgressCallback, no_progress
+
+_MAX_OPEN_BATCHES = 4  # whose files one part of a model keeps open
 
 
 class ActivationRecorder:
@@ -106,7 +107,7 @@ class SubgraphRunner:
         self._recorder = recorder
         self._part = part
         self._session = session
-        self._live = lru_cache(maxsize=4)(self._read_live)  # opening files takes longer than small layers do
+        self._live: dict[int, dict[str, Array]] = {}  # by batch: opening files takes longer than small layers do
 
     def run(self, batch: int, changed: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the outputs for the recorded batch number `batch`, by name.
@@ -120,12 +121,13 @@ class SubgraphRunner:
         """
         if self._session is None:
             return {}
-        feeds = self._live(batch) | dict(changed)
+        if batch not in self._live:
+            if len(self._live) == _MAX_OPEN_BATCHES:
+                self._live.clear()
+            self._live[batch] = {name: self._recorder.value(name, batch) for name in self._part.live_inputs}
+        feeds = self._live[batch] | dict(changed)
         outputs = run_session(self._session, Batch(feeds, self._recorder.origins[batch]))
         return dict(zip(self._part.outputs, outputs, strict=True))
-
-    def _read_live(self, batch: int) -> dict[str, Array]:
-        return {name: self._recorder.value(name, batch) for name in self._part.live_inputs}
 
 
 @contextmanager
