@@ -75,7 +75,7 @@ def test_an_option_beside_a_recipe_that_says_the_same_is_refused(
     [
         (
             ["--technique", "hope"],
-            "is not one of 'auto', 'none', 'equalization', 'smoothquant', 'gptq', 'bias-correction'",
+            "is not one of 'auto', 'none', 'equalization', 'rotation', 'smoothquant', 'gptq', 'bias-correction'",
         ),
         (["--technique", "none", "--technique", "bias-correction"], "cannot be combined"),
         (["--method", "auto", "--percentile", "99"], "not to auto"),
