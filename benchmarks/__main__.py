@@ -24,9 +24,7 @@ from pathlib import Path
 from benchmarks import methods, page, plans
 from benchmarks.accuracy.accuracy_rows import accuracy_rows
 from benchmarks.job.job_rows import job_rows
-from benchmarks.language_models.cost import cost
-from benchmarks.language_models.lm_rows import SUITE, lm_rows
-from benchmarks.language_models.rotation_rows import rotation_rows
+from benchmarks.language_models.lm_rows import lm_rows
 from benchmarks.results_file import FAILED, ROOT, Figures, ResultsFile, RowSpec, code_version
 from benchmarks.speed.speed_rows import speed_rows
 
@@ -40,8 +38,6 @@ def all_rows() -> list[RowSpec]:
         *methods.method_rows(),
         *plans.plan_rows(),
         *lm_rows(),
-        *rotation_rows(),
-        RowSpec(SUITE, "cost", cost),
     ]
 
 

@@ -13,6 +13,7 @@ from trt_ptq.version import __version__
 
 _LIBRARIES = ("numba", "numpy", "onnx", "onnx-ir", "onnxruntime")
 _ROOT = Path(__file__).parents[1]
+_RESULTS = (":!benchmarks/results", ":!docs/benchmarks.md")  # that a measurement itself changes
 
 
 def environment() -> dict[str, object]:
@@ -31,10 +32,16 @@ def environment() -> dict[str, object]:
 
 
 def commit() -> str:
-    """The short hash of the commit, with a + where the working tree differs from it; "unknown" outside a checkout."""
-    command = ["git", "-C", str(_ROOT), "describe", "--always", "--abbrev=9", "--exclude=*", "--dirty=+"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """The short hash of the commit, with a + where other files than results differ; "unknown" outside a checkout."""
+    described = _git("describe", "--always", "--abbrev=9", "--exclude=*").stdout.strip()
+    if not described:
+        return "unknown"
+    return described + ("+" if _git("diff", "--quiet", "HEAD", "--", ".", *_RESULTS).returncode else "")
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["git", "-C", str(_ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def _processor() -> str:

@@ -1,9 +1,10 @@
 """What SmolLM2-135M loses by each way of quantizing it, on text that it was not calibrated on, and what RTX moves.
 
-W8A8 rows exclude the `down_proj` layers that the tool ranks as most sensitive, as long as the wanted fraction of the
-multiply-accumulates of linear layers is left in INT8. Perplexity: 12 windows of 256 tokens of the Grimm tales. KL
-divergence: to FP32, on 512 of these tokens. Models run on ONNX Runtime's CPU, with what is not INT8 in FP32; engines
-are built and not run.
+W8A8 is after SmoothQuant, in some rows after rotation too, and excludes the `down_proj` layers that the tool ranks as
+most sensitive, as long as the wanted fraction of the multiply-accumulates of linear layers is left in INT8; rows with
+rotation exclude the same ones. GPTQ rounds the weights unless the row is named "nearest". Perplexity: 12 windows of 256
+tokens of the Grimm tales. KL divergence: to FP32, on 512 of these tokens. Models run on ONNX Runtime's CPU, with what
+is not INT8 in FP32; engines are built and not run.
 """
 
 from __future__ import annotations
@@ -17,8 +18,18 @@ from typing import Any
 import onnx_ir as ir
 
 from benchmarks.language_models import prepared
+from benchmarks.language_models.cost import cost
 from benchmarks.language_models.large import measure_step
-from benchmarks.language_models.lm_table import CACHE_TOKENS, CONTEXTS, FRACTIONS, MODELS, PLANS, STEPS
+from benchmarks.language_models.lm_table import (
+    CACHE_TOKENS,
+    CONTEXTS,
+    FRACTIONS,
+    MODELS,
+    NEAREST,
+    PLANS,
+    ROTATED,
+    STEPS,
+)
 from benchmarks.models.wheels import cache_folder
 from benchmarks.results_file import Figures, RowSpec, code_version
 from trt_ptq import plan_engine
@@ -40,18 +51,20 @@ SUITE = "language_models"
 
 
 def lm_rows() -> list[RowSpec]:
-    """A row for each model, for the ranking of its layers, for each engine plan, and for each step of a large model."""
+    """Rows of models, a ranking of layers, engine plans, steps of a large model, and the cost of calibration."""
     rows: dict[str, Callable[[Mapping[str, Figures]], Figures]] = {
         "fp32": _fp32,
         "w8a16": _w8a16,
         "w8a16-nearest": partial(_w8a16, nearest=True),
         "ranking": _ranking,
         **{f"w8a8-{percent}": partial(_w8a8, percent) for percent in FRACTIONS},
-        **{f"w8a8-{percent}-nearest": partial(_w8a8, percent, nearest=True) for percent in FRACTIONS},
-        "w8a8-80-kv8": partial(_w8a8, FRACTIONS[0], int8_cache=True, nearest=True),
+        **{f"w8a8-{percent}-nearest": partial(_w8a8, percent, nearest=True) for percent in NEAREST},
+        **{f"w8a8-{percent}-rotated": partial(_w8a8, percent, rotated=True) for percent in ROTATED},
+        "w8a8-80-kv8": partial(_w8a8, 80, int8_cache=True),
         **{f"kv8-{context}": partial(_int8_cache, context) for context in CONTEXTS},
         **{f"plan-{call}-{model}": partial(_plan, call, model) for call in PLANS for model in MODELS},
         **{f"large-{step}": partial(measure_step, step) for step in STEPS},
+        "cost": cost,
     }
     return [RowSpec(SUITE, name, measure) for name, measure in rows.items()]
 
@@ -80,10 +93,17 @@ def _ranking(_rows: Mapping[str, Figures]) -> Figures:
     return {"layers": order_by_benefit(errors, _linear_macs(model)), "errors": errors}
 
 
-def _w8a8(percent: int, rows: Mapping[str, Figures], int8_cache: bool = False, nearest: bool = False) -> Figures:
-    model, table = _smooth()
+def _w8a8(
+    percent: int,
+    rows: Mapping[str, Figures],
+    *,
+    nearest: bool = False,
+    rotated: bool = False,
+    int8_cache: bool = False,
+) -> Figures:
+    model, table = _smooth(rotated)
     excluded, fraction = _excluded(model, rows, percent)
-    weights = None if nearest else _rounded("smooth", model)
+    weights = None if nearest else _rounded("rotated" if rotated else "smooth", model)
     quantized = insert_qdq(model, table, excluded, stored_weights=weights).model
     if int8_cache:
         quantize_cache(quantized, decoder_layout(model), prepared.cache_scales())
@@ -119,10 +139,10 @@ def _linear_macs(model: Model) -> dict[str, int]:
     return {name: count for name, count in count_macs(model, _shapes(1, 0)).items() if name in constant}
 
 
-def _smooth() -> tuple[Model, CalibrationTable]:
+def _smooth(rotated: bool = False) -> tuple[Model, CalibrationTable]:
     folder = cache_folder() / SUITE
     folder.mkdir(exist_ok=True)
-    return prepared.smooth(folder, code_version())
+    return prepared.smooth(folder, code_version(), rotated)
 
 
 def _rounded(kind: str, model: Model) -> StoredWeights:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from benchmarks.language_models import rotation_table
 from benchmarks.results_file import FAILED, Figures
 
-FRACTIONS = (80, 85, 90, 95, 100)  # percent of the MACs of linear layers in INT8
+FRACTIONS = (80, 90, 95, 100)  # percent of the MACs of linear layers in INT8
+NEAREST, ROTATED = (80, 100), (80, 90, 100)  # those measured with weights rounded to nearest, and after rotation
 CONTEXTS = (256, 1024, 2048)
 CACHE_TOKENS = 2048
 PLANS = {"prefill": (256, 0), "decode": (1, 256)}  # tokens of the call, tokens in the cache
@@ -23,11 +23,11 @@ _HEAD_LINES = 2
 INTRODUCTION = """\
 ## Language models
 
-SmolLM2-135M with its cache, on tales that it was not calibrated on (16 texts of 128 tokens calibrated it). Weights are
-rounded to nearest unless the row names GPTQ, which is the default of `quantize`. W8A8 is after SmoothQuant; the
-`down_proj` layers that the tool ranks as most sensitive are excluded, as long as the given fraction of the MACs of
-linear layers is left in INT8. Perplexity: 3072 tokens in windows of 256; differences of a few tenths of a percent may
-be chance. KL divergence: of the next token from FP32, on 512 of these tokens. The rest is FP32.
+SmolLM2-135M with its cache, on tales that it was not calibrated on (16 texts of 128 tokens calibrated it). GPTQ rounds
+the weights, as `quantize` does by default, unless the row says "to nearest". W8A8 excludes the `down_proj` layers that
+the tool ranks as most sensitive after SmoothQuant, as long as the given fraction of the MACs of linear layers is left
+in INT8; each row of a fraction excludes the same ones. Perplexity: 3072 tokens in windows of 256; differences of a few
+tenths of a percent may be chance. KL divergence: of the next token from FP32, on 512 of these tokens. The rest is FP32.
 """
 CACHE_INTRODUCTION = """\
 An INT8 cache of keys and values alone, on 2048 tokens in windows of the given length; keys and values of a prefill and
@@ -48,7 +48,6 @@ def sections(figures: Mapping[str, Figures]) -> Iterator[str]:
     """Introductions and tables; without the tables that no row was measured for."""
     for introduction, rows in (
         (INTRODUCTION, loss_rows(figures)),
-        (rotation_table.INTRODUCTION, rotation_table.rotation_lines(figures)),
         (CACHE_INTRODUCTION, cache_rows(figures)),
         (PLANS_INTRODUCTION, plan_rows(figures)),
         (LARGE_INTRODUCTION, large_rows(figures)),
@@ -63,11 +62,12 @@ def loss_rows(figures: Mapping[str, Figures]) -> Iterator[str]:
     """The table of perplexities."""
     titles = {
         "fp32": "FP32",
-        "w8a16-nearest": "W8A16, all linear layers and embeddings",
-        "w8a16": "W8A16, GPTQ",
-        **{f"w8a8-{percent}-nearest": f"W8A8, {percent} % of the MACs" for percent in FRACTIONS},
-        **{f"w8a8-{percent}": f"W8A8, {percent} % of the MACs, GPTQ" for percent in FRACTIONS},
-        "w8a8-80-kv8": "W8A8, 80 % of the MACs, INT8 cache",
+        "w8a16": "W8A16, all linear layers and embeddings",
+        "w8a16-nearest": "the same, weights to nearest",
+        **{f"w8a8-{percent}": f"W8A8, {percent} % of the MACs, SmoothQuant" for percent in FRACTIONS},
+        "w8a8-80-kv8": "W8A8, 80 %, SmoothQuant, INT8 cache",
+        **{f"w8a8-{percent}-nearest": f"W8A8, {percent} %, SmoothQuant, weights to nearest" for percent in NEAREST},
+        **{f"w8a8-{percent}-rotated": f"W8A8, {percent} %, rotation, then SmoothQuant" for percent in ROTATED},
     }
     yield "| model | perplexity | against FP32 | KL divergence | excluded layers |"
     yield "|---|---|---|---|---|"

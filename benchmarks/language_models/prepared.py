@@ -31,6 +31,7 @@ from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.stored_weights import StoredWeight, StoredWeights
 from trt_ptq.transforms.alpha_search import apply_smoothquant
+from trt_ptq.transforms.rotation.rotate import rotate_stream
 from trt_ptq.transforms.rounded_weights import round_weights
 from trt_ptq.types import Array
 
@@ -52,31 +53,39 @@ def plain() -> Model:
 
 
 @contextmanager
-def calibration_data(folder: Path, model: Path | None = None) -> Iterator[DecoderBatches]:
-    """16 texts of 128 tokens; `model`, the plain one unless given, fills the caches of decode steps in `folder`."""
+def calibration_data(folder: Path) -> Iterator[DecoderBatches]:
+    """16 texts of 128 tokens; the plain model fills the caches of decode steps in `folder`."""
     samples = [
         TokenSample(ids, f"window {index}")
         for index, ids in enumerate(windows("calibration", CALIBRATION_SAMPLES, CALIBRATION_TOKENS))
     ]
-    yield DecoderBatches(model or plain().path, decoder_layout(plain()), samples, folder, batch_size=4)
+    yield DecoderBatches(plain().path, decoder_layout(plain()), samples, folder, batch_size=4)
 
 
-def smooth(folder: Path, code: str) -> tuple[Model, CalibrationTable]:
+def smooth(folder: Path, code: str, rotated: bool = False) -> tuple[Model, CalibrationTable]:
     """The model after SmoothQuant and its min-max ranges, made once for a version of the code.
 
     Args:
         folder: where they are kept.
         code: the version; see `code_version`.
+        rotated: rotate the residual stream before SmoothQuant.
     """
-    model, statistics = folder / f"smooth-{code}.onnx", folder / f"smooth-{code}.safetensors"
+    kind = "rotated" if rotated else "smooth"
+    model, statistics = folder / f"{kind}-{code}.onnx", folder / f"{kind}-{code}.safetensors"
     if not statistics.exists():
-        for old in folder.glob("smooth-*"):
+        for old in folder.glob(f"{kind}-*"):
             old.unlink()
-        with tempfile.TemporaryDirectory() as caches, calibration_data(Path(caches)) as data:
-            save_model(apply_smoothquant(plain(), data).model, model)
+        with tempfile.TemporaryDirectory() as temporary, calibration_data(Path(temporary)) as data:
+            start = _rotated(Path(temporary) / "rotated.onnx") if rotated else plain()
+            save_model(apply_smoothquant(start, data).model, model)
             loaded = load_model(model)
             save_statistics(collect_statistics(loaded, data, select_calibration_tensors(loaded)), statistics)
     return load_model(model), derive_table(load_statistics(statistics), METHODS["minmax"])
+
+
+def _rotated(path: Path) -> Model:
+    save_model(rotate_stream(plain()).model, path)
+    return load_model(path)
 
 
 def cache_scales() -> dict[str, HeadScales]:
