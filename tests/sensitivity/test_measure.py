@@ -22,7 +22,9 @@ from trt_ptq.evaluation.metrics import UserMetric
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import insert_qdq
+from trt_ptq.sensitivity import layer_groups
 from trt_ptq.sensitivity.measure import LayerSensitivity, measure_sensitivity, rank_layers
+from trt_ptq.transforms.rounded_weights import round_weights
 from trt_ptq.types import Array
 
 IMAGES = Given([images(4, seed=7), images(3, seed=8)])
@@ -123,6 +125,32 @@ def test_batches_that_rank_layers_otherwise_do_not_agree(tmp_path: Path) -> None
     table = table_of(model, Given([positive, negative]))
     assert rank_layers(model, table, Given([positive, negative])).agreement == 0
     assert list(rank_layers(model, table, Given([negative, negative])).errors) == ["negative", "positive"]
+
+
+def test_a_single_batch_does_not_say_whether_others_agree(sabotaged: Model) -> None:
+    assert math.isnan(rank_layers(sabotaged, table_of(sabotaged, IMAGES), Given(IMAGES.arrays[:1])).agreement)
+
+
+def test_weights_that_were_rounded_by_data_are_ranked_as_they_are(tmp_path: Path) -> None:
+    model = load_model(transformer_block(tmp_path / "m.onnx"))
+    table, stored = table_of(model, SEQUENCES), round_weights(model, SEQUENCES, tmp_path / "w.int8")
+    errors = rank_layers(model, table, SEQUENCES, stored_weights=stored).errors
+    every = [node.output for node in insert_qdq(model, table).nodes]
+    assert errors != rank_layers(model, table, SEQUENCES).errors
+    for name, error in errors.items():
+        save_model(insert_qdq(model, table, {*every} - {name}, stored_weights=stored).model, tmp_path / "one.onnx")
+        assert error == pytest.approx(plain_ratio(model, tmp_path / "one.onnx", SEQUENCES), rel=1e-3), name
+
+
+@pytest.mark.parametrize(("limit", "value"), [("_MAX_LAYERS", 2), ("_MAX_WEIGHTS", 1)])
+def test_layers_in_several_groups_have_the_same_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    model = load_model(transformer_block(tmp_path / "m.onnx"))
+    table = table_of(model, SEQUENCES)
+    at_once = rank_layers(model, table, SEQUENCES).errors
+    monkeypatch.setattr(layer_groups, limit, value)
+    assert rank_layers(model, table, SEQUENCES).errors == pytest.approx(at_once, rel=1e-5)
 
 
 def test_only_without_the_sabotaged_layer_the_rest_is_good(sabotaged: Model) -> None:

@@ -15,6 +15,7 @@ from trt_ptq.analysis.subgraph import Rewiring
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.evaluation.error_energy import fake_quantize
 from trt_ptq.qdq.plan import QuantizationPlan, QuantizedInput
+from trt_ptq.qdq.stored_weights import StoredWeights
 from trt_ptq.qdq.weights import quantize_weight
 from trt_ptq.sensitivity.recorder import ActivationRecorder
 from trt_ptq.types import Array
@@ -78,10 +79,21 @@ class LayerInputBatch:
 
 
 class LayerInputReader:
-    """Reads the inputs of the layers of a quantization plan from the float model's `graph` and from recordings."""
+    """Reads the inputs of the layers of a quantization plan from the float model's `graph` and from recordings.
 
-    def __init__(self, graph: ir.Graph, opset: int, plan: QuantizationPlan, table: CalibrationTable) -> None:
+    Weights in INT8 are those of `stored_weights`, if any; others are rounded to the nearest integer.
+    """
+
+    def __init__(
+        self,
+        graph: ir.Graph,
+        opset: int,
+        plan: QuantizationPlan,
+        table: CalibrationTable,
+        stored_weights: StoredWeights | None = None,
+    ) -> None:
         self.table = table
+        self._stored_weights = stored_weights or {}
         self._plan = plan
         self._opset = opset
         self._nodes = {node.outputs[0].name: node for node in graph}
@@ -121,9 +133,12 @@ class LayerInputReader:
         """A weight in FP32, and after quantization to INT8 and back."""
         exact = self._read_exact(item)
         assert item.axis is not None
-        quantized = quantize_weight(exact, item.axis, item.tensor)
-        scales = quantized.scales.reshape([-1 if axis == item.axis else 1 for axis in range(exact.ndim)])
-        return exact, quantized.values * scales
+        if stored := self._stored_weights.get((item.tensor, item.axis)):
+            values, scales = stored.values(), stored.scales
+        else:
+            quantized = quantize_weight(exact, item.axis, item.tensor)
+            values, scales = quantized.values, quantized.scales
+        return exact, values * scales.reshape([-1 if axis == item.axis else 1 for axis in range(exact.ndim)])
 
 
 def int8_layers(plan: QuantizationPlan) -> list[Layer]:

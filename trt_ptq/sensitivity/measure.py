@@ -20,6 +20,7 @@ from trt_ptq.evaluation.runners.onnx_runner import temporary_model_file
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.insert import insert_pairs, plan_qdq
 from trt_ptq.qdq.plan import QuantizationPlan
+from trt_ptq.qdq.stored_weights import StoredWeights
 from trt_ptq.sensitivity.judged_outputs import JudgedOutputs
 from trt_ptq.sensitivity.layer_groups import group_layers
 from trt_ptq.sensitivity.layers import Layer, LayerInputReader, int8_layers
@@ -78,7 +79,12 @@ class Ranking:
 
     @property
     def agreement(self) -> float:
-        """The fraction of the most sensitive quarter on the even batches that is also in that of the odd ones."""
+        """The fraction of the most sensitive quarter on the even batches that is also in that of the odd ones.
+
+        NaN for a single batch, which there is nothing to compare with.
+        """
+        if any(len(of_batches) < 2 for of_batches in self.energies.values()):
+            return math.nan
         quarter = math.ceil(len(self.energies) / 4)
         even, odd = (set(list(self._ranked(slice(start, None, 2)))[:quarter]) for start in (0, 1))
         return len(even & odd) / max(quarter, 1)
@@ -169,12 +175,16 @@ def rank_layers(
     progress: ProgressCallback = no_progress,
     weight_only: tuple[str, ...] = (),
     only: Collection[str] | None = None,
+    stored_weights: StoredWeights | None = None,
 ) -> Ranking:
-    """Rank the weighted layers, or those of them in `only`, by `LayerSensitivity.alone`; see `measure_sensitivity`."""
+    """Rank the weighted layers, or those of them in `only`, by `LayerSensitivity.alone`; see `measure_sensitivity`.
+
+    Weights in INT8 are those of `stored_weights`, if any; others are rounded to the nearest integer.
+    """
     copy = model.to_ir()
     plan = plan_qdq(model, copy.graph, table, nodes_to_exclude, attention, weight_only)
     layers = [layer for layer in int8_layers(plan) if layer.op_type != "Add" and (only is None or layer.node in only)]
-    inputs = LayerInputReader(copy.graph, model.opset, plan, table)
+    inputs = LayerInputReader(copy.graph, model.opset, plan, table, stored_weights)
     outputs = JudgedOutputs.of(model)
     with _recorded(model, outputs, layers, inputs, outputs.batches(source), progress) as recorder:
         return Ranking(_measure_alone(recorder, outputs, layers, inputs, progress, "Ranking layers"))

@@ -151,13 +151,23 @@ class Estimates:
     def _errors_by_layer(self, recipe: Recipe) -> dict[str, float]:
         """The error with one layer in INT8, by layer.
 
-        Where the batches of a first look disagree, the more sensitive part is ranked on as many samples again.
+        Where the batches of a first look disagree, or there is only one, the more sensitive part is ranked on as many samples again.
         """
         model, table = self._candidates.calibrated_model(recipe).model, self._candidates.table(recipe)
+        weights = self._candidates.stored_weights(recipe)
 
         def rank_on(source: BatchSource, only: Collection[str] | None = None) -> Ranking:
-            excluded, weight_only = recipe.nodes_to_exclude, recipe.weight_only
-            return rank_layers(model, table, source, recipe.attention, excluded, self._progress, weight_only, only)
+            return rank_layers(
+                model,
+                table,
+                source,
+                recipe.attention,
+                recipe.nodes_to_exclude,
+                self._progress,
+                recipe.weight_only,
+                only,
+                weights,
+            )
 
         samples = self._candidates.data.few
         ranking = rank_on(samples.first)
