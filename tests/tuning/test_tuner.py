@@ -51,9 +51,11 @@ def test_the_analysis_shows_where_the_loss_comes_from(sabotaged: Model, tmp_path
     )
     assert both.losses["fidelity of y"] > 0.06
     assert not weights.losses
-    assert weights.output_error is not None and activations.output_error is not None and both.output_error is not None
+    assert weights.output_error is not None and activations.output_error is not None
     assert 10 * weights.output_error < activations.output_error
-    assert both.output_error > activations.output_error
+    assert both.output_error is None  # a first look suffices to compare the parts with
+    of_both = float(activations.note.removeprefix("output error of both on the same samples: "))
+    assert of_both > activations.output_error
 
 
 def test_only_the_sabotaged_layer_is_excluded(sabotaged: Model, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from trt_ptq.tuning.judge import Judge, TimeLimit
 from trt_ptq.tuning.kept_trials import KeptTrials
 from trt_ptq.tuning.objective import Score
 from trt_ptq.tuning.trials import Decision, TuningResult
-from trt_ptq.tuning.tuner import tune
+from trt_ptq.tuning.tuner import LEFT_OUT, tune
 
 
 class Bench:
@@ -172,15 +172,38 @@ def test_a_requested_technique_stays_despite_a_larger_output_error_and_is_no_sea
     assert not result.searched
 
 
-def test_gptq_comes_after_the_techniques_that_are_tried_and_is_no_search() -> None:
-    losses = {"plain": 0.5, "smoothquant": 0.2, "smoothquant+gptq": 0.1, "gptq": 0.4}
+def test_the_requested_recipe_is_judged_with_gptq_before_others_are_tried() -> None:
+    losses = {"plain": 0.02, "gptq": 0.005, "smoothquant": 0.015, "smoothquant+gptq": 0.012}
     bench = Bench({"plain": 0.1, "smoothquant": 0.05}, losses)
-    tried = tuned(bench, ("gptq",), search=False)
-    assert tried.recipe.techniques == ("smoothquant", "gptq")
-    assert [trial.name for trial in tried.trials if trial.decision == "accepted"] == ["SmoothQuant", "GPTQ rounding"]
-    alone = tuned(bench, ("gptq",), search=False, try_techniques=False)
-    assert alone.recipe.techniques == ("gptq",)
-    assert not alone.searched
+    result = tuned(bench, ("gptq",), search=False)
+    assert (result.recipe.techniques, bench.evaluated) == (("gptq",), ["plain", "gptq"])
+    assert not result.searched
+
+
+def test_techniques_that_are_tried_come_before_gptq_in_the_recipe() -> None:
+    losses = {"plain": 0.5, "gptq": 0.4, "smoothquant+gptq": 0.1}
+    bench = Bench({"plain": 0.1, "smoothquant": 0.05}, losses)
+    result = tuned(bench, ("gptq",), search=False)
+    assert result.recipe.techniques == ("smoothquant", "gptq")
+    assert [trial.name for trial in result.trials if trial.decision == "accepted"] == ["GPTQ rounding", "SmoothQuant"]
+    assert bench.evaluated == ["plain", "gptq", "smoothquant+gptq"]
+
+
+def test_a_technique_gets_its_first_look_without_gptq() -> None:
+    bench = Bench({"plain": 0.1, "gptq": 0.05, "smoothquant+gptq": 0.01}, {"smoothquant+gptq": 0.001})
+    bench.at_first["smoothquant"] = 0.11
+    result = tuned(bench, ("gptq",), search=False)
+    assert {trial.name: trial.decision for trial in result.trials}["SmoothQuant"] == "rejected: larger output error"
+    assert result.recipe.techniques == ("gptq",)
+
+
+@pytest.mark.parametrize("by_default", [True, False])
+def test_gptq_that_nobody_asked_for_is_left_out_when_the_time_is_up(by_default: bool) -> None:
+    bench = Bench({}, {"plain": 0.001, "gptq": 0.0005})
+    result = tuned(bench, ("gptq",), TimeLimit(0.0), by_default=("gptq",) if by_default else ())
+    assert result.recipe.techniques == (() if by_default else ("gptq",))
+    assert bench.evaluated == (["plain"] if by_default else ["plain", "gptq"])
+    assert [LEFT_OUT.format("GPTQ rounding")] * by_default == list(result.warnings)
 
 
 @pytest.mark.parametrize(("best", "advice"), [(0.0142, "`max_drop=1.5%`"), (0.5, "`max_drop=50%`")])

@@ -76,6 +76,7 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, candidates: Candid
         Judge(candidates, job.objective, kept, job.time_limit),
         job.max_drop,
         methods=job.methods if len(job.methods) > 1 else (),
+        by_default=job.by_default,
         try_techniques=job.try_techniques,
         search=job.search,
         mode=job.mode,

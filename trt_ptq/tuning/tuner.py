@@ -9,7 +9,7 @@ from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.choices import Mode, Technique
 from trt_ptq.errors import TrtPtqError
 from trt_ptq.evaluation.verdict import format_loss
-from trt_ptq.qdq.insert import TENSOR_KINDS, TensorKind
+from trt_ptq.qdq.insert import TENSOR_KINDS
 from trt_ptq.recipe import Recipe
 from trt_ptq.tuning.alternatives import EXCLUDED, WEIGHT_ONLY, Alternative
 from trt_ptq.tuning.calibrated_models import BEFORE_CALIBRATION
@@ -20,6 +20,7 @@ from trt_ptq.tuning.judge import Judge
 from trt_ptq.tuning.mixed_precision import Expectation, MixedPrecision, failure, search_mixed_precision
 from trt_ptq.tuning.objective import Score
 from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
+from trt_ptq.tuning.technique_order import gptq_last, with_technique, without_gptq
 from trt_ptq.tuning.trials import TECHNIQUES_TO_TRY, TITLES, Decision, Trial, TuningResult
 
 _logger = logging.getLogger("trt_ptq.tuning")
@@ -27,6 +28,10 @@ _logger = logging.getLogger("trt_ptq.tuning")
 TIME_IS_UP = (
     "`time_limit` was reached while recipes were tried, and this is the best so far; the same command goes on from "
     "there with a longer one"
+)
+LEFT_OUT = (
+    "`time_limit` was reached before {}, a default that was not asked for by name, so it was left out: allow more "
+    "time, or name it in `techniques`"
 )
 
 
@@ -38,6 +43,7 @@ def tune(
     max_drop: float,
     *,
     methods: tuple[RangeMethod, ...] = (),
+    by_default: tuple[Technique, ...] = (),
     try_techniques: bool = True,
     search: bool = True,
     mode: Mode = "w8a8",
@@ -48,8 +54,9 @@ def tune(
     The output error on a few calibration samples decides what is worth asking the objective about.
 
     1. Where the loss is too high, its output error is broken down into weights only and activations only.
-    2. The techniques of the recipe are applied, GPTQ last. Others are tried: one is accepted if it meets the threshold
-       or lowers the loss by at least 10 %. One that does not lower the output error accordingly is not scored.
+    2. The techniques of the recipe are applied, GPTQ last. Where the loss is too high with all of them, others are
+       tried, before GPTQ: one is accepted if it meets the threshold or lowers the loss by at least 10 %. One that does
+       not lower the output error accordingly is not scored.
     3. With a user's metric, the next best range methods are tried.
     4. The most sensitive layers are excluded: few that meet the threshold. A user's metric of a few hundred samples
        makes the best candidate look better than it is. The search then aims at half of the threshold, and also requires
@@ -66,6 +73,7 @@ def tune(
         max_drop: accuracy threshold: largest relative loss, as a fraction.
         methods: if given, the range method of these with the smallest output error replaces that of `recipe`, and is
             selected again after a technique changed the float model, and for mixed precision.
+        by_default: techniques of `recipe` that nobody asked for: left out when the time is up.
         try_techniques: whether techniques that the recipe does not have may be tried.
         search: whether layers may be excluded.
         mode: in "mixed", layers become weight-only where they would be excluded, unless that is not enough.
@@ -79,23 +87,24 @@ def tune(
     sets = settings.max_evaluations if judge.has_metric else settings.max_comparisons
     judge.allowed += (2 if mode == "mixed" else 1) * (sets + 1) if search else 0
     plain = recipe.model_copy(update={"techniques": ()})
-    tuner = _Tuner(plain, candidates, estimates, judge, max_drop, methods, settings, recipe.techniques, mode)
-    last = tuple(technique for technique in recipe.techniques if technique == "gptq")  # by the final float model
-    for technique in (one for one in recipe.techniques if one not in last):
-        tuner.apply(technique, forced=True)
-    requested = tuner.recipe.model_copy(update={"techniques": (*tuner.recipe.techniques, *last)})
+    tuner = _Tuner(plain, candidates, estimates, judge, max_drop, methods, settings, gptq_last(recipe.techniques), mode)
+    warnings = []
+    for technique in gptq_last(recipe.techniques):
+        if technique in by_default and judge.time_is_up:
+            warnings.append(LEFT_OUT.format(TITLES[technique]))
+        else:
+            tuner.apply(technique, forced=True)
+    requested = tuner.recipe
     for technique in TECHNIQUES_TO_TRY if try_techniques else ():
         if tuner.goes_on and technique not in recipe.techniques:
             tuner.apply(technique, forced=False)
-    for technique in last:
-        tuner.apply(technique, forced=True)
     for method in tuner.runner_up_methods() if judge.has_metric and tuner.goes_on else ():
         if tuner.goes_on:
             tuner.try_method(method)
     if search and tuner.goes_on and mode == "mixed":
         tuner.remove_from_int8(WEIGHT_ONLY)
     failed = tuner.remove_from_int8(EXCLUDED) if search and tuner.goes_on else None
-    warnings = [failed] if failed else []
+    warnings += [failed] if failed else []
     if judge.time_is_up and (tuner.exceeds_threshold or tuner.recipe != requested):
         warnings.append(TIME_IS_UP)
     return TuningResult(
@@ -135,8 +144,6 @@ class _Tuner:
         self._finalists = tuple(method for method in methods if method.name in ranking.errors)
         self.recipe = plain = plain.model_copy(update={"method": next(iter(ranking.errors), plain.method)})
         self.best = judge.score(plain)
-        if self.goes_on:
-            self._output_error(plain)  # to compare the parts of it with
         name = "weights" if mode == "w8a16" else "weights and activations"
         self._record(name, plain, self.best, "baseline", ranking.describe())
         if self.goes_on and mode != "w8a16":
@@ -167,9 +174,9 @@ class _Tuner:
     def apply(self, technique: Technique, *, forced: bool) -> None:
         """Accept `technique` if forced or if it helps. Skipped silently if it does not apply to the model."""
         title = TITLES[technique]
-        recipe = self.recipe.model_copy(update={"techniques": (*self.recipe.techniques, technique)})
+        recipe = with_technique(self.recipe, technique)
         try:
-            if not forced and not self._candidates.summarize(recipe, technique, roughly=True).num_sites:
+            if not forced and not self._candidates.summarize(without_gptq(recipe), technique, roughly=True).num_sites:
                 return
             limits = self.best.loss, self._max_drop, self._settings.min_gain
             if not forced and (rejected := rejection(self._estimates, title, self.recipe, recipe, *limits)):
@@ -278,17 +285,10 @@ class _Tuner:
         if accepted:
             self.recipe, self.best = recipe, score
 
-    def _output_error(self, recipe: Recipe, kinds: tuple[TensorKind, ...] = TENSOR_KINDS) -> float | None:
-        """The output error, for the report; None where outputs cannot be compared."""
-        try:
-            return self._estimates.output_error(recipe, kinds)
-        except TrtPtqError:
-            return None
-
     def _record(self, name: str, recipe: Recipe, score: Score, decision: Decision = "accepted", note: str = "") -> None:
         loss = format_loss(score.loss, self._max_drop)
         _logger.info("%s: %s: %s %s", self._judge.status, name, loss, self._judge.quantity)
         stopped = "" if score.stopped_after is None else f"given up after {score.stopped_after} samples"
         note = "; ".join(filter(None, (stopped, note)))
-        error = self._output_error(recipe) if self._estimates.is_measured(recipe) else None
+        error = self._estimates.output_error(recipe) if self._estimates.is_measured(recipe) else None
         self.trials.append(Trial(name, score.losses, score.metrics, decision, note, error))

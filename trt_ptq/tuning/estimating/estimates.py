@@ -151,7 +151,8 @@ class Estimates:
     def _errors_by_layer(self, recipe: Recipe) -> dict[str, float]:
         """The error with one layer in INT8, by layer.
 
-        Where the batches of a first look disagree, or there is only one, the more sensitive part is ranked on as many samples again.
+        Where the batches of a first look disagree, or there is only one, the more sensitive part is ranked on as many
+        samples again.
         """
         model, table = self._candidates.calibrated_model(recipe).model, self._candidates.table(recipe)
         weights = self._candidates.stored_weights(recipe)

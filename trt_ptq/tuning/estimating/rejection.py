@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trt_ptq.recipe import Recipe
 from trt_ptq.tuning.estimating.estimates import Estimates
+from trt_ptq.tuning.technique_order import without_gptq
 from trt_ptq.tuning.trials import Trial
 
 
@@ -12,7 +13,7 @@ def rejection(
 ) -> Trial | None:
     """The trial of a technique whose output error says that a score is not worth its price; None where it is.
 
-    GPTQ is left out of the first look, as it would round all weights again.
+    GPTQ is left out of the first look: it would round all weights again for a technique that is dropped there.
 
     Args:
         estimates: measures output errors.
@@ -36,9 +37,5 @@ def rejection(
             return Trial(name, {}, {}, "rejected: no gain", note, new)
         return None
 
-    looks = estimates.first_look(_without_gptq(before)), estimates.first_look(_without_gptq(after), roughly=True)
+    looks = estimates.first_look(without_gptq(before)), estimates.first_look(without_gptq(after), roughly=True)
     return judged(*looks, " at first") or judged(estimates.output_error(before), estimates.output_error(after))
-
-
-def _without_gptq(recipe: Recipe) -> Recipe:
-    return recipe.model_copy(update={"techniques": tuple(name for name in recipe.techniques if name != "gptq")})
