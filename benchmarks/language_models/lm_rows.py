@@ -89,7 +89,8 @@ def _ranking(_rows: Mapping[str, Figures]) -> Figures:
     model, table = _smooth()
     others = select_nodes(model.to_ir().graph, include=["*down_proj*"])
     with tempfile.TemporaryDirectory() as folder, prepared.calibration_data(Path(folder)) as data:
-        errors = rank_layers(model, table, data, nodes_to_exclude=others).errors
+        weights = _rounded("smooth", model)
+        errors = rank_layers(model, table, data, nodes_to_exclude=others, stored_weights=weights).errors
     return {"layers": order_by_benefit(errors, _linear_macs(model)), "errors": errors}
 
 

@@ -25,9 +25,10 @@ INTRODUCTION = """\
 
 SmolLM2-135M with its cache, on tales that it was not calibrated on (16 texts of 128 tokens calibrated it). GPTQ rounds
 the weights, as `quantize` does by default, unless the row says "to nearest". W8A8 excludes the `down_proj` layers that
-the tool ranks as most sensitive after SmoothQuant, as long as the given fraction of the MACs of linear layers is left
-in INT8; each row of a fraction excludes the same ones. Perplexity: 3072 tokens in windows of 256; differences of a few
-tenths of a percent may be chance. KL divergence: of the next token from FP32, on 512 of these tokens. The rest is FP32.
+the tool ranks as most sensitive after SmoothQuant and GPTQ, as long as the given fraction of the MACs of linear layers
+is left in INT8; each row of a fraction excludes the same ones. Perplexity: 3072 tokens in windows of 256; differences
+of a few tenths of a percent may be chance. KL divergence: of the next token from FP32, on 512 of these tokens. The rest
+is FP32.
 """
 CACHE_INTRODUCTION = """\
 An INT8 cache of keys and values alone, on 2048 tokens in windows of the given length; keys and values of a prefill and
