@@ -62,8 +62,11 @@ def transformer(path: Path, *, tied: bool = True, extra: tuple[onnx.NodeProto, .
         weight("down", 48, WIDTH),
         *([] if tied else [weight("head", VOCABULARY, WIDTH)]),
     ]
-    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", 12])
-    return write(path, nodes, weights, [ids], ["logits", *(one.output[0] for one in extra)], 17)
+    ids, others = (helper.make_tensor_value_info(name, TensorProto.INT64, ["n", 12]) for name in ("ids", "others"))
+    has_others = any("others" in one.input for one in extra)
+    return write(
+        path, nodes, weights, [ids, others] if has_others else [ids], ["logits", *(one.output[0] for one in extra)], 17
+    )
 
 
 def rotated(path: Path) -> TransformResult:
@@ -109,6 +112,8 @@ def test_the_model_computes_what_it_did_without_the_channel_that_stood_out(tmp_p
         (node("Add", "stream tiny", "other"), "'stream': Add 'other' adds something else than a linear layer"),
         (node("Identity", "down", "other"), "'stream': the weight 'down' is read by several layers"),
         (node("Pow", "stream tiny", "other"), "'stream': Pow 'other' reads it, and belongs to no RMSNorm"),
+        (node("Gather", "embeddings others", "other"), "'stream': the weight 'embeddings' is read by several layers"),
+        (node("Relu", "turned", "other"), "'stream': the weight 'embeddings' is read by several layers"),
     ],
 )
 def test_streams_that_something_else_reads_stay(tmp_path: Path, extra: onnx.NodeProto, reason: str) -> None:
@@ -118,9 +123,29 @@ def test_streams_that_something_else_reads_stay(tmp_path: Path, extra: onnx.Node
     assert skipped.startswith(reason)
 
 
+def test_a_second_reader_of_the_embeddings_is_no_head(tmp_path: Path) -> None:
+    other = node("Gather", "embeddings others", "other")
+    (skipped,) = map(str, rotated(transformer(tmp_path / "m.onnx", tied=False, extra=(other,))).skipped)
+    assert skipped == "'stream': the weight 'embeddings' is read by several layers"
+
+
+def test_a_norm_with_an_output_of_the_model_stays(tmp_path: Path) -> None:
+    model = onnx.load(transformer(tmp_path / "m.onnx"))
+    model.graph.output.append(helper.make_tensor_value_info("last.unit", TensorProto.FLOAT, None))
+    onnx.save(model, tmp_path / "unit.onnx")
+    (skipped,) = map(str, rotated(tmp_path / "unit.onnx").skipped)
+    assert skipped == "'stream': 'last' is read by no layer, or the norm has an output of the model"
+
+
 def test_models_without_embeddings_stay(cnn: Model) -> None:
     result = rotate_stream(cnn)
     assert not result.applied and not result.skipped
+
+
+def test_tables_to_which_nothing_is_added_are_not_named(tmp_path: Path) -> None:
+    table, scaled = node("Gather", "down others", "angles"), node("Cos", "angles", "cosines")
+    (skipped,) = map(str, rotated(transformer(tmp_path / "m.onnx", extra=(table, scaled))).skipped)
+    assert skipped.startswith("'stream'")
 
 
 def test_an_exported_decoder_keeps_its_logits_and_its_cache(decoder: Model, tmp_path: Path) -> None:

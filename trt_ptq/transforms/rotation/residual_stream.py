@@ -79,12 +79,12 @@ def find_stream(gather: ir.Node) -> ResidualStream:
                 raise UnfitError(f"{use.node.op_type} {name_of(use.node.outputs[0])!r} reads it")
     if not norms or not writers:
         raise UnfitError("no layer reads it through an RMSNorm")
-    _check_unshared(embeddings, norms, writers)
+    _check_unshared(gather, norms, writers)
     return ResidualStream(embeddings, tuple(tensors), tuple(norms), tuple(writers))
 
 
 def embedding_gathers(graph: ir.Graph) -> list[ir.Node]:
-    """The nodes that read rows of a float32 matrix."""
+    """The nodes that read rows of a float32 matrix, and to whose outputs something is added."""
     return [
         node
         for node in graph
@@ -95,6 +95,7 @@ def embedding_gathers(graph: ir.Graph) -> list[ir.Node]:
         and weight.const_value is not None
         and weight.dtype == ir.DataType.FLOAT
         and len(_dims(weight)) == 2
+        and any(use.node.op_type == "Add" for use in node.outputs[0].uses())  # unlike tables of cosines and sines
     ]
 
 
@@ -128,8 +129,8 @@ def _norm(tensor: ir.Value, node: ir.Node, width: int) -> Norm:
         if linear is None or linear.channels != width:
             raise UnfitError(f"{use.node.op_type} {name_of(use.node.outputs[0])!r} reads {name_of(inside[-1])!r}")
         readers.append(linear)
-    if not readers or inside[-1].is_graph_output():
-        raise UnfitError(f"{name_of(inside[-1])!r} is read by no layer, or is an output of the model")
+    if not readers or any(value.is_graph_output() for value in inside):
+        raise UnfitError(f"{name_of(inside[-1])!r} is read by no layer, or the norm has an output of the model")
     return Norm(weight, tuple(inside), tuple(readers))
 
 
@@ -171,20 +172,22 @@ def _is_last_axis(mean: ir.Node) -> bool:
     return axes == [-1] and mean.attributes.get_int("keepdims", 1) == 1
 
 
-def _check_unshared(embeddings: ir.Value, norms: list[Norm], writers: list[Linear]) -> None:
-    """Make sure that no weight serves two purposes; the head may share that of the embeddings, and gets a copy."""
+def _check_unshared(gather: ir.Node, norms: list[Norm], writers: list[Linear]) -> None:
+    """Make sure that no weight serves two purposes; one head may share that of the embeddings, and gets a copy."""
+    embeddings = gather.inputs[0]
+    assert embeddings is not None
     readers = [linear for norm in norms for linear in norm.readers]
     for linear in (*readers, *writers):
-        weight = linear.weight
-        if weight is embeddings and linear in readers:
-            continue
-        view = linear.node.inputs[1]
-        if len(weight.uses()) != 1 or view is None or len(view.uses()) != 1 or weight.is_graph_output():
+        weight, view = linear.weight, linear.node.inputs[1]
+        is_tied = weight is embeddings and linear in readers
+        if view is None or (not is_tied and len(weight.uses()) != 1) or weight.is_graph_output():
+            raise UnfitError(f"the weight {name_of(weight)!r} is read by several layers")
+        if view is not weight and (len(view.uses()) != 1 or view.is_graph_output()):
             raise UnfitError(f"the weight {name_of(weight)!r} is read by several layers")
     last_nodes = {norm.tensors[-1].producer() for norm in norms}
     for norm in norms:  # which may share one
         if not {use.node for use in norm.weight.uses()} <= last_nodes or norm.weight.is_graph_output():
             raise UnfitError(f"the weight {name_of(norm.weight)!r} is read by other nodes than norms of the stream")
     heads = [linear for linear in readers if linear.weight is embeddings]
-    if len(embeddings.uses()) > 2 or len(heads) > 1 or embeddings.is_graph_output():
+    if len(embeddings.uses()) != 1 + len(heads) or len(heads) > 1 or embeddings.is_graph_output():
         raise UnfitError(f"the weight {name_of(embeddings)!r} is read by several layers")
