@@ -134,6 +134,15 @@ def test_each_thread_has_a_tensor_to_count(tmp_path: Path) -> None:
     assert len(cut(proto, 100)) == 1
 
 
+def test_nodes_that_only_a_removed_if_reads_make_no_segment(tmp_path: Path) -> None:
+    proto = onnx.load(branches(tmp_path / "model.onnx"))
+    proto.graph.node.insert(2, helper.make_node("Neg", ["r1"], ["n1"]))
+    for body in (attribute.g for node in proto.graph.node for attribute in node.attribute if attribute.g.node):
+        body.node[0].input[0] = "n1"
+    onnx.save(proto, tmp_path / "model.onnx")
+    _check(load_model(tmp_path / "model.onnx"), [images(2)], HostDevice(), ["c1", "r1"])
+
+
 def test_no_sequence_passes_from_one_segment_to_another(tmp_path: Path) -> None:
     segments = cut(onnx.load(through_a_sequence(tmp_path / "model.onnx")), 1)
     assert not any("q" in {value.name for value in segment.proto.graph.input} for segment in segments)

@@ -48,7 +48,7 @@ def cut(proto: onnx.ModelProto, threads: int) -> list[Segment]:
     """Cut a graph into up to 32 segments, or 64 to separate residuals.
 
     Each has an observed tensor or more for each of the `threads` that count them. The graph is cut only where all
-    tensors in use are tensors of numbers, of known type.
+    tensors in use are tensors of numbers, of known type. Nodes that no observed tensor needs are left out.
 
     Args:
         proto: An optimized graph; its nodes are in an order in which they can run.
@@ -57,7 +57,8 @@ def cut(proto: onnx.ModelProto, threads: int) -> list[Segment]:
     graph = proto.graph
     observed = {value.name: value for value in graph.output}
     types = _types(graph)
-    parts = list(_parts(graph, types.keys(), max(threads, math.ceil(len(observed) / _MAX_SEGMENTS))))
+    least = max(threads, math.ceil(len(observed) / _MAX_SEGMENTS))
+    parts = list(_parts(graph, _needed(graph), types.keys(), least))
     given = {value.name: value for value in graph.input}
     made_in = dict.fromkeys(given, -1)
     made_in |= {tensor.name: 0 for tensor in graph.initializer if tensor.name in observed}  # computed by optimization
@@ -108,6 +109,17 @@ def names_read(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
                 yield from (value.name for value in body.output)
 
 
+def _needed(graph: onnx.GraphProto) -> Nodes:
+    """The nodes that the outputs depend on. ONNX Runtime leaves others in place if a removed If read their results."""
+    needed: list[onnx.NodeProto] = []
+    read = {value.name for value in graph.output}
+    for node in reversed(graph.node):
+        if not read.isdisjoint(node.output):
+            needed.append(node)
+            read.update(names_read([node]))
+    return needed[::-1]
+
+
 def _types(graph: onnx.GraphProto) -> dict[str, int]:
     """Element types of the tensors that can pass from one segment to another."""
     values = [*graph.input, *graph.value_info, *graph.output]
@@ -118,20 +130,21 @@ def _types(graph: onnx.GraphProto) -> dict[str, int]:
     return {name: kind for name, kind in types.items() if kind not in (TensorProto.UNDEFINED, TensorProto.STRING)}
 
 
-def _parts(graph: onnx.GraphProto, passable: AbstractSet[str], least: int) -> Iterator[Nodes]:
+def _parts(graph: onnx.GraphProto, nodes: Nodes, passable: AbstractSet[str], least: int) -> Iterator[Nodes]:
     """Cut after `least` observed tensors, and after half as many before a node whose residual was used just now."""
     observed = {value.name for value in graph.output}
-    last_read = {name: index for index, node in enumerate(graph.node) for name in names_read([node])}
+    last_read = {name: index for index, node in enumerate(nodes) for name in names_read([node])}
     in_use = {value.name for value in graph.input if value.name in last_read}
     part: list[onnx.NodeProto] = []
     used: set[str] = set()
-    for index, node in enumerate(graph.node):
-        made = sum(name in observed for one in part for name in one.output)
+    made = 0  # observed tensors of `part`
+    for index, node in enumerate(nodes):
         enough = made >= least or (2 * made >= least and _residual(node) in observed & used)
         if enough and in_use <= passable:
             yield part
-            part, used = [], set()
+            part, used, made = [], set(), 0
         part.append(node)
+        made += sum(name in observed for name in node.output)
         used.update(node.output, names_read([node]))
         in_use = {name for name in in_use.union(node.output) if last_read.get(name, -1) > index}
     yield part
