@@ -29,7 +29,7 @@ class ModelIdentity:
         if self.graph == other.graph:
             return (
                 "the graph is the same but the weights differ (retrained or fine-tuned? For a model changed by "
-                "equalization, SmoothQuant or GPTQ, use model.transformed.onnx)"
+                "equalization, rotation, SmoothQuant or GPTQ, use model.transformed.onnx)"
             )
         if self.weights == other.weights:
             return "the weights are the same but the graph differs (exported again or edited?)"

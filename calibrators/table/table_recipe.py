@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from trt_ptq.errors import TableError
+
 HeadScales = tuple[tuple[float, ...], ...]  # of a cache tensor: for each head one scale, or one for each channel
 
 
@@ -39,8 +41,11 @@ def parse_table_recipe(content: Any) -> TableRecipe:
     """Read the recipe of a JSON table.
 
     Raises:
+        TableError: it is of an INT8 cache without scales of its own.
         ValueError, KeyError, TypeError, AttributeError: it is damaged.
     """
+    if content.get("int8_cache") and not content.get("cache_scales"):  # one scale a tensor, before there were several
+        raise TableError("it has an INT8 cache without scales for it, of an earlier version: run quantize again")
     if content["high_precision"] not in ("fp16", "fp32"):
         raise ValueError(f"high_precision is {content['high_precision']!r}")
     target = content.get("target", "trt")  # absent before there was a choice

@@ -91,6 +91,12 @@ class TestGivenProfiles:
         with pytest.raises(UsageError, match=r"does not fit the model's a: float32 \[n, 16, 8, 8\]"):
             match_profiles({"a": ShapeProfile(sizes, sizes, sizes)}, (A,))
 
+    def test_two_patterns_that_disagree_on_an_input_are_refused(self) -> None:
+        other = ShapeProfile((1, 16, 8, 8), (1, 16, 8, 8), (1, 16, 8, 8))
+        with pytest.raises(UsageError, match=r"`shapes` gives 'a' both .* and, by '\?', 1x16x8x8"):
+            match_profiles({"*": PROFILE, "?": other}, (A, B))
+        assert match_profiles({"*": PROFILE, "?": PROFILE}, (A, B)) == {"a": PROFILE, "b": PROFILE}
+
     def test_a_pattern_names_all_inputs_that_are_not_named_themselves(self) -> None:
         own = ShapeProfile((1, 16, 8, 8), (1, 16, 8, 8), (1, 16, 8, 8))
         assert match_profiles({"*": PROFILE, "fixed": own}, (A, B, FIXED)) == {"a": PROFILE, "b": PROFILE, "fixed": own}

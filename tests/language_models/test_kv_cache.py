@@ -161,7 +161,7 @@ def test_keys_that_are_not_rotated_have_a_scale_for_each_head(decoder: Model, ba
 
 def test_missing_scales_and_another_model_are_refused(decoder: Model, tmp_path: Path) -> None:
     layout, model = decoder_layout(decoder), decoder.to_ir()
-    with pytest.raises(TableError, match="has no scales"):
+    with pytest.raises(TableError, match=r"lacks scales of 'present\.0\.key': run quantize with `kv_cache=int8` again"):
         quantize_cache(model, layout, {})
     with pytest.raises(TableError, match="scales for 3 heads of 1 channels, but the cache has 2 heads of 16"):
         quantize_cache(model, layout, {tensor.present: ((1.0,), (1.0,), (1.0,)) for tensor in layout.cache})
@@ -189,6 +189,20 @@ def test_quantize_writes_the_model_and_the_scales(
         assert entry["head_scales"] == list(map(max, entry["scales"]))
         assert entry["scale"] == max(entry["head_scales"])
     quantize_model(decoder.path, out / "calibration.json").save(tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == (out / "model.int8.onnx").read_bytes()
+
+
+@pytest.mark.slow
+def test_weights_rounded_after_a_rotation_lead_to_the_same_bytes_with_an_int8_cache(
+    decoder: Model, batches: DecoderBatches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    out = tmp_path / "out"
+    config = QuantizeConfig(
+        kv_cache="int8", method="minmax", search=False, techniques=("rotation", "gptq"), backend="none"
+    )
+    quantize(decoder.path, batches, output_dir=out, config=config)
+    quantize_model(out / "model.transformed.onnx", out / "calibration.json").save(tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == (out / "model.int8.onnx").read_bytes()
 
 

@@ -79,10 +79,11 @@ def test_weights_rounded_by_data_are_in_the_transformed_model(tmp_path: Path, te
     assert (weights["w_up"] != original["w_up"]).any()
 
 
-def test_a_recipe_with_gptq_gives_the_same_bytes_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("techniques", [("gptq",), ("smoothquant", "gptq")], ids=str)
+def test_a_recipe_with_gptq_gives_the_same_bytes_again(tmp_path: Path, techniques: tuple[str, ...]) -> None:
     block = transformer_block(tmp_path / "m.onnx")
     data = ArraySource("x.npz", {"x": sequences(40, 10)}, batch_size=4)
-    quantized(block, tmp_path / "1", data, techniques=("gptq",), mode="w8a16", max_drop="5%")
+    quantized(block, tmp_path / "1", data, techniques=techniques, mode="w8a16", max_drop="5%")
     quantize(
         block,
         data,
@@ -132,6 +133,16 @@ def test_tables_that_quantize_did_not_make_have_no_recipe(cnn: Model, tmp_path: 
     made = json.loads((tmp_path / "calibration.json").read_text())
     assert made.pop("recipe")["high_precision"] == "fp16"
     assert (tmp_path / "table.json").read_text() == json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+
+
+def test_a_table_with_an_int8_cache_of_one_scale_is_refused(cnn: Model, tmp_path: Path) -> None:
+    quantized(cnn, tmp_path)
+    content = json.loads((tmp_path / "calibration.json").read_text())
+    del content["recipe"]["cache_scales"]
+    content["recipe"]["int8_cache"] = True
+    (tmp_path / "calibration.json").write_text(json.dumps(content))
+    with pytest.raises(trt_ptq.TableError, match=r"calibration\.json: it has an INT8 cache.*run quantize again"):
+        trt_ptq.load_table(tmp_path / "calibration.json")
 
 
 @pytest.mark.parametrize("damage", [{"high_precision": "int4"}, {"magnitudes": {"x": "large"}}, {"attention": None}])

@@ -93,10 +93,17 @@ def match_profiles(profiles: Mapping[str, ShapeProfile], inputs: Sequence[Tensor
 
 
 def expand_patterns(profiles: Mapping[str, ShapeProfile], names: Sequence[str]) -> dict[str, ShapeProfile]:
-    """`profiles` with each pattern replaced by the `names` that it matches; those that are named themselves stay."""
+    """`profiles` with each pattern replaced by the `names` that it matches; those that are named themselves stay.
+
+    Raises:
+        UsageError: two patterns match the same name and give it different profiles.
+    """
     expanded: dict[str, ShapeProfile] = {}
     for pattern, profile in profiles.items():
         matching = [name for name in names if name not in profiles and fnmatchcase(name, pattern)]
+        for name in matching:
+            if expanded.get(name, profile) != profile:
+                raise UsageError(f"`shapes` gives {name!r} both {expanded[name]} and, by {pattern!r}, {profile}")
         expanded |= dict.fromkeys(matching, profile) if matching and pattern not in names else {pattern: profile}
     return expanded
 

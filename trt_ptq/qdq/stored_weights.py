@@ -54,7 +54,7 @@ class WeightStore:
         """Append `values`.
 
         Raises:
-            OSError: The file cannot be written.
+            OutputError: The file cannot be written.
         """
         try:
             with self._file.open("ab") as file:

@@ -26,7 +26,7 @@ class TransformResult:
         model: the transformed model; unchanged if nothing was applied.
         applied: the places that changed.
         skipped: places where the transformation would apply, were it not for the reason in the note.
-        changed: tensors whose values are scaled; all others are the same function of the inputs as before.
+        changed: tensors whose values are changed; all others are the same function of the inputs as before.
     """
 
     model: ir.Model

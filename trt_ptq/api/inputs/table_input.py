@@ -63,8 +63,9 @@ def check_not_transformed(path: Path, table: CalibrationTable, model: Model) -> 
         return
     if complete.provenance.model != model.identity:
         raise TableError(
-            f"{path}: its ranges are those of {transformed}, which equalization, SmoothQuant or GPTQ has changed: use "
-            f"that model instead of {model.path}, and {path.with_suffix('.json')} to get the model that was verified"
+            f"{path}: its ranges are those of {transformed}, which equalization, rotation, SmoothQuant or GPTQ has "
+            f"changed: use that model instead of {model.path}, and {path.with_suffix('.json')} to get the model that "
+            "was verified"
         )
 
 

@@ -55,7 +55,7 @@ def quantize_cache(model: ir.Model, layout: DecoderLayout, scales: Mapping[str, 
 
 def _checked_scales(tensor: CacheTensor, scales: Mapping[str, HeadScales]) -> Floats:
     if tensor.present not in scales:
-        raise TableError(f"{tensor.present!r} has no scales: calibrate with `kv_cache=int8`")
+        raise TableError(f"the table lacks scales of {tensor.present!r}: run quantize with `kv_cache=int8` again")
     array = scales_array(scales[tensor.present])
     if len(array) != tensor.num_heads or array.shape[2] not in (1, tensor.head_size):
         raise TableError(
