@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,7 +28,7 @@ from trt_ptq.qdq.insert import QdqModel, insert_qdq
 from trt_ptq.qdq.node_selection import select_weight_only
 from trt_ptq.qdq.stored_weights import StoredWeights
 from trt_ptq.transforms.rounded_weights import replace_weights, round_weights
-from trt_ptq.types import Array
+from trt_ptq.types import Array, BatchSource
 
 _MIXING = (
     np.random.default_rng(1).standard_normal((WIDTH, WIDTH)).astype(np.float32) * np.geomspace(1, 0.01, WIDTH)[:, None]
@@ -92,6 +94,35 @@ def test_nonfinite_inputs_are_refused_by_name(block: Model) -> None:
     data[10, 0, 0] = np.nan
     with pytest.raises(DataError, match=r"x\.npz.*samples 8 to 15: tensor 'n1' has NaN.*without GPTQ"):
         dict(measure_second_moments(block, source(data), {"n1": WIDTH}))
+
+
+def test_rows_with_nonfinite_values_are_left_out_where_they_are_skipped(block: Model) -> None:
+    data = DATA.copy()
+    data[10, 0, 0], data[3, 4, 1] = np.nan, np.inf
+    measured = dict(measure_second_moments(block, source(data), {"x": WIDTH}, nonfinite="skip"))["x"]
+    rows = np.delete(DATA.reshape(-1, WIDTH), [10 * 10, 3 * 10 + 4], axis=0).astype(np.float64)
+    np.testing.assert_allclose(measured, rows.T @ rows / len(rows), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the memory of a process is not reported")
+def test_a_memory_limit_leads_to_more_passes_with_the_same_result(
+    block: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors, groups = {"x": WIDTH, "n1": WIDTH, "swish": 2 * WIDTH}, list[list[str]]()
+    measure = second_moments._measure
+
+    def recorded(model: Model, data: BatchSource, group: dict[str, int], *options: Any) -> dict[str, Any]:
+        groups.append([*group])
+        return measure(model, data, group, *options)
+
+    monkeypatch.setattr(second_moments, "_measure", recorded)
+    plenty = dict(measure_second_moments(block, source(), tensors, limit_bytes=10**12))
+    assert groups == [[*tensors]]
+    groups.clear()
+    little = dict(measure_second_moments(block, source(), tensors, limit_bytes=10**6))  # less than Python takes
+    assert groups == [[name] for name in tensors]
+    for name in tensors:
+        np.testing.assert_allclose(little[name], plenty[name], rtol=1e-6)
 
 
 def test_the_error_of_the_model_shrinks(block: Model, tmp_path: Path) -> None:
@@ -161,6 +192,17 @@ def test_embeddings_and_weights_with_several_inputs_keep_the_nearest_integers(tm
     for name, values in integers(quantized, names).items():
         np.testing.assert_array_equal(values, integers(plain, [name])[name])
     assert {name for name, _ in stored} == ({"head"} if transposed else set())
+
+
+def test_a_weight_that_is_read_along_both_axes_keeps_the_nearest_integers(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Gemm", ["x", "w"], ["b"], transB=1),
+        helper.make_node("Add", ["a", "b"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", WIDTH])
+    model = load_model(write(tmp_path / "m.onnx", nodes, [weight("w", WIDTH, WIDTH)], [x], ["y"]))
+    assert round_weights(model, source(DATA[:, 0]), tmp_path / "w.int8") == {}
 
 
 def test_a_transposed_weight_is_rounded_as_the_layer_reads_it(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def candidate_builder(job: QuantizationJob, calibrated: Calibrated, scratch: Pat
     few = few_samples(job.model, job.objective.reference, job.calibration, job.tuning)
     data = CalibrationData(Head(calibrated.source, calibrated.statistics.data.samples), few)
     plain = CalibratedModel(job.model, calibrated.statistics)
-    models = CalibratedModels(plain, data, partial(recalibrate, job), scratch)
+    models = CalibratedModels(plain, data, partial(recalibrate, job), scratch, job.nonfinite, job.memory_limit)
     return CandidateBuilder(models, data, partial(magnitudes, job))
 
 

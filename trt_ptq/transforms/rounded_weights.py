@@ -13,6 +13,7 @@ from trt_ptq.analysis.constants import constant_value
 from trt_ptq.analysis.dataflow import name_of
 from trt_ptq.calibration.measurements.second_moments import DEFAULT_SAMPLES, measure_second_moments
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX
+from trt_ptq.choices import Nonfinite
 from trt_ptq.onnx_io.external_data import read_once
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.insert import remove_unused
@@ -44,23 +45,33 @@ class _Layer:
         return int(self.weight.shape.numpy()[1 - self.axis])
 
 
-def round_weights(model: Model, source: BatchSource, file: Path, samples: int = DEFAULT_SAMPLES) -> StoredWeights:
+def round_weights(
+    model: Model,
+    source: BatchSource,
+    file: Path,
+    samples: int = DEFAULT_SAMPLES,
+    *,
+    nonfinite: Nonfinite = "refuse",
+    limit_bytes: int | None = None,
+) -> StoredWeights:
     """Round the weights of all MatMul and Gemm that can be quantized, by the second moments of their float inputs.
 
-    The result does not depend on ranges, nor on which layers will be quantized. Embeddings, and weights that layers
-    with different inputs share, are not rounded here.
+    The result does not depend on ranges, nor on which layers will be quantized. Embeddings are not rounded here, nor
+    weights that layers share which have different inputs, or which read them along different axes.
 
     Args:
         model: The float model.
         source: The calibration data.
         file: Where the integers are written.
         samples: Number of samples to measure, from the start of `source`.
+        nonfinite: See `measure_second_moments`.
+        limit_bytes: See `measure_second_moments`.
 
     Returns:
         The weights, for `insert_qdq`.
 
     Raises:
-        DataError: See `measure_second_moments`.
+        DataError, UsageError: See `measure_second_moments`.
         ModelError: A weight has NaN or infinite values.
         OutputError: `file` cannot be written.
     """
@@ -70,7 +81,8 @@ def round_weights(model: Model, source: BatchSource, file: Path, samples: int = 
     store = WeightStore(file)
     stored = {}
     tensors = {name: weights[0].channels for name, weights in layers.items()}
-    for name, moments in measure_second_moments(model, source, tensors, samples):
+    measured = measure_second_moments(model, source, tensors, samples, nonfinite=nonfinite, limit_bytes=limit_bytes)
+    for name, moments in measured:
         feedback = error_feedback(moments)
         for layer in layers[name]:
             stored[layer.key] = _rounded(layer, feedback, store, model.opset)
@@ -118,7 +130,7 @@ def _layers_by_input(model: Model) -> dict[str, list[_Layer]]:
     nodes = {name_of(node.outputs[0]): node for node in graph}
     weight_only = {*select_weight_only(graph, ["*"])} if plan_quantization(graph).nodes else set()
     plan = plan_quantization(graph, weight_only=weight_only)
-    inputs: dict[WeightKey, set[str]] = {}
+    reads: dict[str, set[tuple[str, int]]] = {}  # by weight: inputs that it multiplies, and its axis there
     layers: dict[str, dict[WeightKey, _Layer]] = {}
     for read in plan.inputs:
         if read.axis is None:
@@ -127,11 +139,12 @@ def _layers_by_input(model: Model) -> dict[str, list[_Layer]]:
         weight, data = node.inputs[read.index], name_of(node.inputs[0])
         assert weight is not None
         is_linear = node.op_type in _LINEAR and not node.attributes.get_int("transA", 0)
-        inputs.setdefault((read.tensor, read.axis), set()).add(data if is_linear else "")
+        reads.setdefault(read.tensor, set()).add((data if is_linear else "", read.axis))
         layer = _Layer(weight, read.axis)
         layers.setdefault(data, {})[layer.key] = layer
     rounded = {
-        data: [layer for key, layer in weights.items() if inputs[key] == {data}] for data, weights in layers.items()
+        data: [layer for layer in weights.values() if reads[name_of(layer.weight)] == {(data, layer.axis)}]
+        for data, weights in layers.items()
     }
     return {data: weights for data, weights in rounded.items() if weights}
 

@@ -13,7 +13,7 @@ from trt_ptq.calibrators.methods import METHODS
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
 from trt_ptq.calibrators.table.table_recipe import HeadScales
-from trt_ptq.choices import Technique
+from trt_ptq.choices import Nonfinite, Technique
 from trt_ptq.language_models.decoder import decoder_layout
 from trt_ptq.language_models.kv_cache.cache_scales import measure_cache_scales
 from trt_ptq.onnx_io.load import Model, load_model
@@ -74,13 +74,25 @@ class CalibratedModels:
         data: the data to calibrate with.
         calibrate: computes the statistics of a float model that a technique changed.
         folder: where changed float models are written.
+        nonfinite: what becomes of NaN and infinite values when weights are rounded.
+        memory_limit: bytes that rounding weights may take; None for no limit.
     """
 
-    def __init__(self, plain: CalibratedModel, data: CalibrationData, calibrate: Calibrate, folder: Path) -> None:
+    def __init__(
+        self,
+        plain: CalibratedModel,
+        data: CalibrationData,
+        calibrate: Calibrate,
+        folder: Path,
+        nonfinite: Nonfinite = "refuse",
+        memory_limit: int | None = None,
+    ) -> None:
         self._plain = plain
         self._data = data
         self._calibrate = calibrate
         self._folder = folder
+        self._nonfinite = nonfinite
+        self._memory_limit = memory_limit
         self._number = count()
         self._transformed_of = cache(self._transform)
         self._statistics_of = cache(self._collect)
@@ -154,7 +166,10 @@ class CalibratedModels:
         return derive_table(self._statistics_of(model_key(key), roughly=roughly), key.range_method())
 
     def _round_weights(self, key: Recipe) -> StoredWeights:
-        return round_weights(self.model(key), self._data.all, self._folder / f"{next(self._number)}.int8")
+        file = self._folder / f"{next(self._number)}.int8"
+        return round_weights(
+            self.model(key), self._data.all, file, nonfinite=self._nonfinite, limit_bytes=self._memory_limit
+        )
 
 
 def _before(key: Recipe) -> Recipe:

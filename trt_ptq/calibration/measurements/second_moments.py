@@ -10,6 +10,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
+from trt_ptq._internal.memory import PeakMemory
+from trt_ptq.calibration.memory_planner import first_batch, tensor_bytes
+from trt_ptq.choices import Nonfinite
 from trt_ptq.data.subset import Head
 from trt_ptq.errors import DataError
 from trt_ptq.onnx_io.externalized import externalized
@@ -21,7 +24,7 @@ from trt_ptq.types import Batch, BatchSource
 
 DEFAULT_SAMPLES = 64  # samples
 _MIN_ROWS, _ROWS_PER_CHANNEL = 4096, 2  # enough for the products of channels to stand out from chance
-_MIN_BYTES = 2**29  # that a pass may take; a quarter of the weights where that is more
+_MIN_BYTES = 2**29  # that the products of a pass may take; a quarter of the weights where that is more
 _BYTES_PER_VALUE = 12  # float64 for the sum, and float32 for those of a batch
 _PREFIX = "trt_ptq.moments"
 
@@ -29,7 +32,13 @@ Doubles = npt.NDArray[np.float64]
 
 
 def measure_second_moments(
-    model: Model, source: BatchSource, tensors: Mapping[str, int], samples: int = DEFAULT_SAMPLES
+    model: Model,
+    source: BatchSource,
+    tensors: Mapping[str, int],
+    samples: int = DEFAULT_SAMPLES,
+    *,
+    nonfinite: Nonfinite = "refuse",
+    limit_bytes: int | None = None,
 ) -> Iterator[tuple[str, Doubles]]:
     """Measure mean(x x^T) over all rows x of tensors, where the channel axis is the last one.
 
@@ -42,19 +51,31 @@ def measure_second_moments(
         source: The calibration data.
         tensors: Number of channels by tensor name, in graph order.
         samples: Largest number of samples to measure, from the start of `source`.
+        nonfinite: Whether rows with NaN or infinite values are refused or left out.
+        limit_bytes: The memory limit of the process. A pass takes one tensor at least, however low the limit is.
 
     Yields:
         Name and moments [channels, channels] of each tensor, in the order of `tensors`.
 
     Raises:
-        DataError: No batches, the model fails on one, or a tensor has NaN or infinite values.
+        DataError: No batches, the model fails on one, or NaN or infinite values are refused.
+        UsageError: `limit_bytes` on a system that does not report memory.
     """
     limit = max(_MIN_BYTES, weights_size_bytes(model.to_ir()) // 4)
+    if limit_bytes is not None:
+        limit = min(limit, _free_bytes(model, source, tensors, limit_bytes))
     for group in _groups(tensors, limit // _BYTES_PER_VALUE):
-        sums = _measure(model, source, group, samples)
+        sums = _measure(model, source, group, samples, nonfinite)
         while sums:  # so that each is freed when its reader is done
             name = next(iter(sums))
             yield name, sums.pop(name)
+
+
+def _free_bytes(model: Model, source: BatchSource, tensors: Mapping[str, int], limit_bytes: int) -> int:
+    """What `limit_bytes` leaves free while the model runs."""
+    memory = PeakMemory()
+    tensor_bytes(model, list(tensors), first_batch(source))
+    return limit_bytes - memory.peak_bytes()
 
 
 def _groups(tensors: Mapping[str, int], max_values: int) -> list[dict[str, int]]:
@@ -70,10 +91,12 @@ def _groups(tensors: Mapping[str, int], max_values: int) -> list[dict[str, int]]
     return groups
 
 
-def _measure(model: Model, source: BatchSource, tensors: Mapping[str, int], samples: int) -> dict[str, Doubles]:
+def _measure(
+    model: Model, source: BatchSource, tensors: Mapping[str, int], samples: int, nonfinite: Nonfinite
+) -> dict[str, Doubles]:
     # ONNX Runtime starts with what was added last, so that each tensor is multiplied, and freed, before the next ones.
     backwards = dict(reversed(list(tensors.items())))
-    with externalized(model, _with_products(model, backwards)) as (proto, folder):
+    with externalized(model, _with_products(model, backwards, nonfinite)) as (proto, folder):
         session = create_session(proto, folder, str(model.path))
     inputs = [node_arg.name for node_arg in session.get_inputs()]
     sums = {name: np.zeros((channels, channels)) for name, channels in tensors.items()}
@@ -88,7 +111,7 @@ def _measure(model: Model, source: BatchSource, tensors: Mapping[str, int], samp
                     "without GPTQ"
                 )
             sums[name] += product
-            counts[name] += int(count[0])
+            counts[name] += int(count.item())
         if min(counts.values()) >= enough:
             break
     for name in sums:
@@ -96,8 +119,8 @@ def _measure(model: Model, source: BatchSource, tensors: Mapping[str, int], samp
     return sums
 
 
-def _with_products(model: Model, tensors: Mapping[str, int]) -> ir.Model:
-    """A model that computes X^T X and the number of rows of each tensor."""
+def _with_products(model: Model, tensors: Mapping[str, int], nonfinite: Nonfinite) -> ir.Model:
+    """A model that computes X^T X and the number of rows of each tensor, of finite ones if others are skipped."""
     part = model.to_ir()
     graph = part.graph
     values = {value.name: value for node in graph for value in node.outputs}
@@ -106,10 +129,16 @@ def _with_products(model: Model, tensors: Mapping[str, int]) -> ir.Model:
     editor = GraphEditor(graph)
     append = partial(editor.node, _PREFIX)
     zero, one = (editor.constant(_PREFIX, ir.tensor(np.array([number]))) for number in (0, 1))
+    nothing = editor.constant(_PREFIX, ir.tensor(np.zeros(1, np.float32)))
     for name, channels in tensors.items():
         rows = append("Reshape", values[name], editor.constant(_PREFIX, ir.tensor(np.array([-1, channels]))))
-        product = append("MatMul", append("Transpose", rows, perm=[1, 0]), rows)
         count = append("Slice", append("Shape", rows), zero, one)
+        if nonfinite == "skip":  # NaN - NaN and infinity - infinity are NaN, and so is their sum
+            ones = editor.constant(_PREFIX, ir.tensor(np.ones((channels, 1), np.float32)))
+            is_finite = append("Equal", append("MatMul", append("Sub", rows, rows), ones), nothing)
+            rows = append("Where", is_finite, rows, nothing)
+            count = append("ReduceSum", append("Cast", is_finite, to=ir.DataType.INT64.value))
+        product = append("MatMul", append("Transpose", rows, perm=[1, 0]), rows)
         for output, dtype in ((product, ir.DataType.FLOAT), (count, ir.DataType.INT64)):
             output.type = ir.TensorType(dtype)
             graph.outputs.append(output)
