@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 import trt_ptq
-from tests.networks import residual_cnn
-from tests.pipeline.quantizing import quantized, source
+from tests.networks import images, residual_cnn
+from tests.pipeline.quantizing import chain_path, quantized, source
+from trt_ptq.calibrators.table.table_file import load_table
+from trt_ptq.data.sources import ArraySource
 from trt_ptq.errors import StatisticsError, UsageError
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.pipeline.kept_statistics import OTHER_DATA, StatisticsLike
@@ -78,3 +80,31 @@ def test_until_stable_has_nothing_to_end(cnn: Model, tmp_path: Path) -> None:
 def test_something_else_is_refused(cnn: Model, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"`stats`.*int"):
         resumed(cnn, tmp_path / "out", 3)  # type: ignore[arg-type]
+
+
+def test_a_technique_does_not_mix_the_ranges_of_two_data_sets(tmp_path: Path) -> None:
+    model = load_model(chain_path(tmp_path))
+    others = ArraySource("others.npz", {"x": 3 * images(40)}, 4)
+    statistics = trt_ptq.calibrate(model, others)
+    data, test = source(), source(8, seed=1)
+    quantized(model, tmp_path / "anew", data, test_data=test, techniques=("equalization",), search=False)
+    config = trt_ptq.QuantizeConfig(method="minmax", backend="none", techniques=("equalization",), search=False)
+    trt_ptq.quantize(model, data, test_data=test, stats=statistics, output_dir=tmp_path / "kept", config=config)
+    tables = [load_table(tmp_path / name / "calibration.json") for name in ("kept", "anew")]
+    assert tables[0].amax == pytest.approx(dict(tables[1].amax), rel=1e-5)
+    assert tables[0].provenance == tables[1].provenance
+
+
+def test_trials_with_other_data_are_not_reused_with_kept_statistics(tmp_path: Path) -> None:
+    model = load_model(chain_path(tmp_path))
+    statistics = trt_ptq.calibrate(model, source(160))
+    heads = []
+    for scale in (1, 100):
+        pictures = images(160)
+        pictures[4:8] *= scale  # a batch that output errors are not measured on
+        data = ArraySource("images.npz", {"x": pictures}, 4)
+        config = trt_ptq.QuantizeConfig(method="minmax", backend="none", techniques=(), search=False)
+        options = {"test_data": source(8, seed=1), "stats": statistics, "config": config}
+        trt_ptq.quantize(model, data, output_dir=tmp_path / "out", **options)  # type: ignore[arg-type]
+        heads.append((tmp_path / "out" / "trials.jsonl").read_text().splitlines()[0])
+    assert heads[0] != heads[1]

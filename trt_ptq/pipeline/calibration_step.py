@@ -24,6 +24,7 @@ from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import STATISTICS, remove_last_run, remove_other_recipe, save_float_model, warn_of_removal
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.pipeline.kept_statistics import OTHER_DATA
+from trt_ptq.provenance import DataFingerprint
 from trt_ptq.report.warnings import stability_warnings
 from trt_ptq.types import BatchSource, ShapeProfile
 
@@ -32,12 +33,15 @@ from trt_ptq.types import BatchSource, ShapeProfile
 class Calibrated:
     """`statistics` of the float model, collected in `passes` over the data, and `profiles` of its inputs.
 
+    `data` is the fingerprint of the samples of `source` that techniques are applied with: those of `statistics`, unless
+    statistics of other data were kept.
     `audit` knows the samples that were calibrated with; it observes further passes over `source`, the calibration data.
     `trajectory` says how the ranges settled, `drift` how those of a language model depend on the length of the text.
     There are 0 passes, and no drift, where the statistics of an earlier run were kept.
     """
 
     statistics: Statistics
+    data: DataFingerprint
     passes: int
     profiles: dict[str, ShapeProfile]
     source: BatchSource
@@ -78,10 +82,12 @@ def calibrate(job: QuantizationJob) -> Calibrated:
             convergence=convergence,
             groups=groups,
         )
+        data = statistics.data
     else:
         statistics, passes = job.kept_statistics.statistics, ()
         job.kept_statistics.check_tensors(calibration_tensors)
-        if not job.kept_statistics.has_data(source, job.progress):
+        data = job.kept_statistics.fingerprint(source, job.progress)
+        if data != statistics.data:
             findings.append(OTHER_DATA)
         convergence.record(statistics.data.samples, statistics.tensors)
     save_statistics(statistics, job.output_dir / STATISTICS)
@@ -95,6 +101,7 @@ def calibrate(job: QuantizationJob) -> Calibrated:
     stability = None if job.until_stable is None else convergence.stability()
     return Calibrated(
         statistics=statistics,
+        data=data,
         passes=len(passes),
         profiles=profiles,
         source=source,
@@ -121,15 +128,23 @@ def _data_findings(job: QuantizationJob, audit: Audit) -> tuple[str, ...]:
 
 
 def recalibrate(
-    job: QuantizationJob, model: Model, before: Statistics, changed: Collection[str], source: BatchSource
+    job: QuantizationJob,
+    model: Model,
+    before: Statistics,
+    changed: Collection[str],
+    source: BatchSource,
+    *,
+    of_same_data: bool = True,
 ) -> Statistics:
     """The statistics of a float model after a technique, from those of the model before it.
 
     Only tensors in `changed`, and new ones, are measured, on `source`. All others are the same function of the inputs
-    as before: their values differ by the rounding of floats at most, so their statistics stay.
+    as before: their values differ by the rounding of floats at most, so their statistics stay. If `before` is not
+    `of_same_data`, all are measured: a table must not mix the ranges of two data sets.
     """
     selected = select_calibration_tensors(model, job.tensors, job.recipe.attention)
-    names = tuple(name for name in selected.tensors if name in changed or name not in before.tensors)
+    kept = before.tensors.keys() - set(changed) if of_same_data else ()
+    names = tuple(name for name in selected.tensors if name not in kept)
     if not names:
         return replace(before, model=model.identity, shares_range=selected.shares_range)
     measured = CalibrationTensors(names, selected.shares_range)

@@ -44,14 +44,14 @@ class KeptStatistics:
                 "with the same `tensors` and `attention`, or leave `stats` out"
             )
 
-    def has_data(self, source: BatchSource, progress: ProgressCallback) -> bool:
-        """Whether the statistics were collected from the first samples of `source`, which is read for that."""
+    def fingerprint(self, source: BatchSource, progress: ProgressCallback) -> DataFingerprint:
+        """That of the first samples of `source`, as many as the statistics were collected from."""
         found = DataFingerprint()
         for batch in progress(source, "Reading the calibration data", source.total):
             if found.samples >= self.statistics.data.samples:
                 break  # only after one more batch: a source learns its length at its end, as in a calibration
             found += DataFingerprint.from_feeds(batch.feeds)
-        return found == self.statistics.data
+        return found
 
 
 def open_statistics(stats: StatisticsLike | None, model: Model, config: QuantizeConfig) -> KeptStatistics | None:

@@ -22,7 +22,7 @@ from trt_ptq.report.warnings import stability_method_warnings, technique_warning
 from trt_ptq.tuning.calibrated_models import CalibratedModel, CalibratedModels, CalibrationData
 from trt_ptq.tuning.candidate_builder import CandidateBuilder
 from trt_ptq.tuning.estimating.estimates import Estimates
-from trt_ptq.tuning.estimating.few_samples import few_samples
+from trt_ptq.tuning.estimating.few_samples import FewSamples, few_samples
 from trt_ptq.tuning.estimating.output_deviation import OutputDeviation
 from trt_ptq.tuning.judge import Judge
 from trt_ptq.tuning.kept_trials import KeptTrials
@@ -54,7 +54,8 @@ def candidate_builder(job: QuantizationJob, calibrated: Calibrated, scratch: Pat
     few = few_samples(job.model, job.objective.reference, job.calibration, job.tuning)
     data = CalibrationData(Head(calibrated.source, calibrated.statistics.data.samples), few)
     plain = CalibratedModel(job.model, calibrated.statistics)
-    models = CalibratedModels(plain, data, partial(recalibrate, job), scratch, job.nonfinite, job.memory_limit)
+    calibrated_again = partial(recalibrate, job, of_same_data=calibrated.data == calibrated.statistics.data)
+    models = CalibratedModels(plain, data, calibrated_again, scratch, job.nonfinite, job.memory_limit)
     return CandidateBuilder(models, data, partial(magnitudes, job))
 
 
@@ -65,7 +66,7 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, candidates: Candid
         DataError, ModelError, TableError: see `tune`.
         OutputError: the trials cannot be kept in the output directory.
     """
-    kept, settings = _kept_trials(job), job.tuning
+    kept, settings = _kept_trials(job, calibrated, candidates.data.few), job.tuning
     deviation = OutputDeviation(
         job.model, job.objective.reference, candidates.data.few, job.calibration, settings.output_error_batches
     )
@@ -92,7 +93,7 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, candidates: Candid
     return Tuned(result, calibrated_model, table, candidates, warnings, placed)
 
 
-def _kept_trials(job: QuantizationJob) -> KeptTrials:
+def _kept_trials(job: QuantizationJob, calibrated: Calibrated, few: FewSamples) -> KeptTrials:
     """The trials of an earlier run with the same model, data, metric and options; none if they cannot be told apart."""
     metric, file = job.objective.metric, job.output_dir / TRIALS
     if metric is not None and metric.identity is None:
@@ -114,6 +115,8 @@ def _kept_trials(job: QuantizationJob) -> KeptTrials:
         tools(),
         asdict(job.model.identity),
         hashlib.sha256((job.output_dir / STATISTICS).read_bytes()).hexdigest(),
+        (calibrated.data.samples, calibrated.data.digest),
+        [_digests(batches or ()) for batches in (few.first, few.rest)],
         _digests(evenly_spaced(job.calibration, settings.output_error_batches)),
         measured_on,
         scored_by,
