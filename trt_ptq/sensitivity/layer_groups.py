@@ -15,7 +15,7 @@ from trt_ptq.analysis.subgraph import NodeInput, Rewiring, switch_of
 from trt_ptq.sensitivity.layers import Layer, LayerInputBatch, LayerInputReader, feed_name
 from trt_ptq.types import Array
 
-_MAX_LAYERS = 16
+_MAX_LAYERS = 16  # like the next one a choice: the more layers, the fewer sessions, and the more memory for weights
 _MAX_WEIGHTS = 2**24  # values of all weights of a group: they are fed in FP32, and kept in memory meanwhile
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import count
@@ -28,9 +28,12 @@ from trt_ptq.transforms.rounded_weights import round_weights
 from trt_ptq.tuning.estimating.few_samples import FewSamples
 from trt_ptq.types import BatchSource
 
-_NO_CHOICES = {
-    **{"nodes_to_exclude": (), "weight_only": ()},
-    **{"high_precision": "fp32", "kv_cache": "float", "target": "trt"},
+_NO_CHOICES: Mapping[str, object] = {
+    "nodes_to_exclude": (),
+    "weight_only": (),
+    "high_precision": "fp32",
+    "kv_cache": "float",
+    "target": "trt",
 }
 BEFORE_CALIBRATION: tuple[Technique, ...] = ("equalization", "rotation", "smoothquant")  # they change the float model
 
@@ -120,8 +123,9 @@ class CalibratedModels:
             recipe: the recipe.
             roughly: measure the tensors that its last technique changed on a few samples only.
         """
-        is_of_last = recipe.techniques[-1:] == range_key(recipe).techniques[-1:]
-        return self._table_of(range_key(recipe), roughly=roughly and is_of_last)
+        key = range_key(recipe)
+        last_changes_ranges = recipe.techniques[-1:] == key.techniques[-1:]
+        return self._table_of(key, roughly=roughly and last_changes_ranges)
 
     def stored_weights(self, recipe: Recipe) -> StoredWeights | None:
         """The weights that GPTQ rounded; None without the technique. See `round_weights`."""

@@ -29,19 +29,21 @@ class TuningSettings:
             the threshold itself does: the accuracy is not worth that much speed.
         max_excluded_macs: largest fraction of the multiply-accumulates that leaves INT8: with more, INT8 does not pay,
             and a search that needs it is given up. Without it, 31 of 42 layers of the text recogniser were excluded.
-        max_requantized: most layers of a set that are tried in INT8 again by their output error, the largest first.
-        output_error_batches: most calibration batches that output errors are measured on; on five real models, 8 of 8
-            samples order the range methods as all held-out data do.
-        output_error_samples: samples of these batches that suffice, the same number of each; where a model takes whole
-            batches only, so many batches.
+        max_requantized: most layers of a set that are tried in INT8 again by their output error, the largest first: a
+            choice that no measurement decided, each takes a model.
+        output_error_batches: calibration batches that output errors are measured on, more where these do not have
+            `output_error_samples`; on five real models, 8 of 8 samples order the range methods as all held-out data do.
+        output_error_samples: samples that suffice, the same number of each batch; of a model that takes whole batches
+            only, as many batches as have so many samples.
         first_look_samples: samples that a technique or a range method must look good on to be measured on the others.
             Two of each of eight batches order the range methods of MiniLM as all 64 samples do.
-        first_look_batches: whole batches in their place, where a model takes no others.
+        first_look_batches: fewest whole batches at a first look, of a model that takes no others.
         first_look_factor: largest error of a range method at the first look, relative to the best one: the method that
             is best on all samples had 1.0 (MiniLM), 1.1 (text recogniser) and 1.4 times that (magika, 0.005 %).
-        min_finalists: range methods that are measured on all these samples, whatever their error at the first look.
-        ranked_further: where the batches of a first look disagree, so many of the layers, the most sensitive ones, are
-            ranked on as many samples again.
+        min_finalists: range methods that are measured on all these samples, whatever their error at the first look: a
+            choice that no measurement decided.
+        ranked_further: fraction of the layers, the most sensitive ones, that is ranked on as many samples again where
+            the batches of a first look disagree: a choice that no measurement decided.
         min_ranking_agreement: least agreement of half of the batches with the others on the most sensitive layers: a
             language model reaches 0.9, rendered text 0.6.
         max_placement_builds: most INT8 models that are built to find the layers that TensorRT-RTX runs faster in FP16;

@@ -18,6 +18,15 @@ TITLES: dict[Technique, str] = {
     "bias-correction": "bias correction",
 }
 
+TIME_IS_UP = (
+    "`time_limit` was reached while recipes were tried, and this is the best so far; the same command goes on from "
+    "there with a longer one"
+)
+LEFT_OUT = (
+    "`time_limit` was reached before {}, a default that was not asked for by name, so it was left out: allow more "
+    "time, or name it in `techniques`"
+)
+
 Decision = Literal[
     "baseline",
     "accepted",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.choices import Mode, Technique
@@ -21,18 +22,9 @@ from trt_ptq.tuning.mixed_precision import Expectation, MixedPrecision, failure,
 from trt_ptq.tuning.objective import Score
 from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
 from trt_ptq.tuning.technique_order import gptq_last, with_technique, without_gptq
-from trt_ptq.tuning.trials import TECHNIQUES_TO_TRY, TITLES, Decision, Trial, TuningResult
+from trt_ptq.tuning.trials import LEFT_OUT, TECHNIQUES_TO_TRY, TIME_IS_UP, TITLES, Decision, Trial, TuningResult
 
 _logger = logging.getLogger("trt_ptq.tuning")
-
-TIME_IS_UP = (
-    "`time_limit` was reached while recipes were tried, and this is the best so far; the same command goes on from "
-    "there with a longer one"
-)
-LEFT_OUT = (
-    "`time_limit` was reached before {}, a default that was not asked for by name, so it was left out: allow more "
-    "time, or name it in `techniques`"
-)
 
 
 def tune(
@@ -111,7 +103,7 @@ def tune(
         recipe=tuner.recipe,
         searched=tuner.recipe != requested,
         metrics=tuner.best.metrics,
-        trials=tuple(tuner.trials),
+        trials=tuner.trials_with_output_errors(),
         warnings=tuple(warnings),
     )
 
@@ -132,6 +124,7 @@ class _Tuner:
         mode: Mode,
     ) -> None:
         self.trials: list[Trial] = []
+        self._recipe_of: dict[int, Recipe] = {}  # by the index of the trial
         self._candidates = candidates
         self._estimates = estimates
         self._judge = judge
@@ -158,6 +151,13 @@ class _Tuner:
     def goes_on(self) -> bool:
         """Whether a better candidate is needed, and there is time to try another."""
         return self.exceeds_threshold and not self._judge.time_is_up
+
+    def trials_with_output_errors(self) -> tuple[Trial, ...]:
+        """All trials, with the output errors that were measured, also later: a run that goes on knows them at once."""
+        for index, recipe in self._recipe_of.items():
+            if self._estimates.is_measured(recipe):
+                self.trials[index] = replace(self.trials[index], output_error=self._estimates.output_error(recipe))
+        return tuple(self.trials)
 
     def runner_up_methods(self) -> list[str]:
         """The methods with the smallest output errors, without that of the recipe."""
@@ -290,5 +290,5 @@ class _Tuner:
         _logger.info("%s: %s: %s %s", self._judge.status, name, loss, self._judge.quantity)
         stopped = "" if score.stopped_after is None else f"given up after {score.stopped_after} samples"
         note = "; ".join(filter(None, (stopped, note)))
-        error = self._estimates.output_error(recipe) if self._estimates.is_measured(recipe) else None
-        self.trials.append(Trial(name, score.losses, score.metrics, decision, note, error))
+        self._recipe_of[len(self.trials)] = recipe
+        self.trials.append(Trial(name, score.losses, score.metrics, decision, note))
