@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.networks import weight, write
+from trt_ptq.data.open import open_data
 from trt_ptq.data.sources import ArraySource
+from trt_ptq.errors import DataError
 from trt_ptq.evaluation.reference import Reference
 from trt_ptq.onnx_io.load import load_model
 from trt_ptq.tuning.estimating.few_samples import few_samples
@@ -49,12 +51,59 @@ def test_a_model_for_one_batch_size_gets_whole_batches(tmp_path: Path, options: 
     assert rest == [*range(80, 100), *range(240, 260)]
 
 
-@pytest.mark.parametrize("batches", [1, 2, 3, 7, 8, 40])
-def test_small_batches_are_divided_between_both_looks(tmp_path: Path, batches: int) -> None:
-    first, rest = selected(tmp_path, batches, 1)
-    step = max(batches // 8, 1)
-    assert sorted([*first, *rest]) == list(range(0, batches, step))[:8]
-    assert len(first) == min(batches, 2)
+@pytest.mark.parametrize(("samples", "at_first"), [(1, 1), (7, 7), (16, 16), (40, 14), (64, 16), (640, 16)])
+def test_batches_of_one_sample_add_up_to_as_many_samples(tmp_path: Path, samples: int, at_first: int) -> None:
+    first, rest = selected(tmp_path, samples, 1)
+    assert sorted([*first, *rest]) == list(range(0, samples, max(samples // 64, 1)))
+    assert len(first) == at_first
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 5, 8, 20])
+def test_batches_of_any_size_add_up_to_about_as_many_samples(tmp_path: Path, batch: int) -> None:
+    first, rest = selected(tmp_path, 100 * batch, batch)
+    assert 16 <= len(first) <= 20
+    assert 64 <= len([*first, *rest]) <= 66
+    assert not {*first} & {*rest}
+
+
+def test_eight_texts_are_enough_of_a_language_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trt_ptq.tuning.estimating.few_samples.is_decoder", lambda _model: True)
+    assert [len(part) for part in selected(tmp_path, 64, 1)] == [2, 6]
+
+
+def test_a_first_axis_of_time_is_no_axis_of_samples(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("GRU", ["x", "W", "R"], ["o"], hidden_size=4),
+        helper.make_node("Squeeze", ["o", "axes"], ["y"]),
+    ]
+    weights = [weight("W", 1, 12, 4), weight("R", 1, 12, 4), numpy_helper.from_array(np.array([1]), "axes")]
+    frames = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["time", "batch", 4])
+    path = write(tmp_path / "m.onnx", nodes, weights, [frames], ["y"])
+    assert takes_whole_batches(path, (50, 1, 4))
+
+
+def test_samples_that_attend_to_each_other_stay_together(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "t"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["a"], axis=-1),
+        helper.make_node("MatMul", ["a", "x"], ["m"]),
+        helper.make_node("MatMul", ["m", "w"], ["y"]),
+    ]
+    tokens = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["tokens", 4])
+    assert takes_whole_batches(write(tmp_path / "m.onnx", nodes, [weight("w", 4, 4)], [tokens], ["y"]), (50, 4))
+
+
+def takes_whole_batches(path: Path, shape: tuple[int, ...]) -> bool:
+    model = load_model(path)
+    batches = [{"x": np.random.default_rng(seed).standard_normal(shape).astype(np.float32)} for seed in range(8)]
+    few = few_samples(model, Reference(path), open_data(batches, model.inputs), DEFAULT_SETTINGS)
+    return [batch.feeds["x"].shape for batch in few.first] == [shape] * 2
+
+
+def test_data_without_batches_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no batches"):
+        selected(tmp_path, 0, 1)
 
 
 @pytest.mark.parametrize(("batch", "count"), [(4, 32), (8, 64), (16, 64), (1000, 64)])

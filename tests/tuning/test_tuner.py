@@ -75,13 +75,13 @@ def test_layers_are_ranked_on_more_samples_where_few_disagree(tmp_path: Path, al
             recorded.append(total)
         return items
 
-    pictures = np.abs(images(72))
-    by_batch = pictures.reshape(18, 4, *pictures.shape[1:])
+    pictures = np.abs(images(144))
+    by_batch = pictures.reshape(18, 8, *pictures.shape[1:])
     if alike:
         by_batch[:, 1] *= -0.1
     else:
         by_batch[2::4] *= -1  # every other batch of a first look
-    data = ArraySource("images.npz", {"x": pictures}, 4)
+    data = ArraySource("images.npz", {"x": pictures}, 8)
     options = {"test_data": data, "max_drop": 0.0, "techniques": (), "progress": progress}
     run(load_model(two_sided_cnn(tmp_path / "m.onnx")), tmp_path / "out", data, **options)
     assert recorded == ranked

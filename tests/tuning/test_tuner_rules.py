@@ -11,14 +11,15 @@ import pytest
 
 from trt_ptq.calibrators.methods import AUTO_CANDIDATES, RangeMethod
 from trt_ptq.choices import Technique
+from trt_ptq.errors import DataError, ModelError, TrtPtqError
 from trt_ptq.provenance import ModelIdentity
 from trt_ptq.recipe import Recipe
 from trt_ptq.tuning.estimating.estimates import MethodRanking
 from trt_ptq.tuning.judge import Judge, TimeLimit
 from trt_ptq.tuning.kept_trials import KeptTrials
 from trt_ptq.tuning.objective import Score
-from trt_ptq.tuning.trials import Decision, TuningResult
-from trt_ptq.tuning.tuner import LEFT_OUT, tune
+from trt_ptq.tuning.trials import LEFT_OUT, Decision, TuningResult
+from trt_ptq.tuning.tuner import tune
 
 
 class Bench:
@@ -32,6 +33,7 @@ class Bench:
     def __init__(self, output_errors: dict[str, float], losses: dict[str, float]) -> None:
         self._output_errors, self._losses = output_errors, losses
         self.at_first: dict[str, float] = {}
+        self.knows_looks = True
         self.macs_of: dict[str, int] = {}
         self.ranked_for: list[tuple[str, ...]] = []
         self.evaluated: list[str] = []
@@ -51,6 +53,9 @@ class Bench:
 
     def is_measured(self, _recipe: Recipe) -> bool:
         return False
+
+    def is_seen(self, _recipe: Recipe) -> bool:
+        return self.knows_looks
 
     def rank_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> MethodRanking:
         self.ranked_for.append(recipe.techniques)
@@ -250,6 +255,28 @@ def test_a_metric_must_meet_half_the_threshold_without_a_technique_too() -> None
     bench = Bench({"plain": 1.0, "equalization": 0.5, "equalization+worst": 0.001, "worst": 0.001}, losses)
     bench.metric = "a metric"
     assert tuned(bench).recipe.techniques == ("equalization",)
+
+
+@pytest.mark.parametrize("error", [DataError, ModelError])
+def test_a_search_goes_on_where_outputs_cannot_be_compared(
+    monkeypatch: pytest.MonkeyPatch, error: type[TrtPtqError]
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> float:
+        raise error("no output has a finite value to compare")
+
+    bench = Bench({}, {"worst": 0.004})
+    bench.metric = "a metric"
+    monkeypatch.setattr(bench, "first_look", refuse)
+    monkeypatch.setattr(bench, "output_error", refuse)
+    assert tuned(bench, try_techniques=False).recipe.nodes_to_exclude == ("worst",)
+
+
+def test_no_output_error_is_measured_for_a_message(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench({}, {"worst": 0.005})
+    bench.knows_looks = False
+    with caplog.at_level(logging.INFO, "trt_ptq.tuning"):
+        tuned(bench, try_techniques=False)
+    assert "evaluation 2 of at most 17: 1 of 10 layers excluded: 0.50% output error" in caplog.messages
 
 
 def test_progress_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from trt_ptq._internal.quantities import format_percent
+from trt_ptq.errors import DataError, ModelError
 from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.recipe import Recipe
 from trt_ptq.tuning.alternatives import EXCLUDED, Alternative
@@ -44,14 +45,23 @@ class Expectation:
         return self._scaled(recipe, self.estimates.output_error)
 
     def at_first(self, recipe: Recipe) -> float:
-        """The same from a first look alone, which takes a quarter of the samples."""
+        """The same from a first look alone."""
         return math.nan if self.judge.time_is_up else self._scaled(recipe, self.estimates.first_look)
 
+    def describe(self, recipe: Recipe) -> str:
+        """What the first look says, as text; empty where that would cost something."""
+        if not (self.estimates.is_seen(self.base) and self.estimates.is_seen(recipe)):
+            return ""
+        return f", {format_loss(self._scaled(recipe, self.estimates.first_look))} expected from the output error"
+
     def _scaled(self, recipe: Recipe, error_of: Callable[[Recipe], float]) -> float:
-        error = error_of(self.base)
-        if not error or not math.isfinite(error):
+        try:
+            error = error_of(self.base)
+            if not error or not math.isfinite(error):
+                return math.nan
+            return min(self.loss, 1.0) * error_of(recipe) / error
+        except (DataError, ModelError):  # the outputs cannot be compared
             return math.nan
-        return min(self.loss, 1.0) * error_of(recipe) / error
 
 
 @dataclass(frozen=True)
@@ -98,14 +108,14 @@ def search_mixed_precision(
     def loss(names: frozenset[str]) -> float:
         scores[names] = judge.score(without(names), thresholds[-1])
         _logger.info(
-            "%s: %d of %d layers %s: %s %s, %s expected from the output error",
+            "%s: %d of %d layers %s: %s %s%s",
             judge.status,
             len(names),
             len(ranked),
             alternative.name,
             format_loss(scores[names].loss, thresholds[-1]),
             judge.quantity,
-            format_loss(expectation.at_first(without(names))),
+            expectation.describe(without(names)),
         )
         return scores[names].loss
 

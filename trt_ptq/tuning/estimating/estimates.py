@@ -123,6 +123,10 @@ class Estimates:
         """Whether `output_error` costs nothing."""
         return self._kept.find("output error", recipe) is not None
 
+    def is_seen(self, recipe: Recipe) -> bool:
+        """Whether `first_look` costs nothing."""
+        return self._kept.find("first look", recipe) is not None
+
     def rank_methods(self, recipe: Recipe, methods: tuple[RangeMethod, ...]) -> MethodRanking:
         """Range methods by the output error of `recipe`, without bias correction.
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from trt_ptq.data.sources import InMemorySource
 from trt_ptq.data.subset import SampleRange, Subset, evenly_spaced
 from trt_ptq.errors import DataError, ModelError
 from trt_ptq.evaluation.reference import Reference
 from trt_ptq.language_models.decoder import is_decoder
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.tuning.settings import TuningSettings
-from trt_ptq.types import BatchSource, sample_count
+from trt_ptq.types import Array, Batch, BatchSource, sample_count
 
 _logger = logging.getLogger("trt_ptq.tuning")
+_ROUNDING = 1e-4  # of the largest value: kernels sum in another order for another batch size
 
 
 @dataclass(frozen=True)
@@ -33,48 +38,84 @@ class FewSamples:
 
 
 def few_samples(model: Model, reference: Reference, source: BatchSource, settings: TuningSettings) -> FewSamples:
-    """Select samples of `source`.
+    """Select samples of `source`, of more batches the smaller they are.
 
-    Where the model takes batches of any size, they are the first samples of several batches, and a first look takes a
-    few samples of each of them; else whole batches.
+    Where the model treats the samples of a batch one by one, they are the first samples of several batches, and a first
+    look takes a few samples of each of them; else whole batches. So too where each batch has but a few samples.
 
     Args:
         model: the float model.
-        reference: the same, which is tried on a batch of another size.
+        reference: the same, which is tried on batches of other sizes.
         source: the calibration data.
         settings: constants of tuning.
 
     Raises:
         DataError: there are no batches.
     """
-    size = sample_count(next(iter(source)).feeds)
-    batches = min(settings.output_error_batches, source.total or settings.output_error_batches)
+    batch = next(iter(source), None)
+    if batch is None:
+        raise DataError("the data has no batches")
+    size = sample_count(batch.feeds)
+    counted = size
+    if is_decoder(model):  # a text is long: eight of them suffice, however small the batches are
+        counted = max(size, math.ceil(settings.output_error_samples / settings.output_error_batches))
+    batches = max(settings.output_error_batches, math.ceil(settings.output_error_samples / counted))
+    if batches > settings.output_error_batches:  # few samples each: one of each is a first look then
+        batches = max(batches, settings.first_look_samples)
+    batches = batches if source.total is None else min(batches, source.total)
     of_each = min(math.ceil(settings.output_error_samples / batches), size)
     first = math.ceil(settings.first_look_samples / batches)
-    chosen = evenly_spaced(source, batches)
-    if first < of_each and _takes_any_number(model, reference, SampleRange(chosen, 0, first)):
+    at_first, others = (0, first), (first, of_each)
+    if (
+        first < of_each
+        and batches <= settings.first_look_samples
+        and _treats_samples_one_by_one(model, reference, batch, (at_first, others))
+    ):
+        chosen = evenly_spaced(source, batches)
         second = SampleRange(chosen, first, min(2 * first, of_each))
-        return FewSamples(SampleRange(chosen, 0, first), SampleRange(chosen, first, of_each), second)
-    batches = min(batches, max(math.ceil(settings.output_error_samples / size), settings.first_look_batches))
+        return FewSamples(SampleRange(chosen, *at_first), SampleRange(chosen, *others), second)
+    batches = min(batches, max(math.ceil(settings.output_error_samples / counted), settings.first_look_batches))
     chosen = evenly_spaced(source, batches)
-    period = math.ceil(batches / settings.first_look_batches)
+    most_at_first = max(math.ceil(settings.first_look_samples / counted), settings.first_look_batches)
+    period = math.ceil(batches / most_at_first)
     if period == 1:
         return FewSamples(chosen, None, None)
-    others = tuple(range(1, period))
-    return FewSamples(Subset(chosen, period), Subset(chosen, period, others), Subset(chosen, period, others[:1]))
+    offsets = tuple(range(1, period))
+    return FewSamples(Subset(chosen, period), Subset(chosen, period, offsets), Subset(chosen, period, offsets[:1]))
 
 
-def _takes_any_number(model: Model, reference: Reference, fewer: BatchSource) -> bool:
-    """Whether the model runs on `fewer` samples than the data has, and the first axis of its outputs is the sample."""
+def _treats_samples_one_by_one(
+    model: Model, reference: Reference, batch: Batch, parts: Sequence[tuple[int, int]]
+) -> bool:
+    """Whether the model runs on `parts` of a batch, ranges of its samples, with the outputs that the batch gives there.
+
+    A first axis of time or of tokens is no axis of samples, though the outputs may have as many rows.
+    """
     if any(spec.shape and isinstance(spec.shape[0], int) for spec in model.inputs):
         return False
     if is_decoder(model):  # their export has a dynamic batch, and their outputs are large
         return True
-    batch = next(iter(fewer))
     try:
         with reference.outputs() as outputs:
-            found = outputs(batch).values()
+            whole = outputs(batch)
+            for start, stop in parts:
+                for part in SampleRange(InMemorySource([batch]), start, stop):
+                    of_part = outputs(part)
+                    if not all(_are_rows(of_part[name], array, start, stop) for name, array in whole.items()):
+                        _logger.info("output errors are measured on whole batches: samples depend on the others there")
+                        return False
     except (DataError, ModelError) as error:
         _logger.info("output errors are measured on whole batches, as the model takes no others: %s", error)
         return False
-    return all(array.ndim and len(array) == sample_count(batch.feeds) for array in found)
+    return True
+
+
+def _are_rows(part: Array, whole: Array, start: int, stop: int) -> bool:
+    """Whether `part` is the rows `start` to `stop` of `whole`, up to the rounding of floats."""
+    rows = whole[start:stop] if whole.ndim else whole
+    if not whole.ndim or part.shape != rows.shape:
+        return False
+    if rows.dtype.kind != "f":
+        return np.array_equal(part, rows)
+    largest = np.abs(rows, where=np.isfinite(rows), out=np.zeros_like(rows)).max(initial=0)
+    return np.allclose(part, rows, rtol=0, atol=_ROUNDING * float(largest), equal_nan=True)

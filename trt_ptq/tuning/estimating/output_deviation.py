@@ -51,6 +51,12 @@ class DeviationSums:
             elif name not in self.varying:
                 self.meters.setdefault(name, FidelityMeter()).update(array, actual[name])
 
+    @property
+    def is_comparable(self) -> bool:
+        """Whether an output had a finite value to compare, or the shapes of all of them vary."""
+        outputs = self.meters.keys() - self.varying
+        return any(self.meters[name].result().compared for name in outputs) or (bool(self.varying) and not outputs)
+
     def error(self, floats: set[str]) -> float:
         """The largest error of the outputs; of those in `floats`, if any of these can be compared."""
         outputs = {name: self.meters[name].result() for name in self.meters.keys() - self.varying}
@@ -98,7 +104,8 @@ class OutputDeviation:
         Args:
             candidate: the model.
             sums: what was measured of it before; it is not run on these samples again.
-            parts: 1 for a first look at the first of `samples`, 2 for all.
+            parts: 1 for a first look at the first of `samples`, 2 for all. Also all where the first have nothing to
+                compare, as images without detections.
 
         Returns:
             The error after each part that it ran on.
@@ -109,15 +116,19 @@ class OutputDeviation:
         if self._next_token is not None:
             sums.parts = 2
             return [self._next_token.measure(candidate)] * 2
-        errors = []
+        errors: list[float] = []
+        before = sums.parts
         with (
             temporary_model_file(candidate, CANDIDATE) as path,
             self.reference.outputs() as reference,
             onnx_runner(path) as runner,
         ):
-            for part in (self.samples.first, self.samples.rest)[sums.parts : parts]:
+            for part in (self.samples.first, self.samples.rest)[sums.parts :]:
                 for batch in part or ():
                     sums.add(reference(batch), runner.infer(batch.feeds, batch.origin))
                 sums.parts += 1
-                errors.append(sums.error(self._floats))
+                if sums.parts == 2 or sums.is_comparable:
+                    errors += [sums.error(self._floats)] * (sums.parts - before - len(errors))
+                    if sums.parts >= parts:
+                        break
         return errors
