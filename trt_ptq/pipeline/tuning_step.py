@@ -54,8 +54,8 @@ def candidate_builder(job: QuantizationJob, calibrated: Calibrated, scratch: Pat
     few = few_samples(job.model, job.objective.reference, job.calibration, job.tuning)
     data = CalibrationData(Head(calibrated.source, calibrated.statistics.data.samples), few)
     plain = CalibratedModel(job.model, calibrated.statistics)
-    calibrated_again = partial(recalibrate, job, of_same_data=calibrated.data == calibrated.statistics.data)
-    models = CalibratedModels(plain, data, calibrated_again, scratch, job.nonfinite, job.memory_limit)
+    again = partial(recalibrate, job, of_same_data=calibrated.data == calibrated.statistics.data)
+    models = CalibratedModels(plain, data, again, scratch, job.nonfinite, job.memory_limit)
     return CandidateBuilder(models, data, partial(magnitudes, job))
 
 
