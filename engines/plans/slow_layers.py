@@ -10,7 +10,7 @@ from trt_ptq.engines.cost import Gpu, KernelCost, estimate, estimate_kernel
 from trt_ptq.engines.plans.datatypes import FLOATS
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.plans.kernel import Kernel
-from trt_ptq.engines.plans.layer_groups import LayerGroup, group_layers
+from trt_ptq.engines.plans.paired_layers import PairedLayer, pair_layers
 
 _SHOWN = 3  # nodes in a sentence
 _SLOWER = 1.01  # differences below are no finding
@@ -57,7 +57,7 @@ def find_slow_layers(plan: EnginePlan, reference: EnginePlan, gpu: Gpu) -> list[
     """
     for side in (plan, reference):
         estimate(side, gpu)  # raises where there is none
-    groups = group_layers(plan, reference)
+    groups = pair_layers(plan, reference)
     writer = {tensor.name: group for group in groups for kernel in group.kernels for tensor in kernel.outputs}
     found = []
     for group in groups:
@@ -77,7 +77,7 @@ def _sum(costs: Sequence[KernelCost]) -> LayerCost:
     return LayerCost(len(costs), sum(cost.kernel.bytes_moved for cost in costs), seconds)
 
 
-def _not_int8(group: LayerGroup, quantized: Sequence[str]) -> list[str]:
+def _not_int8(group: PairedLayer, quantized: Sequence[str]) -> list[str]:
     """Nodes that the model quantizes, in a product of another type."""
     other = {
         kernel.precision or "unknown": node
@@ -88,7 +88,7 @@ def _not_int8(group: LayerGroup, quantized: Sequence[str]) -> list[str]:
     return [f"was to run in INT8, and does not: {node} runs in {precision}" for precision, node in other.items()]
 
 
-def _float_between_int8(group: LayerGroup, writer: Mapping[str, LayerGroup]) -> list[str]:
+def _float_between_int8(group: PairedLayer, writer: Mapping[str, PairedLayer]) -> list[str]:
     """A product in float, whose input an INT8 layer makes, and whose result is quantized."""
     if not any(kernel.macs for kernel in group.kernels) or _in_int8(group):
         return []
@@ -100,11 +100,11 @@ def _float_between_int8(group: LayerGroup, writer: Mapping[str, LayerGroup]) -> 
     return []
 
 
-def _in_int8(group: LayerGroup) -> bool:
+def _in_int8(group: PairedLayer) -> bool:
     return any(kernel.macs and kernel.precision == "int8" for kernel in group.kernels)
 
 
-def _reasons(group: LayerGroup, costs: Sequence[KernelCost]) -> Iterable[str]:
+def _reasons(group: PairedLayer, costs: Sequence[KernelCost]) -> Iterable[str]:
     products = [kernel for kernel in group.kernels if kernel.macs]
     before = [kernel for kernel in group.reference if kernel.macs]
     written = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,18 @@ from trt_ptq.engines.spec import parse_profiles
 from trt_ptq.errors import UsageError
 
 _NONE = "none"
+
+
+class TechniqueName(str, Enum):  # Typer takes no lists of Literal
+    """`TechniqueChoice`, and none."""
+
+    AUTO = "auto"
+    NONE = "none"
+    EQUALIZATION = "equalization"
+    ROTATION = "rotation"
+    SMOOTHQUANT = "smoothquant"
+    GPTQ = "gptq"
+    BIAS_CORRECTION = "bias-correction"
 
 
 def quantize_config(recipe: Path | None, shape: list[str] | None, **options: Any) -> QuantizeConfig:

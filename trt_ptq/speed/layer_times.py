@@ -1,6 +1,6 @@
 """What each layer takes in INT8 and in FP16, by the plans of both engines, and which set of layers is fastest.
 
-A layer is a convolution or matrix product, with the kernels that finish it; see `group_layers`. The estimate of a
+A layer is a convolution or matrix product, with the kernels that finish it; see `pair_layers`. The estimate of a
 mixed model adds up, for each layer, its product in its precision, and the other kernels as they are in the INT8 plan if
 a layer in INT8 reads their result, else as in the FP16 plan. A builder fuses differently in a mixed model, so the
 estimate only proposes sets of layers: their plans decide (see placement.py).
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from trt_ptq.engines.cost import Gpu, estimate_kernel
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.plans.kernel import Kernel, KernelTensor
-from trt_ptq.engines.plans.layer_groups import LayerGroup, group_layers
+from trt_ptq.engines.plans.paired_layers import PairedLayer, pair_layers
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ModelTimes:
     """
 
     def __init__(self, int8: EnginePlan, float16: EnginePlan, outputs: Mapping[str, str], gpu: Gpu) -> None:
-        groups = group_layers(int8, float16)
+        groups = pair_layers(int8, float16)
         owner = {tensor.name: index for index, group in enumerate(groups) for tensor in _read_by_products(group)}
         readers = _Readers(int8, owner)
         self.layers = tuple(_layer(group, index, readers, outputs, gpu) for index, group in enumerate(groups))
@@ -130,11 +130,11 @@ class _Readers:
         return frozenset(self._owner[name] for name in seen if name in self._owner)
 
 
-def _read_by_products(group: LayerGroup) -> list[KernelTensor]:
+def _read_by_products(group: PairedLayer) -> list[KernelTensor]:
     return [tensor for kernel in group.kernels if kernel.macs for tensor in kernel.inputs if tensor.dtype == "int8"]
 
 
-def _layer(group: LayerGroup, index: int, readers: _Readers, outputs: Mapping[str, str], gpu: Gpu) -> LayerTimes:
+def _layer(group: PairedLayer, index: int, readers: _Readers, outputs: Mapping[str, str], gpu: Gpu) -> LayerTimes:
     def is_product(kernel: Kernel) -> bool:
         return bool(kernel.macs) and any(node in outputs for node in kernel.nodes)
 

@@ -10,7 +10,7 @@ from tests.engines.plans.recorded import MODELS, recorded_plan
 from trt_ptq.engines.cost import GPUS, estimate
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.plans.kernel import Kernel, KernelTensor
-from trt_ptq.engines.plans.layer_groups import group_layers
+from trt_ptq.engines.plans.paired_layers import pair_layers
 from trt_ptq.engines.plans.plan_comparison import compare_plans, kernels_by_type
 from trt_ptq.engines.plans.slow_layers import SlowLayer, find_slow_layers
 
@@ -30,7 +30,7 @@ def whats(layer: SlowLayer) -> set[str]:
 @pytest.mark.parametrize("model", MODELS)
 def test_every_kernel_that_works_is_in_one_layer_of_each_plan(model: str) -> None:
     int8, fp16 = recorded_plan(model, "int8"), recorded_plan(model, "fp16")
-    groups = group_layers(int8, fp16)
+    groups = pair_layers(int8, fp16)
     for plan, kernels in (
         (int8, [kernel.name for group in groups for kernel in group.kernels]),
         (fp16, [kernel.name for group in groups for kernel in group.reference]),
@@ -40,7 +40,7 @@ def test_every_kernel_that_works_is_in_one_layer_of_each_plan(model: str) -> Non
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_product_of_one_plan_is_paired_with_that_of_the_other(model: str) -> None:
-    for group in group_layers(recorded_plan(model, "int8"), recorded_plan(model, "fp16")):
+    for group in pair_layers(recorded_plan(model, "int8"), recorded_plan(model, "fp16")):
         assert any(kernel.macs for kernel in group.kernels) == any(kernel.macs for kernel in group.reference)
 
 

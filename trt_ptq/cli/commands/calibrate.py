@@ -16,7 +16,7 @@ from trt_ptq.calibration.ray.ray_backend import collect_on_ray
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.cli import console, options
-from trt_ptq.cli.calibrating import check_outputs, skipped_values
+from trt_ptq.cli.calibration_checks import check_outputs, skipped_values
 from trt_ptq.cli.language.calibrate_text import save_text_statistics, takes_text
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.checks.validation import ValidatedSource

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -11,7 +10,7 @@ import typer
 
 from trt_ptq import choices
 from trt_ptq.cli import console, options
-from trt_ptq.cli.chosen import quantize_config
+from trt_ptq.cli.chosen import TechniqueName, quantize_config
 from trt_ptq.cli.language.language_report import show_language
 from trt_ptq.cli.option_names import with_options
 from trt_ptq.evaluation.fidelity import error_title, worst_output
@@ -19,18 +18,6 @@ from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.output import TRIALS
 from trt_ptq.pipeline import quantize as run
 from trt_ptq.report.schema import Report
-
-
-class TechniqueName(str, Enum):  # Typer takes no lists of Literal
-    """`TechniqueChoice`, and none."""
-
-    AUTO = "auto"
-    NONE = "none"
-    EQUALIZATION = "equalization"
-    ROTATION = "rotation"
-    SMOOTHQUANT = "smoothquant"
-    GPTQ = "gptq"
-    BIAS_CORRECTION = "bias-correction"
 
 
 def quantize(

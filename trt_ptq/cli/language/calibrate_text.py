@@ -10,7 +10,7 @@ from trt_ptq.api.calibrating_text import TextStatistics, collect_text
 from trt_ptq.api.inputs.language_input import check_text_task
 from trt_ptq.calibration.checkpoint import Checkpoint
 from trt_ptq.cli import console
-from trt_ptq.cli.calibrating import check_outputs, skipped_values
+from trt_ptq.cli.calibration_checks import check_outputs, skipped_values
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.data.shard import parse_shard
 from trt_ptq.data.user_function import read_from

@@ -11,7 +11,7 @@ from trt_ptq.engines.plans.kernel import Kernel
 
 
 @dataclass(frozen=True)
-class LayerGroup:
+class PairedLayer:
     """The kernels of one layer in a plan, and in the plan that it is compared with.
 
     A layer is a convolution or matrix product (several, where one kernel does them) with the kernels that finish it:
@@ -24,7 +24,7 @@ class LayerGroup:
     reference: tuple[Kernel, ...]
 
 
-def group_layers(plan: EnginePlan, reference: EnginePlan) -> list[LayerGroup]:
+def pair_layers(plan: EnginePlan, reference: EnginePlan) -> list[PairedLayer]:
     """Pair the kernels of two plans of one model by the ONNX nodes in them, in execution order of `plan`.
 
     A kernel without a product belongs to the layer that made the largest of its inputs.
@@ -46,7 +46,7 @@ def group_layers(plan: EnginePlan, reference: EnginePlan) -> list[LayerGroup]:
         nodes[layer].append(node)
     order = dict.fromkeys((*kernels[0], *kernels[1]))
     return [
-        LayerGroup(tuple(nodes[layer]), tuple(kernels[0].get(layer, ())), tuple(kernels[1].get(layer, ())))
+        PairedLayer(tuple(nodes[layer]), tuple(kernels[0].get(layer, ())), tuple(kernels[1].get(layer, ())))
         for layer in order
     ]
 
