@@ -101,15 +101,17 @@ class TestPerplexity:
         assert metric.losses({"perplexity": 2.0}, {"perplexity": 3.0}) == {"perplexity": 0.5}
 
     @pytest.mark.parametrize(("rise", "hopeless"), [(0.005, False), (0.2, True)])
-    def test_a_candidate_is_given_up_where_its_tokens_lose_too_much(
+    def test_a_candidate_is_given_up_where_its_windows_lose_too_much(
         self, rise: float, hopeless: bool, layout: DecoderLayout
     ) -> None:
         metric = LanguageModelMetric(layout, text_windows(TEXTS[:1], 16), ()).as_user_metric()
         noise = np.random.default_rng(0)
         losses = noise.normal(3, 1, 400)
-        test = PairedTest({"perplexity": losses}, lambda _name: True, 0.01, metric.of_mean)
+        test = PairedTest({"perplexity": losses}, lambda _name: True, 0.01, metric.of_mean, metric.in_groups)
         scores = SampleScores("perplexity", "perplexity", metric.of_mean)
-        scores.add({"perplexity": losses[:100] + rise + noise.normal(0, 0.1, 100)})
+        for window in np.split(losses[:100], 10):
+            assert not test.is_hopeless(scores)
+            scores.add({"perplexity": window + rise + noise.normal(0, 0.1, 10)})
         assert test.is_hopeless(scores) == hopeless
         assert scores.metrics()["perplexity"] == pytest.approx(np.exp(scores.means()["perplexity"]))
 

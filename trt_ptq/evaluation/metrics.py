@@ -57,6 +57,8 @@ class UserMetric:
         lower_is_better: names of metrics whose lower values are better; see `known_direction` for others.
         of_mean: how metrics follow from the mean of scores that the function yields, where they are not that mean: the
             perplexity from the mean loss of tokens. They must rise with it.
+        in_groups: whether scores that are yielded together go together, as those of the tokens of a text do; see
+            `PairedTest`.
         known_identity: what to return as `identity`, for a function that is not in a file of its own.
         inputs: ranges of the inputs in the first batches that the function ran on any model.
     """
@@ -65,6 +67,7 @@ class UserMetric:
     name: str = "evaluate"
     lower_is_better: Collection[str] = ()
     of_mean: Mapping[str, MetricOfMean] = field(default_factory=dict)
+    in_groups: bool = False
     known_identity: str | None = None
     inputs: InputRanges = field(default_factory=lambda: InputRanges(_MAX_BATCHES), compare=False, repr=False)
 

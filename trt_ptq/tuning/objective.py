@@ -96,7 +96,7 @@ class Objective:
         if samples is None or metric is None or math.isinf(limit):
             return None
         lower = {name for name, value in self.baseline.items() if is_lower_better(name, value, metric.lower_is_better)}
-        return PairedTest(samples.by_metric(), lower.__contains__, limit, metric.of_mean).is_hopeless
+        return PairedTest(samples.by_metric(), lower.__contains__, limit, metric.of_mean, metric.in_groups).is_hopeless
 
     def _score(self, metric: UserMetric, evaluation: MetricEvaluation) -> Score:
         metrics, samples, expected = evaluation.metrics, evaluation.samples, self._baseline.samples

@@ -12,6 +12,7 @@ from trt_ptq.analysis.dynamic_sizes import Shape, known_shape
 from trt_ptq.calibration.devices import Device
 from trt_ptq.calibration.observed.buffers import Buffer, BufferPool
 from trt_ptq.calibration.observed.segments import Segment
+from trt_ptq.errors import DataError
 from trt_ptq.onnx_io.ort_session import model_fails
 from trt_ptq.types import Array, Batch
 
@@ -97,8 +98,10 @@ class ObservedSegment:
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # a shape depends on values or is declared wrongly, or the model fails
-            if overwritten:
-                raise model_fails(batch, error) from error
+            if overwritten:  # so that the segment cannot run again
+                raise DataError(
+                    f"{model_fails(batch, error)} (or a tensor has not the shape that is declared)"
+                ) from error
             for buffer in buffers.values():
                 self._pool.free(buffer)
             return None

@@ -29,6 +29,7 @@ class SampleScores:
         self._of_mean = of_mean or {}
         self._parts: dict[str, list[Array]] = {}
         self._lower: set[str] = set()
+        self.sizes: list[int] = []  # how many were yielded together
         self.count = 0
 
     def add(self, item: Any) -> None:
@@ -50,7 +51,9 @@ class SampleScores:
         for name, array in arrays.items():
             self._parts.setdefault(name, []).append(array)
         self._lower |= {str(name) for name, value in scores.items() if isinstance(value, Lower)}
-        self.count += lengths.pop()
+        if size := lengths.pop():
+            self.sizes.append(size)
+        self.count += size
 
     def by_metric(self) -> dict[str, Array]:
         """The scores so far: float64 [samples], by metric."""

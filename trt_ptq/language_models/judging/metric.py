@@ -1,6 +1,7 @@
 """The metric of a language model: perplexity on held-out text, in the form of `evaluate`.
 
-Tokens are the samples, so that a candidate that loses too much is given up after some of the windows.
+It yields the losses of tokens, one window at a time, so that a candidate that loses too much is given up after some of
+the windows. The tokens of a window go together, so a window is one sample of the test that decides on it.
 """
 
 from __future__ import annotations
@@ -38,4 +39,6 @@ class LanguageModelMetric:
         for window in (*self.select, *self.test):
             digest.update(f"{window.first_scored} {len(window.ids)} ".encode() + window.ids.tobytes())
         identity = f"{PERPLEXITY} {digest.hexdigest()}"
-        return UserMetric(self, PERPLEXITY, of_mean={PERPLEXITY: perplexity_of}, known_identity=identity)
+        return UserMetric(
+            self, PERPLEXITY, of_mean={PERPLEXITY: perplexity_of}, in_groups=True, known_identity=identity
+        )
