@@ -16,8 +16,10 @@ from tests.networks import CHANNELS, image_input, weight, write
 from tests.pipeline.quantizing import chain_path, quantized, source
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.devices import HostDevice
+from trt_ptq.calibration.measurements.magnitudes import combine_amax, measure_amax
 from trt_ptq.calibration.tensors import CalibrationTensors, select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
+from trt_ptq.calibrators.statistics.statistics_file import load_statistics
 from trt_ptq.calibrators.table.table_file import load_table
 from trt_ptq.choices import Technique
 from trt_ptq.data.subset import SampleRange, split_source
@@ -125,3 +127,23 @@ def test_statistics_after_techniques_are_those_of_the_changed_model(
     amax, of_plain = (dict(one.table("minmax").amax) for one in (calibrated.statistics, plain.statistics))
     assert amax == pytest.approx(dict(expected.table("minmax").amax), rel=1e-4)
     assert amax != pytest.approx(of_plain, rel=1e-4)
+
+
+def test_only_changed_tensors_have_their_magnitudes_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    measured: list[set[str]] = []
+
+    def measure(*args: Any, **more: Any) -> dict[str, float]:
+        measured.append(more["only"])
+        return measure_amax(*args, **more)
+
+    monkeypatch.setattr(calibration_step, "measure_amax", measure)
+    quantized(chain_path(tmp_path), tmp_path / "out", techniques=EQUALIZED)
+    model, (calibration, _) = load_model(tmp_path / "out" / "model.transformed.onnx"), split_source(source(), None)
+    assert {"c", "r"} in measured
+    recipe = load_table(tmp_path / "out" / "calibration.json").recipe
+    assert recipe is not None
+    anew = combine_amax(measure_amax(model, calibration), load_statistics(tmp_path / "out" / "stats.safetensors"))
+    assert recipe.magnitudes == pytest.approx(anew, rel=1e-5)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.convergence import Convergence, Stability, Trajectory, all_methods
 from trt_ptq.calibration.measurements.grouped import GroupedStatistics
-from trt_ptq.calibration.measurements.magnitudes import measure_amax
+from trt_ptq.calibration.measurements.magnitudes import float32_tensors, measure_amax
 from trt_ptq.calibration.memory_planner import plan_calibration, plan_passes
 from trt_ptq.calibration.tensors import CalibrationTensors, select_calibration_tensors
 from trt_ptq.calibrators.statistics.statistics import Statistics
@@ -17,6 +17,7 @@ from trt_ptq.data.checks.audit import Audit
 from trt_ptq.data.checks.input_ranges import InputRanges
 from trt_ptq.data.observation import observe
 from trt_ptq.data.shape_profiles import ShapeObserver, profiles_from_shapes
+from trt_ptq.fp16.attention_masks import row_maxima
 from trt_ptq.language_models.decoder_profiles import decoder_profiles
 from trt_ptq.language_models.length_drift import RangeDrift, by_rising_length, range_drift
 from trt_ptq.onnx_io.check_loaded import check_loaded
@@ -154,6 +155,15 @@ def recalibrate(
     return replace(statistics, tensors={name: known[name] for name in selected.tensors})
 
 
-def magnitudes(job: QuantizationJob, model: Model) -> dict[str, float]:
-    """Largest magnitude of each float tensor of `model`, within the memory limit."""
-    return measure_amax(model, job.calibration, job.memory_limit)
+def magnitudes(
+    job: QuantizationJob, model: Model, before: Mapping[str, float], changed: Collection[str]
+) -> dict[str, float]:
+    """The largest magnitude of each float tensor after a technique, from those `before`; see `recalibrate`.
+
+    Only tensors in `changed`, and new ones, are measured.
+    """
+    tensors = float32_tensors(model)
+    names = {name for name in tensors if name in changed or name not in before}
+    measured = measure_amax(model, job.calibration, job.memory_limit, only=names)
+    kept = {name for tensor in tensors for name in (tensor, row_maxima(tensor)) if name in before}
+    return {name: before[name] for name in before if name in kept} | measured

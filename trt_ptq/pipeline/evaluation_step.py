@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trt_ptq.data.checks.audit import HeldOutAudit
 from trt_ptq.data.observation import observe
+from trt_ptq.data.subset import evenly_spaced
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import DataError, EngineError, MissingPackageError, ModelError
@@ -27,6 +28,9 @@ from trt_ptq.report.warnings import (
     emulation_differs,
     engines_not_evaluated,
 )
+from trt_ptq.types import BatchSource
+
+_COMPARED_BATCHES = 8  # of a language model: a position has as many logits as there are tokens
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def evaluate_models(
     """
     searched = tuned.result.searched
     audit = HeldOutAudit(calibrated.audit)
-    source = observe(job.test if searched else job.held_out, audit)
+    source = observe(_compared(job, searched), audit)
     if earlier_metrics is None:
         was_scored = exported.candidate.high_precision == "fp32"  # as the rest of all candidates is
         known = job.objective.metrics_for_verdict(tuned.result.metrics if was_scored else None)
@@ -114,7 +118,7 @@ def evaluate_engines(
         "fp32": job.model_file,
         **{precision: job.output_dir / ENGINES[precision] for precision in built},
     }
-    source = job.test if tuned.result.searched else job.held_out
+    source = _compared(job, tuned.result.searched)
     metrics = evaluated.comparison.metrics
     known: dict[Precision, Metrics] = {"fp32": metrics["fp32"]} if metrics else {}
     try:
@@ -129,3 +133,12 @@ def evaluate_engines(
     if (verdict.grade, verdict.passed) != (evaluated.verdict.grade, evaluated.verdict.passed):
         warnings.append(emulation_differs(evaluated.verdict))
     return EvaluatedEngines(comparison, verdict, tuple(warnings))
+
+
+def _compared(job: QuantizationJob, searched: bool) -> BatchSource:
+    """The batches whose outputs are compared with FP32: those that nothing was selected on, where there are such.
+
+    Of a language model few suffice, since its verdict is on text.
+    """
+    source = job.test if searched else job.held_out
+    return source if job.language is None else evenly_spaced(source, _COMPARED_BATCHES)

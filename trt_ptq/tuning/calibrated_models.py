@@ -144,7 +144,7 @@ class CalibratedModels:
     def _transform(self, key: Recipe) -> tuple[Model, TransformResult | None]:
         if not key.techniques:
             return self._plain.model, None
-        before = self.model(_before(key))
+        before = self.model(without_last(key))
         if key.techniques[-1] == "equalization":
             transformed = equalize(before)
         elif key.techniques[-1] == "rotation":
@@ -161,7 +161,7 @@ class CalibratedModels:
         if not key.techniques:
             return self._plain.statistics
         model, transformed = self._transformed_of(key)
-        before = self._statistics_of(_before(key), roughly=False)
+        before = self._statistics_of(without_last(key), roughly=False)
         if transformed is None or not transformed.applied:
             return before
         return self._calibrate(model, before, transformed.changed, self._data.few.first if roughly else self._data.all)
@@ -176,7 +176,7 @@ class CalibratedModels:
         )
 
 
-def _before(key: Recipe) -> Recipe:
+def without_last(key: Recipe) -> Recipe:
     """`key` without its last technique."""
     return key.model_copy(update={"techniques": key.techniques[:-1]})
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -29,7 +30,14 @@ from trt_ptq.qdq.insert import TENSOR_KINDS, QdqModel, TensorKind, insert_qdq
 from trt_ptq.qdq.stored_weights import StoredWeights
 from trt_ptq.recipe import Recipe
 from trt_ptq.transforms.bias_correction import correct_bias
-from trt_ptq.tuning.calibrated_models import CalibratedModel, CalibratedModels, CalibrationData, model_key, rounding_key
+from trt_ptq.tuning.calibrated_models import (
+    CalibratedModel,
+    CalibratedModels,
+    CalibrationData,
+    model_key,
+    rounding_key,
+    without_last,
+)
 from trt_ptq.types import Array
 
 _logger = logging.getLogger(__name__)
@@ -65,6 +73,12 @@ class TransformSummary:
     note: str
 
 
+class Magnitudes(Protocol):
+    """Computes the largest magnitudes in a float model after a technique; see `magnitudes` of the calibration step."""
+
+    def __call__(self, model: Model, before: Mapping[str, float], changed: Collection[str]) -> dict[str, float]: ...
+
+
 class CandidateBuilder:
     """Builds the INT8 model of any recipe.
 
@@ -73,12 +87,10 @@ class CandidateBuilder:
     Args:
         models: the float models that techniques lead to, with their ranges.
         data: the data that they are calibrated with.
-        magnitudes: computes the largest magnitude of each tensor of a float model; see `measure_amax`.
+        magnitudes: computes the largest magnitude of each tensor of a float model.
     """
 
-    def __init__(
-        self, models: CalibratedModels, data: CalibrationData, magnitudes: Callable[[Model], dict[str, float]]
-    ) -> None:
+    def __init__(self, models: CalibratedModels, data: CalibrationData, magnitudes: Magnitudes) -> None:
         self._models = models
         self.data = data
         self._magnitudes = magnitudes
@@ -223,7 +235,15 @@ class CandidateBuilder:
 
     def _measure_amax(self, key: Recipe) -> dict[str, float]:
         calibrated = self.calibrated_model(key)
-        return combine_amax(self._magnitudes(calibrated.model), calibrated.statistics)
+        transformed = calibrated.transformed
+        if transformed is None:
+            measured = self._magnitudes(calibrated.model, {}, ())
+        else:
+            before = self._amax_of(without_last(key))
+            if not transformed.applied:
+                return before
+            measured = self._magnitudes(calibrated.model, before, transformed.changed)
+        return combine_amax(measured, calibrated.statistics)
 
     def _measure_bias_error(self, key: Recipe, *, roughly: bool) -> dict[str, Array]:
         few = self.data.few

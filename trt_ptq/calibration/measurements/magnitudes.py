@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -30,23 +30,26 @@ _PASS_BYTES = 1_000_000_000  # for the tensors of one pass, by default
 _CHUNK = 2**16  # values
 
 
-def float32_tensors(model: Model) -> CalibrationTensors:
-    """Return all float32 tensors of the main graph that are not constants and do not depend on plugins."""
+def float32_tensors(model: Model) -> tuple[str, ...]:
+    """Return the names of all float32 tensors of the main graph that are not constants and do not depend on plugins."""
     graph = model.to_ir().graph
     unrunnable = unrunnable_values(graph)
     values = [*graph.inputs, *(out for node in graph for out in node.outputs)]
-    names = [
+    return tuple(
         str(value.name)
         for value in values
         if is_float32(value) and value.name and not value.is_initializer() and value not in unrunnable
-    ]
-    return CalibrationTensors(tuple(names), {})
+    )
 
 
 def measure_amax(
-    model: Model, source: BatchSource, limit_bytes: int | None = None, samples: int = DEFAULT_SAMPLES
+    model: Model,
+    source: BatchSource,
+    limit_bytes: int | None = None,
+    samples: int = DEFAULT_SAMPLES,
+    only: Collection[str] | None = None,
 ) -> dict[str, float]:
-    """Measure the largest finite magnitude of each of the `float32_tensors`, and of the `row_maxima` of Softmax inputs.
+    """Measure the largest finite magnitude of the `float32_tensors`, and of the `row_maxima` of Softmax inputs.
 
     The model reduces the tensors itself, and only those with NaN or infinite values are looked at.
 
@@ -55,6 +58,7 @@ def measure_amax(
         source: The calibration data.
         limit_bytes: The memory limit of the process; see `plan_passes`.
         samples: Number of samples to measure, from the start of `source`.
+        only: Measure only those of these names.
 
     Returns:
         The magnitude by tensor name; NaN if the tensor has a NaN.
@@ -62,7 +66,9 @@ def measure_amax(
     Raises:
         DataError: No batches, or the model fails on one.
     """
-    names = float32_tensors(model).tensors
+    names = [name for name in float32_tensors(model) if only is None or name in only]
+    if not names:
+        return {}
     axes = {name: axis for name, axis in _softmax_axes(model).items() if name in names}
     reduced: dict[str, tuple[str, int | None]] = {}
     for name in names:

@@ -16,10 +16,10 @@ from trt_ptq.language_models.judging.generation import generate
 from trt_ptq.language_models.judging.metric import PERPLEXITY
 from trt_ptq.language_models.language_data import LanguageData
 
-_MAX_WINDOWS = 16
+_MAX_WINDOWS = 8
 _FEW_TOKENS = 1000
 _CHANCE = 0.5  # of the perplexity of guessing, which is the size of the vocabulary
-_NUM_GENERATIONS, _GENERATED_TOKENS, _PROMPT_TOKENS = 3, 24, 32
+_NUM_GENERATIONS, _GENERATED_TOKENS, _PROMPT_TOKENS = 2, 24, 32
 
 
 @dataclass(frozen=True)
