@@ -94,6 +94,15 @@ def test_a_recipe_with_gptq_gives_the_same_bytes_again(tmp_path: Path, technique
     assert first == again
 
 
+def test_weights_are_rounded_without_the_values_that_calibration_skips(tmp_path: Path) -> None:
+    x = sequences(40, 10)
+    x[0, 0, 0] = np.nan
+    options: dict[str, Any] = {"techniques": ("gptq",), "mode": "w8a16", "max_drop": "100%", "search": False}
+    data = ArraySource("x.npz", {"x": x}, batch_size=4)
+    quantized(transformer_block(tmp_path / "m.onnx"), tmp_path, data, nonfinite="skip", **options)
+    assert (tmp_path / "model.transformed.onnx").is_file()
+
+
 def test_a_cache_of_a_transformed_model_is_refused_for_the_original(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
