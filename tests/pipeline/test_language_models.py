@@ -125,6 +125,18 @@ def test_weights_are_rounded_by_gptq_unless_techniques_are_chosen(
     assert load_recipe(result.output_dir / "recipe.yaml").techniques == ()
 
 
+@pytest.mark.parametrize(("techniques", "left_out"), [("auto", True), ("gptq", False)])
+def test_gptq_that_was_not_asked_for_is_left_out_when_the_time_is_up(
+    decoder_path: Path, tokenizer_folder: Path, tmp_path: Path, techniques: str, left_out: bool
+) -> None:
+    config = QuantizeConfig(**{**QUICK, "mode": "w8a16", "techniques": techniques, "time_limit": 1e-3})
+    report = quantize(
+        decoder_path, sentences(60), output_dir=tmp_path, tokenizer=tokenizer_folder, config=config
+    ).report
+    assert load_recipe(tmp_path / "recipe.yaml").techniques == (() if left_out else ("gptq",))
+    assert any("`time_limit` was reached before GPTQ" in warning for warning in report.warnings) == left_out
+
+
 def test_a_metric_of_the_user_decides_instead(decoder_path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
     from trt_ptq.language_models.decoder import decoder_layout
     from trt_ptq.onnx_io.load import load_model
