@@ -44,11 +44,17 @@ def test_a_first_look_takes_two_samples_of_each_of_eight_batches(tmp_path: Path)
     assert rest == [start + number for start in range(0, 320, 40) for number in range(2, 8)]
 
 
-@pytest.mark.parametrize("options", [{"axis": 20}, {"reshaped": True}, {"joined": True}])
-def test_a_model_for_one_batch_size_gets_whole_batches(tmp_path: Path, options: dict[str, int]) -> None:
-    first, rest = selected(tmp_path, 320, 20, **options)  # type: ignore[arg-type]
+def test_a_model_for_one_batch_size_gets_whole_batches(tmp_path: Path) -> None:
+    first, rest = selected(tmp_path, 320, 20, axis=20)
     assert first == [*range(20), *range(160, 180)]
     assert rest == [*range(80, 100), *range(240, 260)]
+
+
+@pytest.mark.parametrize("options", [{"reshaped": True}, {"joined": True}], ids=["fails", "joined"])
+def test_a_model_that_takes_no_parts_of_batches_gets_eight_whole_ones(tmp_path: Path, options: dict[str, bool]) -> None:
+    first, rest = selected(tmp_path, 320, 20, **options)  # type: ignore[arg-type]
+    assert first == [*range(20), *range(160, 180)]
+    assert rest[::20] == [40, 80, 120, 200, 240, 280]
 
 
 @pytest.mark.parametrize(("samples", "at_first"), [(1, 1), (7, 7), (16, 16), (40, 14), (64, 16), (640, 16)])
@@ -98,7 +104,9 @@ def takes_whole_batches(path: Path, shape: tuple[int, ...]) -> bool:
     model = load_model(path)
     batches = [{"x": np.random.default_rng(seed).standard_normal(shape).astype(np.float32)} for seed in range(8)]
     few = few_samples(model, Reference(path), open_data(batches, model.inputs), DEFAULT_SETTINGS)
-    return [batch.feeds["x"].shape for batch in few.first] == [shape] * 2
+    assert few.rest is not None
+    shapes = [[batch.feeds["x"].shape for batch in part] for part in (few.first, few.rest)]
+    return shapes == [[shape] * 2, [shape] * 6]
 
 
 def test_data_without_batches_is_refused(tmp_path: Path) -> None:

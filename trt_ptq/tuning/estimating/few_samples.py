@@ -56,9 +56,8 @@ def few_samples(model: Model, reference: Reference, source: BatchSource, setting
     if batch is None:
         raise DataError("the data has no batches")
     size = sample_count(batch.feeds)
-    counted = size
-    if is_decoder(model):  # a text is long: eight of them suffice, however small the batches are
-        counted = max(size, math.ceil(settings.output_error_samples / settings.output_error_batches))
+    of_few = math.ceil(settings.output_error_samples / settings.output_error_batches)
+    counted = max(size, of_few) if is_decoder(model) else size  # a text is long: eight of them suffice
     batches = max(settings.output_error_batches, math.ceil(settings.output_error_samples / counted))
     if batches > settings.output_error_batches:  # few samples each: one of each is a first look then
         batches = max(batches, settings.first_look_samples)
@@ -66,14 +65,13 @@ def few_samples(model: Model, reference: Reference, source: BatchSource, setting
     of_each = min(math.ceil(settings.output_error_samples / batches), size)
     first = math.ceil(settings.first_look_samples / batches)
     at_first, others = (0, first), (first, of_each)
-    if (
-        first < of_each
-        and batches <= settings.first_look_samples
-        and _treats_samples_one_by_one(model, reference, batch, (at_first, others))
-    ):
-        chosen = evenly_spaced(source, batches)
-        second = SampleRange(chosen, first, min(2 * first, of_each))
-        return FewSamples(SampleRange(chosen, *at_first), SampleRange(chosen, *others), second)
+    is_fixed = any(spec.shape and isinstance(spec.shape[0], int) for spec in model.inputs)
+    if not is_fixed and first < of_each and batches <= settings.first_look_samples:
+        if _treats_samples_one_by_one(model, reference, batch, (at_first, others)):
+            chosen = evenly_spaced(source, batches)
+            second = SampleRange(chosen, first, min(2 * first, of_each))
+            return FewSamples(SampleRange(chosen, *at_first), SampleRange(chosen, *others), second)
+        counted = min(counted, of_few)  # what looks like a sample may be a step in time
     batches = min(batches, max(math.ceil(settings.output_error_samples / counted), settings.first_look_batches))
     chosen = evenly_spaced(source, batches)
     most_at_first = max(math.ceil(settings.first_look_samples / counted), settings.first_look_batches)
@@ -91,8 +89,6 @@ def _treats_samples_one_by_one(
 
     A first axis of time or of tokens is no axis of samples, though the outputs may have as many rows.
     """
-    if any(spec.shape and isinstance(spec.shape[0], int) for spec in model.inputs):
-        return False
     if is_decoder(model):  # their export has a dynamic batch, and their outputs are large
         return True
     try:
