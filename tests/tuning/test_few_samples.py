@@ -52,7 +52,7 @@ def test_a_model_for_one_batch_size_gets_whole_batches(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"reshaped": True}, {"joined": True}], ids=["fails", "joined"])
 def test_a_model_that_takes_no_parts_of_batches_gets_eight_whole_ones(tmp_path: Path, options: dict[str, bool]) -> None:
-    first, rest = selected(tmp_path, 320, 20, **options)  # type: ignore[arg-type]
+    first, rest = selected(tmp_path, 320, 20, **options)
     assert first == [*range(20), *range(160, 180)]
     assert rest[::20] == [40, 80, 120, 200, 240, 280]
 
