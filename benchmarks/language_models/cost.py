@@ -19,7 +19,7 @@ from trt_ptq.language_models.batches import DecoderBatches
 from trt_ptq.language_models.decoder import decoder_layout
 from trt_ptq.language_models.text.samples import TokenSample
 
-_TEXTS, _TOKENS = 4, 256
+_TEXTS, _TOKENS = 16, 256
 _ROUNDS = 3
 
 
