@@ -19,7 +19,7 @@ _HEAD = """\
 # How trt-ptq quantizes this model. Edit it, then run it again; the same data, --batch-size and --tensors give the same
 # model:
 #   trt-ptq quantize MODEL --data DATA --recipe recipe.yaml
-# MODEL: the float model; model.fp32.onnx beside this file if it was given as a torch module or a ModelProto
+# MODEL: the float model; model.fp32.onnx beside this file if it was given as a torch module, ModelProto or HF folder
 # method: minmax, percentile 99.99 (any number), entropy or mse
 # techniques: any of equalization, rotation, smoothquant, gptq, bias-correction
 # nodes_to_exclude: nodes that are not quantized: names of nodes or of their outputs, op types, or patterns such as "c*"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+import pytest
 
 from trt_ptq._internal.files import atomic_replace
 from trt_ptq._internal.locks import try_lock
 from trt_ptq._internal.temporary import remove_abandoned, temporary_folder
+from trt_ptq.errors import OutputError
 
 
 def test_a_folder_ends_with_its_block(tmp_path: Path) -> None:
@@ -15,6 +19,18 @@ def test_a_folder_ends_with_its_block(tmp_path: Path) -> None:
         (folder / "file").touch()
         assert folder.parent == tmp_path
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("has_name", [False, True])
+def test_a_full_disk_is_said_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_name: bool) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with (
+        pytest.raises(OutputError, match=f"no space left in the temporary folder {tmp_path}: set TMPDIR"),
+        temporary_folder() as folder,
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device", *[str(folder / "model.onnx")] * has_name)
+    with pytest.raises(OSError, match="elsewhere"), temporary_folder(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device", "elsewhere")
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:

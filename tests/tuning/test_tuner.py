@@ -154,14 +154,16 @@ def test_without_search_and_techniques_the_threshold_is_exceeded(sabotaged: Mode
     assert not run(sabotaged, tmp_path / "out", search=False, techniques=()).verdict.passed
 
 
-def test_a_requested_technique_is_applied_and_reported(cnn: Model, tmp_path: Path) -> None:
+def test_a_requested_technique_is_applied_or_its_omission_reported(cnn: Model, tmp_path: Path) -> None:
     report = run(cnn, tmp_path / "out", techniques=("smoothquant", "bias-correction", "auto"))
     assert [(trial.name, trial.decision) for trial in report.trials[1:]] == [
-        ("SmoothQuant", "accepted"),
+        ("SmoothQuant", "does not apply"),
         ("bias correction", "accepted"),
     ]
-    assert report.trials[1].note == "does not apply to this model"
-    assert load_recipe(tmp_path / "out" / "recipe.yaml").techniques == ("smoothquant", "bias-correction")
+    assert [warning for warning in report.warnings if "does not apply" in warning] == [
+        "SmoothQuant does not apply to this model, so the recipe is without it: omit it from `techniques`"
+    ]
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").techniques == ("bias-correction",)
     assert not (tmp_path / "out" / "model.transformed.onnx").exists()
 
 

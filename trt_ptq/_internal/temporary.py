@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from trt_ptq._internal.locks import try_lock
+from trt_ptq.errors import OutputError
 
 _PREFIX = "trt-ptq-scratch-"
 _ABANDONED = re.compile(r"\.?trt-ptq-scratch-\w{8}|\.trt-ptq-[0-9a-f]{8}\.tmp")
@@ -23,6 +25,7 @@ def temporary_folder(inside: Path | None = None) -> Iterator[Path]:
 
     Raises:
         OSError: it cannot be created.
+        OutputError: the block has filled the disk.
     """
     parent = Path(tempfile.gettempdir()) if inside is None else inside
     _remove_abandoned_once(parent)
@@ -34,9 +37,21 @@ def temporary_folder(inside: Path | None = None) -> Iterator[Path]:
             descriptor = try_lock(Path(name))
         try:
             yield Path(name)
+        except OSError as error:
+            if not _fills(error, name):
+                raise
+            where = "the temporary folder" if inside is None else "the folder"
+            remedy = "set TMPDIR to a folder that has more" if inside is None else "make room there"
+            raise OutputError(f"no space left in {where} {parent}: {remedy}") from error
         finally:
             if descriptor is not None:
                 os.close(descriptor)
+
+
+def _fills(error: OSError, folder: str) -> bool:
+    """Whether a write into `folder` failed for lack of space; an error of `write` itself names no file."""
+    file = error.filename
+    return error.errno == errno.ENOSPC and (file is None or os.fsdecode(file).startswith(folder))
 
 
 def remove_abandoned(parent: Path) -> None:

@@ -71,8 +71,8 @@ def build_implicit(
 def _table_ranges(model: Model, table: Path, dynamic_ranges: bool, allow_other_model: bool) -> ImplicitRanges:
     ranges = read_table(table)
     if not allow_other_model:
-        ranges.check_model(model.identity, str(table))
         check_not_transformed(table, ranges, model)
+        ranges.check_model(model.identity, str(table))
     if ranges.recipe and ranges.recipe.nodes_to_exclude:
         console.warn(
             f"TensorRT decides what runs in INT8: an implicit engine does not exclude "

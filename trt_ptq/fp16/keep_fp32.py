@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -132,12 +133,29 @@ class RangeCheck:
             return None
         measured = self._measured.get(name_of(value))
         if measured is None:
+            measured = self._bound(value)
+        if measured is None:
             return f"{value.name!r} was not measured"
         if not measured <= FLOAT16_MAX / MARGIN:
             return f"{value.name!r} reaches {measured:.4g}"
         if 0 < measured < FLOAT16_TINY:
             return f"the largest magnitude of {value.name!r} is {measured:.4g}"
         return None
+
+    def _bound(self, value: ir.Value) -> float | None:
+        """The largest magnitude that matters of a tensor beside Q/DQ, such as those of an INT8 cache; None if unknown.
+
+        QuantizeLinear clips what is larger, and a product with a constant is no larger than that of the magnitudes.
+        """
+        readers = [use.node for use in value.uses()]
+        if readers and all(reader.op_type == "QuantizeLinear" for reader in readers):
+            scales = [reader.inputs[1] for reader in readers]
+            return max(self._amax_of_constant(scale) * 128 for scale in scales if scale is not None)
+        source = value.producer()
+        if source is None or source.op_type != "Mul":
+            return None
+        factors = [None if factor is None else self.amax(factor) for factor in source.inputs]
+        return None if None in factors else math.prod(factor for factor in factors if factor is not None)
 
     def _underflows(self, node: ir.Node, index: int, value: ir.Value) -> bool:
         """Whether input `index` is a constant below the normal range of float16 whose magnitude matters."""

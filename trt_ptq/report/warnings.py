@@ -83,11 +83,12 @@ def range_warnings(
 
 
 def fp32_warnings(nodes: Sequence[Fp32Node]) -> list[str]:
-    """Warn of nodes that stay in FP32 because their values exceed float16's range."""
+    """Warn of nodes that stay in FP32 if values beyond float16's range are a reason."""
     named = [f"{node.op_type} {node.output!r} ({node.reason})" for node in nodes if node.cause == "range"]
     if not named:
         return []
-    return [f"{len(named)} nodes stay in FP32, beyond float16's range: {first_few(named, _NUM_EXAMPLES)}"]
+    beyond = f" {len(named)} of them" if len(named) < len(nodes) else ""
+    return [f"{len(nodes)} nodes stay in FP32,{beyond} beyond float16's range: {first_few(named, _NUM_EXAMPLES)}"]
 
 
 def engines_not_evaluated(error: Exception) -> str:

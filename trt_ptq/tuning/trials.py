@@ -27,12 +27,15 @@ LEFT_OUT = (
     "time, or name it in `techniques`"
 )
 
+UNUSED = "{} does not apply to this model, so the recipe is without it: omit it from `techniques`"
+
 Decision = Literal[
     "baseline",
     "accepted",
     "rejected: no gain",
     "rejected: larger output error",
     "rejected: above the threshold",
+    "does not apply",
     "failed",
     "analysis",
 ]

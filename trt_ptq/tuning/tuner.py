@@ -22,7 +22,7 @@ from trt_ptq.tuning.mixed_precision import Expectation, MixedPrecision, failure,
 from trt_ptq.tuning.objective import Score
 from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
 from trt_ptq.tuning.technique_order import gptq_last, with_technique, without_gptq
-from trt_ptq.tuning.trials import LEFT_OUT, TECHNIQUES_TO_TRY, TIME_IS_UP, TITLES, Decision, Trial, TuningResult
+from trt_ptq.tuning.trials import LEFT_OUT, TECHNIQUES_TO_TRY, TIME_IS_UP, TITLES, UNUSED, Decision, Trial, TuningResult
 
 _logger = logging.getLogger("trt_ptq.tuning")
 
@@ -84,8 +84,8 @@ def tune(
     for technique in gptq_last(recipe.techniques):
         if technique in by_default and judge.time_is_up:
             warnings.append(LEFT_OUT.format(TITLES[technique]))
-        else:
-            tuner.apply(technique, forced=True)
+        elif not tuner.apply(technique, forced=True) and technique not in by_default:
+            warnings.append(UNUSED.format(TITLES[technique]))
     requested = tuner.recipe
     for technique in TECHNIQUES_TO_TRY if try_techniques else ():
         if tuner.goes_on and technique not in recipe.techniques:
@@ -171,30 +171,35 @@ class _Tuner:
         self._accept_if_better(f"method {name}", recipe, self._judge.score(recipe, self._useless_loss))
         self._method_is_by_metric |= self.recipe == recipe
 
-    def apply(self, technique: Technique, *, forced: bool) -> None:
-        """Accept `technique` if forced or if it helps. Skipped silently if it does not apply to the model."""
+    def apply(self, technique: Technique, *, forced: bool) -> bool:
+        """Accept `technique` if it helps, or if forced and it applies to the model; returns whether it applies."""
         title = TITLES[technique]
         recipe = with_technique(self.recipe, technique)
         try:
             if not forced and not self._candidates.summarize(without_gptq(recipe), technique, roughly=True).num_sites:
-                return
+                return False
             limits = self.best.loss, self._max_drop, self._settings.min_gain
             if not forced and (rejected := rejection(self._estimates, title, self.recipe, recipe, *limits)):
                 self.trials.append(rejected)
-                return
+                return True
             summary = self._candidates.summarize(recipe, technique)
-            if technique in BEFORE_CALIBRATION and summary.num_sites:
+            if not summary.num_sites:
+                self._requested = tuple(other for other in self._requested if other != technique)
+                self.trials.append(Trial(title, {}, {}, "does not apply", summary.note))
+                return False
+            if technique in BEFORE_CALIBRATION:
                 recipe = self._with_best_method(recipe)
             score = self._judge.score(recipe, math.inf if forced else self._useless_loss)
         except TrtPtqError as error:
             if forced:
                 raise
             self.trials.append(Trial(title, {}, {}, "failed", str(error)))
-            return
-        note = summary.note if summary.num_sites else "does not apply to this model"
+            return True
+        note = summary.note
         if recipe.method != self.recipe.method:
             note = f"method {recipe.method}; {note}"
         self._accept_if_better(title, recipe, score, forced, note)
+        return True
 
     def remove_from_int8(self, alternative: Alternative) -> str | None:
         """Change the layers that cost the most accuracy to `alternative`; returns why that failed, if it did."""

@@ -11,7 +11,7 @@ from typing import Union
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.calibrators.table.table_file import load_table, table_warning
 from trt_ptq.errors import TableError, UsageError
-from trt_ptq.onnx_io.load import Model
+from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.output import TRANSFORMED
 from trt_ptq.qdq.ranges.match_table import MatchedTable, match_table
 
@@ -48,24 +48,25 @@ def matched_table(table: TableLike, model: Model, *, allow_other_model: bool = F
 
 
 def check_not_transformed(path: Path, table: CalibrationTable, model: Model) -> None:
-    """Refuse `model` for a table without provenance if the complete table beside it is of the transformed model.
+    """Refuse `model` for a table of the transformed model that lies beside it.
 
     Args:
-        path: the file that `table` was read from, such as calibration.cache of `quantize`.
+        path: the file that `table` was read from, such as calibration.cache of `quantize`. Where it has no provenance,
+            that of the complete table beside it counts.
         table: its ranges.
         model: the float model that they are to be used for.
 
     Raises:
         TableError: techniques changed the float model before the ranges were computed, and `model` is another one.
     """
-    complete, transformed = _complete_table(path, table), path.with_name(TRANSFORMED)
-    if complete is None or complete.provenance is None or not transformed.is_file():
+    complete, transformed = table if table.provenance else _complete_table(path, table), path.with_name(TRANSFORMED)
+    if complete is None or complete.provenance is None or complete.provenance.model == model.identity:
         return
-    if complete.provenance.model != model.identity:
+    if transformed.is_file() and load_model(transformed).identity == complete.provenance.model:
+        remedy = "" if complete is table else f", and {path.with_suffix('.json')} to get the model that was verified"
         raise TableError(
             f"{path}: its ranges are those of {transformed}, which equalization, rotation, SmoothQuant or GPTQ has "
-            f"changed: use that model instead of {model.path}, and {path.with_suffix('.json')} to get the model that "
-            "was verified"
+            f"changed: use that model instead of {model.path}{remedy}"
         )
 
 
