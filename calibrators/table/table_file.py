@@ -84,6 +84,10 @@ def load_table(path: str | os.PathLike[str]) -> CalibrationTable:
     """
     path = Path(path)
     file_format = table_format(path)
+    if path.suffix == ".safetensors":
+        raise TableError(
+            f"{path}: statistics, not a table: make one by `trt-ptq table {path} --out calibration.json`, and give it"
+        )
     try:
         if file_format == "TensorRT cache":
             return TensorRTCache.parse(path.read_bytes(), str(path)).to_table()

@@ -26,6 +26,8 @@ def read_engine_plan(path: Path) -> EnginePlan:
         EngineError: the file cannot be read; or the engine has no plan beside it, and cannot be inspected here.
         MissingPackageError: the TensorRT that would inspect it is not installed.
     """
+    if path.is_dir():
+        raise EngineError(f"{path}: a folder: give an engine, such as {path / 'model.int8.engine'}, or an ONNX model")
     if path.name.endswith(".plan.json"):
         return load_plan(path)
     if path.suffix in (".json", ".log", ".txt"):
@@ -76,6 +78,11 @@ def _parse(path: Path) -> EnginePlan:
     except UnicodeDecodeError as error:
         raise EngineError(f"{path}: not a text file") from error
     if path.suffix == ".json":
+        if '"Layers"' not in text:
+            raise EngineError(
+                f"{path}: no plan: give an engine, its .plan.json, an ONNX model, or what `trtexec --exportLayerInfo` "
+                "writes"
+            )
         return EnginePlan.from_inspector(text, where=str(path))
     try:
         return EnginePlan.from_rtx_log(text)

@@ -64,6 +64,16 @@ def test_the_size_of_a_model_counts_its_external_weights(cnn_path: Path, npz_fol
     assert fp32["size_bytes"] == split.stat().st_size + (tmp_path / "split.data").stat().st_size
 
 
+def test_the_worst_of_several_outputs_is_named(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+    two = onnx.load(cnn_path)
+    two.graph.output.append(onnx.helper.make_tensor_value_info("c1", onnx.TensorProto.FLOAT, None))
+    path, options = tmp_path / "two.onnx", ("--max-drop", "100%", "--backend", "none", "--data", npz_folder)
+    onnx.save(two, path)
+    done = trt_ptq("quantize", path, *options, "--out", tmp_path / "out")
+    int8 = next(line for line in done.stdout.splitlines() if "INT8 " in line and "│" in line)
+    assert any(cell.strip() in ("y", "c1") for cell in int8.split("│")), done.stdout
+
+
 def test_a_closed_pipe_ends_the_command_silently(cnn_path: Path, npz_folder: Path) -> None:
     model, data = str(cnn_path), str(npz_folder)
     command = [sys.executable, "-m", "trt_ptq", "compare", model, model, "--data", data, "--json"]

@@ -15,10 +15,16 @@ from trt_ptq.errors import DataError, UsageError
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("absent.npz", "no such data file or folder"), ("d.txt", "unknown form of data"), ("absent", "no such data")],
+    [
+        ("absent.npz", "no such data file or folder"),
+        ("d.csv", "unknown form of data"),
+        ("d.jsonl", "text is for a language model: add `task=text-generation`"),
+        ("absent", "no such data"),
+    ],
 )
 def test_a_missing_or_unknown_file_is_refused(tmp_path: Path, name: str, message: str) -> None:
-    (tmp_path / "d.txt").write_text("")
+    for file in ("d.csv", "d.jsonl"):
+        (tmp_path / file).write_text("")
     with pytest.raises(DataError, match=message):
         open_data(str(tmp_path / name), (X,))
 

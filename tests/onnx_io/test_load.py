@@ -25,6 +25,16 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_model(tmp_path / "nowhere.onnx")
 
 
+def test_what_an_exporter_noted_on_nodes_is_not_copied(cnn_path: Path) -> None:
+    proto = onnx.load(cnn_path)
+    helper.set_model_props(proto, {"author": "A"})
+    proto.graph.node[0].metadata_props.add(key="pkg.torch.onnx.stack_trace", value="File ...")
+    onnx.save(proto, cnn_path)
+    copy = load_model(cnn_path).to_ir()
+    assert not any(node.metadata_props for node in copy.graph)
+    assert dict(copy.metadata_props) == {"author": "A"}
+
+
 @pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_model_is_refused(cnn_path: Path, keep: float) -> None:
     content = cnn_path.read_bytes()

@@ -58,6 +58,12 @@ def test_what_users_wrote_is_escaped(report: Report) -> None:
     assert "&lt;images&gt; &amp; more" in render_html(report)
 
 
+def test_parameters_are_shown_as_options(report: Report) -> None:
+    warned = report.model_copy(update={"warnings": ["set `shapes=x=1x1:8x64:8x128`", "lower `max_drop`"]})
+    page = render_html(warned)
+    assert "<li>set --shape x=1x1:8x64:8x128</li>\n<li>lower --max-drop</li>" in page
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
 def test_a_browser_shows_verdict_tensors_and_nodes(result: QuantizeResult, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.pipeline.quantizing import quantized
-from trt_ptq.cli.option_names import with_options
+from trt_ptq._internal.option_names import with_options
 from trt_ptq.data.shape_profiles import match_profiles, wider_profile
 from trt_ptq.engines.spec import parse_profiles
 from trt_ptq.fp16.attention_masks import ClampedMask

@@ -23,7 +23,7 @@ Data = Annotated[
     typer.Option(
         help="Representative inputs: a folder of .npz (one batch each), one .npz or .npy (samples along the first "
         "axis), a folder of images (with --preprocess), file.py:function that yields dicts of arrays, Polygraphy's "
-        "JSON, or, with --task, text.",
+        "JSON; with --task of quantize and calibrate, text.",
         rich_help_panel=DATA,
         show_default=False,
     ),

@@ -17,6 +17,7 @@ from trt_ptq.errors import DataError, UsageError
 from trt_ptq.types import BatchSource, TensorSpec
 
 Preprocess = Callable[[Any], Any]
+TEXT_SUFFIXES = {".txt", ".jsonl", ".parquet"}
 DATA_SUFFIXES = {".npz", *IMAGE_SUFFIXES}  # of the files that are read from folders
 
 
@@ -82,6 +83,8 @@ def _open_path(
         return read_polygraphy(path)
     if path.suffix in (".npz", ".npy"):
         return open_arrays(str(path), read_arrays(path), inputs, batch_size)
+    if path.suffix in TEXT_SUFFIXES:
+        raise DataError(f"{path}: text is for a language model: add `task=text-generation`")
     raise DataError(f"{path}: unknown form of data: give .npz, .npy, .json, a folder, or file.py:function")
 
 

@@ -73,8 +73,10 @@ class Model:
     rewrites: tuple[str, ...] = ()
 
     def to_ir(self) -> ir.Model:
-        """Return a new, mutable copy of the model that shares the weights."""
+        """Return a new, mutable copy of the model that shares the weights, without the metadata of its nodes."""
         model = ir.from_proto(self.proto)
+        for node in model.graph:
+            node.metadata_props.clear()  # PyTorch writes stack traces, which fill files
         ir.external_data.set_base_dir(model.graph, self.external.folder)
         return model
 

@@ -9,6 +9,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from trt_ptq._internal.option_names import with_options
 from trt_ptq.evaluation.fidelity import error_title, worst_output
 from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.report.schema import Report, TensorRow
@@ -70,6 +71,7 @@ def _environment() -> Environment:
     environment.globals.update(
         loss=format_loss, megabytes=_megabytes, worst_output=worst_output, layer_counts=_layer_counts
     )
+    environment.filters["with_options"] = with_options
     return environment
 
 

@@ -191,10 +191,12 @@ class Report(_Part):
     @property
     def int8_summary(self) -> str:
         """How many nodes run in INT8, the fraction of the MACs in them, and how many nodes are weight-only."""
-        nodes = f"{self.num_int8_nodes} of {len(self.nodes)} quantizable nodes run in INT8"
-        fraction = self.int8_fraction_of_macs
-        summary = nodes if fraction is None else f"{nodes} ({fraction:.1%} of the MACs)"
-        weight_only = sum(node.weight_only for node in self.nodes)
+        weight_only, fraction = sum(node.weight_only for node in self.nodes), self.int8_fraction_of_macs
+        of_macs = "" if fraction is None else f" ({fraction:.1%} of the MACs)"
+        if weight_only > self.num_int8_nodes:
+            weights = f"{weight_only} of {len(self.nodes)} quantizable nodes have INT8 weights only"
+            return f"{weights}, {self.num_int8_nodes} run in INT8{of_macs}" if self.num_int8_nodes else weights
+        summary = f"{self.num_int8_nodes} of {len(self.nodes)} quantizable nodes run in INT8{of_macs}"
         return f"{summary}, {weight_only} have INT8 weights only" if weight_only else summary
 
 

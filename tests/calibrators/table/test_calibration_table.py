@@ -35,6 +35,14 @@ def statistics() -> Statistics:
     )
 
 
+def test_statistics_are_told_from_a_table(tmp_path: Path, statistics: Statistics) -> None:
+    statistics.save(tmp_path / "stats.safetensors")
+    with pytest.raises(
+        TableError, match=r"statistics, not a table: compute one by `trt-ptq table .*stats\.safetensors"
+    ):
+        load_table(tmp_path / "stats.safetensors")
+
+
 def test_minmax_ranges_are_the_measured_ones(statistics: Statistics) -> None:
     table = derive_table(statistics, MinMax())
     assert table.amax == {"a": 2.0, "view": 2.0, "y: ü": statistics.tensors["y: ü"].amax}

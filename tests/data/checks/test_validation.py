@@ -83,6 +83,11 @@ def test_a_wrong_number_of_samples_for_a_fixed_batch_is_refused_with_the_paramet
         check({"x": mask(8, 3)}, inputs=(FIXED,))
 
 
+def test_samples_that_fill_no_fixed_batch_are_to_be_dropped() -> None:
+    with pytest.raises(DataError, match=r"float32 \[2, 3\]: give whole batches: drop the last 1 sample, or"):
+        check({"x": mask(1, 3)}, inputs=(FIXED,))
+
+
 def test_an_empty_key_value_cache_passes() -> None:
     past = TensorSpec("past", np.dtype(np.float32), (1, 3, "length", 64))
     x = TensorSpec("x", np.dtype(np.float32), (1, 8))

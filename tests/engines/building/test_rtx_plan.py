@@ -102,6 +102,11 @@ def test_a_replaced_engine_is_refused(spec: EngineSpec) -> None:
 
 
 @pytest.mark.skipif(gpu_name() is not None, reason="there is a GPU here")
+def test_a_folder_has_no_plan(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r": a folder: give an engine, such as .*model\.int8\.engine"):
+        read_engine_plan(tmp_path)
+
+
 def test_an_engine_without_a_plan_says_what_to_do(spec: EngineSpec) -> None:
     build_engine(spec, "rtx")
     manifest_path(spec.engine).unlink()
@@ -113,7 +118,8 @@ def test_an_engine_without_a_plan_says_what_to_do(spec: EngineSpec) -> None:
     ("name", "content", "message"),
     [
         ("m.engine.plan.json", b"{}", "not the plan of an engine"),
-        ("layers.json", b"{}", "unexpected output of the engine inspector"),
+        ("calibration.json", b"{}", r"calibration\.json: no plan: give an engine"),
+        ("layers.json", b'{"Layers": 1}', "unexpected output of the engine inspector"),
         ("build.log", b"[V] nothing", r"build\.log: this log of TensorRT-RTX has no list of kernels"),
         ("build.log", b"\xff\xfe", "not a text file"),
     ],

@@ -9,10 +9,10 @@ from typing import Annotated, Optional
 import typer
 
 from trt_ptq import choices
+from trt_ptq._internal.option_names import with_options
 from trt_ptq.cli import console, options
 from trt_ptq.cli.chosen import TechniqueName, quantize_config
 from trt_ptq.cli.language.language_report import show_language
-from trt_ptq.cli.option_names import with_options
 from trt_ptq.evaluation.fidelity import error_title, worst_output
 from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.output import TRIALS
@@ -235,6 +235,7 @@ def _show(report: Report, out: Path) -> None:
         console.say(with_options(report.placement))
     metrics = sorted({name for result in report.models for name in result.metrics})
     engines = {engine.precision: f"{engine.size_bytes / 1e6:.2f}" for engine in report.engines}
+    names_worst = any(len(result.fidelity) > 1 for result in report.models)
     rows = []
     for result in (*report.models, *report.evaluated_engines):
         worst = worst_output(result.fidelity)
@@ -245,11 +246,12 @@ def _show(report: Report, out: Path) -> None:
                 *(f"{result.metrics[name]:.4f}" if name in result.metrics else "" for name in metrics),
                 f"{worst.sqnr_db:.1f}" if worst else "",
                 "" if worst is None or worst.top1 is None else f"{worst.top1:.2%}",
+                *([next((name for name, output in result.fidelity.items() if output is worst), "")] * names_worst),
                 f"{result.size_bytes / 1e6:.2f}" if is_model else "",
                 engines.get(result.precision, ""),
             ]
         )
-    head = ["", *metrics, "SQNR dB", "top-1 agree", "ONNX MB", "engine MB"]
+    head = ["", *metrics, "SQNR dB", "top-1 agree", *["worst output"] * names_worst, "ONNX MB", "engine MB"]
     console.print_table(head, rows, f"{Path(report.model).name}, method {report.method}")
     if report.language:
         show_language(report.language)

@@ -90,7 +90,11 @@ def _fits(array: Array, shape: tuple[int | str, ...]) -> bool:
 def _batch_size_remedy(array: Array, shape: tuple[int | str, ...]) -> str:
     """What to do if the array has another number of samples than a fixed batch, and fits otherwise."""
     if array.ndim and _fits(array[:0], (0, *shape[1:])):
-        return f": give whole batches of {shape[0]} (for data that is not in batches yet: `batch_size={shape[0]}`)"
+        size = f"`batch_size={shape[0]}`"
+        if len(array) < int(shape[0]):
+            last = f"last {len(array)} sample{'s' * (len(array) != 1)}"
+            return f": give whole batches: drop the {last}, or, if all batches are this small, set {size}"
+        return f": give whole batches of {shape[0]} (for data that is not in batches yet: {size})"
     return ""
 
 
