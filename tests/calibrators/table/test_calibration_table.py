@@ -37,9 +37,7 @@ def statistics() -> Statistics:
 
 def test_statistics_are_told_from_a_table(tmp_path: Path, statistics: Statistics) -> None:
     statistics.save(tmp_path / "stats.safetensors")
-    with pytest.raises(
-        TableError, match=r"statistics, not a table: compute one by `trt-ptq table .*stats\.safetensors"
-    ):
+    with pytest.raises(TableError, match=r"statistics, not a table: make one by `trt-ptq table .*stats\.safetensors"):
         load_table(tmp_path / "stats.safetensors")
 
 
