@@ -18,7 +18,7 @@ from trt_ptq.errors import DataError, UsageError
     [
         ("absent.npz", "no such data file or folder"),
         ("d.csv", "unknown form of data"),
-        ("d.jsonl", "text is for a language model: add `task=text-generation`"),
+        ("d.jsonl", "text is only for language models, .* with `task=text-generation`"),
         ("absent", "no such data"),
     ],
 )

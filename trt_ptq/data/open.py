@@ -84,7 +84,9 @@ def _open_path(
     if path.suffix in (".npz", ".npy"):
         return open_arrays(str(path), read_arrays(path), inputs, batch_size)
     if path.suffix in TEXT_SUFFIXES:
-        raise DataError(f"{path}: text is for a language model: add `task=text-generation`")
+        raise DataError(
+            f"{path}: text is only for language models, in quantize and calibrate with `task=text-generation`"
+        )
     raise DataError(f"{path}: unknown form of data: give .npz, .npy, .json, a folder, or file.py:function")
 
 
