@@ -102,9 +102,8 @@ class QuantizeConfig:
         max_length: cut longer texts into pieces of this many tokens.
         samples: number of texts to calibrate with; unless given, the least that is advised for the model's size: 100
             below 1 billion parameters, 500 below 10 billion, else 1000.
-        shapes: optimization profiles by input name, or by a pattern that matches several: "MIN:OPT:MAX"
-            ("1x3x224x224:8x3x224x224:16x3x224x224"), one shape, three shapes, or a `ShapeProfile`. From the
-            calibration data unless given.
+        shapes: optimization profiles by input name or pattern: "1x3x224x224:8x3x224x224:16x3x224x224" (MIN:OPT:MAX),
+            one shape, three shapes, or a `ShapeProfile`. From the calibration data unless given.
         backend: engine builder: "trt" (TensorRT), "rtx" (TensorRT for RTX), "auto" (the one that works here), or
             "none" (no engines).
         target: the builder that the INT8 model is meant for: "trt" (TensorRT), "rtx" (TensorRT for RTX, which needs
