@@ -77,6 +77,7 @@ def measure_job(job: Job) -> dict[str, Any]:
         "fp32_samples": len(counts.fp32_outputs),
         "candidate_samples": counts.candidate_runs.total(),
         "most_often_computed_fp32": max(counts.fp32_outputs.values()),
+        "fp32_samples_computed_again": sum(runs > 1 for runs in counts.fp32_outputs.values()),
         "runs": dict(counts.runs),
         "metric_runs": dict(counts.metric_runs),
         "metric_evaluations": {kind: counts.metric_evaluations[kind] for kind in (FP32, CANDIDATE, FP16, INT8)},

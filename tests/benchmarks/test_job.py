@@ -49,9 +49,10 @@ def test_each_batch_is_produced_once(figures: Figures) -> None:
     assert (figures["batches"], figures["batches_produced"], figures["most_often_produced"]) == (10, 10, 1)
 
 
-def test_fp32_computes_the_outputs_of_a_sample_once(figures: Figures) -> None:
-    assert figures["most_often_computed_fp32"] == 1
+def test_fp32_computes_the_outputs_of_a_sample_once_but_for_one_batch(figures: Figures) -> None:
     assert figures["fp32_samples"] <= 40
+    assert figures["most_often_computed_fp32"] <= 2
+    assert figures["fp32_samples_computed_again"] <= 4  # one batch runs whole and in parts
 
 
 def test_no_model_is_built_twice(figures: Figures) -> None:
