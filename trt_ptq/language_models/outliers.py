@@ -9,7 +9,7 @@ Source: Sun et al., "Massive Activations in Large Language Models", 2024; Xiao e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -22,7 +22,7 @@ from trt_ptq.data.subset import Head
 from trt_ptq.language_models.decoder import num_past_tokens
 from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.onnx_io.ort_session import create_session, run_session
+from trt_ptq.onnx_io.ort_session import create_session, run_part
 from trt_ptq.types import Array, BatchSource
 
 MIN_RATIO = 20.0  # to the median channel, to count as an outlier
@@ -125,11 +125,9 @@ def _measure(model: Model, source: BatchSource, tensors: Sequence[str]) -> Mappi
     if not tensors:
         return {}
     session = create_session(_with_peaks(model, tensors), model.external.folder, str(model.path))
-    inputs = {node_input.name for node_input in session.get_inputs()}
     peaks: dict[str, _Peaks] = {}
     for batch in Head(source, _SAMPLES):
-        used = replace(batch, feeds={name: array for name, array in batch.feeds.items() if name in inputs})
-        results = iter(run_session(session, used))
+        results = iter(run_part(session, batch))
         for name in tensors:
             amax, positions = next(results), next(results) + num_past_tokens(batch.feeds)
             peaks[name] = _larger(peaks.get(name), _Peaks(amax, positions))

@@ -160,6 +160,13 @@ def run_session(session: ort.InferenceSession, batch: Batch) -> list[Array]:
         raise model_fails(batch, error) from error
 
 
+def run_part(session: ort.InferenceSession, batch: Batch) -> list[Array]:
+    """`run_session` of a part of the model, which takes only some of its inputs."""
+    inputs = {argument.name for argument in session.get_inputs()}
+    feeds = {name: array for name, array in batch.feeds.items() if name in inputs}
+    return run_session(session, Batch(feeds, batch.origin))
+
+
 def tools() -> tuple[str, ...]:
     """Names and versions of the tools that collect statistics; equal tools give identical statistics."""
     return f"onnxruntime {ort.__version__}", f"trt_ptq {__version__}"

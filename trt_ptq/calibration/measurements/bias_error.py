@@ -15,10 +15,10 @@ from trt_ptq.data.subset import Head
 from trt_ptq.errors import DataError
 from trt_ptq.onnx_io.externalized import externalized
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.onnx_io.ort_session import create_session, run_session
+from trt_ptq.onnx_io.ort_session import create_session, run_part
 from trt_ptq.qdq.insert import plan_qdq
 from trt_ptq.qdq.stored_weights import StoredWeights
-from trt_ptq.types import Array, Batch, BatchSource
+from trt_ptq.types import Array, BatchSource
 
 DEFAULT_SAMPLES = 64  # samples
 MIN_BIAS_FRACTION = 0.1  # of the error's power: correcting a mean caused by few large errors harms all other values
@@ -104,10 +104,9 @@ def _measure(
     """Run `part`, the result of `add_error_outputs`, and average its outputs."""
     with externalized(model, part) as (proto, folder):
         session = create_session(proto, folder, str(model.path))
-    inputs = [node_arg.name for node_arg in session.get_inputs()]
     errors = {name: _ErrorSums(np.zeros(1), np.zeros(1)) for name in layers}
     for batch in Head(source, samples):
-        outputs = run_session(session, Batch({name: batch.feeds[name] for name in inputs}, batch.origin))
+        outputs = run_part(session, batch)
         for name, total, squares, size in zip(layers, outputs[::3], outputs[1::3], outputs[2::3], strict=True):
             if not np.isfinite(squares).all():
                 raise DataError(

@@ -18,9 +18,9 @@ from trt_ptq.errors import DataError
 from trt_ptq.onnx_io.externalized import externalized
 from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.onnx_io.ort_session import create_session, run_session
+from trt_ptq.onnx_io.ort_session import create_session, run_part
 from trt_ptq.onnx_io.save import weights_size_bytes
-from trt_ptq.types import Batch, BatchSource
+from trt_ptq.types import BatchSource
 
 DEFAULT_SAMPLES = 64  # samples
 _MIN_ROWS, _ROWS_PER_CHANNEL = 4096, 2  # enough for the products of channels to stand out from chance
@@ -98,12 +98,11 @@ def _measure(
     backwards = dict(reversed(list(tensors.items())))
     with externalized(model, _with_products(model, backwards, nonfinite)) as (proto, folder):
         session = create_session(proto, folder, str(model.path))
-    inputs = [node_arg.name for node_arg in session.get_inputs()]
     sums = {name: np.zeros((channels, channels)) for name, channels in tensors.items()}
     counts = dict.fromkeys(tensors, 0)
     enough = max(_MIN_ROWS, _ROWS_PER_CHANNEL * max(tensors.values()))
     for batch in Head(source, samples):
-        results = run_session(session, Batch({name: batch.feeds[name] for name in inputs}, batch.origin))
+        results = run_part(session, batch)
         for name, product, count in zip(backwards, results[::2], results[1::2], strict=True):
             if not np.isfinite(product).all():
                 raise DataError(
