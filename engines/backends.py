@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trt_ptq._internal.cuda import gpu_name
+from trt_ptq._internal.hardware.cuda import gpu_name
 from trt_ptq.choices import Target
 from trt_ptq.engines.building.explicit import build_explicit
 from trt_ptq.engines.building.implicit import build_implicit

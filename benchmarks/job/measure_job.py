@@ -14,7 +14,7 @@ import onnxruntime as ort
 from benchmarks.job.counting import CANDIDATE, FP16, FP32, INT8, CountedBatches, Metric, counting
 from benchmarks.job.phases import phases_of_run
 from benchmarks.speed.models import Feeds
-from trt_ptq._internal.cpu import usable_cores
+from trt_ptq._internal.hardware.cpu import usable_cores
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.pipeline import quantize
 from trt_ptq.report.schema import Report

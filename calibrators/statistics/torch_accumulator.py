@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trt_ptq._internal.optional_packages import require
+from trt_ptq._internal.packages.optional_packages import require
 from trt_ptq.calibrators.statistics.histogram import Histogram
 from trt_ptq.calibrators.statistics.kernels import BINS, MIN_EXPONENT
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics

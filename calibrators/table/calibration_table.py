@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trt_ptq._internal.cpu import usable_cores
+from trt_ptq._internal.hardware.cpu import usable_cores
 from trt_ptq.calibrators.table.table_recipe import TableRecipe
 from trt_ptq.errors import TableError
 from trt_ptq.provenance import DataFingerprint, ModelIdentity

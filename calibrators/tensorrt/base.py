@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trt_ptq._internal.optional_packages import require
+from trt_ptq._internal.packages.optional_packages import require
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTVersion
 from trt_ptq.calibrators.tensorrt.deferred_error import DeferredError, Interrupts
 from trt_ptq.errors import EngineError

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from trt_ptq._internal.cuda import gpu_name
+from trt_ptq._internal.hardware.cuda import gpu_name
 from trt_ptq._internal.signals import deferred_interrupts_unless_handled
 from trt_ptq.engines.building.builder_config import apply_builder_config, load_timing_cache, save_timing_cache
 from trt_ptq.engines.building.debug_tensors import mark_debug_tensors

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trt_ptq._internal.cuda import Device
+from trt_ptq._internal.hardware.cuda import Device
 from trt_ptq.errors import EngineError
 from trt_ptq.types import Array
 

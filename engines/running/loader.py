@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trt_ptq._internal.cuda import gpu_name
+from trt_ptq._internal.hardware.cuda import gpu_name
 from trt_ptq.engines.library import BuilderLog, TensorRTLibrary, tensorrt, tensorrt_rtx
 from trt_ptq.engines.manifest import EngineManifest, check_engine, manifest_path, read_manifest
 from trt_ptq.errors import EngineError

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from trt_ptq._internal.cuda import Device
+from trt_ptq._internal.hardware.cuda import Device
 from trt_ptq.engines.int8_io import dequantized, quantized_feeds
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.running.debug_listener import DebugTensors

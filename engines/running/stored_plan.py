@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from trt_ptq._internal.cuda import gpu_name
+from trt_ptq._internal.hardware.cuda import gpu_name
 from trt_ptq.data.shape_profiles import expand_patterns
 from trt_ptq.engines.manifest import check_engine, manifest_path, read_kept_plan, read_manifest
 from trt_ptq.engines.plans.engine_plan import EnginePlan

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.run import refused, trt_ptq, trt_ptq_process
-from trt_ptq._internal.cuda import gpu_name
+from trt_ptq._internal.hardware.cuda import gpu_name
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.calibrators.table.table_file import save_table
 from trt_ptq.engines.library import has_tensorrt

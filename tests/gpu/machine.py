@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trt_ptq._internal.cuda import gpu_name
+from trt_ptq._internal.hardware.cuda import gpu_name
 
 
 def _missing() -> str | None:

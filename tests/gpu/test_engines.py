@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from tests.gpu.conftest import BATCH, BATCHES, EngineBuilder, Pictures
 from tests.gpu.machine import EXPLICIT, ON_GPU, TENSORRT
 from tests.networks import images
-from trt_ptq._internal.cuda import Device, gpu_name
+from trt_ptq._internal.hardware.cuda import Device, gpu_name
 from trt_ptq.api.comparing import compare
 from trt_ptq.cli.main import app
 from trt_ptq.config import QuantizeConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.decoders import VOCABULARY, WINDOW
-from trt_ptq._internal.memory import PeakMemory
+from trt_ptq._internal.hardware.process_memory import PeakMemory
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.language_models.batches import DecoderBatches

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import trt_ptq
-from trt_ptq._internal.cpu import usable_cores
+from trt_ptq._internal.hardware.cpu import usable_cores
 from trt_ptq.evaluation.runners.onnx_runner import onnx_runner
 from trt_ptq.onnx_io import ort_session
 from trt_ptq.onnx_io.ort_session import create_session, limited_memory, load_session

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from tests.pipeline.quantizing import quantized
-from trt_ptq._internal.option_names import with_options
 from trt_ptq.data.shape_profiles import match_profiles, wider_profile
 from trt_ptq.engines.spec import parse_profiles
 from trt_ptq.fp16.attention_masks import ClampedMask
 from trt_ptq.onnx_io.load import Model
+from trt_ptq.report.option_names import with_options
 from trt_ptq.report.render import render_html
 from trt_ptq.report.warnings import mask_warnings, profile_warnings
 from trt_ptq.types import ShapeProfile, TensorSpec

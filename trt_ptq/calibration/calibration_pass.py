@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from trt_ptq._internal.cpu import usable_cores
+from trt_ptq._internal.hardware.cpu import usable_cores
 from trt_ptq._internal.signals import deferred_interrupts
 from trt_ptq.calibration.devices import Accumulator, Device
 from trt_ptq.calibration.observed.observed_model import ObservedModel

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trt_ptq._internal.cpu import usable_cores
+from trt_ptq._internal.hardware.cpu import usable_cores
 from trt_ptq.calibrators.methods import METHODS, RangeMethod
 from trt_ptq.calibrators.statistics.tensor import TensorStatistics
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX

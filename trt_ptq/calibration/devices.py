@@ -11,8 +11,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from trt_ptq._internal.onnxruntime_check import check_onnxruntime
-from trt_ptq._internal.optional_packages import require
+from trt_ptq._internal.packages.onnxruntime_check import check_onnxruntime
+from trt_ptq._internal.packages.optional_packages import require
 from trt_ptq.analysis.dynamic_sizes import Shape
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator, TensorStatistics
 from trt_ptq.calibrators.statistics.torch_accumulator import TorchAccumulator

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import helper
 
-from trt_ptq._internal.memory import PeakMemory
+from trt_ptq._internal.hardware.process_memory import PeakMemory
 from trt_ptq.analysis.dynamic_sizes import dynamic_sizes, known_shape
 from trt_ptq.calibration.tensors import (
     CalibrationTensors,

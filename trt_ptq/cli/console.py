@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from rich.console import Console
 from rich.markup import escape
 
-from trt_ptq._internal.option_names import with_options
+from trt_ptq.report.option_names import with_options
 
 if TYPE_CHECKING:
     from trt_ptq.evaluation.verdict import Verdict

@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from importlib import metadata
 
-from trt_ptq._internal.onnxruntime_check import check_onnxruntime
+from trt_ptq._internal.packages.onnxruntime_check import check_onnxruntime
 from trt_ptq.cli import console, options
 from trt_ptq.errors import UsageError
 from trt_ptq.version import __version__

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trt_ptq._internal.optional_packages import require
+from trt_ptq._internal.packages.optional_packages import require
 from trt_ptq.data.feeds import as_array
 from trt_ptq.data.user_function import describe_failure, user_file
 from trt_ptq.errors import DataError

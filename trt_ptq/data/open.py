@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trt_ptq._internal.optional_packages import require
+from trt_ptq._internal.packages.optional_packages import require
 from trt_ptq.data.adapters import FunctionSource, adapt
 from trt_ptq.data.feeds import FeedsReader
 from trt_ptq.data.images import IMAGE_SUFFIXES, ImageFolder, find_files

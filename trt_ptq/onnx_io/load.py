@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx import shape_inference
 from onnx_ir.passes import common as passes
 
-from trt_ptq._internal.memory import return_free_memory
+from trt_ptq._internal.hardware.process_memory import return_free_memory
 from trt_ptq.errors import ModelError
 from trt_ptq.onnx_io.domains import (
     ONNX_DOMAINS,

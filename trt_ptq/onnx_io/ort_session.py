@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-from trt_ptq._internal.cpu import usable_cores
+from trt_ptq._internal.hardware.cpu import usable_cores
 from trt_ptq.errors import DataError, ModelError
 from trt_ptq.types import Array, Batch, contiguous
 from trt_ptq.version import __version__

@@ -9,9 +9,9 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from trt_ptq._internal.option_names import with_options
 from trt_ptq.evaluation.fidelity import error_title, worst_output
 from trt_ptq.evaluation.verdict import format_loss
+from trt_ptq.report.option_names import with_options
 from trt_ptq.report.schema import Report, TensorRow
 from trt_ptq.report.trajectory_plots import scale_plots
 

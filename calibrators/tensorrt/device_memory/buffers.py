@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trt_ptq._internal.cuda import Device
+from trt_ptq._internal.hardware.cuda import Device
 from trt_ptq.errors import EngineError, MissingPackageError
 from trt_ptq.types import Feeds
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trt_ptq._internal.optional_packages import require
+from trt_ptq._internal.packages.optional_packages import require
 from trt_ptq.calibrators.tensorrt.device_memory.buffers import Bytes, full_device, no_device, released_on_failure
 from trt_ptq.errors import EngineError
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from trt_ptq._internal.optional_packages import require
+from trt_ptq._internal.packages.optional_packages import require
 from trt_ptq.calibrators.tensorrt.device_memory.buffers import Bytes, full_device, no_device
 from trt_ptq.errors import EngineError
 

@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from trt_ptq._internal.memory import PeakMemory
+from trt_ptq._internal.hardware.process_memory import PeakMemory
 from trt_ptq.calibration.observed.shared_arena import shrink_shared_arena, use_shared_arena
 from trt_ptq.onnx_io.ort_session import create_session, limited_memory, session_options
 

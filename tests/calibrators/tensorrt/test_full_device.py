@@ -7,7 +7,7 @@ import pytest
 from tests.calibrators.tensorrt.conftest import Play
 
 DRIVER = """
-from trt_ptq._internal import cuda
+from trt_ptq._internal.hardware import cuda
 
 call = cuda.Driver.call
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trt_ptq._internal.cuda import gpu_name
+from trt_ptq._internal.hardware.cuda import gpu_name
 from trt_ptq.analysis.macs import count_macs
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.engines.backends import build_engine

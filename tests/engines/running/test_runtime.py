@@ -10,7 +10,7 @@ import pytest
 
 from tests.engines.on_standins import LATEST, outcome_of
 from tests.standins.build import Standins
-from trt_ptq._internal.cuda import gpu_name
+from trt_ptq._internal.hardware.cuda import gpu_name
 from trt_ptq.engines.backends import build_engine
 from trt_ptq.engines.manifest import manifest_path
 from trt_ptq.engines.running.loader import load_engine
@@ -164,6 +164,6 @@ def test_too_little_memory_names_the_tensor_and_what_is_free(standins: Standins,
 
 
 def test_no_device_is_no_gpu(standins: Standins) -> None:
-    code = "import json; from trt_ptq._internal.cuda import gpu_name; print(json.dumps(gpu_name()))"
+    code = "import json; from trt_ptq._internal.hardware.cuda import gpu_name; print(json.dumps(gpu_name()))"
     assert outcome_of(standins, ["-c", code], no_device=True) is None
     assert outcome_of(standins, ["-c", code]) == "host-memory stand-in (no GPU)"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from trt_ptq._internal.cuda import Device
+from trt_ptq._internal.hardware.cuda import Device
 from trt_ptq.calibrators.tensorrt.device_memory.buffers import DeviceBuffers, DoubleBuffer
 from trt_ptq.calibrators.tensorrt.device_memory.cuda_bindings_buffers import CudaBindingsBuffers
 from trt_ptq.calibrators.tensorrt.device_memory.pycuda_buffers import PycudaBuffers

@@ -19,7 +19,7 @@ from tests.calibrators.tensorrt.read_back import NUM_BATCHES
 from tests.calibrators.tensorrt.tables import cache_text, header
 from tests.standins import packages
 from tests.standins.build import StandinUnavailableError, build
-from trt_ptq._internal.cuda import gpu_name
+from trt_ptq._internal.hardware.cuda import gpu_name
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(gpu_name() is None, reason="no NVIDIA GPU here")]
 ROOT = Path(__file__).parents[3]

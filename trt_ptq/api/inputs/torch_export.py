@@ -9,8 +9,8 @@ from typing import Any
 
 import onnx
 
-from trt_ptq._internal.optional_packages import require
-from trt_ptq._internal.torch_messages import first_cause, without_export_notes
+from trt_ptq._internal.packages.optional_packages import require
+from trt_ptq._internal.packages.torch_messages import first_cause, without_export_notes
 from trt_ptq.errors import MissingPackageError, ModelError
 
 _logger = logging.getLogger(__name__)

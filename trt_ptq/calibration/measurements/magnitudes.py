@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from trt_ptq._internal.cpu import usable_cores
+from trt_ptq._internal.hardware.cpu import usable_cores
 from trt_ptq.analysis.dataflow import name_of
 from trt_ptq.analysis.plugins import unrunnable_values
 from trt_ptq.calibration.devices import HostDevice

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from trt_ptq._internal.memory import PeakMemory
+from trt_ptq._internal.hardware.process_memory import PeakMemory
 from trt_ptq.calibration.memory_planner import first_batch, tensor_bytes
 from trt_ptq.choices import Nonfinite
 from trt_ptq.data.subset import Head

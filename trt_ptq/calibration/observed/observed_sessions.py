@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto
 
-from trt_ptq._internal.cpu import usable_cores
+from trt_ptq._internal.hardware.cpu import usable_cores
 from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.calibration.observed.nchwc import observe_before_reordering
 from trt_ptq.calibration.observed.segments import Segment, cut, whole

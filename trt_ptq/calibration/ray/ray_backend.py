@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trt_ptq._internal.optional_packages import require
+from trt_ptq._internal.packages.optional_packages import require
 from trt_ptq.calibration.ray.shard_task import ShardResult, ShardTask, measure_shard
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics

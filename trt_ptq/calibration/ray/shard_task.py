@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from trt_ptq._internal.optional_packages import require
+from trt_ptq._internal.packages.optional_packages import require
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import CalibrationTensors
 from trt_ptq.calibrators.statistics.statistics import Statistics

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from trt_ptq._internal.cuda import gpu_name
+from trt_ptq._internal.hardware.cuda import gpu_name
 from trt_ptq.api.planning import plan_engine, read_plan
 from trt_ptq.cli import console, options
 from trt_ptq.cli.plan_tables import cost_document, say_comparison, say_left_out, say_plan, suggested_exclusions

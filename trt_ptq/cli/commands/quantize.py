@@ -9,7 +9,6 @@ from typing import Annotated, Optional
 import typer
 
 from trt_ptq import choices
-from trt_ptq._internal.option_names import with_options
 from trt_ptq.cli import console, options
 from trt_ptq.cli.chosen import TechniqueName, quantize_config
 from trt_ptq.cli.language.language_report import show_language
@@ -17,6 +16,7 @@ from trt_ptq.evaluation.fidelity import error_title, worst_output
 from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.output import TRIALS
 from trt_ptq.pipeline import quantize as run
+from trt_ptq.report.option_names import with_options
 from trt_ptq.report.schema import Report
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from trt_ptq._internal.optional_packages import require
-from trt_ptq._internal.torch_messages import first_cause
+from trt_ptq._internal.packages.optional_packages import require
+from trt_ptq._internal.packages.torch_messages import first_cause
 from trt_ptq.errors import ModelError
 
 

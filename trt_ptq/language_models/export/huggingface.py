@@ -9,8 +9,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from trt_ptq._internal.optional_packages import require
-from trt_ptq._internal.torch_messages import first_cause, without_export_notes
+from trt_ptq._internal.packages.optional_packages import require
+from trt_ptq._internal.packages.torch_messages import first_cause, without_export_notes
 from trt_ptq.errors import MissingPackageError, ModelError
 from trt_ptq.language_models.decoder import ATTENTION_MASK, INPUT_IDS, LOGITS, POSITION_IDS
 from trt_ptq.language_models.export.decoder_module import decoder_module

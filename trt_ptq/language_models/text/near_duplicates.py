@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trt_ptq._internal.optional_packages import require
+from trt_ptq._internal.packages.optional_packages import require
 from trt_ptq.language_models.text.samples import TokenSample
 
 _SIMILARITY = 0.8  # Jaccard similarity of the sets of n-grams; the usual threshold for web text

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from trt_ptq._internal.optional_packages import require
-from trt_ptq._internal.torch_messages import first_cause
+from trt_ptq._internal.packages.optional_packages import require
+from trt_ptq._internal.packages.torch_messages import first_cause
 from trt_ptq.errors import DataError, UsageError
 from trt_ptq.language_models.text.prompts import Prompt
 from trt_ptq.types import Array

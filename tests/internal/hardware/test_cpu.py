@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from trt_ptq._internal import cpu
-from trt_ptq._internal.cpu import usable_cores
+from trt_ptq._internal.hardware import cpu
+from trt_ptq._internal.hardware.cpu import usable_cores
 from trt_ptq.onnx_io.ort_session import session_options
 
 ROOT = Path(__file__).parents[2]
 ON_ONE_CORE = """
 import os
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-from trt_ptq._internal.cpu import usable_cores
+from trt_ptq._internal.hardware.cpu import usable_cores
 from trt_ptq.onnx_io.ort_session import session_options
 print(usable_cores(), session_options().intra_op_num_threads)
 """

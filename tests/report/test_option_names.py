@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trt_ptq._internal.option_names import OPTIONS, with_options
 from trt_ptq.cli.lazy_group import COMMANDS, load_command
+from trt_ptq.report.option_names import OPTIONS, with_options
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from importlib import metadata
 
 import pytest
 
-from trt_ptq._internal.onnxruntime_check import check_onnxruntime
+from trt_ptq._internal.packages.onnxruntime_check import check_onnxruntime
 from trt_ptq.errors import UsageError
 
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from trt_ptq._internal import memory
-from trt_ptq._internal.memory import PeakMemory, return_free_memory
+from trt_ptq._internal.hardware import process_memory
+from trt_ptq._internal.hardware.process_memory import PeakMemory, return_free_memory
 from trt_ptq.errors import UsageError
 
 _BLOCK = 256 * 2**20
@@ -43,7 +43,7 @@ def test_where_the_peak_cannot_be_reset_the_current_memory_counts(
 ) -> None:
     (tmp_path / "status").write_text("Name:\tpython\nVmHWM:\t 900000 kB\nVmRSS:\t 100000 kB\n")
     (tmp_path / "clear_refs").mkdir()  # writing to it fails
-    monkeypatch.setattr(memory, "_PROC", tmp_path)
+    monkeypatch.setattr(process_memory, "_PROC", tmp_path)
     assert PeakMemory().peak_bytes() == 100_000 * 1024
 
 

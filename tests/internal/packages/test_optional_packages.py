@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trt_ptq._internal.optional_packages import require
+from trt_ptq._internal.packages.optional_packages import require
 from trt_ptq.errors import MissingPackageError
 
 

@@ -1,0 +1,1 @@
+"""The processor, the GPU and the memory that this process may use."""

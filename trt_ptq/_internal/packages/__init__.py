@@ -1,0 +1,1 @@
+"""Installed packages: which are missing, which clash, and what they print."""
