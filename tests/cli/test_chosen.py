@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from trt_ptq.choices import TechniqueChoice
-from trt_ptq.cli.chosen import TechniqueName, quantize_config
+from trt_ptq.cli.commands.quantization.quantize_options import TechniqueName, quantize_config
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.errors import UsageError
 from trt_ptq.types import ShapeProfile

@@ -42,7 +42,7 @@ def test_two_packages_of_onnx_runtime_are_reported(monkeypatch: pytest.MonkeyPat
     def clash() -> None:
         raise UsageError("onnxruntime-gpu and onnxruntime are installed together")
 
-    monkeypatch.setattr("trt_ptq.cli.doctor.check_onnxruntime", clash)
+    monkeypatch.setattr("trt_ptq.cli.commands.tools.doctor.check_onnxruntime", clash)
     done = trt_ptq("doctor", "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)["broken"] == {

@@ -12,7 +12,7 @@ from tests.engines.plans.recorded import recorded_log, recorded_plan
 from tests.networks import residual_cnn
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.calibrators.table.table_file import save_table
-from trt_ptq.cli.plan_tables import say_plan
+from trt_ptq.cli.commands.engines.plan_tables import say_plan
 from trt_ptq.engines.cost import GPUS, estimate
 from trt_ptq.engines.running.measured_kernels import MeasuredKernels
 
@@ -108,7 +108,7 @@ def test_a_log_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path) -> Non
 def test_the_gpu_here_is_the_default_where_the_engine_runs_on_it(
     logs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, device: str, judged_on: str
 ) -> None:
-    monkeypatch.setattr("trt_ptq.cli.commands.plan_engine.gpu_name", lambda: device)
+    monkeypatch.setattr("trt_ptq.cli.commands.engines.plan_engine.gpu_name", lambda: device)
     shown = trt_ptq("plan", logs["int8"])
     assert f"estimate for {judged_on}: " in shown.stdout
 

@@ -23,7 +23,7 @@ BATCHES = 40
 EVERY_BATCH = """
 import functools
 from trt_ptq.cli import main
-from trt_ptq.cli.commands import calibrate
+from trt_ptq.cli.commands.quantization import calibrate
 calibrate.Checkpoint = functools.partial(calibrate.Checkpoint, every=0)
 main.main()
 """

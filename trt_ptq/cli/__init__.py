@@ -1,1 +1,1 @@
-"""The `trt-ptq` command: one file per command, no logic of its own."""
+"""The `trt-ptq` command: one file per command, in the folder of its panel of `--help`; no logic of its own."""

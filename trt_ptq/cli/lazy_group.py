@@ -18,7 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 class _Entry:
     panel: str
     summary: str
-    module: str = ""
+    file: str = ""  # its module, where it is not called like the command
 
 
 COMMANDS = {
@@ -34,13 +34,13 @@ COMMANDS = {
     "plan": _Entry(
         "Engines",
         "Show the kernels of an engine, what they move and why INT8 is slow, without a GPU.",
-        "trt_ptq.cli.commands.plan_engine",
+        "plan_engine",
     ),
     "inspect": _Entry("Engines", "List the layers of an engine with the precisions they run in."),
     "bench": _Entry("Engines", "Measure latency, throughput and memory of engines on the GPU."),
-    "cache": _Entry("Tools", "Show, compare, convert and check calibration tables.", "trt_ptq.cli.cache"),
+    "cache": _Entry("Tools", "Show, compare, convert and check calibration tables."),
     "report": _Entry("Tools", "Write report.html again from report.json."),
-    "doctor": _Entry("Tools", "Check the installation.", "trt_ptq.cli.doctor"),
+    "doctor": _Entry("Tools", "Check the installation."),
 }
 
 
@@ -76,7 +76,8 @@ class LazyGroup(TyperGroup):
 
 def load_command(name: str) -> Any:
     """Import a command, with its options."""
-    module = import_module(COMMANDS[name].module or f"trt_ptq.cli.commands.{name}")
+    entry = COMMANDS[name]
+    module = import_module(f"trt_ptq.cli.commands.{entry.panel.lower()}.{entry.file or name}")
     if hasattr(module, "app"):
         command: Any = typer.main.get_command(module.app)
         command.name = name

@@ -13,7 +13,7 @@ from trt_ptq._internal.hardware import cpu
 from trt_ptq._internal.hardware.cpu import usable_cores
 from trt_ptq.onnx_io.ort_session import session_options
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ON_ONE_CORE = """
 import os
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

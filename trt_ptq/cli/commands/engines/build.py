@@ -11,7 +11,7 @@ from trt_ptq.api.engine import build_engine
 from trt_ptq.api.mended_build import describe_refused
 from trt_ptq.api.speed import compare_with_float16
 from trt_ptq.cli import console, options
-from trt_ptq.cli.implicit_build import build_implicit
+from trt_ptq.cli.commands.engines.implicit_build import build_implicit
 from trt_ptq.engines.cost import Gpu, load_gpu
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import BuilderConfig, HardwareCompatibility, Precision, parse_profiles

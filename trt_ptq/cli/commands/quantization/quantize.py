@@ -10,7 +10,7 @@ import typer
 
 from trt_ptq import choices
 from trt_ptq.cli import console, options
-from trt_ptq.cli.chosen import TechniqueName, quantize_config
+from trt_ptq.cli.commands.quantization.quantize_options import TechniqueName, quantize_config
 from trt_ptq.cli.language.language_report import show_language
 from trt_ptq.evaluation.fidelity import error_title, worst_output
 from trt_ptq.evaluation.verdict import format_loss

@@ -12,7 +12,13 @@ import typer
 from trt_ptq._internal.hardware.cuda import gpu_name
 from trt_ptq.api.planning import plan_engine, read_plan
 from trt_ptq.cli import console, options
-from trt_ptq.cli.plan_tables import cost_document, say_comparison, say_left_out, say_plan, suggested_exclusions
+from trt_ptq.cli.commands.engines.plan_tables import (
+    cost_document,
+    say_comparison,
+    say_left_out,
+    say_plan,
+    suggested_exclusions,
+)
 from trt_ptq.engines.cost import Gpu, estimate, find_gpu, has_estimate, load_gpu
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.plans.plan_comparison import PlanComparison, compare_plans
