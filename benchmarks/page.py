@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from benchmarks.job.table import job_table
+from benchmarks.job.job_table import job_table
 from benchmarks.language_models import lm_table
 from benchmarks.results_file import FAILED, RESULTS, ROOT, Figures
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 
+from benchmarks.accuracy.accuracy_row import FP32, measure, measure_float
 from benchmarks.accuracy.cases import CASES
 from benchmarks.accuracy.makers import MAKERS
-from benchmarks.accuracy.row import FP32, measure, measure_float
 from benchmarks.results_file import Figures, RowSpec
 
 

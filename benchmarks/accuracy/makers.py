@@ -55,7 +55,7 @@ def _modelopt(method: str) -> Make:
             for number, feeds in enumerate(batches):
                 arrays: dict[str, Any] = feeds
                 np.savez(Path(folder) / f"{number}.npz", **arrays)
-            script = ROOT / "benchmarks" / "accuracy" / "modelopt_process.py"
+            script = ROOT / "benchmarks" / "accuracy" / "modelopt_once.py"
             command = [PYTHON, script, CASES[name].model(), folder, method, result]
             done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:

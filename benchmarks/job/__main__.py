@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 from benchmarks.job.job_rows import JOBS
-from benchmarks.job.table import job_table, phase_table
+from benchmarks.job.job_table import job_table, phase_table
 from benchmarks.results_file import FAILED, ResultsFile
 
 

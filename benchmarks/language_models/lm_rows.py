@@ -18,7 +18,7 @@ from typing import Any
 import onnx_ir as ir
 
 from benchmarks.language_models import prepared
-from benchmarks.language_models.cost import cost
+from benchmarks.language_models.calibration_cost import cost
 from benchmarks.language_models.large import measure_step
 from benchmarks.language_models.lm_table import (
     CACHE_TOKENS,

@@ -21,7 +21,7 @@ import onnxruntime as ort
 from benchmarks.models import smollm2
 from benchmarks.speed import models
 from benchmarks.speed.models import Feeds
-from benchmarks.speed.row import Row
+from benchmarks.speed.speed_row import Row
 from benchmarks.speed.turns import ROUNDS, Job, Seconds, in_turn, timed
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors

@@ -19,7 +19,7 @@ from benchmarks.speed.models import IMAGE, Feeds
 from benchmarks.speed.onnxruntime_calibrators import collect_theirs
 from benchmarks.speed.peak import peak_bytes
 from benchmarks.speed.peer import ROOT, NotInstalledError, modelopt_process
-from benchmarks.speed.row import NOT_MEASURED, Row
+from benchmarks.speed.speed_row import NOT_MEASURED, Row
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
 from trt_ptq.data.open import open_data

@@ -17,7 +17,7 @@ from benchmarks.speed import models
 from benchmarks.speed.collecting import in_memory
 from benchmarks.speed.models import Feeds
 from benchmarks.speed.peer import PYTHON, NotInstalledError, modelopt_process
-from benchmarks.speed.row import NOT_MEASURED, Row
+from benchmarks.speed.speed_row import NOT_MEASURED, Row
 from benchmarks.speed.turns import ROUNDS, in_turn, median_ratio, timed
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors

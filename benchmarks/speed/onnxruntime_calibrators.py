@@ -19,7 +19,7 @@ from onnxruntime.quantization.calibrate import CalibrationDataReader, Calibratio
 from benchmarks.speed import models
 from benchmarks.speed.collecting import OPERATORS, in_memory, operator_tensors
 from benchmarks.speed.models import Feeds
-from benchmarks.speed.row import Row
+from benchmarks.speed.speed_row import Row
 from benchmarks.speed.turns import ROUNDS, in_turn, median_ratio, timed
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors

@@ -45,7 +45,7 @@ def modelopt_process(model: Path, python: Path = PYTHON) -> Iterator[Modelopt]:
     if not python.exists():
         raise NotInstalledError(f"modelopt is not installed: no {python}, which `make bench` makes")
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
-        command = [str(python), "-m", "benchmarks.speed.modelopt_process", str(model)]
+        command = [str(python), "-m", "benchmarks.speed.modelopt_server", str(model)]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, cwd=ROOT) as process:
             try:

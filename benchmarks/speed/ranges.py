@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from onnxruntime.quantization.calibrate import HistogramCollector
 
-from benchmarks.speed.row import Row
+from benchmarks.speed.speed_row import Row
 from benchmarks.speed.turns import ROUNDS, in_turn, timed
 from trt_ptq.calibrators.methods import METHODS, Entropy, RangeMethod
 from trt_ptq.calibrators.statistics.histogram import Histogram

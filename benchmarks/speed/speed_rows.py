@@ -8,7 +8,7 @@ from functools import partial
 
 from benchmarks.results_file import Figures, RowSpec
 from benchmarks.speed import collecting, memory, modelopt, onnxruntime_calibrators, ranges
-from benchmarks.speed.row import Row
+from benchmarks.speed.speed_row import Row
 
 Measure = Callable[[], Row | list[Row]]
 

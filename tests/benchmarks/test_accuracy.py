@@ -11,10 +11,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks import page
+from benchmarks.accuracy.accuracy_row import measure
 from benchmarks.accuracy.accuracy_rows import accuracy_rows
 from benchmarks.accuracy.cases import CASES, Feeds
 from benchmarks.accuracy.makers import MAKERS
-from benchmarks.accuracy.row import measure
 from benchmarks.accuracy.share import share_of_macs_in_int8
 from benchmarks.models.texts import line_texts
 from trt_ptq.errors import TrtPtqError

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import trt_ptq
-from tests.fp16.converting import converted, run, scalar, types
+from tests.fp16.float16_models import converted, run, scalar, types
 from tests.networks import image_input, images, write
 from trt_ptq.calibration.measurements.magnitudes import measure_amax
 from trt_ptq.data.sources import InMemorySource

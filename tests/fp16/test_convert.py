@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.fp16.converting import converted, no_cast_follows_another, ops, run, scalar, types, vector
+from tests.fp16.float16_models import converted, no_cast_follows_another, ops, run, scalar, types, vector
 from tests.networks import CHANNELS, image_input, images, weight, write
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.fp16.convert import convert_to_float16, to_float16

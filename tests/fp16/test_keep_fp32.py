@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.fp16.converting import converted, ops, run, scalar, types
+from tests.fp16.float16_models import converted, ops, run, scalar, types
 from tests.networks import CHANNELS, image_input, images, weight, write
 
 

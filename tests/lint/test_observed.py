@@ -18,7 +18,7 @@ from tests.lint.sketch import ROWS, Sketch
 from trt_ptq.errors import EngineError
 
 pytest.importorskip("tensorrt_rtx", reason='needs tensorrt-rtx: pip install "trt-ptq[rtx]"')
-from tests.lint.rtx import operands
+from tests.lint.rtx_operands import operands
 
 INT8, FLOAT = ("int8", "int8"), ("float", "float")
 KERNEL = np.ones((16, 16, 3, 3), np.int8)
@@ -106,7 +106,7 @@ def test_a_scale_computed_from_the_input_crashes_the_builder(tmp_path: Path) -> 
     command = [
         sys.executable,
         "-c",
-        "import sys; from tests.lint.rtx import operands, Path; operands(Path(sys.argv[1]))",
+        "import sys; from tests.lint.rtx_operands import operands, Path; operands(Path(sys.argv[1]))",
     ]
     done = subprocess.run([*command, path], capture_output=True, timeout=60, check=False, cwd=ROOT)
     assert done.returncode < 0, (done.returncode, done.stderr)  # ended by a signal

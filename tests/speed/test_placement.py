@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.speed.networks import wide_and_depthwise
+from tests.speed.mixed_network import wide_and_depthwise
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.engines.backends import build_engine
 from trt_ptq.engines.cost import estimate, load_gpu

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from . import packages
-from .build import Standins, StandinUnavailableError, build
+from .compiled import Standins, StandinUnavailableError, build
 from .probes import LATEST, ask, header, probe, run, table
 
 # ---- calibration, as TensorRT drives it

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .build import Standins
+from .compiled import Standins
 from .probes import IDENTITY_OUTPUT, header, probe, table
 
 

@@ -10,13 +10,13 @@ from typing import Any, Protocol
 import pytest
 
 from tests.standins import packages
-from tests.standins.build import Standins, StandinUnavailableError, build
+from tests.standins.compiled import Standins, StandinUnavailableError, build
 from tests.standins.processes import run_script
 
 LATEST = packages.TENSORRT_VERSIONS[-1]
 MODULES = (
     "numba",
-    "tests.calibrators.tensorrt.building",
+    "tests.calibrators.tensorrt.builds.building",
     "trt_ptq.calibrators.tensorrt.percentile_calibrator",
     "trt_ptq.calibrators.tensorrt.table_calibrator",
 )
@@ -24,7 +24,7 @@ PRELUDE = """
 import signal, os
 from pathlib import Path
 import numpy as np
-from tests.calibrators.tensorrt.building import *
+from tests.calibrators.tensorrt.builds.building import *
 from trt_ptq.calibrators import *
 """
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.calibrators.tensorrt.building import Feeds, batch, batches
+from tests.calibrators.tensorrt.builds.building import Feeds, batch, batches
 from trt_ptq.calibrators.tensorrt.batch_validation import BatchValidator
 from trt_ptq.calibrators.tensorrt.calibration_warning import CalibrationWarning
 from trt_ptq.calibrators.tensorrt.network_inputs import InputSpec

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.calibrators.tensorrt.building import batches
+from tests.calibrators.tensorrt.builds.building import batches
+from tests.calibrators.tensorrt.builds.tables import cache_text, header
 from tests.calibrators.tensorrt.conftest import LATEST, Play
-from tests.calibrators.tensorrt.tables import cache_text, header
 from trt_ptq.provenance import DataFingerprint
 from trt_ptq.version import __version__
 

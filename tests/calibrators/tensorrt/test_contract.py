@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.calibrators.tensorrt.building import batches
+from tests.calibrators.tensorrt.builds.building import batches
+from tests.calibrators.tensorrt.builds.leaks import assert_nothing_leaked
+from tests.calibrators.tensorrt.builds.tables import cache_text, header
 from tests.calibrators.tensorrt.conftest import LATEST, Play
-from tests.calibrators.tensorrt.leaks import assert_nothing_leaked
-from tests.calibrators.tensorrt.tables import cache_text, header
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.calibrators.tensorrt.building import batches
+from tests.calibrators.tensorrt.builds.building import batches
+from tests.calibrators.tensorrt.builds.leaks import assert_nothing_leaked
+from tests.calibrators.tensorrt.builds.tables import cache_text, header
 from tests.calibrators.tensorrt.conftest import LATEST, Play
-from tests.calibrators.tensorrt.leaks import assert_nothing_leaked
-from tests.calibrators.tensorrt.tables import cache_text, header
 
 FORMS = """
 class Source:
@@ -31,7 +31,9 @@ np.savez("all.npz", **everything)
 Path("folder").mkdir()
 for index, feeds in enumerate(batches(3)):
     np.savez(f"folder/{index}.npz", **feeds)
-Path("data.py").write_text("from tests.calibrators.tensorrt.building import batches\\ndef load(): return batches(3)\\n")
+Path("data.py").write_text(
+    "from tests.calibrators.tensorrt.builds.building import batches\\ndef load(): return batches(3)\\n"
+)
 forms = {
     "list": batches(3),
     "tuples": [(feeds["image"], feeds["mask"]) for feeds in batches(3)],

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.calibrators.tensorrt.builds.leaks import assert_nothing_leaked
 from tests.calibrators.tensorrt.conftest import Play
-from tests.calibrators.tensorrt.leaks import assert_nothing_leaked
 
 
 @pytest.mark.parametrize("calibrator", ["EntropyCalibrator", "MinMaxCalibrator"])

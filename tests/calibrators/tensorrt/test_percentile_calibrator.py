@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.calibrators.tensorrt.building import IDENTITY_OUTPUT, batches
+from tests.calibrators.tensorrt.builds.building import IDENTITY_OUTPUT, batches
+from tests.calibrators.tensorrt.builds.tables import cache_text, header, scale_hex
 from tests.calibrators.tensorrt.conftest import LATEST, Play
-from tests.calibrators.tensorrt.tables import cache_text, header, scale_hex
 from trt_ptq.calibrators.methods import Percentile
 from trt_ptq.calibrators.statistics.tensor import TensorAccumulator
 

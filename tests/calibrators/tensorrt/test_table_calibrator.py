@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tests.calibrators.tensorrt.builds.tables import header, scale_hex
 from tests.calibrators.tensorrt.conftest import Play
-from tests.calibrators.tensorrt.tables import header, scale_hex
 
 TABLE = """
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, TableProvenance

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.calibrators.tensorrt.building import batches
-from tests.calibrators.tensorrt.read_back import NUM_BATCHES
-from tests.calibrators.tensorrt.tables import cache_text, header
+from tests.calibrators.tensorrt.builds.building import batches
+from tests.calibrators.tensorrt.builds.read_back import NUM_BATCHES
+from tests.calibrators.tensorrt.builds.tables import cache_text, header
 from tests.standins import packages
-from tests.standins.build import StandinUnavailableError, build
+from tests.standins.compiled import StandinUnavailableError, build
 from trt_ptq._internal.hardware.cuda import gpu_name
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(gpu_name() is None, reason="no NVIDIA GPU here")]
@@ -51,7 +51,7 @@ def test_the_device_pointers_hold_the_batches(buffers: str, tmp_path: Path) -> N
     environment = standins.environment([bindings], genuine_driver=True)
     environment["PYTHONPATH"] = os.pathsep.join([environment["PYTHONPATH"], str(ROOT)])
     cache = tmp_path / "model.cache"
-    command = [sys.executable, "-m", "tests.calibrators.tensorrt.read_back", buffers, str(cache)]
+    command = [sys.executable, "-m", "tests.calibrators.tensorrt.builds.read_back", buffers, str(cache)]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout.splitlines()[-1])

@@ -7,9 +7,9 @@ from typing import Any
 
 from trt_ptq.analysis.dynamic_sizes import dynamic_sizes
 from trt_ptq.calibration.devices import Device
-from trt_ptq.calibration.observed.buffers import BufferPool
 from trt_ptq.calibration.observed.observed_segment import BatchShapes, ObservedSegment, Value
 from trt_ptq.calibration.observed.observed_sessions import create_observed_sessions, has_numbers_only
+from trt_ptq.calibration.observed.tensor_buffers import BufferPool
 from trt_ptq.calibration.tensors import model_with_outputs, runnable_outputs
 from trt_ptq.onnx_io.externalized import externalized
 from trt_ptq.onnx_io.load import Model

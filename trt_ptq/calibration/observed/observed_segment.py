@@ -10,8 +10,8 @@ import onnxruntime as ort
 
 from trt_ptq.analysis.dynamic_sizes import Shape, known_shape
 from trt_ptq.calibration.devices import Device
-from trt_ptq.calibration.observed.buffers import Buffer, BufferPool
 from trt_ptq.calibration.observed.segments import Segment
+from trt_ptq.calibration.observed.tensor_buffers import Buffer, BufferPool
 from trt_ptq.errors import DataError
 from trt_ptq.onnx_io.ort_session import model_fails
 from trt_ptq.types import Array, Batch

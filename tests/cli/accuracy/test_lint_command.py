@@ -14,7 +14,7 @@ from tests.networks import residual_cnn
 from trt_ptq.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
-SOUND = Path(__file__).parents[1] / "files" / "qdq" / "tiny.modelopt-0.47.0.fp32.onnx"
+SOUND = Path(__file__).parents[2] / "files" / "qdq" / "tiny.modelopt-0.47.0.fp32.onnx"
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.calibrators.tensorrt.building import batches
+from tests.calibrators.tensorrt.builds.building import batches
+from tests.calibrators.tensorrt.builds.leaks import assert_nothing_leaked
+from tests.calibrators.tensorrt.builds.read_back import NUM_BATCHES
+from tests.calibrators.tensorrt.builds.tables import cache_text, header
 from tests.calibrators.tensorrt.conftest import LATEST, Play
-from tests.calibrators.tensorrt.leaks import assert_nothing_leaked
-from tests.calibrators.tensorrt.read_back import NUM_BATCHES
-from tests.calibrators.tensorrt.tables import cache_text, header
 
 READ_BACK = """
-from tests.calibrators.tensorrt.read_back import read_back
+from tests.calibrators.tensorrt.builds.read_back import read_back
 tell(**read_back("{buffers}", "model.cache"))
 """
 

@@ -14,7 +14,7 @@ from onnx import helper
 import trt_ptq
 from tests.cli.run import refused
 from tests.cli.run import trt_ptq as run_command
-from tests.evaluation.standin_engines import LARGEST, use_standin_engines
+from tests.evaluation.runners.standin_engines import LARGEST, use_standin_engines
 from tests.networks import CHANNELS, image_input, images, weight, write
 from trt_ptq.onnx_io.load import Model
 

@@ -1,6 +1,6 @@
 """What calibrating on many machines costs beside inference: the figures of docs/scaling-out.md.
 
-    python -m benchmarks.scaling [--json FILE]
+    python -m benchmarks.scaling_out [--json FILE]
 
 Seconds are of one core's work (CPU time), which on a shared machine says more than the clock on the wall.
 """

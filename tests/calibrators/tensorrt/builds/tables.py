@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tests.calibrators.tensorrt.building import IDENTITY_OUTPUT, Feeds
+from tests.calibrators.tensorrt.builds.building import IDENTITY_OUTPUT, Feeds
 
 
 def header(version: str, algorithm: str = "EntropyCalibration2") -> str:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.job.counting import CountedBatches
+from benchmarks.job.job_table import job_table, phase_table
 from benchmarks.job.measure_job import Job, Run, Text, measure_job
-from benchmarks.job.table import job_table, phase_table
 from tests.decoders import VOCABULARY, sentences
 from tests.networks import images, sabotaged_cnn
 from trt_ptq.language_models.decoder import decoder_layout

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.speed.networks import SHAPE, wide_and_depthwise
+from tests.speed.mixed_network import SHAPE, wide_and_depthwise
 from trt_ptq.api.converting import quantize_model
 from trt_ptq.api.speed import compare_with_float16
 from trt_ptq.config import QuantizeConfig

@@ -1,4 +1,4 @@
-"""Stand-in: `quantize` where engines run; a stand-in engine is an ONNX file (tests/evaluation/standin_engines.py)."""
+"""Stand-in: `quantize` where engines run; a stand-in engine is an ONNX file (see standin_engines.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.evaluation import standin_engines
+from tests.evaluation.runners import standin_engines
 from tests.networks import images
 from tests.pipeline.quantizing import quantized
 from trt_ptq.errors import EngineError

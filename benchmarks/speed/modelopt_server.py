@@ -1,6 +1,6 @@
 """modelopt's ONNX `quantize` on request, in a process of its own: run by the Python of `.venv-peers`.
 
-    python -m benchmarks.speed.modelopt_process MODEL
+    python -m benchmarks.speed.modelopt_server MODEL
 
 Tells its versions, then answers each line `METHOD SAMPLES BATCH` of standard input with a line of JSON: the seconds
 of the call alone, how many DequantizeLinear nodes its result has, and the largest memory that the process has had so

@@ -1,6 +1,6 @@
 """How many samples are enough: ranges and task metric of four real models against the number of calibration samples.
 
-    python -m benchmarks.samples [--json FILE] [--models recogniser magika] [--orders 2]
+    python -m benchmarks.number_of_samples [--json FILE] [--models recogniser magika] [--orders 2]
 
 The samples are shuffled anew for each order; distances are to the ranges of all samples. INT8 models run on ONNX
 Runtime's CPU, in the first order only.

@@ -1,6 +1,6 @@
 """modelopt's ONNX `quantize`, run by the Python of `.venv-peers`: imports nothing of trt_ptq, which that Python lacks.
 
-    python modelopt_process.py MODEL FOLDER METHOD RESULT
+    python modelopt_once.py MODEL FOLDER METHOD RESULT
 
 FOLDER has the calibration batches, `0.npz`, `1.npz`, … Leaves the model RESULT and, beside it, RESULT.seconds.
 """

@@ -12,8 +12,8 @@ from onnx import helper
 
 import trt_ptq
 from tests.networks import CHANNELS, image_input, images, weight, write
+from tests.pipeline.engines.test_engine_step import manifest
 from tests.pipeline.quantizing import quantized
-from tests.pipeline.test_engine_step import manifest
 from trt_ptq.api.mended_build import MAX_BUILDS_AGAIN
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import EngineSpec

@@ -6,7 +6,7 @@ import numpy as np
 from onnx import TensorProto
 
 from trt_ptq.calibration.devices import HostDevice
-from trt_ptq.calibration.observed.buffers import BufferPool
+from trt_ptq.calibration.observed.tensor_buffers import BufferPool
 
 
 def test_memory_in_use_is_not_handed_out_again() -> None:

@@ -1,6 +1,8 @@
 """For scripts on the stand-in libnvinfer: a build whose batches it copies back from the device pointers that it gets.
 
-python -m tests.calibrators.tensorrt.read_back BUFFERS CACHE: BUFFERS is a class of trt_ptq.calibrators, or "default".
+python -m tests.calibrators.tensorrt.builds.read_back BUFFERS CACHE
+
+BUFFERS is a class of trt_ptq.calibrators, or "default".
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import sys
 from typing import Any
 
 import trt_ptq.calibrators
-from tests.calibrators.tensorrt.building import Build, batches, build_with
+from tests.calibrators.tensorrt.builds.building import Build, batches, build_with
 
 NUM_BATCHES = 40  # both slots of the double buffer, many times
 
