@@ -13,7 +13,7 @@ folder=$(realpath -m "${CUDA_FOLDER:-.cuda}")
 export TRT_PTQ_STANDIN_CACHE=$folder/standins
 export PYTHONPATH=$PWD:$folder/site${PYTHONPATH:+:$PYTHONPATH}
 
-standins() { "$python" -c "from tests.standins.compiled import build; print(build().libraries)"; }
+standins() { "$python" -c "from tests.standins.libraries import build; print(build().libraries)"; }
 pycuda() { "$python" -c "from tests.standins import build, packages; print(packages.pycuda(build.build()))"; }
 
 if [ "${1:-}" = prepare ]; then

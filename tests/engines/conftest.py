@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.standins.compiled import Standins, build
+from tests.standins.libraries import Standins, build
 
 
 @pytest.fixture(scope="session")

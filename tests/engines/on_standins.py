@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.standins import packages
-from tests.standins.compiled import Standins
+from tests.standins.libraries import Standins
 from tests.standins.processes import run_script
 
 LATEST = packages.TENSORRT_VERSIONS[-1]

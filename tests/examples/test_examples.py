@@ -14,7 +14,7 @@ import trt_ptq
 from tests.decoders import sentences, tiny_llama, tiny_tokenizer
 from tests.networks import images
 from tests.standins import packages
-from tests.standins.compiled import Standins, build
+from tests.standins.libraries import Standins, build
 from tests.standins.processes import run_script
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from . import packages
-from .compiled import Standins, build
+from .libraries import Standins, build
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .compiled import Standins, StandinUnavailableError, atomic_folder, default_cache
+from .libraries import Standins, StandinUnavailableError, atomic_folder, default_cache
 
 # The first and the last release of TensorRT 10, and two between.
 TENSORRT_VERSIONS = ("10.0.1", "10.9.0.34", "10.13.3.9.post1", "10.16.1.11")

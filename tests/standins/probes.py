@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import packages
-from .compiled import Standins
+from .libraries import Standins
 from .probe import batch
 from .processes import run_script
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from . import packages
-from .compiled import Standins, StandinUnavailableError, build
+from .libraries import Standins, StandinUnavailableError, build
 from .probes import LATEST, ask, header, probe, run, table
 
 # ---- calibration, as TensorRT drives it

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .compiled import Standins
+from .libraries import Standins
 from .probes import IDENTITY_OUTPUT, header, probe, table
 
 

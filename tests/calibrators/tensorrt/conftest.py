@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pytest
 
 from tests.standins import packages
-from tests.standins.compiled import Standins, StandinUnavailableError, build
+from tests.standins.libraries import Standins, StandinUnavailableError, build
 from tests.standins.processes import run_script
 
 LATEST = packages.TENSORRT_VERSIONS[-1]

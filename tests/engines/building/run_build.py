@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.engines.on_standins import LATEST, outcome_of
-from tests.standins.compiled import Standins
+from tests.standins.libraries import Standins
 
 BUILD = Path(__file__).with_name("standin_build.py")
 AMAX = {"x": 1.0, "c1": 2.0, "r1": 3.0, "c2": 4.0, "a": 5.0, "r2": 6.0, "p": 6.0, "f": 6.0, "y": 7.0}

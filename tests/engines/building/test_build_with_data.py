@@ -10,7 +10,7 @@ import pytest
 from tests.cli.run import refused
 from tests.engines.on_standins import LATEST
 from tests.standins import packages
-from tests.standins.compiled import Standins
+from tests.standins.libraries import Standins
 from tests.standins.processes import run_script
 
 MODULES = [

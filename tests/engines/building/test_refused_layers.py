@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.engines.building.run_build import AMAX, build_on
 from tests.engines.on_standins import outcome_of
-from tests.standins.compiled import Standins
+from tests.standins.libraries import Standins
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.engines.manifest import read_manifest
 from trt_ptq.onnx_io.load import Model

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.engines.building.run_build import AMAX, build_on
 from tests.engines.on_standins import LATEST
 from tests.standins import packages
-from tests.standins.compiled import Standins
+from tests.standins.libraries import Standins
 from trt_ptq.engines.building.implicit import build_implicit
 from trt_ptq.engines.library import tensorrt_rtx
 from trt_ptq.engines.spec import EngineSpec

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.engines.on_standins import LATEST, outcome_of
-from tests.standins.compiled import Standins
+from tests.standins.libraries import Standins
 from trt_ptq._internal.hardware.cuda import gpu_name
 from trt_ptq.engines.backends import build_engine
 from trt_ptq.engines.manifest import manifest_path

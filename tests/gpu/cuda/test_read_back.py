@@ -18,7 +18,7 @@ from tests.calibrators.tensorrt.builds.building import batches
 from tests.calibrators.tensorrt.builds.read_back import NUM_BATCHES
 from tests.calibrators.tensorrt.builds.tables import cache_text, header
 from tests.standins import packages
-from tests.standins.compiled import StandinUnavailableError, build
+from tests.standins.libraries import StandinUnavailableError, build
 from trt_ptq._internal.hardware.cuda import gpu_name
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(gpu_name() is None, reason="no NVIDIA GPU here")]
