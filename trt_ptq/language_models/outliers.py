@@ -12,24 +12,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx_ir.passes import common as passes
+import onnxruntime as ort
 
 from trt_ptq.analysis.constants import is_constant
 from trt_ptq.analysis.dataflow import activations, name_of
+from trt_ptq.calibration.measurements.measuring_graph import MeasuringGraph
 from trt_ptq.data.subset import Head
 from trt_ptq.language_models.decoder import num_past_tokens
-from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.onnx_io.ort_session import create_session, run_part
+from trt_ptq.onnx_io.ort_session import run_part
 from trt_ptq.types import Array, BatchSource
 
 MIN_RATIO = 20.0  # to the median channel, to count as an outlier
 _PER_TENSOR = 3
 _SAMPLES = 16
-_PREFIX = "trt_ptq.outliers"
-_AXES_ARE_AN_INPUT = 18  # of ReduceMax, since this opset
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ def _linear_inputs(model: Model) -> dict[str, tuple[str, ...]]:
 def _measure(model: Model, source: BatchSource, tensors: Sequence[str]) -> Mapping[str, _Peaks]:
     if not tensors:
         return {}
-    session = create_session(_with_peaks(model, tensors), model.external.folder, str(model.path))
+    session = _session(model, tensors)
     peaks: dict[str, _Peaks] = {}
     for batch in Head(source, _SAMPLES):
         results = iter(run_part(session, batch))
@@ -141,28 +138,16 @@ def _larger(first: _Peaks | None, second: _Peaks) -> _Peaks:
     return _Peaks(np.where(is_larger, second.amax, first.amax), np.where(is_larger, second.positions, first.positions))
 
 
-def _with_peaks(model: Model, tensors: Sequence[str]) -> onnx.ModelProto:
-    """A model that computes, for each tensor, the largest magnitude of each channel and its token position."""
-    part = model.to_ir()
-    graph = part.graph
-    values = {value.name: value for node in graph for value in node.outputs}
-    values |= {value.name: value for value in graph.inputs}
-    graph.outputs.clear()
-    editor = GraphEditor(graph)
-    zero, tokens, channels = (editor.constant(_PREFIX, ir.tensor(np.array([index]))) for index in (0, -2, -1))
-    minus_one = editor.constant(_PREFIX, ir.tensor(np.array([-1])))
+def _session(model: Model, tensors: Sequence[str]) -> ort.InferenceSession:
+    """Computes, for each tensor, the largest magnitude of each channel and its token position."""
+    graph = MeasuringGraph(model)
+    minus_one, token_axis, channel_axis = (graph.constant([number]) for number in (-1, -2, -1))
     for name in tensors:
-        shape = editor.node(_PREFIX, "Shape", values[name])
-        width, length = (editor.node(_PREFIX, "Gather", shape, index) for index in (channels, tokens))
-        rows = editor.node(_PREFIX, "Reshape", values[name], editor.node(_PREFIX, "Concat", minus_one, width, axis=0))
-        size = editor.node(_PREFIX, "Abs", rows)
-        if model.opset >= _AXES_ARE_AN_INPUT:
-            amax = editor.node(_PREFIX, "ReduceMax", size, zero, keepdims=0)
-        else:
-            amax = editor.node(_PREFIX, "ReduceMax", size, axes=[0], keepdims=0)
-        row = editor.node(_PREFIX, "ArgMax", size, axis=0, keepdims=0)
-        position = editor.node(_PREFIX, "Mod", row, length)
-        for output, dtype in ((amax, ir.DataType.FLOAT), (position, ir.DataType.INT64)):
-            output.type = ir.TensorType(dtype)
-            graph.outputs.append(output)
-    return ir.to_proto(passes.RemoveUnusedNodesPass()(part).model)
+        shape = graph.node("Shape", graph.tensor(name))
+        channels, length = (graph.node("Gather", shape, axis) for axis in (channel_axis, token_axis))
+        rows = graph.node("Reshape", graph.tensor(name), graph.node("Concat", minus_one, channels, axis=0))
+        magnitudes = graph.node("Abs", rows)
+        graph.add_output(graph.max_over(magnitudes, 0))
+        row = graph.node("ArgMax", magnitudes, axis=0, keepdims=0)
+        graph.add_output(graph.node("Mod", row, length), ir.DataType.INT64)
+    return graph.session()

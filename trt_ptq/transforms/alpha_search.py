@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trt_ptq.calibration.measurements.channels import DEFAULT_SAMPLES, Channels, sample_channels
+from trt_ptq.calibration.measurements.channels import Channels, sample_channels
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX, SMALLEST_SCALE
 from trt_ptq.evaluation.error_energy import fake_quantize
 from trt_ptq.onnx_io.external_data import read_once
@@ -52,13 +52,12 @@ class _Choice:
     error: float
 
 
-def apply_smoothquant(model: Model, source: BatchSource, samples: int = DEFAULT_SAMPLES) -> TransformResult:
-    """Apply SmoothQuant to the tensors of `model` where it lowers the output error.
+def apply_smoothquant(model: Model, source: BatchSource) -> TransformResult:
+    """Apply SmoothQuant to the tensors of `model` where it lowers the output error on up to 64 samples.
 
     Args:
         model: the float model.
         source: the calibration data.
-        samples: number of samples to measure the output error on.
 
     Raises:
         DataError: there are no batches, or the model fails on one.
@@ -68,7 +67,7 @@ def apply_smoothquant(model: Model, source: BatchSource, samples: int = DEFAULT_
     pairs, skipped = find_pairs(result.graph)
     if not pairs:
         return TransformResult(result, (), tuple(skipped))
-    channels_of = sample_channels(model, source, {str(pair.tensor.name): pair.channels for pair in pairs}, samples)
+    channels_of = sample_channels(model, source, {str(pair.tensor.name): pair.channels for pair in pairs})
     applied, chosen, changed = [], [], set[str]()
     for pair in pairs:
         name = str(pair.tensor.name)

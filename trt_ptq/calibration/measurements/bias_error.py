@@ -20,7 +20,7 @@ from trt_ptq.qdq.insert import plan_qdq
 from trt_ptq.qdq.stored_weights import StoredWeights
 from trt_ptq.types import Array, BatchSource
 
-DEFAULT_SAMPLES = 64  # samples
+DEFAULT_SAMPLES = 64
 MIN_BIAS_FRACTION = 0.1  # of the error's power: correcting a mean caused by few large errors harms all other values
 _MAX_LAYERS = 16  # per pass: their inputs and outputs are in memory together
 _MAX_WEIGHTS = 2**26  # values per pass: they are in memory a second time, as float32

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from onnx_ir.passes import common as passes
+import onnxruntime as ort
 
 from trt_ptq._internal.hardware.process_memory import PeakMemory
+from trt_ptq.calibration.measurements.measuring_graph import MeasuringGraph, last_first
 from trt_ptq.calibration.memory_planner import first_batch, tensor_bytes
 from trt_ptq.choices import Nonfinite
 from trt_ptq.data.subset import Head
 from trt_ptq.errors import DataError
-from trt_ptq.onnx_io.externalized import externalized
-from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.onnx_io.ort_session import create_session, run_part
+from trt_ptq.onnx_io.ort_session import run_part
 from trt_ptq.onnx_io.save import weights_size_bytes
 from trt_ptq.types import BatchSource
 
-DEFAULT_SAMPLES = 64  # samples
+DEFAULT_SAMPLES = 64
 _MIN_ROWS, _ROWS_PER_CHANNEL = 4096, 2  # enough for the products of channels to stand out from chance
 _MIN_BYTES = 2**29  # that the products of a pass may take; a quarter of the weights where that is more
 _BYTES_PER_VALUE = 12  # float64 for the sum, and float32 for those of a batch
-_PREFIX = "trt_ptq.moments"
 
 Doubles = npt.NDArray[np.float64]
 
@@ -94,16 +91,13 @@ def _groups(tensors: Mapping[str, int], max_values: int) -> list[dict[str, int]]
 def _measure(
     model: Model, source: BatchSource, tensors: Mapping[str, int], samples: int, nonfinite: Nonfinite
 ) -> dict[str, Doubles]:
-    # ONNX Runtime starts with what was added last, so that each tensor is multiplied, and freed, before the next ones.
-    backwards = dict(reversed(list(tensors.items())))
-    with externalized(model, _with_products(model, backwards, nonfinite)) as (proto, folder):
-        session = create_session(proto, folder, str(model.path))
+    session = _session(model, tensors, nonfinite)
     sums = {name: np.zeros((channels, channels)) for name, channels in tensors.items()}
     counts = dict.fromkeys(tensors, 0)
     enough = max(_MIN_ROWS, _ROWS_PER_CHANNEL * max(tensors.values()))
     for batch in Head(source, samples):
         results = run_part(session, batch)
-        for name, product, count in zip(backwards, results[::2], results[1::2], strict=True):
+        for name, product, count in zip(last_first(tensors), results[::2], results[1::2], strict=True):
             if not np.isfinite(product).all():
                 raise DataError(
                     f"{batch.origin}: tensor {name!r} has NaN or infinite values: remove the batch, or quantize "
@@ -118,27 +112,19 @@ def _measure(
     return sums
 
 
-def _with_products(model: Model, tensors: Mapping[str, int], nonfinite: Nonfinite) -> ir.Model:
-    """A model that computes X^T X and the number of rows of each tensor, of finite ones if others are skipped."""
-    part = model.to_ir()
-    graph = part.graph
-    values = {value.name: value for node in graph for value in node.outputs}
-    values |= {value.name: value for value in graph.inputs}
-    graph.outputs.clear()
-    editor = GraphEditor(graph)
-    append = partial(editor.node, _PREFIX)
-    zero, one = (editor.constant(_PREFIX, ir.tensor(np.array([number]))) for number in (0, 1))
-    nothing = editor.constant(_PREFIX, ir.tensor(np.zeros(1, np.float32)))
-    for name, channels in tensors.items():
-        rows = append("Reshape", values[name], editor.constant(_PREFIX, ir.tensor(np.array([-1, channels]))))
-        count = append("Slice", append("Shape", rows), zero, one)
+def _session(model: Model, tensors: Mapping[str, int], nonfinite: Nonfinite) -> ort.InferenceSession:
+    """Computes X^T X and the number of rows of each tensor X, the last one first; of its finite rows to skip others."""
+    graph = MeasuringGraph(model)
+    zero, one, nothing = graph.constant([0]), graph.constant([1]), graph.constant(np.zeros(1, np.float32))
+    for name, channels in last_first(tensors).items():
+        rows = graph.rows(name, channels)
+        count = graph.node("Slice", graph.node("Shape", rows), zero, one)
         if nonfinite == "skip":  # NaN - NaN and infinity - infinity are NaN, and so is their sum
-            ones = editor.constant(_PREFIX, ir.tensor(np.ones((channels, 1), np.float32)))
-            is_finite = append("Equal", append("MatMul", append("Sub", rows, rows), ones), nothing)
-            rows = append("Where", is_finite, rows, nothing)
-            count = append("ReduceSum", append("Cast", is_finite, to=ir.DataType.INT64.value))
-        product = append("MatMul", append("Transpose", rows, perm=[1, 0]), rows)
-        for output, dtype in ((product, ir.DataType.FLOAT), (count, ir.DataType.INT64)):
-            output.type = ir.TensorType(dtype)
-            graph.outputs.append(output)
-    return passes.RemoveUnusedNodesPass()(part).model
+            ones = graph.constant(np.ones((channels, 1), np.float32))
+            sums = graph.node("MatMul", graph.node("Sub", rows, rows), ones)
+            is_finite = graph.node("Equal", sums, nothing)
+            rows = graph.node("Where", is_finite, rows, nothing)
+            count = graph.node("ReduceSum", graph.node("Cast", is_finite, to=ir.DataType.INT64.value))
+        graph.add_output(graph.node("MatMul", graph.node("Transpose", rows, perm=[1, 0]), rows))
+        graph.add_output(count, ir.DataType.INT64)
+    return graph.session()

@@ -17,21 +17,18 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from onnx_ir.passes import common as passes
 
+from trt_ptq.calibration.measurements.measuring_graph import MeasuringGraph
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX, SMALLEST_SCALE
 from trt_ptq.calibrators.table.table_recipe import HeadScales
 from trt_ptq.data.subset import Head
 from trt_ptq.errors import DataError
 from trt_ptq.language_models.decoder import DecoderLayout
-from trt_ptq.onnx_io.externalized import externalized
-from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.onnx_io.load import Model
-from trt_ptq.onnx_io.ort_session import create_session, run_session
+from trt_ptq.onnx_io.ort_session import run_session
 from trt_ptq.types import BatchSource
 
 _SAMPLES = 64
-_AXES_ARE_AN_INPUT = 18  # of ReduceMax, since this opset
 _MAX_RATIO = 2.0**12  # of scales of one tensor, so that their quotients are normal float16 numbers
 _DIGITS = 4  # significant ones: scales are written to several files, and more make nothing more accurate
 
@@ -57,11 +54,11 @@ def measure_cache_scales(model: Model, source: BatchSource, layout: DecoderLayou
     Raises:
         DataError: there are no batches, the model fails on one, or keys or values are NaN or infinite.
     """
-    part = model.to_ir()
-    presents = {str(value.name): value for value in part.graph.outputs}
-    rotated = {tensor.present for tensor in layout.cache if _rotates_halves(presents[tensor.present])}
-    with externalized(model, _with_channel_amax(part, layout, model.opset)) as (proto, folder):
-        session = create_session(proto, folder, str(model.path))
+    graph = MeasuringGraph(model)
+    presents = {tensor.present: graph.tensor(tensor.present) for tensor in layout.cache}
+    for present in presents.values():
+        graph.add_output(graph.max_over(graph.node("Abs", present), 0, 2))
+    session = graph.session()
     largest = [np.zeros((tensor.num_heads, tensor.head_size), np.float32) for tensor in layout.cache]
     for batch in Head(source, _SAMPLES):
         largest = list(map(np.maximum, largest, run_session(session, batch)))
@@ -69,7 +66,7 @@ def measure_cache_scales(model: Model, source: BatchSource, layout: DecoderLayou
     for name, channels in amax.items():
         if not np.isfinite(channels).all():
             raise DataError(f"cache tensor {name!r} has NaN or infinite values: check the model and the text")
-    return {name: _scales(channels, name in rotated) for name, channels in amax.items()}
+    return {name: _scales(channels, _rotates_halves(presents[name])) for name, channels in amax.items()}
 
 
 def cache_scales_content(scales: Mapping[str, HeadScales], layout: DecoderLayout) -> dict[str, dict[str, object]]:
@@ -95,24 +92,6 @@ def _scales(amax: Floats, rotated: bool) -> HeadScales:
         ranges = amax.max(axis=1, keepdims=True)
     scales = np.maximum(ranges, max(ranges.max() / _MAX_RATIO, SMALLEST_SCALE * INT8_MAX)) / INT8_MAX
     return tuple(tuple(float(f"{scale:.{_DIGITS}g}") for scale in head) for head in scales)
-
-
-def _with_channel_amax(part: ir.Model, layout: DecoderLayout, opset: int) -> ir.Model:
-    """`part` with the largest magnitudes [heads, channels] of the cache tensors as its outputs."""
-    editor = GraphEditor(part.graph)
-    presents = {value.name: value for value in part.graph.outputs}
-    axes = editor.constant("trt_ptq.cache.axes", ir.tensor(np.array([0, 2])))
-    part.graph.outputs.clear()
-    for tensor in layout.cache:
-        size = editor.node(f"trt_ptq.cache.{tensor.present}", "Abs", presents[tensor.present])
-        name = f"trt_ptq.cache.{tensor.present}.amax"
-        if opset >= _AXES_ARE_AN_INPUT:
-            amax = editor.node(name, "ReduceMax", size, axes, keepdims=0)
-        else:
-            amax = editor.node(name, "ReduceMax", size, axes=[0, 2], keepdims=0)
-        amax.type = ir.TensorType(ir.DataType.FLOAT)
-        part.graph.outputs.append(amax)
-    return passes.RemoveUnusedNodesPass()(part).model
 
 
 def _rotates_halves(present: ir.Value) -> bool:
