@@ -25,8 +25,9 @@ from trt_ptq.evaluation.error_energy import fake_quantize
 from trt_ptq.onnx_io.external_data import read_once
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.weights import quantize_weight
+from trt_ptq.transforms.linear_layers import Linear
 from trt_ptq.transforms.result import TransformResult, TransformSite
-from trt_ptq.transforms.smoothquant import Linear, find_pairs, matrix, scale_pairs
+from trt_ptq.transforms.smoothquant import find_pairs, scale_pairs
 from trt_ptq.types import Array, BatchSource
 
 ALPHAS = (0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -91,7 +92,7 @@ def _read(linear: Linear) -> _Weight:
     assert linear.weight.const_value is not None
 
     def look(values: Array) -> _Weight:
-        weight = matrix(linear, values)
+        weight = linear.matrix(values)
         every = -(-weight.shape[1] // _MAX_COLUMNS)
         return _Weight(str(linear.weight.name), np.abs(weight).max(axis=1), np.ascontiguousarray(weight[:, ::every]))
 

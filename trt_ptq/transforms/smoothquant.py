@@ -26,33 +26,11 @@ from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.qdq.attention import is_attention_output
 from trt_ptq.qdq.plan import plan_quantization
 from trt_ptq.transforms.channel_sources import ChannelConstant, channel_constants
+from trt_ptq.transforms.linear_layers import Linear, linear_of
 from trt_ptq.transforms.result import TransformSite
 from trt_ptq.transforms.scaling import divide, multiplied, names_up_to
-from trt_ptq.types import Array
 
 _FLOAT = ir.DataType.FLOAT
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A MatMul or Gemm whose weight can be scaled.
-
-    Attributes:
-        node: the node.
-        weight: the initializer.
-        axis: its axis of input channels.
-        tied: whether embeddings read the weight as well, so that a copy is scaled; INT8 stores it twice in any case.
-    """
-
-    node: ir.Node
-    weight: ir.Value
-    axis: int
-    tied: bool = False
-
-    @property
-    def channels(self) -> int:
-        assert self.weight.const_value is not None
-        return int(self.weight.const_value.shape.numpy()[self.axis])
 
 
 @dataclass(frozen=True)
@@ -148,31 +126,14 @@ def _channels(sources: tuple[ChannelConstant, ...]) -> int:
     return counts.pop()
 
 
-def linear_of(node: ir.Node) -> Linear | None:
-    """The layer of `node`, whose weight may be read through a Transpose; None unless that is a float32 matrix."""
-    if node.domain != "" or node.op_type not in ("MatMul", "Gemm") or node.attributes.get_int("transA"):
-        return None
-    weight = node.inputs[1]
-    axis = 1 if node.attributes.get_int("transB") else 0
-    view = weight.producer() if weight is not None else None
-    if view is not None and view.op_type == "Transpose" and view.domain == "":
-        if tuple(view.attributes.get_ints("perm", (1, 0))) != (1, 0):
-            return None
-        weight, axis = view.inputs[0], 1 - axis
-    if weight is None or not weight.is_initializer() or weight.const_value is None or weight.dtype != _FLOAT:
-        return None
-    return Linear(node, weight, axis) if len(weight.const_value.shape) == 2 else None
-
-
 def _is_tied(linear: Linear) -> bool:
     """Whether embeddings read the weight, and beside them only `linear`, possibly through a Transpose."""
-    weight, view = linear.weight, linear.node.inputs[1]
-    assert view is not None
-    reader = linear.node if view is weight else view.producer()
+    weight, operand = linear.weight, linear.operand
+    reader, _ = linear.weight_reader
     others = [use.node for use in weight.uses() if use.node.op_type != "Gather"]
     if weight.is_graph_output() or others != [reader] or len(weight.uses()) == 1:
         return False
-    return view is weight or len(view.uses()) == 1
+    return operand is weight or len(operand.uses()) == 1
 
 
 def _read_only_by(weight: ir.Value, nodes: set[ir.Node]) -> bool:
@@ -192,11 +153,6 @@ def _why_not(node: ir.Node) -> str:
     if linear is None:
         return "it is not an initializer"
     return f"{name_of(linear.weight)!r} has other readers, or a different number of rows"
-
-
-def matrix(linear: Linear, weight: Array) -> Array:
-    """`weight` with the input channels as its first axis."""
-    return weight.T if linear.axis else weight
 
 
 def scale_pairs(graph: ir.Graph, pairs: Iterable[tuple[Pair, npt.NDArray[np.float32]]]) -> None:
@@ -228,17 +184,8 @@ def scale_pairs(graph: ir.Graph, pairs: Iterable[tuple[Pair, npt.NDArray[np.floa
 
 def _untied(editor: GraphEditor, linear: Linear) -> Linear:
     """`linear` with a copy of its weight, which it alone reads."""
-    node, index = linear.node, 1
-    view = node.inputs[1]
-    assert view is not None and linear.weight.const_value is not None
-    if view is not linear.weight:
-        producer = view.producer()
-        assert producer is not None
-        node, index = producer, 0
-    scaled = multiplied(linear.weight.const_value, np.ones(1, np.float32))
-    copy = editor.constant(f"{linear.weight.name}.untied", scaled)
-    node.replace_input_with(index, copy)
-    return replace(linear, weight=copy)
+    assert linear.weight.const_value is not None
+    return linear.with_own_weight(editor, multiplied(linear.weight.const_value, np.ones(1, np.float32)))
 
 
 def _multiplied_behind(

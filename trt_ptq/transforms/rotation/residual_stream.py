@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from trt_ptq.analysis.dataflow import name_of
-from trt_ptq.transforms.smoothquant import Linear, linear_of
+from trt_ptq.transforms.linear_layers import Linear, linear_of
 
 _RMS_NORMS = ("RMSNormalization", "SimplifiedLayerNormalization")
 
@@ -110,7 +110,7 @@ def _writer(added: ir.Value | None, add: ir.Node, width: int) -> Linear:
     linear = None if node is None else linear_of(node)
     if added is None or linear is None or (linear.node.op_type == "Gemm" and len(linear.node.inputs) > 2):
         raise UnfitError(f"Add {name_of(add.outputs[0])!r} adds something else than a linear layer without bias to it")
-    if len(added.uses()) != 1 or added.is_graph_output() or _dims(linear.weight)[1 - linear.axis] != width:
+    if not _has_one_reader(added) or _dims(linear.weight)[1 - linear.axis] != width:
         raise UnfitError(f"{name_of(added)!r} is read elsewhere, or has another width")
     return linear
 
@@ -178,11 +178,11 @@ def _check_unshared(gather: ir.Node, norms: list[Norm], writers: list[Linear]) -
     assert embeddings is not None
     readers = [linear for norm in norms for linear in norm.readers]
     for linear in (*readers, *writers):
-        weight, view = linear.weight, linear.node.inputs[1]
+        weight, operand = linear.weight, linear.operand
         is_tied = weight is embeddings and linear in readers
-        if view is None or (not is_tied and len(weight.uses()) != 1) or weight.is_graph_output():
+        if not (is_tied or _has_one_reader(weight)) or weight.is_graph_output():
             raise UnfitError(f"the weight {name_of(weight)!r} is read by several layers")
-        if view is not weight and (len(view.uses()) != 1 or view.is_graph_output()):
+        if operand is not weight and not _has_one_reader(operand):
             raise UnfitError(f"the weight {name_of(weight)!r} is read by several layers")
     last_nodes = {norm.tensors[-1].producer() for norm in norms}
     for norm in norms:  # which may share one
@@ -191,3 +191,7 @@ def _check_unshared(gather: ir.Node, norms: list[Norm], writers: list[Linear]) -
     heads = [linear for linear in readers if linear.weight is embeddings]
     if len(embeddings.uses()) != 1 + len(heads) or len(heads) > 1 or embeddings.is_graph_output():
         raise UnfitError(f"the weight {name_of(embeddings)!r} is read by several layers")
+
+
+def _has_one_reader(value: ir.Value) -> bool:
+    return len(value.uses()) == 1 and not value.is_graph_output()

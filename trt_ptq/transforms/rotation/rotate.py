@@ -21,10 +21,10 @@ from trt_ptq.analysis.dataflow import name_of
 from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.onnx_io.lazy_tensor import lazy_map
 from trt_ptq.onnx_io.load import Model
+from trt_ptq.transforms.linear_layers import Linear
 from trt_ptq.transforms.result import TransformResult, TransformSite
 from trt_ptq.transforms.rotation.hadamard import hadamard
 from trt_ptq.transforms.rotation.residual_stream import ResidualStream, UnfitError, embedding_gathers, find_stream
-from trt_ptq.transforms.smoothquant import Linear
 from trt_ptq.types import Array
 
 _SEED = 0  # of the signs, without which the first channel would be the sum of all
@@ -85,16 +85,10 @@ def _change(editor: GraphEditor, linear: Linear, function: Callable[[Array], Arr
     """Replace the weight of a layer; the head gets one of its own if it shares that of the embeddings."""
     assert linear.weight.const_value is not None
     changed = _mapped(linear.weight.const_value, function)
-    if not tied:
+    if tied:
+        linear.with_own_weight(editor, changed)
+    else:
         linear.weight.const_value = changed
-        return
-    node, index = linear.node, 1
-    view = node.inputs[1]
-    if view is not None and view is not linear.weight:
-        producer = view.producer()
-        assert producer is not None
-        node, index = producer, 0
-    node.replace_input_with(index, editor.constant(f"{linear.weight.name}.untied", changed))
 
 
 def _mapped(tensor: ir.TensorProtocol, function: Callable[[Array], Array]) -> ir.LazyTensor:
