@@ -11,11 +11,13 @@ from onnx import helper, numpy_helper
 
 from tests.calibration.test_collector import Given
 from tests.networks import image_input, images, residual_cnn, write
+from trt_ptq.data.scratch import Scratch
 from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import DataError
 from trt_ptq.evaluation.metrics import UserMetric
 from trt_ptq.evaluation.precisions import evaluate_precisions
 from trt_ptq.evaluation.reference import Reference
+from trt_ptq.evaluation.runners.runner import Runner
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.tuning.objective import Objective
 
@@ -60,6 +62,22 @@ def test_with_one_split_nothing_is_evaluated_twice(cnn: Model, files: dict[Preci
     assert len(calls) == 3  # FP32, the candidate, FP16
     assert comparison.metrics == {precision: {"accuracy": 0.5} for precision in files}
     assert comparison.losses == {"accuracy": 0}
+
+
+def test_fp32_is_loaded_once_where_its_outputs_are_stored(files: dict[Precision, Path], tmp_path: Path) -> None:
+    seen = []
+
+    def look(precision: Precision, runner: Runner) -> None:
+        assert runner.infer({"x": images(4)}, "a batch").keys() == {"y"}
+        seen.append(precision)
+        if precision == "fp32":
+            files["fp32"].unlink()
+
+    reference = Reference(files["fp32"], Scratch(tmp_path))
+    assert not reference.output_kinds.joints
+    comparison = evaluate_precisions(files, IMAGES, reference=reference, look=look)
+    assert seen == ["fp32", "int8", "fp16"]
+    assert comparison.fidelity.keys() == {"int8", "fp16"}
 
 
 def test_suspicious_metrics_are_warned_of(files: dict[Precision, Path]) -> None:

@@ -177,11 +177,16 @@ def test_a_requested_technique_stays_despite_a_larger_output_error_and_is_no_sea
     assert not result.searched
 
 
-def test_the_requested_recipe_is_judged_with_gptq_before_others_are_tried() -> None:
-    losses = {"plain": 0.02, "gptq": 0.005, "smoothquant": 0.015, "smoothquant+gptq": 0.012}
-    bench = Bench({"plain": 0.1, "smoothquant": 0.05}, losses)
-    result = tuned(bench, ("gptq",), search=False)
-    assert (result.recipe.techniques, bench.evaluated) == (("gptq",), ["plain", "gptq"])
+def test_techniques_of_the_recipe_are_scored_as_a_whole_before_others_are_tried() -> None:
+    bench = Bench({}, {"smoothquant+gptq": 0.005})
+    result = tuned(bench, ("smoothquant", "gptq"), search=False, methods=AUTO_CANDIDATES)
+    assert (result.recipe.techniques, bench.evaluated) == (("smoothquant", "gptq"), ["smoothquant+gptq"])
+    assert bench.ranked_for == [("smoothquant", "gptq")]
+    assert [(trial.name, trial.decision) for trial in result.trials] == [
+        ("SmoothQuant", "applied"),
+        ("GPTQ rounding", "applied"),
+        ("weights and activations", "baseline"),
+    ]
     assert not result.searched
 
 
@@ -190,8 +195,8 @@ def test_techniques_that_are_tried_come_before_gptq_in_the_recipe() -> None:
     bench = Bench({"plain": 0.1, "smoothquant": 0.05}, losses)
     result = tuned(bench, ("gptq",), search=False)
     assert result.recipe.techniques == ("smoothquant", "gptq")
-    assert [trial.name for trial in result.trials if trial.decision == "accepted"] == ["GPTQ rounding", "SmoothQuant"]
-    assert bench.evaluated == ["plain", "gptq", "smoothquant+gptq"]
+    assert [trial.name for trial in result.trials if trial.decision == "accepted"] == ["SmoothQuant"]
+    assert bench.evaluated == ["gptq", "smoothquant+gptq"]
 
 
 def test_a_technique_gets_its_first_look_without_gptq() -> None:
@@ -207,7 +212,7 @@ def test_gptq_that_nobody_asked_for_is_left_out_when_the_time_is_up(by_default: 
     bench = Bench({}, {"plain": 0.001, "gptq": 0.0005})
     result = tuned(bench, ("gptq",), TimeLimit(0.0), by_default=("gptq",) if by_default else ())
     assert result.recipe.techniques == (() if by_default else ("gptq",))
-    assert bench.evaluated == (["plain"] if by_default else ["plain", "gptq"])
+    assert bench.evaluated == ["plain" if by_default else "gptq"]
     assert [LEFT_OUT.format("GPTQ rounding")] * by_default == list(result.warnings)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from trt_ptq.errors import DataError, EngineError, ModelError
 from trt_ptq.evaluation.compare_models import ModelFidelity, compare_runner
 from trt_ptq.evaluation.metrics import Metrics, UserMetric
 from trt_ptq.evaluation.reference import Reference
-from trt_ptq.evaluation.runners.runner import open_runner
+from trt_ptq.evaluation.runners.runner import Runner, open_runner
 from trt_ptq.evaluation.verdict import Verdict, grade, grade_fidelity
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress
 
@@ -48,11 +48,12 @@ def evaluate_precisions(
     known_metrics: Mapping[Precision, Metrics] | None = None,
     progress: ProgressCallback = no_progress,
     reference: Reference | None = None,
+    look: Callable[[Precision, Runner], None] | None = None,
 ) -> PrecisionComparison:
     """Compare FP16 and INT8 models or engines with FP32, and compute the user's metrics of all of them.
 
-    FP16 and INT8 are loaded once each, one after the other. FP16 is a baseline: where it cannot be run or evaluated,
-    that is a warning.
+    Each is loaded once, one after the other, if the outputs of FP32 can be stored. FP16 is a baseline: where it cannot
+    be run or evaluated, that is a warning.
 
     Args:
         files: the ONNX files or engines of "fp32" and "int8", and of "fp16" if there is one.
@@ -61,22 +62,26 @@ def evaluate_precisions(
         known_metrics: metrics that need not be computed again.
         progress: shows progress over the batches.
         reference: the FP32 model, if its outputs for some batches are known; else the file of "fp32".
+        look: called with each model while it is loaded, FP32 first, for what is to be known of it beside that.
 
     Raises:
         ModelError, EngineError, DataError: FP32 or INT8 cannot be run, compared or evaluated.
-        UsageError: see `UserMetric.evaluate_reference`.
+        UsageError: see `UserMetric.check_reference`.
     """
-    against = reference or files["fp32"]
+    against = reference or Reference(files["fp32"])
     fidelity: dict[Precision, ModelFidelity] = {}
     metrics = dict(known_metrics or {})
     warnings: list[str] = []
-    if metric is not None and "fp32" not in metrics:
-        metrics["fp32"] = metric.evaluate_reference(files["fp32"])
 
     def evaluate(precision: Precision) -> None:
         path = files[precision]
         with open_runner(path) as runner:
-            fidelity[precision] = compare_runner(against, runner, path, source, progress)
+            if precision == "fp32":
+                against.store_outputs(source, runner)
+            else:
+                fidelity[precision] = compare_runner(against, runner, path, source, progress)
+            if look is not None:
+                look(precision, runner)
             if metric is None or precision in metrics:
                 return
             try:
@@ -86,6 +91,10 @@ def evaluate_precisions(
                     raise
                 warnings.append(f"the metrics of FP16 were not computed: {error}")
 
+    if look is not None or (metric is not None and "fp32" not in metrics):
+        evaluate("fp32")
+    if metric is not None:
+        metric.check_reference(metrics["fp32"], files["fp32"])
     evaluate("int8")
     if "fp16" in files:
         try:

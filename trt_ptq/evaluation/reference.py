@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -63,13 +63,14 @@ class Reference:
         return OutputKinds(score_outputs(model), joined_outputs(model))
 
     @contextmanager
-    def outputs(self) -> Iterator[Outputs]:
-        """A function that returns the outputs for a batch; the model is loaded at the first one that is not stored.
+    def outputs(self, loaded: Runner | None = None) -> Iterator[Outputs]:
+        """A function that returns the outputs for a batch, which are stored. Batches are told apart by their values.
 
-        Batches are told apart by their values.
+        Args:
+            loaded: runs the model; without it, the model is loaded at the first batch whose outputs are not stored.
         """
         with ExitStack() as stack:
-            runners: list[Runner] = []
+            runners = [] if loaded is None else [loaded]
 
             def infer(batch: Batch) -> dict[str, Array]:
                 if not runners:
@@ -88,3 +89,10 @@ class Reference:
                 return computed
 
             yield outputs
+
+    def store_outputs(self, source: Iterable[Batch], loaded: Runner) -> None:
+        """Store the outputs for the batches of `source`, where they can be stored, while `loaded` runs the model."""
+        if self.scratch is not None:
+            with self.outputs(loaded) as outputs:
+                for batch in source:
+                    outputs(batch)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from trt_ptq.data.checks.audit import HeldOutAudit
 from trt_ptq.data.observation import observe
-from trt_ptq.data.subset import evenly_spaced
+from trt_ptq.data.subset import SampleRange, evenly_spaced
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import DataError, EngineError, MissingPackageError, ModelError
 from trt_ptq.evaluation.metrics import Metrics
 from trt_ptq.evaluation.precisions import PrecisionComparison, evaluate_precisions
 from trt_ptq.evaluation.verdict import Verdict
-from trt_ptq.language_models.judging.judgement import LanguageJudgement, judge_language_model, perplexity_warnings
+from trt_ptq.language_models.judging.judgement import LanguageJudge, LanguageJudgement, perplexity_warnings
 from trt_ptq.output import ENGINES
 from trt_ptq.pipeline.calibration_step import Calibrated
 from trt_ptq.pipeline.export_step import Exported
@@ -30,7 +30,7 @@ from trt_ptq.report.warnings import (
 )
 from trt_ptq.types import BatchSource
 
-_COMPARED_BATCHES = 8  # of a language model: a position has as many logits as there are tokens
+_COMPARED_BATCHES, _COMPARED_SAMPLES = 8, 1  # of a language model: a position has as many logits as there are tokens
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,10 @@ def evaluate_models(
         known = job.objective.metrics_for_verdict(tuned.result.metrics if was_scored else None)
     else:
         known = {precision: metrics for precision, metrics in earlier_metrics.items() if precision != "int8"}
+    reference = job.objective.reference
+    judge = None if job.language is None else LanguageJudge(reference, job.language)
     comparison = evaluate_precisions(
-        exported.files, source, job.objective.metric, known, job.progress, job.objective.reference
+        exported.files, source, job.objective.metric, known, job.progress, reference, judge.look if judge else None
     )
     verdict = comparison.grade(job.max_drop)
     warnings = [*audit.findings(), *comparison.warnings]
@@ -91,13 +93,12 @@ def evaluate_models(
         warnings.append(OPTIMISTIC_VERDICT)
     if not verdict.passed and not searched and not tuned.result.warnings and job.search:
         warnings.append(TUNING_SKIPPED)
-    language = None
     if job.objective.metric is not None and job.scores_held_out:
         warnings.append(JUDGED_BY_FP32)
     if job.language is not None:
-        language = judge_language_model(exported.files, job.language)
         warnings += perplexity_warnings(comparison.metrics, job.language)
-    return Evaluated(comparison, verdict, audit.num_calibrated, language, tuple(warnings))
+    judgement = None if judge is None else judge.judgement()
+    return Evaluated(comparison, verdict, audit.num_calibrated, judgement, tuple(warnings))
 
 
 def evaluate_engines(
@@ -141,4 +142,6 @@ def _compared(job: QuantizationJob, searched: bool) -> BatchSource:
     Of a language model few suffice, since its verdict is on text.
     """
     source = job.test if searched else job.held_out
-    return source if job.language is None else evenly_spaced(source, _COMPARED_BATCHES)
+    if job.language is None:
+        return source
+    return SampleRange(evenly_spaced(source, _COMPARED_BATCHES), 0, _COMPARED_SAMPLES)

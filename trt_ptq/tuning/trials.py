@@ -30,6 +30,7 @@ LEFT_OUT = (
 UNUSED = "{} does not apply to this model, so the recipe is without it: omit it from `techniques`"
 
 Decision = Literal[
+    "applied",
     "baseline",
     "accepted",
     "rejected: no gain",
@@ -49,7 +50,8 @@ class Trial:
         name: what is new in it.
         losses: relative loss against FP32 by metric, as fractions; empty if it was not evaluated.
         metrics: the user's metrics behind them; empty without any.
-        decision: whether it was accepted, and why not; "baseline" for the model that the others start from.
+        decision: whether it was accepted, and why not; "applied" for a technique of the recipe, which is not scored on
+            its own, and "baseline" for the model with all of these, which the others start from.
         note: details.
         output_error: see `OutputDeviation.measure`; None where nothing depended on it.
     """

@@ -20,9 +20,10 @@ from trt_ptq.tuning.estimating.rejection import rejection
 from trt_ptq.tuning.judge import Judge
 from trt_ptq.tuning.mixed_precision import Expectation, MixedPrecision, failure, search_mixed_precision
 from trt_ptq.tuning.objective import Score
+from trt_ptq.tuning.requested_techniques import apply_techniques
 from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
 from trt_ptq.tuning.technique_order import gptq_last, with_technique, without_gptq
-from trt_ptq.tuning.trials import LEFT_OUT, TECHNIQUES_TO_TRY, TIME_IS_UP, TITLES, UNUSED, Decision, Trial, TuningResult
+from trt_ptq.tuning.trials import TECHNIQUES_TO_TRY, TIME_IS_UP, TITLES, Decision, Trial, TuningResult
 
 _logger = logging.getLogger("trt_ptq.tuning")
 
@@ -45,10 +46,11 @@ def tune(
 
     The output error on a few calibration samples decides what is worth asking the objective about.
 
-    1. Where the loss is too high, its output error is broken down into weights only and activations only.
-    2. The techniques of the recipe are applied, GPTQ last. Where the loss is too high with all of them, others are
-       tried, before GPTQ: one is accepted if it meets the threshold or lowers the loss by at least 10 %. One that does
-       not lower the output error accordingly is not scored.
+    1. The techniques of the recipe are applied, where they apply to the model. What they lead to is scored as a whole,
+       since nothing depends on what each of them gains. Where the loss is too high, its output error is broken down
+       into weights only and activations only.
+    2. Then other techniques are tried, before GPTQ: one is accepted if it meets the threshold or lowers the loss by at
+       least 10 %. One that does not lower the output error accordingly is not scored.
     3. With a user's metric, the next best range methods are tried.
     4. The most sensitive layers are excluded: few that meet the threshold. A user's metric of a few hundred samples
        makes the best candidate look better than it is. The search then aims at half of the threshold, and also requires
@@ -74,22 +76,16 @@ def tune(
     Raises:
         DataError, ModelError: see `Objective.evaluate`.
     """
-    judge.allowed = 1 + len(recipe.techniques) + (len(TECHNIQUES_TO_TRY) if try_techniques else 0)
+    judge.allowed = 1 + (len(TECHNIQUES_TO_TRY) if try_techniques else 0)
     judge.allowed += settings.num_runner_up_methods if judge.has_metric and methods else 0
     sets = settings.max_evaluations if judge.has_metric else settings.max_comparisons
     judge.allowed += (2 if mode == "mixed" else 1) * (sets + 1) if search else 0
-    plain = recipe.model_copy(update={"techniques": ()})
-    tuner = _Tuner(plain, candidates, estimates, judge, max_drop, methods, settings, gptq_last(recipe.techniques), mode)
-    warnings = []
-    for technique in gptq_last(recipe.techniques):
-        if technique in by_default and judge.time_is_up:
-            warnings.append(LEFT_OUT.format(TITLES[technique]))
-        elif not tuner.apply(technique, forced=True) and technique not in by_default:
-            warnings.append(UNUSED.format(TITLES[technique]))
+    tuner = _Tuner(recipe, candidates, estimates, judge, max_drop, methods, settings, mode)
+    warnings = tuner.start(gptq_last(recipe.techniques), by_default)
     requested = tuner.recipe
     for technique in TECHNIQUES_TO_TRY if try_techniques else ():
         if tuner.goes_on and technique not in recipe.techniques:
-            tuner.apply(technique, forced=False)
+            tuner.try_technique(technique)
     for method in tuner.runner_up_methods() if judge.has_metric and tuner.goes_on else ():
         if tuner.goes_on:
             tuner.try_method(method)
@@ -113,17 +109,17 @@ class _Tuner:
 
     def __init__(
         self,
-        plain: Recipe,
+        recipe: Recipe,
         candidates: CandidateBuilder,
         estimates: Estimates,
         judge: Judge,
         max_drop: float,
         methods: tuple[RangeMethod, ...],
         settings: TuningSettings,
-        requested: tuple[Technique, ...],
         mode: Mode,
     ) -> None:
         self.trials: list[Trial] = []
+        self.recipe = recipe.model_copy(update={"techniques": ()})
         self._recipe_of: dict[int, Recipe] = {}  # by the index of the trial
         self._candidates = candidates
         self._estimates = estimates
@@ -131,16 +127,28 @@ class _Tuner:
         self._max_drop = max_drop
         self._methods = methods
         self._settings = settings
+        self._mode = mode
         self._method_is_by_metric = False
-        self._requested = requested
-        ranking = self._ranking(plain, methods)
-        self._finalists = tuple(method for method in methods if method.name in ranking.errors)
-        self.recipe = plain = plain.model_copy(update={"method": next(iter(ranking.errors), plain.method)})
-        self.best = judge.score(plain)
-        name = "weights" if mode == "w8a16" else "weights and activations"
-        self._record(name, plain, self.best, "baseline", ranking.describe())
-        if self.goes_on and mode != "w8a16":
-            self._analyze(plain)
+
+    def start(self, techniques: tuple[Technique, ...], by_default: tuple[Technique, ...]) -> list[str]:
+        """Apply `techniques`, select the range method, and score that; returns warnings."""
+        warnings = [*self._apply([name for name in techniques if name != "bias-correction"], by_default)]
+        ranking = self._ranking(self.recipe, self._methods)
+        self._finalists = tuple(method for method in self._methods if method.name in ranking.errors)
+        self.recipe = self.recipe.model_copy(update={"method": next(iter(ranking.errors), self.recipe.method)})
+        warnings += self._apply([name for name in techniques if name == "bias-correction"], by_default)
+        self._requested = self.recipe.techniques
+        self.best = self._judge.score(self.recipe)
+        name = "weights" if self._mode == "w8a16" else "weights and activations"
+        self._record(name, self.recipe, self.best, "baseline", ranking.describe())
+        if self.goes_on and self._mode != "w8a16":
+            self._analyze()
+        return warnings
+
+    def _apply(self, techniques: list[Technique], by_default: tuple[Technique, ...]) -> tuple[str, ...]:
+        applied = apply_techniques(self.recipe, techniques, self._candidates, by_default, self._judge)
+        self.recipe, self.trials = applied.recipe, [*self.trials, *applied.trials]
+        return applied.warnings
 
     @property
     def exceeds_threshold(self) -> bool:
@@ -161,7 +169,7 @@ class _Tuner:
 
     def runner_up_methods(self) -> list[str]:
         """The methods with the smallest output errors, without that of the recipe."""
-        ranked = self._ranking(self.recipe, self._methods if not self.recipe.techniques else self._finalists)
+        ranked = self._ranking(self.recipe, self._finalists)
         others = [name for name in ranked.errors if name != self.recipe.method]
         return others[: self._settings.num_runner_up_methods]
 
@@ -171,35 +179,28 @@ class _Tuner:
         self._accept_if_better(f"method {name}", recipe, self._judge.score(recipe, self._useless_loss))
         self._method_is_by_metric |= self.recipe == recipe
 
-    def apply(self, technique: Technique, *, forced: bool) -> bool:
-        """Accept `technique` if it helps, or if forced and it applies to the model; returns whether it applies."""
+    def try_technique(self, technique: Technique) -> None:
+        """Accept `technique` if it helps."""
         title = TITLES[technique]
         recipe = with_technique(self.recipe, technique)
         try:
-            if not forced and not self._candidates.summarize(without_gptq(recipe), technique, roughly=True).num_sites:
-                return False
+            if not self._candidates.summarize(without_gptq(recipe), technique, roughly=True).num_sites:
+                return
             limits = self.best.loss, self._max_drop, self._settings.min_gain
-            if not forced and (rejected := rejection(self._estimates, title, self.recipe, recipe, *limits)):
+            if rejected := rejection(self._estimates, title, self.recipe, recipe, *limits):
                 self.trials.append(rejected)
-                return True
+                return
             summary = self._candidates.summarize(recipe, technique)
-            if not summary.num_sites:
-                self._requested = tuple(other for other in self._requested if other != technique)
-                self.trials.append(Trial(title, {}, {}, "does not apply", summary.note))
-                return False
             if technique in BEFORE_CALIBRATION:
                 recipe = self._with_best_method(recipe)
-            score = self._judge.score(recipe, math.inf if forced else self._useless_loss)
+            score = self._judge.score(recipe, self._useless_loss)
         except TrtPtqError as error:
-            if forced:
-                raise
             self.trials.append(Trial(title, {}, {}, "failed", str(error)))
-            return True
+            return
         note = summary.note
         if recipe.method != self.recipe.method:
             note = f"method {recipe.method}; {note}"
-        self._accept_if_better(title, recipe, score, forced, note)
-        return True
+        self._accept_if_better(title, recipe, score, note)
 
     def remove_from_int8(self, alternative: Alternative) -> str | None:
         """Change the layers that cost the most accuracy to `alternative`; returns why that failed, if it did."""
@@ -273,19 +274,19 @@ class _Tuner:
         best = next(iter(self._ranking(recipe, self._finalists).errors), recipe.method)
         return recipe.model_copy(update={"method": best})
 
-    def _analyze(self, plain: Recipe) -> None:
+    def _analyze(self) -> None:
         """Report the output error of weights and of activations alone."""
         try:
-            both = self._estimates.first_look(plain)
+            both = self._estimates.first_look(self.recipe)
             for kind in TENSOR_KINDS:
-                error = self._estimates.first_look(plain, (kind,))
+                error = self._estimates.first_look(self.recipe, (kind,))
                 note = f"output error of both on the same samples: {both:.3g}"
                 self.trials.append(Trial(f"{kind} only", {}, {}, "analysis", note, error))
         except TrtPtqError:  # the outputs cannot be compared
             return
 
-    def _accept_if_better(self, name: str, recipe: Recipe, score: Score, forced: bool = False, note: str = "") -> None:
-        accepted = forced or (score.loss < self.best.loss and score.loss <= self._useless_loss)
+    def _accept_if_better(self, name: str, recipe: Recipe, score: Score, note: str = "") -> None:
+        accepted = score.loss < self.best.loss and score.loss <= self._useless_loss
         self._record(name, recipe, score, "accepted" if accepted else "rejected: no gain", note)
         if accepted:
             self.recipe, self.best = recipe, score

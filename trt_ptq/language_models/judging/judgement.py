@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from trt_ptq.engines.spec import Precision
 from trt_ptq.evaluation.metrics import Metrics
-from trt_ptq.evaluation.runners.onnx_runner import Run, onnx_runner
+from trt_ptq.evaluation.reference import Reference
+from trt_ptq.evaluation.runners.runner import Runner
 from trt_ptq.language_models.judging.agreement import PositionAgreement, next_token_agreement
 from trt_ptq.language_models.judging.generation import generate
 from trt_ptq.language_models.judging.metric import PERPLEXITY
 from trt_ptq.language_models.language_data import LanguageData
+from trt_ptq.types import Array, Batch, Feeds
 
 _MAX_WINDOWS = 8
 _FEW_TOKENS = 1000
@@ -43,32 +43,57 @@ class LanguageJudgement:
     generations: list[Generation]
 
 
-def judge_language_model(files: Mapping[Precision, Path], data: LanguageData) -> LanguageJudgement:
-    """Compare the next-token predictions of the models in `files` with those of "fp32", on the test windows.
+class LanguageJudge:
+    """Looks at FP32 and then at the other precisions, while each is loaded, on the test windows.
 
-    Raises:
-        ModelError, DataError: a model cannot be loaded or run.
+    Args:
+        reference: the FP32 model, which stores its outputs.
+        data: the text.
     """
-    windows = data.test[:: -(-len(data.test) // _MAX_WINDOWS)]
-    prompts = [window.ids[:_PROMPT_TOKENS] for window in data.test[:_NUM_GENERATIONS]]
-    agreement: dict[str, list[PositionAgreement]] = {}
-    continued: dict[str, list[str]] = {}
-    with ExitStack() as stack:
-        reference = _run(stack, files["fp32"])
-        for precision, path in files.items():
-            with ExitStack() as candidate_stack:
-                run = reference if precision == "fp32" else _run(candidate_stack, path)
-                if precision != "fp32":
-                    agreement[precision] = next_token_agreement(reference, run, data.layout, windows)
-                write = partial(generate, run, data.layout, max_tokens=_GENERATED_TOKENS, end_id=data.tokenizer.end_id)
-                continued[precision] = [data.tokenizer.decode(write(prompt)) for prompt in prompts]
-    return LanguageJudgement(
-        agreement,
-        [
-            Generation(data.tokenizer.decode(prompt), {name: texts[index] for name, texts in continued.items()})
-            for index, prompt in enumerate(prompts)
-        ],
-    )
+
+    def __init__(self, reference: Reference, data: LanguageData) -> None:
+        self._reference = reference
+        self._data = data
+        self._windows = data.test[:: -(-len(data.test) // _MAX_WINDOWS)]
+        self._prompts = [window.ids[:_PROMPT_TOKENS] for window in data.test[:_NUM_GENERATIONS]]
+        self._agreement: dict[str, list[PositionAgreement]] = {}
+        self._continued: dict[str, list[str]] = {}
+
+    def look(self, precision: Precision, runner: Runner) -> None:
+        """Compare the next-token predictions of a model with those of FP32, and let it continue some texts.
+
+        Raises:
+            ModelError, DataError: it cannot be run.
+        """
+        layout, tokenizer = self._data.layout, self._data.tokenizer
+
+        def run(feeds: Feeds) -> dict[str, Array]:
+            return runner.infer(feeds, runner.name)
+
+        if precision == "fp32":
+            self._reference.store_outputs(
+                (self._batch(layout.feeds(window.ids[None])) for window in self._windows), runner
+            )
+        else:
+            with self._reference.outputs() as outputs:
+                agreement = next_token_agreement(lambda feeds: outputs(self._batch(feeds)), run, layout, self._windows)
+            self._agreement[precision] = agreement
+        write = partial(generate, run, layout, max_tokens=_GENERATED_TOKENS, end_id=tokenizer.end_id)
+        self._continued[precision] = [tokenizer.decode(write(prompt)) for prompt in self._prompts]
+
+    def judgement(self) -> LanguageJudgement:
+        """What was seen."""
+        generations = [
+            Generation(
+                self._data.tokenizer.decode(prompt), {name: texts[index] for name, texts in self._continued.items()}
+            )
+            for index, prompt in enumerate(self._prompts)
+        ]
+        return LanguageJudgement(self._agreement, generations)
+
+    @staticmethod
+    def _batch(feeds: Feeds) -> Batch:
+        return Batch(feeds, "the test text")
 
 
 def perplexity_warnings(metrics: Mapping[Precision, Metrics], data: LanguageData) -> list[str]:
@@ -84,8 +109,3 @@ def perplexity_warnings(metrics: Mapping[Precision, Metrics], data: LanguageData
             "text random, or the tokenizer that of another model?"
         )
     return warnings
-
-
-def _run(stack: ExitStack, path: Path) -> Run:
-    runner = stack.enter_context(onnx_runner(path))
-    return lambda feeds: runner.infer(feeds, path.name)
