@@ -89,7 +89,7 @@ def test_a_decoder_is_rotated_on_request(decoder_path: Path, tokenizer_folder: P
     result = quantize(decoder_path, sentences(60), output_dir=tmp_path, tokenizer=tokenizer_folder, config=config)
     assert result.passed
     rotation = next(trial for trial in result.report.trials if trial.name == "Hadamard rotation")
-    assert rotation.decision == "accepted"
+    assert rotation.decision == "applied"
     assert "residual stream of 64 channels, 15 layers" in rotation.note
     assert (tmp_path / "model.transformed.onnx").is_file()
     assert load_recipe(tmp_path / "recipe.yaml").techniques == ("rotation", "smoothquant")
@@ -107,20 +107,29 @@ def test_test_data_of_its_own(decoder_path: Path, tokenizer_folder: Path, tmp_pa
 def test_a_verdict_on_the_text_that_candidates_were_selected_on_is_warned_of(
     decoder_path: Path, tokenizer_folder: Path, tmp_path: Path, texts: int, warned: bool
 ) -> None:
-    config = QuantizeConfig(method="minmax", backend="none", search=True, effort="low", max_drop=1e-7)
+    config = QuantizeConfig(method="minmax", techniques=(), backend="none", effort="low", max_drop=0.005)
     report = quantize(
         decoder_path, sentences(texts), output_dir=tmp_path, tokenizer=tokenizer_folder, config=config
     ).report
-    assert report.verdict is not None
+    assert report.trials[-1].name.startswith("mixed precision")
     assert any("the verdict is optimistic" in warning for warning in report.warnings) == warned
 
 
-def test_weights_are_rounded_by_gptq_unless_techniques_are_chosen(
-    decoder_path: Path, tokenizer_folder: Path, result: QuantizeResult, tmp_path: Path
+@pytest.mark.parametrize(("mode", "techniques"), [("w8a8", ("smoothquant", "gptq")), ("w8a16", ("gptq",))])
+def test_language_models_are_smoothed_and_rounded_unless_techniques_are_chosen(
+    decoder_path: Path,
+    tokenizer_folder: Path,
+    result: QuantizeResult,
+    tmp_path: Path,
+    mode: str,
+    techniques: tuple[str, ...],
 ) -> None:
-    config = QuantizeConfig(**{**QUICK, "mode": "w8a16", "techniques": "auto"})
-    quantize(decoder_path, sentences(60), output_dir=tmp_path, tokenizer=tokenizer_folder, config=config)
-    assert load_recipe(tmp_path / "recipe.yaml").techniques == ("gptq",)
+    config = QuantizeConfig(**{**QUICK, "mode": mode, "techniques": "auto"})
+    report = quantize(
+        decoder_path, sentences(60), output_dir=tmp_path, tokenizer=tokenizer_folder, config=config
+    ).report
+    assert load_recipe(tmp_path / "recipe.yaml").techniques == techniques
+    assert [trial.decision for trial in report.trials] == ["applied"] * len(techniques) + ["baseline"]
     assert (tmp_path / "model.transformed.onnx").is_file()
     assert load_recipe(result.output_dir / "recipe.yaml").techniques == ()
 
