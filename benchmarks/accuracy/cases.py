@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.models import detector, magika, minilm, recogniser, smollm2
+from benchmarks.models import detector, magika, minilm, recogniser, smollm2_135m
 
 Feeds = dict[str, NDArray[Any]]
 Run = Callable[[Feeds], Feeds]
@@ -33,7 +33,7 @@ CASES = {
     "detector": cast(Case, detector),
     "magika": cast(Case, magika),
     "minilm": cast(Case, minilm),
-    "smollm2": cast(Case, smollm2),
+    "smollm2": cast(Case, smollm2_135m),
 }
 
 

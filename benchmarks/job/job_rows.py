@@ -13,7 +13,7 @@ from functools import partial
 from benchmarks import demo
 from benchmarks.job.counting import as_arrays
 from benchmarks.job.measure_job import Job, Text, measure_job
-from benchmarks.models import magika, minilm, recogniser, smollm2
+from benchmarks.models import magika, minilm, recogniser, smollm2_135m
 from benchmarks.results_file import Figures, RowSpec
 from benchmarks.speed import models
 
@@ -53,9 +53,11 @@ def resnet50_without_metric() -> Job:
 
 def smollm2_with_text() -> Job:
     """W8A8 of 64 texts of 256 tokens, judged by perplexity on others: with 32 to select, and 64 for the verdict."""
-    windows = smollm2.decoder_windows(_TEXTS + 32 + 64)
-    text = Text(smollm2.texts("calibration"), smollm2.texts("held out"), smollm2.tokenizer())
-    return Job(smollm2.decoder(), windows, config={"samples": _TEXTS, "max_length": smollm2.LENGTH}, text=text)
+    windows = smollm2_135m.decoder_windows(_TEXTS + 32 + 64)
+    text = Text(smollm2_135m.texts("calibration"), smollm2_135m.texts("held out"), smollm2_135m.tokenizer())
+    return Job(
+        smollm2_135m.decoder(), windows, config={"samples": _TEXTS, "max_length": smollm2_135m.LENGTH}, text=text
+    )
 
 
 def smollm2_without_search() -> Job:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from benchmarks.models import smollm2
+from benchmarks.models import smollm2_135m
 from benchmarks.models.texts import Split
 from trt_ptq.calibration.collector import collect_statistics
 from trt_ptq.calibration.tensors import select_calibration_tensors
@@ -41,7 +41,7 @@ _KL_WINDOWS = 4
 
 def windows(split: Split, count: int, tokens: int) -> Array:
     """Tokens [count, tokens] of `count` windows, spread over the tales of `split`."""
-    ids = smollm2.tokens()[split]
+    ids = smollm2_135m.tokens()[split]
     whole = ids[: len(ids) // tokens * tokens].reshape(-1, tokens)
     return np.stack([whole[index * len(whole) // count] for index in range(count)])
 
@@ -49,7 +49,7 @@ def windows(split: Split, count: int, tokens: int) -> Array:
 @lru_cache(maxsize=1)
 def plain() -> Model:
     """The FP32 model."""
-    return load_model(smollm2.decoder())
+    return load_model(smollm2_135m.decoder())
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from statistics import median
 import onnx
 import onnxruntime as ort
 
-from benchmarks.models import smollm2
+from benchmarks.models import smollm2_135m
 from benchmarks.speed import models
 from benchmarks.speed.models import Feeds
 from benchmarks.speed.speed_row import Row
@@ -64,8 +64,8 @@ def mobilenet_v2_fused() -> Row:
 
 def smollm2_text() -> Row:
     """Prefills of 256 tokens, and decode steps, as `quantize` makes them of text."""
-    model = load_model(smollm2.decoder())
-    samples = [TokenSample(feeds["input_ids"][0], "tales") for feeds in smollm2.calibration(samples=_TEXTS)]
+    model = load_model(smollm2_135m.decoder())
+    samples = [TokenSample(feeds["input_ids"][0], "tales") for feeds in smollm2_135m.calibration(samples=_TEXTS)]
     with tempfile.TemporaryDirectory() as folder:
         made = DecoderBatches(model.path, decoder_layout(model), samples, Path(folder))
         batches = [dict(batch.feeds) for batch in made]

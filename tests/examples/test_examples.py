@@ -58,7 +58,7 @@ def test_a_small_language_model_is_quantized_with_text(tmp_path: Path) -> None:
     tiny_tokenizer().save_pretrained(tmp_path / "model")
     (tmp_path / "tale.txt").write_text(" ".join(sentences(80)))
     out = tmp_path / "out"
-    result = example("language_model").main(tmp_path / "model", tmp_path / "tale.txt", out, samples=16, max_length=24)
+    result = example("smollm2").main(tmp_path / "model", tmp_path / "tale.txt", out, samples=16, max_length=24)
     assert result.metrics["int8"]["perplexity"] < 1.1 * result.metrics["fp32"]["perplexity"]
     assert result.report.language is not None
     assert len(result.report.language.generations) == 2

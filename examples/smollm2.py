@@ -1,6 +1,6 @@
 """A decoder language model: a Hugging Face folder and text go in, an INT8 model judged by its perplexity comes out.
 
-Run: python examples/language_model.py MODEL_FOLDER TEXT [FOLDER]    (needs pip install "trt-ptq[llm]")
+Run: python examples/smollm2.py MODEL_FOLDER TEXT [FOLDER]    (needs pip install "trt-ptq[llm]")
 
 MODEL_FOLDER is SmolLM2-135M or another causal language model in float32, with its tokenizer; TEXT is a .txt, .jsonl or
 .parquet file, or a folder of .txt files. With SmolLM2-135M it takes about 10 minutes on two cores.
