@@ -57,29 +57,61 @@ def few_samples(model: Model, reference: Reference, source: BatchSource, setting
         raise DataError("the data has no batches")
     size = sample_count(batch.feeds)
     of_few = math.ceil(settings.output_error_samples / settings.output_error_batches)
-    counted = max(size, of_few) if is_decoder(model) else size  # a text is long: eight of them suffice
-    batches = max(settings.output_error_batches, math.ceil(settings.output_error_samples / counted))
-    if batches > settings.output_error_batches:  # few samples each: one of each is a first look then
-        batches = max(batches, settings.first_look_samples)
-    batches = batches if source.total is None else min(batches, source.total)
+    worth = max(size, of_few) if is_decoder(model) else size  # a text is long: eight of them suffice
+    has_fixed_batch = any(spec.shape and isinstance(spec.shape[0], int) for spec in model.inputs)
+    divided = None if has_fixed_batch else _divided_batches(source, size, worth, settings)
+    if divided is None:
+        return _whole_batches(source, worth, settings)
+    if _treats_samples_one_by_one(model, reference, batch, (divided.at_first, divided.others)):
+        return divided.few_samples()
+    return _whole_batches(source, min(worth, of_few), settings)  # what looks like a sample may be a step in time
+
+
+@dataclass(frozen=True)
+class _DividedBatches:
+    """Batches of which a first look takes the samples `at_first`, and later ones `others`: start and stop of each."""
+
+    batches: BatchSource
+    at_first: tuple[int, int]
+    others: tuple[int, int]
+
+    def few_samples(self) -> FewSamples:
+        start, stop = self.others
+        second = SampleRange(self.batches, start, min(2 * start, stop))
+        return FewSamples(SampleRange(self.batches, *self.at_first), SampleRange(self.batches, start, stop), second)
+
+
+def _divided_batches(source: BatchSource, size: int, worth: int, settings: TuningSettings) -> _DividedBatches | None:
+    """As many samples of each batch; None where batches are too small for that, or too many would be needed."""
+    batches = _number_of_batches(source, worth, settings)
     of_each = min(math.ceil(settings.output_error_samples / batches), size)
     first = math.ceil(settings.first_look_samples / batches)
-    at_first, others = (0, first), (first, of_each)
-    is_fixed = any(spec.shape and isinstance(spec.shape[0], int) for spec in model.inputs)
-    if not is_fixed and first < of_each and batches <= settings.first_look_samples:
-        if _treats_samples_one_by_one(model, reference, batch, (at_first, others)):
-            chosen = evenly_spaced(source, batches)
-            second = SampleRange(chosen, first, min(2 * first, of_each))
-            return FewSamples(SampleRange(chosen, *at_first), SampleRange(chosen, *others), second)
-        counted = min(counted, of_few)  # what looks like a sample may be a step in time
-    batches = min(batches, max(math.ceil(settings.output_error_samples / counted), settings.first_look_batches))
+    if first >= of_each or batches > settings.first_look_samples:
+        return None
+    return _DividedBatches(evenly_spaced(source, batches), (0, first), (first, of_each))
+
+
+def _whole_batches(source: BatchSource, worth: int, settings: TuningSettings) -> FewSamples:
+    """Every so many batches at first, the others later."""
+    enough = max(math.ceil(settings.output_error_samples / worth), settings.first_look_batches)
+    batches = min(_number_of_batches(source, worth, settings), enough)
     chosen = evenly_spaced(source, batches)
-    most_at_first = max(math.ceil(settings.first_look_samples / counted), settings.first_look_batches)
+    most_at_first = max(math.ceil(settings.first_look_samples / worth), settings.first_look_batches)
     period = math.ceil(batches / most_at_first)
     if period == 1:
         return FewSamples(chosen, None, None)
     offsets = tuple(range(1, period))
     return FewSamples(Subset(chosen, period), Subset(chosen, period, offsets), Subset(chosen, period, offsets[:1]))
+
+
+def _number_of_batches(source: BatchSource, worth: int, settings: TuningSettings) -> int:
+    """How many batches have enough samples, if each counts as `worth` of them; all where the source has fewer."""
+    batches = math.ceil(settings.output_error_samples / worth)
+    if batches <= settings.output_error_batches:
+        batches = settings.output_error_batches
+    else:  # few samples each: a first look takes one of each
+        batches = max(batches, settings.first_look_samples)
+    return batches if source.total is None else min(batches, source.total)
 
 
 def _treats_samples_one_by_one(
