@@ -102,12 +102,32 @@ def test_moments_that_rounding_made_indefinite_are_dampened_more() -> None:
     assert errors(weight, rounded, scales, moments).sum() < before.sum()
 
 
+@pytest.mark.parametrize("rows", [1000, 20], ids=["many rows", "fewer rows than channels"])
+def test_each_channel_makes_up_for_the_errors_before_it(rows: int) -> None:
+    """Against algorithm 1 of the paper, in double precision: from the Cholesky factor of the inverse."""
+    weight, moments = weights(100, 40), moments_of(rows, 100)
+    scales = channel_scales(weight, 1, "w")
+    rounded = round_with_feedback(weight, scales, error_feedback(moments))
+    order = np.argsort(-np.diagonal(moments))
+    dampened = moments[np.ix_(order, order)] + 0.01 * np.diagonal(moments).mean() * np.eye(100)
+    factor = np.linalg.cholesky(np.linalg.inv(dampened)).T
+    left = (weight / scales)[order].astype(np.float64)
+    is_largest = np.abs(left) > 126.5
+    expected = np.rint(left)
+    for channel in range(100):
+        expected[channel] = np.clip(np.rint(np.where(is_largest[channel], expected, left)[channel]), -127, 127)
+        error = (left[channel] - expected[channel]) / factor[channel, channel]
+        left[channel:] -= np.outer(factor[channel, channel:], error)
+    assert (rounded[order] != expected).mean() < 0.01  # one that differs by rounding changes those after it
+
+
 def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, moments = weights(100, 40), moments_of(1000, 100)
     scales = channel_scales(weight, 1, "w")
     whole = round_with_feedback(weight, scales, error_feedback(moments))
     monkeypatch.setattr(gptq, "_BLOCK", 7)
     monkeypatch.setattr(gptq, "_COLUMNS", 13)
-    monkeypatch.setattr(gptq, "_SMALL", 5)
+    monkeypatch.setattr(gptq, "_FACTORED", 5)
+    monkeypatch.setattr(gptq, "_COMPARED", 9)
     blocks = round_with_feedback(weight, scales, error_feedback(moments))
     assert (whole != blocks).mean() < 0.01  # sums in another order
