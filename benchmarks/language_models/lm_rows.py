@@ -88,7 +88,8 @@ def _ranking(_rows: Mapping[str, Figures]) -> Figures:
     """The `down_proj` layers of the smoothed model, the most sensitive first. To rank all layers takes minutes."""
     model, table = _smooth()
     others = select_nodes(model.to_ir().graph, include=["*down_proj*"])
-    with tempfile.TemporaryDirectory() as folder, prepared.calibration_data(Path(folder)) as data:
+    with tempfile.TemporaryDirectory() as folder:
+        data = prepared.calibration_data(Path(folder))
         weights = _rounded("smooth", model)
         errors = rank_layers(model, table, data, nodes_to_exclude=others, stored_weights=weights).errors
     return {"layers": order_by_benefit(errors, _linear_macs(model)), "errors": errors}
@@ -141,15 +142,18 @@ def _linear_macs(model: Model) -> dict[str, int]:
 
 
 def _smooth(rotated: bool = False) -> tuple[Model, CalibrationTable]:
-    folder = cache_folder() / SUITE
-    folder.mkdir(exist_ok=True)
-    return prepared.smooth(folder, code_version(), rotated)
+    return prepared.smooth(_folder(), code_version(), rotated)
 
 
 def _rounded(kind: str, model: Model) -> StoredWeights:
+    return prepared.rounded(model, _folder() / f"gptq-{kind}-{code_version()}.int8")
+
+
+def _folder() -> Path:
+    """Where prepared models are kept."""
     folder = cache_folder() / SUITE
     folder.mkdir(exist_ok=True)
-    return prepared.rounded(model, folder / f"gptq-{kind}-{code_version()}.int8")
+    return folder
 
 
 def _plan(call: str, kind: str, rows: Mapping[str, Figures]) -> Figures:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -52,14 +52,13 @@ def plain() -> Model:
     return load_model(smollm2_135m.decoder())
 
 
-@contextmanager
-def calibration_data(folder: Path) -> Iterator[DecoderBatches]:
+def calibration_data(folder: Path) -> DecoderBatches:
     """16 texts of 128 tokens; the plain model fills the caches of decode steps in `folder`."""
     samples = [
         TokenSample(ids, f"window {index}")
         for index, ids in enumerate(windows("calibration", CALIBRATION_SAMPLES, CALIBRATION_TOKENS))
     ]
-    yield DecoderBatches(plain().path, decoder_layout(plain()), samples, folder, batch_size=4)
+    return DecoderBatches(plain().path, decoder_layout(plain()), samples, folder, batch_size=4)
 
 
 def smooth(folder: Path, code: str, rotated: bool = False) -> tuple[Model, CalibrationTable]:
@@ -75,7 +74,8 @@ def smooth(folder: Path, code: str, rotated: bool = False) -> tuple[Model, Calib
     if not statistics.exists():
         for old in folder.glob(f"{kind}-*"):
             old.unlink()
-        with tempfile.TemporaryDirectory() as temporary, calibration_data(Path(temporary)) as data:
+        with tempfile.TemporaryDirectory() as temporary:
+            data = calibration_data(Path(temporary))
             start = _rotated(Path(temporary) / "rotated.onnx") if rotated else plain()
             save_model(apply_smoothquant(start, data).model, model)
             loaded = load_model(model)
@@ -90,8 +90,8 @@ def _rotated(path: Path) -> Model:
 
 def cache_scales() -> dict[str, HeadScales]:
     """The scales of an INT8 cache."""
-    with tempfile.TemporaryDirectory() as caches, calibration_data(Path(caches)) as data:
-        return measure_cache_scales(plain(), data, decoder_layout(plain()))
+    with tempfile.TemporaryDirectory() as caches:
+        return measure_cache_scales(plain(), calibration_data(Path(caches)), decoder_layout(plain()))
 
 
 def rounded(model: Model, file: Path) -> StoredWeights:
@@ -100,9 +100,9 @@ def rounded(model: Model, file: Path) -> StoredWeights:
     if not index.exists():
         for old in file.parent.glob(f"{file.stem.rpartition('-')[0]}-*"):
             old.unlink()
-        with tempfile.TemporaryDirectory() as caches, calibration_data(Path(caches)) as data:
-            weights = round_weights(model, data, file)
-        entries = [(*key, one.offset, one.shape, one.scales.tolist()) for key, one in weights.items()]
+        with tempfile.TemporaryDirectory() as caches:
+            weights = round_weights(model, calibration_data(Path(caches)), file)
+        entries = [(*key, weight.offset, weight.shape, weight.scales.tolist()) for key, weight in weights.items()]
         index.write_text(json.dumps(entries), encoding="utf-8")
     return {
         (name, axis): StoredWeight(file, offset, tuple(shape), np.array(scales, np.float32))
@@ -115,24 +115,15 @@ def judged(model: ir.Model | Path, count: int = 12, tokens: int = 256) -> dict[s
     texts = [TextWindow(ids) for ids in windows("test", count, tokens)]
     short = [TextWindow(text.ids[:128]) for text in texts[:_KL_WINDOWS]]
     layout = decoder_layout(plain())
-
-    def measure(run: Run) -> dict[str, float]:
+    with _running(model) as run:
         with _running(plain().path) as reference:
             divergence = next_token_agreement(reference, run, layout, short)[-1].kl_divergence
         return {"perplexity": perplexity(run, layout, texts), "kl_divergence": divergence}
 
-    return _on_runner(model, measure)
-
-
-def _on_runner(model: ir.Model | Path, measure: Callable[[Run], dict[str, float]]) -> dict[str, float]:
-    if isinstance(model, Path):
-        with _running(model) as run:
-            return measure(run)
-    with temporary_model_file(model, "candidate.onnx") as path, _running(path) as run:
-        return measure(run)
-
 
 @contextmanager
-def _running(path: Path) -> Iterator[Run]:
-    with onnx_runner(path) as runner:
+def _running(model: ir.Model | Path) -> Iterator[Run]:
+    with ExitStack() as stack:
+        path = model if isinstance(model, Path) else stack.enter_context(temporary_model_file(model, "candidate.onnx"))
+        runner = stack.enter_context(onnx_runner(path))
         yield lambda feeds: runner.infer(feeds, path.name)

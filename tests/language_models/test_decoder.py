@@ -55,8 +55,8 @@ def test_decode_steps_after_a_prefill_give_the_logits_of_one_prefill(decoder: Mo
     for position in range(5, 9):
         outputs = run(layout.feeds(IDS[:, position : position + 1], layout.past(outputs)))
         np.testing.assert_allclose(outputs["logits"][:, 0], whole["logits"][:, position], atol=1e-5)
-    assert {name: array.shape for name, array in layout.past(outputs, 3).items()} == {
-        tensor.past: (2, 2, 3, 16) for tensor in layout.cache
+    assert {name: array.shape for name, array in layout.past(outputs).items()} == {
+        tensor.past: (2, 2, 9, 16) for tensor in layout.cache
     }
 
 

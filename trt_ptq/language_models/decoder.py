@@ -87,9 +87,9 @@ class DecoderLayout:
         }
         return {name: feeds[name] for name in self.inputs}
 
-    def past(self, outputs: Mapping[str, Array], length: int | None = None) -> dict[str, Array]:
-        """The cache for the next call, by name of the input: the outputs of this one, up to `length` tokens."""
-        return {tensor.past: outputs[tensor.present][:, :, :length] for tensor in self.cache}
+    def past(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The cache for the next call, by name of the input: the outputs of this one."""
+        return {tensor.past: outputs[tensor.present] for tensor in self.cache}
 
 
 def num_past_tokens(feeds: Mapping[str, Array]) -> int:

@@ -14,7 +14,7 @@ from trt_ptq.errors import DataError
 from trt_ptq.language_models.batches import DecoderBatches
 from trt_ptq.language_models.decoder import DecoderLayout, decoder_layout
 from trt_ptq.language_models.judging.metric import LanguageModelMetric
-from trt_ptq.language_models.judging.perplexity import TextWindow, text_windows
+from trt_ptq.language_models.judging.perplexity import TextWindow
 from trt_ptq.language_models.text.holding_out import HELD_OUT_PERIOD, hold_out
 from trt_ptq.language_models.text.near_duplicates import without_near_duplicates
 from trt_ptq.language_models.text.prompts import read_prompts
@@ -123,7 +123,7 @@ def open_text(
     else:
         test_options = replace(options, group_columns=())  # all of it is used, so it needs no groups
         calibration, held_out = draw_samples(pool.unique, pool.count), _tokens(test_data, tokenizer, test_options)
-    windows = _evenly([text_windows([sample.ids], len(sample.ids))[0] for sample in held_out], 2 * _MAX_TEST_WINDOWS)
+    windows = _evenly([TextWindow(sample.ids) for sample in held_out], 2 * _MAX_TEST_WINDOWS)
     layout = pool.layout
     batches = DecoderBatches(model.path, layout, calibration, folder, options.batch_size)
     compared = DecoderBatches(model.path, layout, _evenly(held_out, _MAX_COMPARED), folder, batch_size=1)

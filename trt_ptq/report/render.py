@@ -15,6 +15,8 @@ from trt_ptq.report.option_names import with_options
 from trt_ptq.report.schema import Report, TensorRow
 from trt_ptq.report.trajectory_plots import scale_plots
 
+_HISTOGRAM_SIZE = (192, 32)  # width and height, in SVG units
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -83,7 +85,8 @@ def _layer_counts(layers: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {precision}" for precision, count in layers.items())
 
 
-def _histogram_plot(row: TensorRow, width: int = 192, height: int = 32) -> HistogramPlot:
+def _histogram_plot(row: TensorRow) -> HistogramPlot:
+    width, height = _HISTOGRAM_SIZE
     top = math.log1p(max(row.bars)) or 1
     step = width / len(row.bars)
     heights = [math.log1p(count) / top * height for count in row.bars]
