@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -18,11 +18,23 @@ def lazy_cast(source: ir.TensorProtocol, dtype: ir.DataType, name: str) -> ir.La
 
 
 def lazy_map(
-    source: ir.TensorProtocol, function: Callable[[Array], Array], dtype: ir.DataType, name: str
+    source: ir.TensorProtocol,
+    function: Callable[[Array], Array],
+    dtype: ir.DataType,
+    name: str,
+    shape: Sequence[int] | None = None,
 ) -> ir.LazyTensor:
-    """A tensor of `function(values of source)`, computed at each read; `function` keeps the shape and gives `dtype`."""
-    shape = ir.Shape(source.shape.numpy())
-    return ir.LazyTensor(lambda: ir.tensor(read_once(source, function), name=name), dtype, shape, name=name)
+    """A tensor of `function(values of source)`, computed at each read.
+
+    Args:
+        source: the tensor.
+        function: gives `dtype`.
+        dtype: the type of the result.
+        name: the name of the result.
+        shape: the shape of the result; that of `source` if not given.
+    """
+    result_shape = ir.Shape(source.shape.numpy() if shape is None else shape)
+    return ir.LazyTensor(lambda: ir.tensor(read_once(source, function), name=name), dtype, result_shape, name=name)
 
 
 def _cast(array: Array, dtype: ir.DataType) -> Array:

@@ -14,23 +14,28 @@ equation 4.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from trt_ptq.analysis.dataflow import name_of
 from trt_ptq.calibration.measurements.channels import Channels, sample_channels
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX, SMALLEST_SCALE
 from trt_ptq.evaluation.error_energy import fake_quantize
 from trt_ptq.onnx_io.external_data import read_once
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.weights import quantize_weight
+from trt_ptq.transforms.channel_splitting import Copies, channel_origin, smallest_range, split_channels
 from trt_ptq.transforms.linear_layers import Linear
 from trt_ptq.transforms.result import TransformResult, TransformSite
 from trt_ptq.transforms.smoothquant import find_pairs, scale_pairs
 from trt_ptq.types import Array, BatchSource
 
 ALPHAS = (0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+MAX_ADDED = 0.05  # channels that are added to a tensor at most, as a fraction
+MIN_GAIN = 0.1  # fraction by which added channels must lower the output error
+_MULTIPLE = 32  # of channels, which kernels of INT8 products take at once
 _MAX_COLUMNS = 256  # columns of a weight that the output error is computed on
 _MAX_SCALE = 2.0**12  # relative to the mean, so that small values stay normal float16 numbers
 
@@ -51,6 +56,7 @@ class _Choice:
     alpha: float
     scales: Floats
     error: float
+    copies: Copies | None = None
 
 
 def apply_smoothquant(model: Model, source: BatchSource) -> TransformResult:
@@ -81,9 +87,16 @@ def apply_smoothquant(model: Model, source: BatchSource) -> TransformResult:
         if best is None:
             skipped.append(TransformSite(name, f"no alpha lowers the output error, {plain:.2%}"))
             continue
+        note = f"alpha {best.alpha}"
+        if origin := channel_origin(pair):
+            best = _split(channels, weights, best)
+            if best.copies is not None:
+                split_channels(result.graph, pair, origin, best.copies)
+                changed |= set(map(name_of, origin.tensors))
+                note = f"{len(best.scales) - pair.channels} channels added, alpha {best.alpha}"
         chosen.append((pair, best.scales))
         changed |= pair.scaled_tensors()
-        applied.append(TransformSite(name, f"alpha {best.alpha}, output error {plain:.2%} -> {best.error:.2%}"))
+        applied.append(TransformSite(name, f"{note}, output error {plain:.2%} -> {best.error:.2%}"))
     scale_pairs(result.graph, chosen)
     return TransformResult(result, tuple(applied), tuple(skipped), frozenset(changed))
 
@@ -120,6 +133,21 @@ def _best(channels: Channels, weights: Sequence[_Weight]) -> tuple[float, _Choic
     tried = [_Choice(alpha, scales, error(scales)) for alpha, scales in _candidates(channels.amax, widest)]
     best = min(tried, key=lambda choice: choice.error)
     return plain, best if best.error < plain else None
+
+
+def _split(channels: Channels, weights: Sequence[_Weight], best: _Choice) -> _Choice:
+    """`best`, or one with split channels that has a smaller output error; further channels must lower it each time."""
+    width = len(channels.amax)
+    for widened in range(-(-(width + 1) // _MULTIPLE) * _MULTIPLE, int((1 + MAX_ADDED) * width) + 1, _MULTIPLE):
+        copies = smallest_range(channels.amax, widened - width)
+        parts = copies.channels
+        rows = np.ascontiguousarray(channels.rows[:, parts] / copies.divisors)
+        split = Channels(channels.amax[parts] / copies.divisors, rows)
+        _, found = _best(split, [replace(w, amax=w.amax[parts], columns=w.columns[parts]) for w in weights])
+        if found is None or found.error > (1 - MIN_GAIN) * best.error:
+            break
+        best = replace(found, copies=copies)
+    return best
 
 
 def _candidates(data: Floats, weights: Floats) -> Iterator[tuple[float, Floats]]:

@@ -57,7 +57,7 @@ def channel_constants(tensor: ir.Value | None) -> tuple[ChannelConstant, ...]:
         return _of_unshared(node.inputs[0])
     if node.op_type in ("Mul", "Add"):
         return _of_product(node) if node.op_type == "Mul" else _of_sum(node)
-    return _of_linear(node) if node.op_type in ("MatMul", "Gemm") else ()
+    return linear_constants(node)
 
 
 def _of_unshared(tensor: ir.Value | None) -> tuple[ChannelConstant, ...]:
@@ -80,7 +80,10 @@ def _of_sum(node: ir.Node) -> tuple[ChannelConstant, ...]:
     return (*scaled, ChannelConstant(node, index, -1)) if scaled and index is not None else ()
 
 
-def _of_linear(node: ir.Node) -> tuple[ChannelConstant, ...]:
+def linear_constants(node: ir.Node) -> tuple[ChannelConstant, ...]:
+    """The weight, and the bias of a Gemm, of a layer whose weight is an initializer that nothing else reads."""
+    if node.op_type not in ("MatMul", "Gemm"):
+        return ()
     weight = node.inputs[1]
     if weight is None or not weight.is_initializer() or len(weight.uses()) != 1 or weight.is_graph_output():
         return ()
