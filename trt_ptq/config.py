@@ -73,9 +73,9 @@ class QuantizeConfig:
             0.1. Without a metric, the largest error of an output, where 0.01 requires 20 dB SQNR, and of scores 99 %
             top-1 agreement.
         techniques: accuracy-recovery techniques that are always applied: "equalization", "rotation",
-            "smoothquant", "gptq", "bias-correction". With "auto", a language model gets "smoothquant" (unless `mode` is
-            "w8a16") and "gptq", and all others but "rotation" are tried where INT8 does not meet `max_drop`. () for
-            none.
+            "smoothquant", "gptq", "bias-correction". With "auto", a language model gets "rotation" and "smoothquant"
+            (unless `mode` is "w8a16") and "gptq", and all others but "rotation" are tried where INT8 does not meet
+            `max_drop`. () for none.
         search: where INT8 still does not meet `max_drop`, exclude the most sensitive layers from quantization.
         effort: "low", "medium" or "high": how many candidates are tried where INT8 does not meet
             `max_drop`; see docs/accuracy.md.

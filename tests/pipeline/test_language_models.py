@@ -84,17 +84,6 @@ def test_prefill_and_decode_are_calibrated_and_compared(result: QuantizeResult) 
     assert result.report.held_out_samples > 5
 
 
-def test_a_decoder_is_rotated_on_request(decoder_path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
-    config = QuantizeConfig(**{**QUICK, "techniques": ("rotation", "smoothquant")})
-    result = quantize(decoder_path, sentences(60), output_dir=tmp_path, tokenizer=tokenizer_folder, config=config)
-    assert result.passed
-    rotation = next(trial for trial in result.report.trials if trial.name == "Hadamard rotation")
-    assert rotation.decision == "applied"
-    assert "residual stream of 64 channels, 15 layers" in rotation.note
-    assert (tmp_path / "model.transformed.onnx").is_file()
-    assert load_recipe(tmp_path / "recipe.yaml").techniques == ("rotation", "smoothquant")
-
-
 def test_test_data_of_its_own(decoder_path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
     data = sentences(30)
     report = quantized(decoder_path, data, tmp_path, tokenizer_folder, test_data=data[:8]).report
@@ -115,8 +104,8 @@ def test_a_verdict_on_the_text_that_candidates_were_selected_on_is_warned_of(
     assert any("the verdict is optimistic" in warning for warning in report.warnings) == warned
 
 
-@pytest.mark.parametrize(("mode", "techniques"), [("w8a8", ("smoothquant", "gptq")), ("w8a16", ("gptq",))])
-def test_language_models_are_smoothed_and_rounded_unless_techniques_are_chosen(
+@pytest.mark.parametrize(("mode", "techniques"), [("w8a8", ("rotation", "smoothquant", "gptq")), ("w8a16", ("gptq",))])
+def test_language_models_are_rotated_smoothed_and_rounded_unless_techniques_are_chosen(
     decoder_path: Path,
     tokenizer_folder: Path,
     result: QuantizeResult,
@@ -130,6 +119,8 @@ def test_language_models_are_smoothed_and_rounded_unless_techniques_are_chosen(
     ).report
     assert load_recipe(tmp_path / "recipe.yaml").techniques == techniques
     assert [trial.decision for trial in report.trials] == ["applied"] * len(techniques) + ["baseline"]
+    notes = {trial.name: trial.note for trial in report.trials}
+    assert ("residual stream of 64 channels, 15 layers" in notes.get("Hadamard rotation", "")) == (mode == "w8a8")
     assert (tmp_path / "model.transformed.onnx").is_file()
     assert load_recipe(result.output_dir / "recipe.yaml").techniques == ()
 

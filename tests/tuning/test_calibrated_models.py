@@ -93,7 +93,7 @@ def convolutions_and_a_projection(path: Path) -> Path:
 @pytest.mark.parametrize("tensors", ["fused", "all"])
 @pytest.mark.parametrize(
     ("techniques", "changed"),
-    [(("smoothquant",), [{"normed"}]), (("equalization", "smoothquant"), [{"c", "r"}, {"normed"}])],
+    [(("smoothquant",), [{"normed"}]), (("equalization", "smoothquant"), [{"c", "r", "normed"}])],
     ids=["one", "one on another"],
 )
 def test_statistics_after_techniques_are_those_of_the_changed_model(

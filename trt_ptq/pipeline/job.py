@@ -265,11 +265,11 @@ def _given_recipe(model: Model, config: QuantizeConfig) -> Recipe:
 def _techniques(model: Model, config: QuantizeConfig) -> tuple[Technique, ...]:
     """The techniques that are applied in any case: those that were asked for, and by default some to language models.
 
-    Without SmoothQuant, INT8 activations ruin them: SmolLM2-135M loses 60 % instead of 4 %. GPTQ keeps the rounding of
-    weights that it does not improve.
+    Without SmoothQuant, INT8 activations ruin them: SmolLM2-135M loses 60 % instead of 4 %. Rotation takes half of what
+    is left, where the most sensitive layers are excluded. GPTQ keeps the rounding of weights that it does not improve.
     """
     is_default = "auto" in config.techniques and is_decoder(model)
-    default = [] if not is_default else ["gptq"] if config.mode == "w8a16" else ["smoothquant", "gptq"]
+    default = [] if not is_default else ["gptq"] if config.mode == "w8a16" else ["rotation", "smoothquant", "gptq"]
     chosen = {*config.techniques, *default}
     return tuple(technique for technique in TECHNIQUES if technique in chosen)
 

@@ -98,6 +98,7 @@ class CalibratedModels:
         self._memory_limit = memory_limit
         self._number = count()
         self._transformed_of = cache(self._transform)
+        self._collected: set[Recipe] = set()  # on all data
         self._statistics_of = cache(self._collect)
         self._table_of = cache(self._derive_table)
         self._weights_of = cache(self._round_weights)
@@ -141,6 +142,21 @@ class CalibratedModels:
         """Whether techniques of `recipe` change the float model, or its weights where they are quantized."""
         return self.model(recipe) is not self._plain.model or bool(self.stored_weights(recipe))
 
+    def changed_since(self, key: Recipe, known: Collection[Recipe]) -> tuple[Recipe, frozenset[str] | None]:
+        """What the techniques of `key` changed since the last model before it that is `known`, or the plain one.
+
+        Returns:
+            The key of that model, and the names of the tensors that changed since; None if no technique was applied.
+        """
+        changed: frozenset[str] | None = None
+        before = start = model_key(key)
+        while before.techniques and (before == start or before not in known):
+            transformed = self.transformed(before)
+            if transformed is not None and transformed.applied:
+                changed = (changed or frozenset()) | transformed.changed
+            before = without_last(before)
+        return before, changed
+
     def _transform(self, key: Recipe) -> tuple[Model, TransformResult | None]:
         if not key.techniques:
             return self._plain.model, None
@@ -160,11 +176,14 @@ class CalibratedModels:
     def _collect(self, key: Recipe, *, roughly: bool) -> Statistics:
         if not key.techniques:
             return self._plain.statistics
-        model, transformed = self._transformed_of(key)
-        before = self._statistics_of(without_last(key), roughly=False)
-        if transformed is None or not transformed.applied:
-            return before
-        return self._calibrate(model, before, transformed.changed, self._data.few.first if roughly else self._data.all)
+        before, changed = self.changed_since(key, self._collected)
+        statistics = self._statistics_of(before, roughly=False)
+        if changed is not None:
+            source = self._data.few.first if roughly else self._data.all
+            statistics = self._calibrate(self.model(key), statistics, changed, source)
+        if not roughly:
+            self._collected.add(key)
+        return statistics
 
     def _derive_table(self, key: Recipe, *, roughly: bool) -> CalibrationTable:
         return derive_table(self._statistics_of(model_key(key), roughly=roughly), key.range_method())

@@ -36,7 +36,6 @@ from trt_ptq.tuning.calibrated_models import (
     CalibrationData,
     model_key,
     rounding_key,
-    without_last,
 )
 from trt_ptq.types import Array
 
@@ -95,6 +94,7 @@ class CandidateBuilder:
         self.data = data
         self._magnitudes = magnitudes
         self._amax_of = cache(self._measure_amax)
+        self._with_amax: set[Recipe] = set()
         self._bias_error_of = cache(self._measure_bias_error)
         self._macs_of = cache(self._count_macs)
         self._built = lru_cache(_MAX_BUILT)(self._insert_qdq)
@@ -235,14 +235,14 @@ class CandidateBuilder:
 
     def _measure_amax(self, key: Recipe) -> dict[str, float]:
         calibrated = self.calibrated_model(key)
-        transformed = calibrated.transformed
-        if transformed is None:
+        if not key.techniques:
             measured = self._magnitudes(calibrated.model, {}, ())
         else:
-            before = self._amax_of(without_last(key))
-            if not transformed.applied:
-                return before
-            measured = self._magnitudes(calibrated.model, before, transformed.changed)
+            before, changed = self._models.changed_since(key, self._with_amax)
+            if changed is None:
+                return self._amax_of(before)
+            measured = self._magnitudes(calibrated.model, self._amax_of(before), changed)
+        self._with_amax.add(key)
         return combine_amax(measured, calibrated.statistics)
 
     def _measure_bias_error(self, key: Recipe, *, roughly: bool) -> dict[str, Array]:

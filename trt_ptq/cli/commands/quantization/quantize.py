@@ -85,8 +85,8 @@ def quantize(
         typer.Option(
             metavar="TECHNIQUE",
             help="Accuracy-recovery techniques to apply: equalization, rotation, smoothquant, gptq, bias-correction "
-            "(repeatable). Default: auto (smoothquant and gptq for language models; others only if INT8 misses "
-            "--max-drop and they help), or none.",
+            "(repeatable). Default: auto (rotation, smoothquant and gptq for language models; others only if INT8 "
+            "misses --max-drop and they help), or none.",
             rich_help_panel=options.ACCURACY,
             show_default=False,
         ),
