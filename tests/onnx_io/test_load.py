@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from tests.networks import images, residual_cnn, weight
+from tests.networks import image_input, images, residual_cnn, weight, write
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.errors import ModelError
 from trt_ptq.onnx_io.load import Model, load_model, model_size_bytes
@@ -33,6 +34,19 @@ def test_what_an_exporter_noted_on_nodes_is_not_copied(cnn_path: Path) -> None:
     copy = load_model(cnn_path).to_ir()
     assert not any(node.metadata_props for node in copy.graph)
     assert dict(copy.metadata_props) == {"author": "A"}
+
+
+@pytest.mark.parametrize(("channels", "collections"), [(16, 0), (2**19, 1)], ids=["small", "large"])
+def test_garbage_is_collected_where_the_weights_are_large(tmp_path: Path, channels: int, collections: int) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    path = write(tmp_path / "m.onnx", nodes, [weight("w", 8, channels)], [image_input()], ["y"])
+    gc.disable()  # by itself, Python collects now and then
+    try:
+        before = gc.get_stats()[-1]["collections"]
+        load_model(path)
+        assert gc.get_stats()[-1]["collections"] - before == collections
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.9, 0.999])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ from trt_ptq.provenance import ModelIdentity
 from trt_ptq.types import TensorSpec
 
 MIN_OPSET = 13  # the first with per-channel DequantizeLinear
+_MANY_VALUES = 2**22  # of weights; to collect the garbage of a model with fewer takes longer than loading it
 _MIN_IR_VERSION = 7  # that of opset 13; before version 4 every initializer had to be a graph input
 
 
@@ -134,7 +136,8 @@ def load_model(path: str | os.PathLike[str], *, allow_quantized: bool = False) -
         del original
     proto = ir.to_proto(model)
     del model
-    gc.collect()  # the reference cycles of the graph would keep the original weights in memory
+    if sum(math.prod(tensor.dims) for tensor in proto.graph.initializer) >= _MANY_VALUES:
+        gc.collect()  # the reference cycles of the graph would keep the original weights in memory
     if fold_weights(proto, external.folder):
         rewrites.append("computed weights folded")
     if not rewrites and graph_hash(proto) != written:
