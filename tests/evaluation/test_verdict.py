@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -148,3 +149,15 @@ def test_a_broken_output_and_no_output_have_no_verdict_on_fidelity() -> None:
 )
 def test_a_loss_can_be_told_from_zero_and_from_the_threshold(loss: float, max_drop: float, text: str) -> None:
     assert format_loss(loss, max_drop) == text
+
+
+def test_a_failure_of_top1_alone_says_what_the_output_is_taken_for() -> None:
+    (decides,) = grade_fidelity({"y": replace(fidelity(40.0, top1=0.97), answers=200)}).warnings()
+    assert "6 of 200 answers of 'y' changed" in decides and "regression" in decides
+    assert not grade_fidelity({"y": replace(fidelity(40.0, top1=0.995), answers=200)}).warnings()
+    assert not grade_fidelity({"y": replace(fidelity(10.0, top1=0.5), answers=200)}).warnings()  # the SQNR fails too
+
+
+def test_one_answer_of_a_few_is_too_many() -> None:
+    _, few = grade_fidelity({"y": replace(fidelity(40.0, top1=0.975), answers=40)}).warnings()
+    assert few == "one of 40 answers is 2.5%, more than `max_drop` allows: give more `test_data`"

@@ -94,6 +94,7 @@ def compare_with_reference(
         verdict = grade(losses, max_drop)
         warnings += metric.warnings(reference_metrics, candidate_metrics, candidate.name)
         warnings += metric.input_warnings(ranges, "`data`")
+    warnings += verdict.warnings("`data`")
     return Comparison(
         reference=reference.name,
         candidate=fidelity.candidate,

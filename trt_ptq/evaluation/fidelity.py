@@ -22,6 +22,11 @@ def fidelity_of(output: str) -> str:
     return f"{_FIDELITY_OF}{output}"
 
 
+def output_of(fidelity: str) -> str:
+    """The output of a name by `fidelity_of`."""
+    return fidelity.removeprefix(_FIDELITY_OF)
+
+
 def error_title(name: str) -> str:
     """The title of a column of errors by `fidelity_of`, or of losses by metric."""
     if name.startswith(_FIDELITY_OF):
@@ -57,6 +62,7 @@ class OutputFidelity:
         left_out: number of values that are NaN or infinite in the reference.
         changed: fraction of the values that differ, for integers and booleans; None for floats.
         worst_part: the part with the lowest SQNR, if the output joins several; see `joined_outputs`.
+        answers: number of positions whose largest entries `top1` compares.
     """
 
     sqnr_db: float
@@ -68,20 +74,24 @@ class OutputFidelity:
     left_out: int = 0
     changed: float | None = None
     worst_part: PartFidelity | None = None
+    answers: int = 0
 
     @property
     def error(self) -> float:
         """The error that fidelity is graded by, as a fraction.
 
-        Energy of the error / energy of the reference, which is 10^(-SQNR / 10), of the worst part if the output joins
-        several; or the fraction of the top-1 answers that changed, if that is larger. For integers and booleans, the
+        `noise`, or the fraction of the top-1 answers that changed, if that is larger. For integers and booleans, the
         fraction of the values that `changed`.
         """
         if self.changed is not None:
             return self.changed
+        return self.noise if self.top1 is None or math.isnan(self.noise) else max(self.noise, 1 - self.top1)
+
+    @property
+    def noise(self) -> float:
+        """Energy of the error / energy of the reference, 10^(-SQNR / 10), of the worst part if there are several."""
         sqnr = self.sqnr_db if self.worst_part is None else min(self.sqnr_db, self.worst_part.sqnr_db)
-        noise = math.pow(10.0, -sqnr / 10)
-        return noise if self.top1 is None or math.isnan(noise) else max(noise, 1 - self.top1)
+        return math.pow(10.0, -sqnr / 10)
 
     @property
     def cosine_error(self) -> float:
@@ -201,6 +211,7 @@ class FidelityMeter:
             left_out=self._left_out,
             changed=None if self._changed is None or not self._values else self._changed / self._values,
             worst_part=None if self._parts is None else self._parts.worst(),
+            answers=self._positions,
         )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from trt_ptq._internal.quantities import format_percent
 from trt_ptq.errors import DataError
-from trt_ptq.evaluation.fidelity import OutputFidelity, fidelity_of
+from trt_ptq.evaluation.fidelity import OutputFidelity, fidelity_of, output_of
 
 EXCELLENT_BELOW = 0.01
 ACCEPTABLE_UP_TO = 0.03
@@ -49,6 +49,31 @@ class Verdict:
     def sentence(self, reference: str = "FP32") -> str:
         """The grade, and what it is about, against the `reference`."""
         return f"{self.headline} ({self.describe(reference)})"
+
+    @property
+    def output(self) -> str | None:
+        """The worst output, if the verdict is on fidelity."""
+        return None if self.fidelity is None else output_of(self.metric)
+
+    def warnings(self, data: str = "`test_data`") -> list[str]:
+        """Warn of a verdict that top-1 agreement alone decides, which only scores of classes and many samples allow.
+
+        Args:
+            data: the parameter that names the data of the comparison.
+        """
+        fidelity = self.fidelity
+        if self.passed or fidelity is None or fidelity.top1 is None or not fidelity.noise <= self.max_drop:
+            return []
+        answers = fidelity.answers
+        decides = (
+            f"only top-1 agreement fails: {round(answers * (1 - fidelity.top1))} of {answers} answers of "
+            f"{self.output!r} changed. It is taken for scores of classes. If it holds other values, as of a "
+            "regression, judge INT8 by `evaluate`, or export the model with a name such as 'regression' for this output"
+        )
+        if answers * self.max_drop >= 1:
+            return [decides]
+        one = f"one of {answers} answers is {1 / answers:.1%}, more than `max_drop` allows: give more {data}"
+        return [decides, one]
 
     @property
     def headline(self) -> str:

@@ -88,7 +88,7 @@ def evaluate_models(
         exported.files, source, job.objective.metric, known, job.progress, reference, judge.look if judge else None
     )
     verdict = comparison.grade(job.max_drop)
-    warnings = [*audit.findings(), *comparison.warnings]
+    warnings = [*audit.findings(), *comparison.warnings, *verdict.warnings()]
     if searched and job.selects_on_test:
         warnings.append(OPTIMISTIC_VERDICT)
     if not verdict.passed and not searched and not tuned.result.warnings and job.search:
