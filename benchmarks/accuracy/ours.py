@@ -22,7 +22,7 @@ def plain(name: str, batches: list[Feeds], result: Path) -> None:
 def within(max_drop: float, name: str, batches: list[Feeds], result: Path) -> str:
     """Quantize with at most `max_drop` loss of the metric on validation data, which is separate from the test data."""
     report = _quantize(name, batches, result, evaluate=CASES[name].validation, max_drop=max_drop)
-    accepted = [trial.name for trial in report.trials if trial.decision == "accepted"]
+    accepted = [trial.name for trial in report.trials if trial.decision in ("applied", "accepted")]
     return f"{', '.join(accepted) or 'nothing changed'}; {report.verdict.loss:+.2%} on the validation data"
 
 

@@ -196,6 +196,7 @@ def test_techniques_that_are_tried_come_before_gptq_in_the_recipe() -> None:
     result = tuned(bench, ("gptq",), search=False)
     assert result.recipe.techniques == ("smoothquant", "gptq")
     assert [trial.name for trial in result.trials if trial.decision == "accepted"] == ["SmoothQuant"]
+    assert result.loss == 0.1
     assert bench.evaluated == ["gptq", "smoothquant+gptq"]
 
 

@@ -14,7 +14,7 @@ from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import DataError, EngineError, MissingPackageError, ModelError
 from trt_ptq.evaluation.metrics import Metrics
 from trt_ptq.evaluation.precisions import PrecisionComparison, evaluate_precisions
-from trt_ptq.evaluation.verdict import Verdict
+from trt_ptq.evaluation.verdict import Verdict, format_loss
 from trt_ptq.language_models.judging.judgement import LanguageJudge, LanguageJudgement, perplexity_warnings
 from trt_ptq.output import ENGINES
 from trt_ptq.pipeline.calibration_step import Calibrated
@@ -24,6 +24,7 @@ from trt_ptq.pipeline.tuning_step import Tuned
 from trt_ptq.report.warnings import (
     JUDGED_BY_FP32,
     OPTIMISTIC_VERDICT,
+    SELECTION_PASSED,
     TUNING_SKIPPED,
     emulation_differs,
     engines_not_evaluated,
@@ -93,6 +94,8 @@ def evaluate_models(
         warnings.append(OPTIMISTIC_VERDICT)
     if not verdict.passed and not searched and not tuned.result.warnings and job.search:
         warnings.append(TUNING_SKIPPED)
+    if not verdict.passed and searched and tuned.result.loss <= job.max_drop:
+        warnings.append(SELECTION_PASSED.format(format_loss(tuned.result.loss, job.max_drop)))
     if job.objective.metric is not None and job.scores_held_out:
         warnings.append(JUDGED_BY_FP32)
     if job.language is not None:

@@ -44,6 +44,10 @@ TUNING_SKIPPED = (
     "was attempted; on the data of the verdict, or with FP16 around INT8, it does not: lower `max_drop`, or provide "
     "more `test_data`"
 )
+SELECTION_PASSED = (
+    "on the data that candidates are selected on, with FP32 around INT8, the result loses {} and meets `max_drop`; on "
+    "the data of the verdict, or with FP16 around INT8, it does not: lower `max_drop`, or provide more `test_data`"
+)
 
 
 def range_warnings(

@@ -81,3 +81,9 @@ class TuningResult:
     metrics: Metrics
     trials: tuple[Trial, ...]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def loss(self) -> float:
+        """The largest loss of its model by the objective, as a fraction; 0 if nothing was evaluated."""
+        losses = [trial.losses for trial in self.trials if trial.decision in ("baseline", "accepted")]
+        return max(losses[-1].values(), default=0.0) if losses else 0.0

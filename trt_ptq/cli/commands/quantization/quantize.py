@@ -19,6 +19,8 @@ from trt_ptq.pipeline import quantize as run
 from trt_ptq.report.option_names import with_options
 from trt_ptq.report.schema import Report
 
+_TRIALS = "trials: losses on the selection data, with FP32 around INT8"
+
 
 def quantize(
     model: options.ModelOrFolder,
@@ -283,7 +285,7 @@ def _show_trials(report: Report) -> None:
         for trial in report.trials
     ]
     errors = ["output error (calibration)"] if has_errors else []
-    console.print_table(["trial", *map(error_title, losses), *errors, "decision"], rows)
+    console.print_table(["trial", *map(error_title, losses), *errors, "decision"], rows, _TRIALS)
 
 
 def _rest(report: Report) -> str:
