@@ -27,12 +27,20 @@ class CacheFinding:
     remedy: str
 
 
-def lint_cache(cache: TensorRTCache, tensors: Collection[str] | None = None) -> list[CacheFinding]:
+@dataclass(frozen=True)
+class TensorNames:
+    """Tensors of the model of a cache: all of its `activations`, and those that are `quantized`, which need a scale."""
+
+    activations: Collection[str]
+    quantized: Collection[str]
+
+
+def lint_cache(cache: TensorRTCache, tensors: TensorNames | None = None) -> list[CacheFinding]:
     """Return the problems of `cache`, in file order.
 
     Args:
         cache: The cache to check.
-        tensors: Names of the activations of its model, if known; also checks the names in the cache.
+        tensors: Names of the tensors of its model, if known; also checks the names in the cache.
     """
     misread = _misread(cache)
     findings = [*_header(cache), *(misread or _entries(cache))]
@@ -110,16 +118,16 @@ def _entries(cache: TensorRTCache) -> list[CacheFinding]:
     return findings
 
 
-def _names(cache: TensorRTCache, tensors: Collection[str]) -> list[CacheFinding]:
+def _names(cache: TensorRTCache, tensors: TensorNames) -> list[CacheFinding]:
     scales = cache.scales()
     findings = []
-    for name in scales.keys() - set(tensors):
+    for name in scales.keys() - set(tensors.activations):
         effect, remedy = (
             "the model has no such tensor; TensorRT ignores the line",
             "check that the cache belongs to this model",
         )
         findings.append(CacheFinding("warning", "unknown-name", name, effect, remedy))
-    for name in set(tensors) - scales.keys():
-        effect, remedy = "no scale: layers that read or write it do not run in INT8", "calibrate with --tensors all"
+    for name in set(tensors.quantized) - scales.keys():
+        effect, remedy = "no scale: layers that read it do not run in INT8", "calibrate this model again"
         findings.append(CacheFinding("warning", "missing-name", name, effect, remedy))
     return sorted(findings, key=lambda finding: (finding.rule, finding.subject))

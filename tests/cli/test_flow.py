@@ -117,6 +117,19 @@ def test_caches_are_shown_compared_converted_retargeted_and_linted(tmp_path: Pat
     assert json.loads(linted.stdout)[0]["rule"] == "scale"
 
 
+def test_our_own_cache_has_all_that_its_model_needs(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
+    statistics, cache = tmp_path / "stats.safetensors", tmp_path / "model.cache"
+    assert trt_ptq("calibrate", cnn_path, "--data", npz_folder, "-o", statistics).returncode == 0
+    assert trt_ptq("table", statistics, "-o", cache).returncode == 0
+    assert trt_ptq("cache", "lint", cache, "--model", cnn_path).stdout == f"{cache}: no problems found\n"
+    cache.write_bytes(
+        cache.read_bytes().splitlines(keepends=True)[0] + b"".join(b"t%d: 3c010a14\n" % i for i in range(9))
+    )
+    lines = trt_ptq("cache", "lint", cache, "--model", cnn_path).stdout.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["warning missing-name", "warning unknown-name"]
+    assert "9 names: t0, t1, t2, t3, t4, and 4 more: the model has no such tensor" in lines[1]
+
+
 def test_a_report_is_rendered_again(cnn_path: Path, npz_folder: Path, tmp_path: Path) -> None:
     assert trt_ptq("quantize", cnn_path, "--data", npz_folder, "--out", tmp_path, "--backend", "none").returncode in (
         0,

@@ -6,14 +6,15 @@ import struct
 
 import pytest
 
-from trt_ptq.calibrators.table.cache_lint import CacheFinding, lint_cache
+from trt_ptq.calibrators.table.cache_lint import CacheFinding, TensorNames, lint_cache
 from trt_ptq.calibrators.table.tensorrt_cache import TensorRTCache
 
 HEADER = "TRT-101601-EntropyCalibration2"
 
 
 def lint(text: str, tensors: list[str] | None = None) -> list[CacheFinding]:
-    return lint_cache(TensorRTCache.parse(text.encode(), "some.cache"), tensors)
+    names = None if tensors is None else TensorNames({*tensors, "needs none"}, tensors)
+    return lint_cache(TensorRTCache.parse(text.encode(), "some.cache"), names)
 
 
 def rules(text: str, tensors: list[str] | None = None) -> list[tuple[str, str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Annotated, Optional
 import typer
 
 from trt_ptq._internal.files import check_writable, write_atomic
-from trt_ptq.calibrators.table.cache_lint import lint_cache
+from trt_ptq._internal.listing import first_few
+from trt_ptq.calibrators.table.cache_lint import CacheFinding, TensorNames, lint_cache
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
 from trt_ptq.calibrators.table.diff import diff_tables
 from trt_ptq.calibrators.table.table_file import table_format
@@ -28,6 +28,7 @@ from trt_ptq.errors import UsageError
 
 app = new_app(help="Show, compare, convert and check calibration tables.", no_args_is_help=True)
 
+_MOST_NAMED = 5
 _FORMATS = (
     "File to write. .json: trt_ptq's JSON; .flatbuffers or .ort.json: ONNX Runtime; anything else: TensorRT cache."
 )
@@ -231,27 +232,36 @@ def lint(
 ) -> None:
     """Find entries that TensorRT would silently ignore, reject or misuse. Exit status 3 if there are errors.
 
+    With --model, also find tensors that INT8 needs a scale of and that have none. Long lists are cut; --json is whole.
+
     Example: trt-ptq cache lint calibration.cache --model model.onnx
     """
     _require_cache(file)
-    names = None if model is None else _activations(model)
+    names = None if model is None else _tensor_names(model)
     findings = lint_cache(TensorRTCache.read(file), names)
     if json:
         console.print_json([asdict(finding) for finding in findings])
     elif findings:
+        alike: dict[CacheFinding, list[str]] = {}
         for finding in findings:
-            console.say(f"{finding.severity} {finding.rule}: {finding.subject}: {finding.effect}; {finding.remedy}")
+            alike.setdefault(replace(finding, subject=""), []).append(finding.subject)
+        for finding, subjects in alike.items():
+            names_all = f"{len(subjects)} names: " if len(subjects) > _MOST_NAMED else ""
+            named = names_all + first_few(subjects, _MOST_NAMED)
+            console.say(f"{finding.severity} {finding.rule}: {named}: {finding.effect}; {finding.remedy}")
     else:
         console.say(f"{file}: no problems found")
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(3)
 
 
-def _activations(model: Path) -> Collection[str]:
+def _tensor_names(model: Path) -> TensorNames:
     from trt_ptq.analysis.dataflow import activations
     from trt_ptq.onnx_io.load import load_model
+    from trt_ptq.qdq.plan import plan_quantization
 
-    return activations(load_model(model).to_ir().graph)
+    graph = load_model(model).to_ir().graph
+    return TensorNames(activations(graph), plan_quantization(graph).activations)
 
 
 def _require_cache(*files: Path) -> None:
