@@ -21,6 +21,7 @@ _HEAD = """\
 #   trt-ptq quantize MODEL --data DATA --recipe recipe.yaml
 # MODEL: the float model; model.fp32.onnx beside this file if it was given as a torch module, ModelProto or HF folder
 # method: minmax, percentile 99.99 (any number), entropy or mse
+# layer_methods: another method for the activations that some layers read, e.g. [{layers: ["*down_proj*"], method: mse}]
 # techniques: any of equalization, rotation, smoothquant, gptq, bias-correction
 # nodes_to_exclude: nodes that are not quantized: names of nodes or of their outputs, op types, or patterns such as "c*"
 # weight_only: nodes of which only the weight is INT8, named likewise; activations stay in float
@@ -33,12 +34,33 @@ _REASONS = {
 }
 
 
+class LayerMethod(BaseModel):
+    """The range method of the activations that some layers read.
+
+    Attributes:
+        layers: these layers, by the name of their first output; a recipe that is given to `quantize` may have whatever
+            `QuantizeConfig.nodes_to_exclude` accepts.
+        method: the range method, as tables name it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: tuple[str, ...]
+    method: str
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        return _range_method(method).name
+
+
 class Recipe(BaseModel):
     """How one model is quantized.
 
     Attributes:
         model: identity of the float model.
         method: the range method, as tables name it: "minmax", "percentile 99.99", "entropy" or "mse".
+        layer_methods: range methods of single layers instead.
         techniques: accuracy-recovery techniques, in the order in which they are applied.
         attention: whether the MatMuls of attention are quantized.
         nodes_to_exclude: nodes that are not quantized, by the name of their first output; a recipe that is given to
@@ -54,6 +76,7 @@ class Recipe(BaseModel):
     version: Literal[1] = 1
     model: ModelIdentity
     method: str
+    layer_methods: tuple[LayerMethod, ...] = ()
     techniques: tuple[Technique, ...] = ()
     attention: bool = False
     nodes_to_exclude: tuple[str, ...] = ()
@@ -70,6 +93,10 @@ class Recipe(BaseModel):
     def range_method(self) -> RangeMethod:
         """The range method itself."""
         return _range_method(self.method)
+
+    def methods_by_layer(self) -> dict[str, RangeMethod]:
+        """`layer_methods` by layer; of several for a layer, the last one."""
+        return {layer: _range_method(one.method) for one in self.layer_methods for layer in one.layers}
 
     def check_model(self, model: ModelIdentity, where: str) -> None:
         """Make sure that the recipe was written for `model`.

@@ -112,7 +112,7 @@ def counting() -> Iterator[Counts]:
         def emit(self, record: logging.LogRecord) -> None:
             counts.built[record.getMessage()] += 1
 
-    logger, handler = logging.getLogger("trt_ptq.tuning.candidate_builder"), Handler()
+    logger, handler = logging.getLogger("trt_ptq.tuning.candidates.candidate_builder"), Handler()
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
     try:

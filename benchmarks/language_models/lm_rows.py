@@ -45,7 +45,7 @@ from trt_ptq.qdq.insert import insert_qdq
 from trt_ptq.qdq.node_selection import select_nodes, select_weight_only
 from trt_ptq.qdq.stored_weights import StoredWeights
 from trt_ptq.sensitivity.measure import rank_layers
-from trt_ptq.tuning.layer_search import order_by_benefit
+from trt_ptq.tuning.search.layer_search import order_by_benefit
 
 SUITE = "language_models"
 

@@ -18,7 +18,7 @@ from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.pipeline import QuantizeResult
 from trt_ptq.qdq.insert import TENSOR_KINDS, QdqModel, TensorKind
 from trt_ptq.recipe import Recipe, load_recipe
-from trt_ptq.tuning.candidate_builder import CandidateBuilder
+from trt_ptq.tuning.candidates.candidate_builder import CandidateBuilder
 
 _METRIC = """
 from pathlib import Path

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+import trt_ptq
 from tests.networks import images, sabotaged_cnn
 from tests.pipeline.quantizing import quantized
 from trt_ptq import QuantizeConfig, load_recipe, quantize_model
@@ -50,6 +51,24 @@ def test_recipe_and_table_give_the_same_bytes(sabotaged: Model, tmp_path: Path) 
     expected = (out / "model.int8.onnx").read_bytes()
     assert (again / "model.int8.onnx").read_bytes() == expected
     assert (tmp_path / "by_table.onnx").read_bytes() == expected
+
+
+def test_a_recipe_may_name_range_methods_of_layers_by_pattern(sabotaged: Model, tmp_path: Path) -> None:
+    out, again = tmp_path / "out", tmp_path / "again"
+    quantized(sabotaged, out, images(40), search=False, techniques=(), method="minmax")
+    path = out / "recipe.yaml"
+    written = path.read_text()
+    path.write_text(written.replace("layer_methods: []", "layer_methods: [{layers: ['c[23]'], method: percentile 99}]"))
+    result = quantized(sabotaged, again, images(40), method="auto", recipe=path)
+    assert result.report.method == "minmax; percentile 99 for 2 tensors"
+    plain, changed = trt_ptq.load_table(out / "calibration.json"), trt_ptq.load_table(again / "calibration.json")
+    assert changed.amax["x"] == plain.amax["x"]
+    assert sum(changed.amax[name] < plain.amax[name] for name in plain.amax) >= 2
+    (by_layer,) = load_recipe(again / "recipe.yaml").layer_methods
+    assert (by_layer.layers, by_layer.method) == (("c2", "c3"), "percentile 99")
+    path.write_text(written.replace("layer_methods: []", "layer_methods: [{layers: [c9], method: mse}]"))
+    with pytest.raises(UsageError, match=r"recipe\.yaml: layer_methods: no quantizable node matches 'c9'"):
+        quantized(sabotaged, again, images(40), method="auto", recipe=path)
 
 
 def test_a_recipe_may_name_weight_only_nodes_by_pattern(sabotaged: Model, tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from trt_ptq.errors import DataError
 from trt_ptq.evaluation.reference import Reference
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.recipe import Recipe
-from trt_ptq.tuning import candidate_builder
-from trt_ptq.tuning.calibrated_models import CalibratedModel, CalibratedModels, CalibrationData
-from trt_ptq.tuning.candidate_builder import CandidateBuilder
+from trt_ptq.tuning.candidates import candidate_builder
+from trt_ptq.tuning.candidates.calibrated_models import CalibratedModel, CalibratedModels, CalibrationData
+from trt_ptq.tuning.candidates.candidate_builder import CandidateBuilder
 from trt_ptq.tuning.estimating.estimates import Estimates
 from trt_ptq.tuning.estimating.few_samples import FewSamples, few_samples
 from trt_ptq.tuning.estimating.output_deviation import DeviationSums, OutputDeviation

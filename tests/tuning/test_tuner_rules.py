@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from trt_ptq.calibrators.methods import AUTO_CANDIDATES, RangeMethod
+from trt_ptq.calibrators.methods import AUTO_CANDIDATES, METHODS, RangeMethod
 from trt_ptq.choices import Technique
 from trt_ptq.errors import DataError, ModelError, TrtPtqError
 from trt_ptq.provenance import ModelIdentity
@@ -18,7 +18,7 @@ from trt_ptq.tuning.estimating.estimates import MethodRanking
 from trt_ptq.tuning.judge import Judge, TimeLimit
 from trt_ptq.tuning.kept_trials import KeptTrials
 from trt_ptq.tuning.objective import Score
-from trt_ptq.tuning.trials import LEFT_OUT, Decision, TuningResult
+from trt_ptq.tuning.trials import LEFT_OUT, METHODS_BY_KIND, Decision, TuningResult
 from trt_ptq.tuning.tuner import tune
 
 
@@ -65,6 +65,9 @@ class Bench:
     def rank_layers(self, _recipe: Recipe) -> list[str]:
         return ["worst", *map(str, range(9))]
 
+    def kinds_of_layers(self, _recipe: Recipe) -> list[tuple[str, ...]]:
+        return [("q",), ("down",)]
+
     def macs(self, _recipe: Recipe) -> dict[str, int]:
         return self.macs_of
 
@@ -77,7 +80,8 @@ class Bench:
 
 
 def _key(recipe: Recipe) -> str:
-    return "+".join((*recipe.techniques, *recipe.nodes_to_exclude)) or "plain"
+    by_layer = [f"{one.method} in {', '.join(one.layers)}" for one in recipe.layer_methods]
+    return "+".join((*recipe.techniques, *by_layer, *recipe.nodes_to_exclude)) or "plain"
 
 
 def tuned(
@@ -131,6 +135,18 @@ def test_after_a_technique_the_best_method_is_selected_again() -> None:
     result = tuned(bench, methods=AUTO_CANDIDATES, search=False)
     assert result.recipe.method == AUTO_CANDIDATES[-1].name
     assert bench.ranked_for.count(("equalization",)) == 1
+
+
+@pytest.mark.parametrize(("loss", "decision"), [(0.005, "accepted"), (0.49, "rejected: no gain")])
+def test_mixed_gives_each_kind_of_layer_its_own_method_if_the_loss_shrinks(loss: float, decision: Decision) -> None:
+    minmax, mse = METHODS["minmax"], METHODS["mse"]
+    errors = {"plain": 0.1, "minmax in q": 0.2, "minmax in down": 0.09}
+    bench = Bench({**errors, "minmax in q+minmax in down": 0.3}, {"minmax in down": loss})
+    result = tuned(bench, methods=(mse, minmax), mode="mixed", try_techniques=False, search=False)
+    trial = result.trials[-1]
+    assert (trial.name, trial.note, trial.decision) == (METHODS_BY_KIND, "minmax for down", decision)
+    methods = [(one.layers, one.method) for one in result.recipe.layer_methods]
+    assert methods == ([(("down",), "minmax")] if decision == "accepted" else [])
 
 
 def test_excluded_layers_do_not_decide_on_the_method_of_others() -> None:

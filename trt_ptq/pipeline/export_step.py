@@ -33,7 +33,7 @@ from trt_ptq.report.warnings import (
     range_warnings,
 )
 from trt_ptq.transforms.rounded_weights import replace_weights
-from trt_ptq.tuning.candidate_builder import QuantizedCandidate
+from trt_ptq.tuning.candidates.candidate_builder import QuantizedCandidate
 
 
 @dataclass(frozen=True)

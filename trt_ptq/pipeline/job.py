@@ -14,14 +14,14 @@ from trt_ptq.api.inputs.model_input import ModelLike
 from trt_ptq.calibration.devices import Device, open_device
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.choices import Mode, Nonfinite, Technique
-from trt_ptq.config import TECHNIQUES, QuantizeConfig, parse_shapes
+from trt_ptq.config import QuantizeConfig, parse_shapes
 from trt_ptq.data.checks.validation import ValidatedSource
 from trt_ptq.data.open import open_data
 from trt_ptq.data.scratch import Scratch
 from trt_ptq.data.shape_profiles import match_profiles
 from trt_ptq.data.spool import SpooledSource, is_in_memory
 from trt_ptq.data.subset import split_source, two_halves
-from trt_ptq.engines.backends import builder_target, require_named_backend
+from trt_ptq.engines.backends import require_named_backend
 from trt_ptq.engines.cost import Gpu, load_gpu
 from trt_ptq.evaluation.metrics import Evaluate
 from trt_ptq.evaluation.reference import Reference
@@ -32,9 +32,9 @@ from trt_ptq.language_models.language_data import LanguageData
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.output import FLOAT_MODEL, check_folder, check_outside
 from trt_ptq.pipeline.kept_statistics import KeptStatistics, StatisticsLike, open_statistics
-from trt_ptq.qdq.node_selection import select_nodes, select_weight_only
+from trt_ptq.pipeline.starting_recipe import recipe_of, with_names_of_layers
 from trt_ptq.qdq.plan import plan_quantization
-from trt_ptq.recipe import Recipe, load_recipe
+from trt_ptq.recipe import Recipe
 from trt_ptq.tuning.judge import TimeLimit
 from trt_ptq.tuning.objective import Objective
 from trt_ptq.tuning.settings import EFFORTS, TuningSettings
@@ -160,8 +160,8 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         TrtPtqError: names the parameter, the file or the node.
     """
     time_limit = TimeLimit(None if config.time_limit is None else float(config.time_limit))
-    given_recipe = _given_recipe(model, config)
-    recipe = _resolved(given_recipe, model, config)
+    given_recipe = recipe_of(model, config)
+    recipe = with_names_of_layers(given_recipe, model, config)
     plan_quantization(
         model.to_ir().graph,
         nodes_to_exclude=recipe.nodes_to_exclude,
@@ -236,53 +236,6 @@ def resolve(model: Model, arguments: Arguments, config: QuantizeConfig) -> Quant
         output_dir=arguments.output_dir,
         progress=arguments.progress,
     )
-
-
-def _given_recipe(model: Model, config: QuantizeConfig) -> Recipe:
-    """The recipe that was given, or that the config amounts to before anything is tuned."""
-    if isinstance(config.recipe, Recipe):
-        config.recipe.check_model(model.identity, "recipe")
-        return config.recipe
-    if config.recipe is not None:
-        recipe = load_recipe(Path(config.recipe))
-        recipe.check_model(model.identity, os.fspath(config.recipe))
-        return recipe
-    graph = model.to_ir().graph
-    excluded = select_nodes(graph, config.nodes_to_include, config.nodes_to_exclude)
-    return Recipe(
-        model=model.identity,
-        method=config.methods[0].name,
-        techniques=_techniques(model, config),
-        attention=config.attention,
-        nodes_to_exclude=excluded,
-        weight_only=select_weight_only(graph, ["*"], excluded) if config.mode == "w8a16" else (),
-        high_precision=config.high_precision,
-        target=builder_target(config.backend) if config.target == "auto" else config.target,
-        kv_cache=config.kv_cache,
-    )
-
-
-def _techniques(model: Model, config: QuantizeConfig) -> tuple[Technique, ...]:
-    """The techniques that are applied in any case: those that were asked for, and by default some to language models.
-
-    Without SmoothQuant, INT8 activations ruin them: SmolLM2-135M loses 60 % instead of 4 %. Rotation takes half of what
-    is left, where the most sensitive layers are excluded. GPTQ keeps the rounding of weights that it does not improve.
-    """
-    is_default = "auto" in config.techniques and is_decoder(model)
-    default = [] if not is_default else ["gptq"] if config.mode == "w8a16" else ["rotation", "smoothquant", "gptq"]
-    chosen = {*config.techniques, *default}
-    return tuple(technique for technique in TECHNIQUES if technique in chosen)
-
-
-def _resolved(recipe: Recipe, model: Model, config: QuantizeConfig) -> Recipe:
-    """`recipe` with each node that it names by its first output."""
-    if config.recipe is None:
-        return recipe
-    file = "recipe" if isinstance(config.recipe, Recipe) else os.fspath(config.recipe)
-    graph = model.to_ir().graph
-    excluded = select_nodes(graph, exclude=recipe.nodes_to_exclude, exclude_name=f"{file}: nodes_to_exclude")
-    weight_only = select_weight_only(graph, recipe.weight_only, excluded, f"{file}: weight_only")
-    return recipe.model_copy(update={"nodes_to_exclude": excluded, "weight_only": weight_only})
 
 
 def _open(data: Any, model: Model, preprocess: Any, config: QuantizeConfig, scratch: Scratch) -> BatchSource:

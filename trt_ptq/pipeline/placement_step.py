@@ -19,7 +19,7 @@ from trt_ptq.pipeline.calibration_step import Calibrated
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.recipe import Recipe
 from trt_ptq.speed.placement import Placement, place_layers
-from trt_ptq.tuning.candidate_builder import CandidateBuilder
+from trt_ptq.tuning.candidates.candidate_builder import CandidateBuilder
 from trt_ptq.types import ShapeProfile
 
 

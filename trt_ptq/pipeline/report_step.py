@@ -54,7 +54,7 @@ def report_models(
         held_out_samples=evaluated.comparison.fidelity["int8"].samples,
         comparison_samples_calibrated_with=evaluated.calibration_samples,
         metric_function=job.metric_name,
-        method=tuned.recipe.method,
+        method=_method(tuned),
         tensors=tensor_rows(statistics, tuned.table, candidate.qdq.plan.activations),
         nodes=[_with_reason(node, tuned) for node in candidate.qdq.nodes],
         int8_fraction_of_macs=fraction,
@@ -105,6 +105,11 @@ def _outliers(job: QuantizationJob, tuned: Tuned) -> tuple[OutlierChannel, ...]:
         return ()
     final = tuned.calibrated_model.model
     return find_outliers(job.model, job.calibration, final if final is not job.model else None)
+
+
+def _method(tuned: Tuned) -> str:
+    provenance = tuned.table.provenance
+    return provenance.method if provenance else tuned.recipe.method
 
 
 def _with_reason(node: NodePlan, tuned: Tuned) -> NodePlan:

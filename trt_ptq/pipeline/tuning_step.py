@@ -19,8 +19,8 @@ from trt_ptq.pipeline.placement_step import Placed
 from trt_ptq.provenance import DataFingerprint
 from trt_ptq.recipe import Recipe
 from trt_ptq.report.warnings import stability_method_warnings, technique_warnings
-from trt_ptq.tuning.calibrated_models import CalibratedModel, CalibratedModels, CalibrationData
-from trt_ptq.tuning.candidate_builder import CandidateBuilder
+from trt_ptq.tuning.candidates.calibrated_models import CalibratedModel, CalibratedModels, CalibrationData
+from trt_ptq.tuning.candidates.candidate_builder import CandidateBuilder
 from trt_ptq.tuning.estimating.estimates import Estimates
 from trt_ptq.tuning.estimating.few_samples import FewSamples, few_samples
 from trt_ptq.tuning.estimating.output_deviation import OutputDeviation

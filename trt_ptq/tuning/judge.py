@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from trt_ptq.recipe import Recipe
-from trt_ptq.tuning.candidate_builder import CandidateBuilder
+from trt_ptq.tuning.candidates.candidate_builder import CandidateBuilder
 from trt_ptq.tuning.kept_trials import KeptTrials
 from trt_ptq.tuning.objective import Objective, Score
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trt_ptq.choices import Technique
 from trt_ptq.recipe import Recipe
-from trt_ptq.tuning.candidate_builder import CandidateBuilder
+from trt_ptq.tuning.candidates.candidate_builder import CandidateBuilder
 from trt_ptq.tuning.judge import Judge
 from trt_ptq.tuning.technique_order import with_technique
 from trt_ptq.tuning.trials import LEFT_OUT, TITLES, UNUSED, Trial

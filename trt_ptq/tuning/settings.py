@@ -29,6 +29,8 @@ class TuningSettings:
             the threshold itself does: the accuracy is not worth that much speed.
         max_excluded_macs: largest fraction of the multiply-accumulates that leaves INT8: with more, INT8 does not pay,
             and a search that needs it is given up. Without it, 31 of 42 layers of the text recogniser were excluded.
+        max_layer_kinds: with more kinds of layers, these do not get range methods of their own: each takes an output
+            error for each method. A choice that no measurement decided.
         max_requantized: most layers of a set that are tried in INT8 again by their output error, the largest first: a
             choice that no measurement decided, each takes a model.
         output_error_batches: calibration batches that output errors are measured on, more where these do not have
@@ -58,6 +60,7 @@ class TuningSettings:
     max_comparisons: int = 15
     max_layers_factor: int = 2
     max_excluded_macs: float = 0.5
+    max_layer_kinds: int = 8
     max_requantized: int = 4
     output_error_batches: int = 8
     output_error_samples: int = 64

@@ -18,6 +18,8 @@ TITLES: dict[Technique, str] = {
     "bias-correction": "bias correction",
 }
 
+METHODS_BY_KIND = "range methods by kind of layer"
+
 TIME_IS_UP = (
     "`time_limit` was reached while recipes were tried, and this is the best so far; the same command goes on from "
     "there with a longer one"

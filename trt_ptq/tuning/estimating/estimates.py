@@ -14,10 +14,10 @@ from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.qdq.insert import TENSOR_KINDS, TensorKind
 from trt_ptq.recipe import Recipe
 from trt_ptq.sensitivity.measure import Ranking, rank_layers
-from trt_ptq.tuning.candidate_builder import CandidateBuilder
+from trt_ptq.tuning.candidates.candidate_builder import CandidateBuilder
 from trt_ptq.tuning.estimating.output_deviation import DeviationSums, OutputDeviation
 from trt_ptq.tuning.kept_trials import KeptTrials, Measurement
-from trt_ptq.tuning.layer_search import order_by_benefit
+from trt_ptq.tuning.search.layer_search import order_by_benefit
 from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress
 

@@ -26,7 +26,7 @@ from trt_ptq.data.subset import SampleRange, split_source
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.pipeline import calibration_step
 from trt_ptq.recipe import Recipe
-from trt_ptq.tuning.calibrated_models import CalibratedModel, CalibratedModels, CalibrationData
+from trt_ptq.tuning.candidates.calibrated_models import CalibratedModel, CalibratedModels, CalibrationData
 from trt_ptq.tuning.estimating.few_samples import FewSamples
 from trt_ptq.types import BatchSource, no_progress
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_ptq.tuning.layer_search import order_by_benefit, search_layers
+from trt_ptq.tuning.search.layer_search import order_by_benefit, search_layers
 
 LAYERS = [f"layer{index}" for index in range(50)]
 Loss = Callable[[frozenset[str]], float]

@@ -18,6 +18,7 @@ from trt_ptq.language_models.decoder import decoder_layout
 from trt_ptq.language_models.kv_cache.cache_scales import measure_cache_scales
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.onnx_io.save import save_mapped
+from trt_ptq.qdq.ranges.layer_methods import activation_sources, with_layer_methods
 from trt_ptq.qdq.stored_weights import StoredWeights
 from trt_ptq.recipe import Recipe
 from trt_ptq.transforms.alpha_search import apply_smoothquant
@@ -118,7 +119,7 @@ class CalibratedModels:
         )
 
     def table(self, recipe: Recipe, *, roughly: bool = False) -> CalibrationTable:
-        """The activation ranges by the method of `recipe`.
+        """The activation ranges by the methods of `recipe`.
 
         Args:
             recipe: the recipe.
@@ -186,7 +187,12 @@ class CalibratedModels:
         return statistics
 
     def _derive_table(self, key: Recipe, *, roughly: bool) -> CalibrationTable:
-        return derive_table(self._statistics_of(model_key(key), roughly=roughly), key.range_method())
+        statistics = self._statistics_of(model_key(key), roughly=roughly)
+        table = derive_table(statistics, key.range_method())
+        if not key.layer_methods:
+            return table
+        sources = activation_sources(self.model(key).to_ir().graph, statistics, key.attention)
+        return with_layer_methods(table, statistics, sources, key.methods_by_layer())
 
     def _round_weights(self, key: Recipe) -> StoredWeights:
         file = self._folder / f"{next(self._number)}.int8"
@@ -201,8 +207,8 @@ def without_last(key: Recipe) -> Recipe:
 
 
 def model_key(recipe: Recipe) -> Recipe:
-    """The part of a recipe that determines the float model that is quantized: not the range method."""
-    return range_key(recipe).model_copy(update={"method": METHODS["percentile"].name})
+    """The part of a recipe that determines the float model that is quantized: not the range methods."""
+    return range_key(recipe).model_copy(update={"method": METHODS["percentile"].name, "layer_methods": ()})
 
 
 def rounding_key(recipe: Recipe) -> Recipe:

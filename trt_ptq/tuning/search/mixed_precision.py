@@ -12,11 +12,11 @@ from trt_ptq._internal.quantities import format_percent
 from trt_ptq.errors import DataError, ModelError
 from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.recipe import Recipe
-from trt_ptq.tuning.alternatives import EXCLUDED, Alternative
 from trt_ptq.tuning.estimating.estimates import Estimates
 from trt_ptq.tuning.judge import Judge
-from trt_ptq.tuning.layer_search import SearchResult, search_layers
 from trt_ptq.tuning.objective import Score
+from trt_ptq.tuning.search.alternatives import EXCLUDED, Alternative
+from trt_ptq.tuning.search.layer_search import SearchResult, search_layers
 from trt_ptq.tuning.settings import TuningSettings
 
 _logger = logging.getLogger("trt_ptq.tuning")

@@ -27,16 +27,18 @@ from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.factored import PerChannel
 from trt_ptq.qdq.float_names import CORRECTED
 from trt_ptq.qdq.insert import TENSOR_KINDS, QdqModel, TensorKind, insert_qdq
+from trt_ptq.qdq.ranges.layer_methods import activation_sources
 from trt_ptq.qdq.stored_weights import StoredWeights
 from trt_ptq.recipe import Recipe
 from trt_ptq.transforms.bias_correction import correct_bias
-from trt_ptq.tuning.calibrated_models import (
+from trt_ptq.tuning.candidates.calibrated_models import (
     CalibratedModel,
     CalibratedModels,
     CalibrationData,
     model_key,
     rounding_key,
 )
+from trt_ptq.tuning.candidates.layer_kinds import kinds_of_layers
 from trt_ptq.types import Array
 
 _logger = logging.getLogger(__name__)
@@ -171,6 +173,12 @@ class CandidateBuilder:
             clamped_masks=converted.clamped_masks,
             per_channel=form.per_channel,
         )
+
+    def kinds_of_layers(self, recipe: Recipe) -> list[tuple[str, ...]]:
+        """The layers of the float model that is quantized by kind; see `kinds_of_layers`."""
+        calibrated = self.calibrated_model(recipe)
+        graph = calibrated.model.to_ir().graph
+        return kinds_of_layers(activation_sources(graph, calibrated.statistics, recipe.attention))
 
     def macs(self, recipe: Recipe) -> dict[str, int]:
         """Multiply-accumulates by layer, for the first batch; empty where they cannot be counted."""

@@ -1,0 +1,77 @@
+"""Range methods of single layers: the tensors that they read get their ranges by another method than all others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from trt_ptq.calibrators.methods import RangeMethod
+from trt_ptq.calibrators.statistics.statistics import Statistics
+from trt_ptq.calibrators.table.calibration_table import CalibrationTable, has_usable_scale
+from trt_ptq.errors import UsageError
+from trt_ptq.qdq.plan import plan_quantization
+
+
+def activation_sources(graph: ir.Graph, statistics: Statistics, attention: bool = False) -> dict[str, tuple[str, ...]]:
+    """The tensors with statistics whose ranges decide on the activations that each node reads in INT8.
+
+    Args:
+        graph: The graph of a float model with inferred shapes.
+        statistics: Its statistics.
+        attention: Whether the MatMuls of attention are quantized.
+
+    Returns:
+        Tensors by the first output of the node, both in graph order.
+    """
+    plan = plan_quantization(graph, attention=attention)
+    sources: dict[str, tuple[str, ...]] = {}
+    for read in plan.inputs:
+        tensor = plan.range_source(read.tensor)
+        tensor = statistics.shares_range.get(tensor, tensor)
+        if read.axis is None and tensor in statistics.tensors:
+            sources[read.node_output] = tuple(dict.fromkeys((*sources.get(read.node_output, ()), tensor)))
+    return sources
+
+
+def with_layer_methods(
+    table: CalibrationTable,
+    statistics: Statistics,
+    sources: Mapping[str, tuple[str, ...]],
+    methods: Mapping[str, RangeMethod],
+) -> CalibrationTable:
+    """Derive the ranges of what single layers read by methods of their own.
+
+    Args:
+        table: The ranges of `statistics` by the method of all other layers.
+        statistics: The statistics.
+        sources: See `activation_sources`.
+        methods: Range methods by layer, named by its first output; layers that read no activation in INT8 have no
+            effect.
+
+    Raises:
+        UsageError: Two layers with different methods read the same tensor, which has one range.
+    """
+    first: dict[str, str] = {}  # layers, by the tensor that they read
+    for layer, method in methods.items():
+        for tensor in sources.get(layer, ()):
+            other = first.setdefault(tensor, layer)
+            if methods[other] != method:
+                raise UsageError(
+                    f"layer_methods: {other!r} ({methods[other].name}) and {layer!r} ({method.name}) read the same "
+                    f"tensor {tensor!r}, which has one range: give them the same method"
+                )
+    ranges = {tensor: methods[layer].amax(statistics.tensors[tensor]) for tensor, layer in first.items()}
+    ranges |= {name: ranges[source] for name, source in statistics.shares_range.items() if source in ranges}
+    amax = {**table.amax, **{name: value for name, value in ranges.items() if has_usable_scale(value)}}
+    provenance = table.provenance
+    if provenance is not None:
+        counts: dict[str, int] = {}
+        for layer in first.values():
+            counts[methods[layer].name] = counts.get(methods[layer].name, 0) + 1
+        counted = "".join(
+            f"; {name} for {count} tensors" for name, count in counts.items() if name != provenance.method
+        )
+        provenance = replace(provenance, method=f"{provenance.method}{counted}")
+    return replace(table, amax=dict(sorted(amax.items())), provenance=provenance)

@@ -1,0 +1,1 @@
+"""Candidates: INT8 models of a float model by recipes."""
