@@ -1,4 +1,4 @@
-"""A LLaMA of 1.1 billion parameters with random weights: what it takes to export, calibrate and convert it.
+"""A LLaMA of 1.1 billion parameters with random weights: what it takes to export, calibrate and quantize it.
 
     python -m benchmarks.language_models.large FOLDER
 
@@ -41,7 +41,7 @@ _TRT_PTQ = ("-m", "trt_ptq")
 
 
 def measure_step(step: str, _rows: Mapping[str, Figures]) -> Figures:
-    """Time, memory and the size of the FP32 model for one step, "export", "calibrate", "w8a8" or "w8a16"."""
+    """Time, memory and the size of the FP32 model for a step: "export", "calibrate", "w8a8", "w8a16" or "quantize"."""
     folder = cache_folder() / "large-llama"
     model, statistics = folder / "model.onnx", folder / "statistics.safetensors"
     exporting = ["-m", "benchmarks.language_models.large", folder]
@@ -52,10 +52,10 @@ def measure_step(step: str, _rows: Mapping[str, Figures]) -> Figures:
         if step == "export":
             figures = measured(exporting)
         elif step == "calibrate":
-            _write_text(scratch)
-            text = ["--task", "text-generation", "--tokenizer", scratch, "--data", scratch / "texts.jsonl"]
-            text += ["--samples", _TEXTS, "--max-length", _TOKENS]
-            figures = measured([*_TRT_PTQ, "calibrate", model, *text, "-o", statistics])
+            figures = measured([*_TRT_PTQ, "calibrate", model, *_text(scratch), "-o", statistics])
+        elif step == "quantize":
+            options = ["--mode", "w8a16", "--backend", "none", "--out", scratch / "int8"]
+            figures = measured([*_TRT_PTQ, "quantize", model, *_text(scratch), *options])
         else:
             table = scratch / "table.json"
             _write_table(statistics, model, table, weight_only=step == "w8a16")
@@ -92,8 +92,8 @@ def measured(arguments: Sequence[object]) -> Figures:
     }
 
 
-def _write_text(folder: Path) -> None:
-    """Short texts, and a tokenizer of bytes."""
+def _text(folder: Path) -> list[object]:
+    """Options for short texts and a tokenizer of bytes, which are written to `folder`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -104,6 +104,8 @@ def _write_text(folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
     lines = [json.dumps({"text": tale[:_TOKENS]}) for tale in tales()[: 4 * _TEXTS]]
     (folder / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    options: list[object] = ["--task", "text-generation", "--tokenizer", folder, "--data", folder / "texts.jsonl"]
+    return [*options, "--samples", _TEXTS, "--max-length", _TOKENS]
 
 
 def _write_table(statistics: Path, model: Path, path: Path, weight_only: bool) -> None:

@@ -17,6 +17,7 @@ STEPS = {
     "calibrate": "`trt-ptq calibrate`, 4 texts of 32 tokens",
     "w8a8": "`trt-ptq qdq`, W8A8",
     "w8a16": "`trt-ptq qdq`, W8A16",
+    "quantize": "`trt-ptq quantize --mode w8a16` with GPTQ, without engines; the same texts, and others judge",
 }
 
 _HEAD_LINES = 2

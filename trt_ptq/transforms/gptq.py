@@ -29,7 +29,7 @@ _BLOCK = 64  # input channels that are rounded one by one; between blocks, error
 _COLUMNS = 2048  # output channels that are rounded at once, which bounds the memory
 _TILE = 128  # output channels of which a block fits into the first cache of a processor
 _FACTORED = 128  # columns of a Cholesky factor that are computed at once
-_COMPARED = 128  # input channels whose part of an error is computed at once
+_COMPARED = 256  # input channels whose part of an error is computed at once
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

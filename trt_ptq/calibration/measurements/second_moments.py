@@ -22,7 +22,7 @@ from trt_ptq.types import BatchSource
 
 DEFAULT_SAMPLES = 64
 _MIN_ROWS, _ROWS_PER_CHANNEL = 4096, 2  # enough for the products of channels to stand out from chance
-_MIN_BYTES = 2**29  # that the products of a pass may take; a quarter of the weights where that is more
+_MIN_BYTES = 2**29  # that the products of a pass may take; an eighth of the weights where that is more
 _BYTES_PER_VALUE = 12  # float64 for the sum, and float32 for those of a batch
 
 Doubles = npt.NDArray[np.float64]
@@ -58,7 +58,7 @@ def measure_second_moments(
         DataError: No batches, the model fails on one, or NaN or infinite values are refused.
         UsageError: `limit_bytes` on a system that does not report memory.
     """
-    limit = max(_MIN_BYTES, weights_size_bytes(model.to_ir()) // 4)
+    limit = max(_MIN_BYTES, weights_size_bytes(model.to_ir()) // 8)
     if limit_bytes is not None:
         limit = min(limit, _free_bytes(model, source, tensors, limit_bytes))
     for group in _groups(tensors, limit // _BYTES_PER_VALUE):

@@ -19,6 +19,7 @@ from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.analysis.plugins import cut_plugins
 from trt_ptq.engines.int8_io import IoScales, dequantized, int8_scales, quantized_feeds
 from trt_ptq.errors import DataError, ModelError
+from trt_ptq.evaluation.runners.dequantized_weights import dequantize_weights, has_many_int8_weights
 from trt_ptq.fp16.emulate import emulate_float16
 from trt_ptq.onnx_io.domains import all_nodes, is_runnable
 from trt_ptq.onnx_io.load import read_ir
@@ -87,16 +88,24 @@ def onnx_runner(path: Path) -> Iterator[OnnxRunner]:
 
 
 def _runnable_file(path: Path, folder: Path) -> Path:
-    """The file to run instead of `path`: a copy in `folder` without plugins that rounds to float16, or itself."""
+    """The file to run instead of `path`: itself, or a copy in `folder`.
+
+    The copy has no plugins, rounds to float16, and has float weights where there are many INT8 ones.
+    """
     try:
-        if _runs_as_it_is(onnx.load(path, load_external_data=False)):
+        proto = onnx.load(path, load_external_data=False)
+        dequantizes = has_many_int8_weights(proto)
+        if _runs_as_it_is(proto) and not dequantizes:
             return path
+        del proto  # with all weights, if they are in the same file
         model = read_ir(path)
         if model.functions:
             model = InlinePass()(model).model
         cut = cut_plugins(model)
-        if not emulate_float16(model) and not cut:
+        if not emulate_float16(model) and not cut and not dequantizes:
             return path
+        if dequantizes:
+            dequantize_weights(model)
         save_model(model, folder / path.name)
     except Exception as error:  # onnx_ir has no common base for its errors
         reason = str(error).strip().splitlines()[0]
