@@ -47,6 +47,7 @@ def test_statistics_match_the_activations(cnn: Model) -> None:
     batches = [images(4, seed=seed) for seed in range(3)]
     statistics = collect_statistics(cnn, Given(batches), select_calibration_tensors(cnn, ["all"]))
     names = [name for name in statistics.tensors if name != "x"]
+    assert {"r1", "y"} <= {*names}
     session = ort.InferenceSession(ir.to_proto(model_with_outputs(cnn, names)).SerializeToString())
     for index, name in enumerate(names):
         expected = TensorAccumulator()

@@ -17,7 +17,7 @@ from tests.cli.run import ROOT, trt_ptq
 from tests.networks import images, residual_cnn
 
 GUIDE = (ROOT / "docs" / "calibration-at-scale.md").read_text(encoding="utf-8")
-SHARDS = 3  # instead of the guide's 100
+SHARDS = 2  # instead of the guide's 100
 
 
 @pytest.fixture

@@ -63,6 +63,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("page", ["README.md", "getting-started.md", "accuracy.md", "range-methods.md", "index.md"])
 def test_every_command_of_a_page_runs(page: str, workplace: Path) -> None:
     """In the order of the page; without engines, which other tests build."""
+    ran = 0
     for line in commands(next(path for path in PAGES if path.name == page and path.parent != ROOT / "examples")):
         arguments = shlex.split(line)[1:]
         if any(word in arguments for word in NEEDS_TENSORRT):
@@ -76,6 +77,8 @@ def test_every_command_of_a_page_runs(page: str, workplace: Path) -> None:
                 assert command(*makes, cwd=workplace).returncode == 0
         done = command(*arguments, cwd=workplace)
         assert done.returncode == 0, (line, done.stdout, done.stderr)
+        ran += 1
+    assert ran
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

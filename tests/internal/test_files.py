@@ -125,7 +125,9 @@ def test_a_device_is_never_replaced_by_a_file() -> None:
 
 
 def test_a_name_as_long_as_the_file_system_allows_can_be_written(tmp_path: Path) -> None:
-    write_atomic(tmp_path / ("n" * 255), "x")
+    path = tmp_path / ("n" * 255)
+    write_atomic(path, "x")
+    assert path.read_text() == "x"
 
 
 def test_checking_leaves_nothing_behind_and_keeps_the_old_file(tmp_path: Path) -> None:

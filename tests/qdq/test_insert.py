@@ -71,9 +71,8 @@ def test_weights_are_stored_as_int8_only(converted: onnx.ModelProto) -> None:
 
 def test_nothing_stands_between_a_convolution_and_its_activation(converted: onnx.ModelProto) -> None:
     producers = {output: node for node in converted.graph.node for output in node.output}
-    for node in converted.graph.node:
-        if node.op_type == "Relu":
-            assert producers[node.input[0]].op_type in ("Conv", "Add")
+    activations = [node for node in converted.graph.node if node.op_type == "Relu"]
+    assert {producers[node.input[0]].op_type for node in activations} == {"Conv", "Add"}
 
 
 def test_ranges_without_clipping_change_little(cnn: Model, tmp_path: Path) -> None:
