@@ -24,7 +24,7 @@ from trt_ptq.fp16.emulate import emulate_float16
 from trt_ptq.onnx_io.domains import all_nodes, is_runnable
 from trt_ptq.onnx_io.load import read_ir
 from trt_ptq.onnx_io.ort_session import load_session
-from trt_ptq.onnx_io.save import save_model
+from trt_ptq.onnx_io.save import save_mapped
 from trt_ptq.types import Array, Feeds, contiguous
 
 Run = Callable[[Feeds], dict[str, Array]]
@@ -70,7 +70,7 @@ def temporary_model_file(model: ir.Model, name: str) -> Iterator[Path]:
     """Write `model` to a temporary file called `name`, which is removed at the end."""
     with temporary_folder() as folder:
         path = folder / name
-        save_model(model, path)
+        save_mapped(model, path)
         yield path
 
 
@@ -106,7 +106,7 @@ def _runnable_file(path: Path, folder: Path) -> Path:
             return path
         if dequantizes:
             dequantize_weights(model)
-        save_model(model, folder / path.name)
+        save_mapped(model, folder / path.name)
     except Exception as error:  # onnx_ir has no common base for its errors
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
