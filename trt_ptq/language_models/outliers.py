@@ -26,7 +26,7 @@ from trt_ptq.types import Array, BatchSource
 
 MIN_RATIO = 20.0  # to the median channel, to count as an outlier
 _PER_TENSOR = 3
-_SAMPLES = 16
+_SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class OutlierChannel:
         amax: its largest magnitude.
         ratio: `amax` relative to the median of all channels' largest magnitudes.
         position: the token position of the largest magnitude, from the start of the text.
-        ratio_after: the ratio in the transformed model; None without one.
+        ratio_after: the largest ratio of any channel of the tensor in the transformed model, whose channels may be
+            others: rotated, or split; None without one.
     """
 
     tensor: str
@@ -66,12 +67,12 @@ class _Peaks:
 
 
 def find_outliers(model: Model, source: BatchSource, transformed: Model | None = None) -> tuple[OutlierChannel, ...]:
-    """Find up to three outlier channels of each input of linear layers, on up to 16 samples.
+    """Find up to three outlier channels of each input of linear layers, on up to 8 samples.
 
     Args:
         model: the float model.
         source: the calibration data.
-        transformed: the model after SmoothQuant, if it was applied; its tensors have the same names.
+        transformed: the model after techniques changed it, if they did; its tensors have the same names.
 
     Returns:
         The outliers, the largest ratio first.
