@@ -10,6 +10,7 @@ from onnx import helper
 
 from trt_ptq._internal.hardware.process_memory import PeakMemory
 from trt_ptq.analysis.dynamic_sizes import dynamic_sizes, known_shape
+from trt_ptq.calibration.observed.buffer_memory import BufferMemory
 from trt_ptq.calibration.tensors import (
     CalibrationTensors,
     model_with_outputs,
@@ -49,8 +50,9 @@ def plan_passes(model: Model, calibration_tensors: CalibrationTensors, source: B
     """Group the tensors into passes so that the process stays below `limit_bytes`, judged by the first batch.
 
     The model first runs once without extra outputs. A pass may use the limit minus the peak memory of the process in
-    that run; memory that was freed earlier does not count. Tensors whose shape the graph does not determine count
-    twice, since ONNX Runtime allocates them before they are copied.
+    that run; memory that was freed earlier does not count. Tensors that are not needed at the same time use the same
+    memory; see `BufferMemory`. Those whose shape the graph does not determine count twice, since ONNX Runtime allocates
+    them before they are copied.
 
     Args:
         model: The float model.
@@ -77,7 +79,25 @@ def plan_passes(model: Model, calibration_tensors: CalibrationTensors, source: B
             f"{used // _MB} MB, and tensor {largest!r} {-(-sizes[largest] // _MB)} MB; raise it to "
             f"{-(-(used + sizes[largest]) // _MB)}MB, or use smaller batches"
         )
-    return group_tensors(sizes, limit_bytes - used)
+    return _largest_groups(calibration_tensors.tensors, BufferMemory(model, sizes), limit_bytes - used)
+
+
+def _largest_groups(tensors: Sequence[str], memory: BufferMemory, available_bytes: int) -> Passes:
+    """Group tensors, in order, each time as many as fit into `available_bytes` together; one at least."""
+    passes: list[tuple[str, ...]] = []
+    rest = tuple(tensors)
+    while rest:
+        fitting, too_many = 1, len(rest) + 1
+        count = len(rest)
+        while too_many - fitting > 1:
+            if memory.bytes_for(rest[:count]) <= available_bytes:
+                fitting = count
+            else:
+                too_many = count
+            count = (fitting + too_many) // 2
+        passes.append(rest[:fitting])
+        rest = rest[fitting:]
+    return tuple(passes) or ((),)
 
 
 def first_batch(source: BatchSource) -> Batch:

@@ -92,6 +92,11 @@ def write_weights(model: ir.Model, data: Path) -> onnx.ModelProto:
     return detached.proto
 
 
+def without_weights(model: ir.Model) -> onnx.ModelProto:
+    """`model` without the values of its large weights, which keep their types and shapes."""
+    return _detach_weights(model).proto
+
+
 def _detach_weights(model: ir.Model) -> _DetachedWeights:
     values = [value for value in model.graph.initializers.values() if _is_large(value.const_value)]
     weights = {str(value.name): value.const_value for value in values if value.const_value is not None}

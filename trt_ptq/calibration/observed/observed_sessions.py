@@ -49,7 +49,7 @@ def create_observed_sessions(
     Raises:
         ModelError: ONNX Runtime rejects the model.
     """
-    if list(providers) == [CPU] and has_numbers_only(proto) and _count_weights(proto) <= _MAX_WEIGHTS:
+    if runs_in_segments(proto, providers):
         try:
             with temporary_folder() as temporary:
                 return _cut_sessions(proto, folder, name, threads, temporary)
@@ -57,6 +57,11 @@ def create_observed_sessions(
             pass
     session = create_session(proto, folder, name, session_options(threads), providers)
     return ObservedSessions((whole(proto),), (session,), {value.name: value.name for value in proto.graph.output})
+
+
+def runs_in_segments(proto: onnx.ModelProto, providers: Sequence[Any]) -> bool:
+    """Whether a model runs in segments on these providers, unless its weights cannot be written."""
+    return list(providers) == [CPU] and has_numbers_only(proto) and _count_weights(proto) <= _MAX_WEIGHTS
 
 
 def _cut_sessions(
