@@ -1,10 +1,10 @@
 """What SmolLM2-135M loses by each way of quantizing it, on text that it was not calibrated on, and what RTX moves.
 
-W8A8 is after SmoothQuant, in some rows after rotation too, and excludes the `down_proj` layers that the tool ranks as
-most sensitive, as long as the wanted fraction of the multiply-accumulates of linear layers is left in INT8; rows with
-rotation exclude the same ones. GPTQ rounds the weights unless the row is named "nearest". Perplexity: 12 windows of 256
-tokens of the Grimm tales. KL divergence: to FP32, on 512 of these tokens. Models run on ONNX Runtime's CPU, with what
-is not INT8 in FP32; engines are built and not run.
+W8A8 is after rotation and SmoothQuant, unless the row is named "unrotated", and excludes the `down_proj` layers that
+the tool ranks as most sensitive, as long as the wanted fraction of the multiply-accumulates of linear layers is left in
+INT8; rows without rotation exclude the same ones. GPTQ rounds the weights unless the row is named "nearest".
+Perplexity: 12 windows of 256 tokens of the Grimm tales. KL divergence: to FP32, on 512 of these tokens. Models run on
+ONNX Runtime's CPU, with what is not INT8 in FP32; engines are built and not run.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from benchmarks.language_models.lm_table import (
     MODELS,
     NEAREST,
     PLANS,
-    ROTATED,
     STEPS,
+    UNROTATED,
 )
 from benchmarks.models.wheels import cache_folder
 from benchmarks.results_file import Figures, RowSpec, code_version
@@ -59,7 +59,7 @@ def lm_rows() -> list[RowSpec]:
         "ranking": _ranking,
         **{f"w8a8-{percent}": partial(_w8a8, percent) for percent in FRACTIONS},
         **{f"w8a8-{percent}-nearest": partial(_w8a8, percent, nearest=True) for percent in NEAREST},
-        **{f"w8a8-{percent}-rotated": partial(_w8a8, percent, rotated=True) for percent in ROTATED},
+        **{f"w8a8-{percent}-unrotated": partial(_w8a8, percent, rotated=False) for percent in UNROTATED},
         "w8a8-80-kv8": partial(_w8a8, 80, int8_cache=True),
         **{f"kv8-{context}": partial(_int8_cache, context) for context in CONTEXTS},
         **{f"plan-{call}-{model}": partial(_plan, call, model) for call in PLANS for model in MODELS},
@@ -85,12 +85,12 @@ def _weight_only(weights: StoredWeights | None = None) -> ir.Model:
 
 
 def _ranking(_rows: Mapping[str, Figures]) -> Figures:
-    """The `down_proj` layers of the smoothed model, the most sensitive first. To rank all layers takes minutes."""
+    """The `down_proj` layers of the model for W8A8, the most sensitive first. To rank all layers takes minutes."""
     model, table = _smooth()
     others = select_nodes(model.to_ir().graph, include=["*down_proj*"])
     with tempfile.TemporaryDirectory() as folder:
         data = prepared.calibration_data(Path(folder))
-        weights = _rounded("smooth", model)
+        weights = _rounded("rotated", model)
         errors = rank_layers(model, table, data, nodes_to_exclude=others, stored_weights=weights).errors
     return {"layers": order_by_benefit(errors, _linear_macs(model)), "errors": errors}
 
@@ -100,7 +100,7 @@ def _w8a8(
     rows: Mapping[str, Figures],
     *,
     nearest: bool = False,
-    rotated: bool = False,
+    rotated: bool = True,
     int8_cache: bool = False,
 ) -> Figures:
     model, table = _smooth(rotated)
@@ -141,7 +141,7 @@ def _linear_macs(model: Model) -> dict[str, int]:
     return {name: count for name, count in count_macs(model, _shapes(1, 0)).items() if name in constant}
 
 
-def _smooth(rotated: bool = False) -> tuple[Model, CalibrationTable]:
+def _smooth(rotated: bool = True) -> tuple[Model, CalibrationTable]:
     return prepared.smooth(_folder(), code_version(), rotated)
 
 

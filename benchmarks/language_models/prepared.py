@@ -35,7 +35,7 @@ from trt_ptq.transforms.rotation.rotate import rotate_stream
 from trt_ptq.transforms.rounded_weights import round_weights
 from trt_ptq.types import Array
 
-CALIBRATION_SAMPLES, CALIBRATION_TOKENS = 16, 128
+CALIBRATION_SAMPLES, CALIBRATION_TOKENS = 32, 256
 _KL_WINDOWS = 4
 
 
@@ -53,7 +53,7 @@ def plain() -> Model:
 
 
 def calibration_data(folder: Path) -> DecoderBatches:
-    """16 texts of 128 tokens; the plain model fills the caches of decode steps in `folder`."""
+    """32 texts of 256 tokens; the plain model fills the caches of decode steps in `folder`."""
     samples = [
         TokenSample(ids, f"window {index}")
         for index, ids in enumerate(windows("calibration", CALIBRATION_SAMPLES, CALIBRATION_TOKENS))
@@ -61,7 +61,7 @@ def calibration_data(folder: Path) -> DecoderBatches:
     return DecoderBatches(plain().path, decoder_layout(plain()), samples, folder, batch_size=4)
 
 
-def smooth(folder: Path, code: str, rotated: bool = False) -> tuple[Model, CalibrationTable]:
+def smooth(folder: Path, code: str, rotated: bool) -> tuple[Model, CalibrationTable]:
     """The model after SmoothQuant and its min-max ranges, made once for a version of the code.
 
     Args:
