@@ -35,13 +35,12 @@ def outlying(path: Path) -> Path:
     return network(path, nodes, [constant("gamma", scale), weight("w", WIDTH, 48)])
 
 
-def int8_error(path: Path, reference: Path) -> float:
-    """Error of the INT8 model of `path` against `reference` on data that nothing was measured on."""
+def int8_error(path: Path, reference: Path, calibration: Array, x: Array) -> float:
+    """Error of the INT8 model of `path` against `reference` on data `x` that nothing was measured on."""
     model = load_model(path)
-    table = derive_table(collect_statistics(model, source(tokens(16)), select_calibration_tensors(model)), MinMax())
+    table = derive_table(collect_statistics(model, source(calibration), select_calibration_tensors(model)), MinMax())
     quantized = path.with_name("int8.onnx")
     save_model(insert_qdq(model, table).model, quantized)
-    x = tokens(16, seed=1)
     exact = outputs(reference, x=x)[0]
     return float(np.linalg.norm(outputs(quantized, x=x)[0] - exact) / np.linalg.norm(exact))
 
@@ -49,7 +48,21 @@ def int8_error(path: Path, reference: Path) -> float:
 def test_a_channel_of_outliers_costs_less_in_int8(tmp_path: Path) -> None:
     path = outlying(tmp_path / "m.onnx")
     smoothed = saved(apply_smoothquant(load_model(path), source(tokens(16))), tmp_path / "smooth.onnx")
-    assert int8_error(smoothed, path) < 0.7 * int8_error(path, path)
+    data = tokens(16), tokens(16, seed=1)
+    assert int8_error(smoothed, path, *data) < 0.7 * int8_error(path, path, *data)
+
+
+def test_an_alpha_whose_range_clips_unseen_data_is_not_selected(tmp_path: Path) -> None:
+    """A few tokens with tails as heavy as those of a gated MLP do not show the largest values."""
+    heavy, unseen = np.random.default_rng(0).standard_t(3, (2, 16, 8, WIDTH)).astype(np.float32)
+    nodes = [node("Mul", "x gamma", "h"), node("MatMul", "h w", "y")]
+    path = network(tmp_path / "m.onnx", nodes, [constant("gamma", np.ones(WIDTH)), weight("w", WIDTH, 48)])
+    halves = apply_smoothquant(load_model(path), ArraySource("x.npz", {"x": heavy}, 4))
+    whole = apply_smoothquant(load_model(path), ArraySource("x.npz", {"x": heavy}, 16))
+    assert [str(site) for site in whole.applied] == ["'h': alpha 0.9, output error 3.92% -> 2.00%"]
+    assert not halves.applied
+    clipped = saved(whole, tmp_path / "clipped.onnx")
+    assert int8_error(path, path, heavy, unseen) < int8_error(clipped, path, heavy, unseen)
 
 
 def test_the_note_has_alpha_and_what_it_brought(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 s_j = amax(x_j)^alpha / amax(w_j)^(1 - alpha) for input channel j. The paper uses one alpha for the whole model, found
 by trial; here each tensor has its own, the one of a few with the smallest output error, or is not smoothed at all.
 
-The error of each row (a token) is relative to that row, so that the few tokens of massive activations do not decide
-alone; and the range is that of all data, so that they do decide on the range: clipped, they ruin all that attends to
-them.
+Scales and a range that fit the largest magnitude of each channel closely clip unseen data, so those of half of the data
+are judged on the other half. The error of each row (a token) is relative to that row, so that the few tokens of massive
+activations do not decide alone; and the range is that of all data of a half, so that they do decide on the range:
+clipped, they ruin all that attends to them.
 
 Source: Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", 2022,
 equation 4.
@@ -14,13 +15,13 @@ equation 4.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from trt_ptq.analysis.dataflow import name_of
-from trt_ptq.calibration.measurements.channels import Channels, sample_channels
+from trt_ptq.calibration.measurements.channels import Channels, Half, sample_channels
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX, SMALLEST_SCALE
 from trt_ptq.evaluation.error_energy import fake_quantize
 from trt_ptq.onnx_io.external_data import read_once
@@ -52,11 +53,28 @@ class _Weight:
 
 
 @dataclass(frozen=True)
-class _Choice:
-    alpha: float
-    scales: Floats
-    error: float
-    copies: Copies | None = None
+class _Smoothing:
+    """How a tensor is smoothed: by `alpha`, None for not at all, after `added` channels were split off."""
+
+    alpha: float | None = None
+    added: int = 0
+
+    def __str__(self) -> str:
+        added = f"{self.added} channels added, " if self.added else ""
+        return f"{added}alpha {self.alpha}"
+
+    def copies(self, amax: Floats) -> Copies:
+        """The split of channels with these largest magnitudes."""
+        return smallest_range(amax, self.added)
+
+    def scales(self, data: Floats, weights: Floats) -> Floats:
+        """Scales [channels] around 1, by the largest magnitudes; exactly 1 for channels without data or weights."""
+        scales = np.ones_like(data)
+        alive = (data > 0) & (weights > 0)
+        if self.alpha is not None and alive.any():
+            logs = self.alpha * np.log2(data[alive]) - (1 - self.alpha) * np.log2(weights[alive])
+            scales[alive] = np.clip(np.exp2(logs - logs.mean()), 1 / _MAX_SCALE, _MAX_SCALE)
+        return scales
 
 
 def apply_smoothquant(model: Model, source: BatchSource) -> TransformResult:
@@ -83,20 +101,18 @@ def apply_smoothquant(model: Model, source: BatchSource) -> TransformResult:
             skipped.append(TransformSite(name, "it has NaN or infinite values"))
             continue
         weights = [_read(linear) for linear in pair.quantized]
-        plain, best = _best(channels, weights)
-        if best is None:
+        error_of, origin = _OutputError(channels, weights), channel_origin(pair)
+        plain, best = error_of(_Smoothing()), _best(error_of, pair.channels if origin else 0)
+        if error_of(best) >= plain:
             skipped.append(TransformSite(name, f"no alpha lowers the output error, {plain:.2%}"))
             continue
-        note = f"alpha {best.alpha}"
-        if origin := channel_origin(pair):
-            best = _split(channels, weights, best)
-            if best.copies is not None:
-                split_channels(result.graph, pair, origin, best.copies)
-                changed |= set(map(name_of, origin.tensors))
-                note = f"{len(best.scales) - pair.channels} channels added, alpha {best.alpha}"
-        chosen.append((pair, best.scales))
+        copies = best.copies(channels.amax)
+        if origin and best.added:
+            split_channels(result.graph, pair, origin, copies)
+            changed |= set(map(name_of, origin.tensors))
+        chosen.append((pair, best.scales(copies.parts(channels.amax), _widest(weights)[copies.channels])))
         changed |= pair.scaled_tensors()
-        applied.append(TransformSite(name, f"{note}, output error {plain:.2%} -> {best.error:.2%}"))
+        applied.append(TransformSite(name, f"{best}, output error {plain:.2%} -> {error_of(best):.2%}"))
     scale_pairs(result.graph, chosen)
     return TransformResult(result, tuple(applied), tuple(skipped), frozenset(changed))
 
@@ -112,55 +128,61 @@ def _read(linear: Linear) -> _Weight:
     return read_once(linear.weight.const_value, look)
 
 
-def _best(channels: Channels, weights: Sequence[_Weight]) -> tuple[float, _Choice | None]:
-    """The output error without smoothing, and the best alpha; None if that does not lower it."""
-    exact = [channels.rows @ weight.columns for weight in weights]
-    energies = [np.square(output).sum(axis=1) for output in exact]
-    if not any(map(np.any, energies)):
-        return 0.0, None
+class _OutputError:
+    """The error of the layers that read a tensor, relative to their output, by how the tensor is smoothed.
 
-    def error(scales: Floats) -> float:
-        step = max(float((channels.amax / scales).max()) / INT8_MAX, SMALLEST_SCALE)
-        data = fake_quantize(channels.rows / scales, np.float32(step))
-        ratios = [
-            np.square(data @ _quantized_columns(weight, scales) - output).sum(axis=1)[energy > 0] / energy[energy > 0]
-            for weight, output, energy in zip(weights, exact, energies, strict=True)
-        ]
-        return float(np.sqrt(np.concatenate(ratios).mean()))
+    Scales and the range are of half of the data, and the error is that on the other half: ranges that fit the largest
+    magnitude of each channel closely clip unseen data.
 
-    plain = error(np.ones_like(channels.amax))
-    widest = np.maximum.reduce([weight.amax for weight in weights])
-    tried = [_Choice(alpha, scales, error(scales)) for alpha, scales in _candidates(channels.amax, widest)]
-    best = min(tried, key=lambda choice: choice.error)
-    return plain, best if best.error < plain else None
+    Args:
+        channels: the tensor.
+        weights: the weights of the layers.
+    """
+
+    def __init__(self, channels: Channels, weights: Sequence[_Weight]) -> None:
+        self._weights = weights
+        self._halves = [(half, [half.rows @ weight.columns for weight in weights]) for half in channels.halves]
+        self._known: dict[_Smoothing, float] = {}
+
+    def __call__(self, smoothing: _Smoothing) -> float:
+        """The root of the mean square over all rows."""
+        if smoothing not in self._known:
+            ratios = [ratio for half, exact in self._halves for ratio in self._ratios(smoothing, half, exact)]
+            every = np.concatenate(ratios)
+            self._known[smoothing] = float(np.sqrt(every.mean())) if every.size else 0.0
+        return self._known[smoothing]
+
+    def _ratios(self, smoothing: _Smoothing, half: Half, exact: Sequence[Floats]) -> Iterator[Floats]:
+        """The energy of the error of each row that has an output, by weight."""
+        copies = smoothing.copies(half.amax)
+        amax = copies.parts(half.amax)
+        scales = smoothing.scales(amax, _widest(self._weights)[copies.channels])
+        step = max(float((amax / scales).max()) / INT8_MAX, SMALLEST_SCALE)
+        data = fake_quantize(copies.parts(half.rows) / scales, np.float32(step))
+        for weight, output in zip(self._weights, exact, strict=True):
+            rounded = quantize_weight(weight.columns[copies.channels] * scales[:, None], 1, weight.name)
+            error = np.square(data @ (rounded.values * rounded.scales) - output).sum(axis=1)
+            energy = np.square(output).sum(axis=1)
+            yield error[energy > 0] / energy[energy > 0]
 
 
-def _split(channels: Channels, weights: Sequence[_Weight], best: _Choice) -> _Choice:
-    """`best`, or one with split channels that has a smaller output error; further channels must lower it each time."""
-    width = len(channels.amax)
+def _best(error_of: _OutputError, width: int) -> _Smoothing:
+    """The smoothing with the smallest output error; channels are added while each 32 of them lower it.
+
+    Args:
+        error_of: measures it.
+        width: the number of channels, if they can be split; 0 if not.
+    """
+    best = min((_Smoothing(alpha) for alpha in ALPHAS), key=error_of)
     for widened in range(-(-(width + 1) // _MULTIPLE) * _MULTIPLE, int((1 + MAX_ADDED) * width) + 1, _MULTIPLE):
-        copies = smallest_range(channels.amax, widened - width)
-        parts = copies.channels
-        rows = np.ascontiguousarray(channels.rows[:, parts] / copies.divisors)
-        split = Channels(channels.amax[parts] / copies.divisors, rows)
-        _, found = _best(split, [replace(w, amax=w.amax[parts], columns=w.columns[parts]) for w in weights])
-        if found is None or found.error > (1 - MIN_GAIN) * best.error:
+        split = min((_Smoothing(alpha, widened - width) for alpha in ALPHAS), key=error_of)
+        if error_of(split) > (1 - MIN_GAIN) * error_of(best):
             break
-        best = replace(found, copies=copies)
+        best = split
     return best
 
 
-def _candidates(data: Floats, weights: Floats) -> Iterator[tuple[float, Floats]]:
-    """Scales [channels] for each alpha, around 1; exactly 1 for channels without data or without weights."""
-    alive = (data > 0) & (weights > 0)
-    for alpha in ALPHAS:
-        logs = alpha * np.log2(data[alive]) - (1 - alpha) * np.log2(weights[alive])
-        scales = np.ones_like(data)
-        scales[alive] = np.clip(np.exp2(logs - logs.mean()), 1 / _MAX_SCALE, _MAX_SCALE)
-        yield alpha, scales
-
-
-def _quantized_columns(weight: _Weight, scales: Floats) -> Floats:
-    """The columns of `weight`, with rows multiplied by `scales`, in INT8 and back; one INT8 scale per column."""
-    rounded = quantize_weight(weight.columns * scales[:, None], 1, weight.name)
-    return rounded.values * rounded.scales
+def _widest(weights: Sequence[_Weight]) -> Floats:
+    """The largest magnitude [channels] in the rows of all weights."""
+    widest: Floats = np.maximum.reduce([weight.amax for weight in weights])
+    return widest

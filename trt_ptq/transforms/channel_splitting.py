@@ -81,6 +81,11 @@ class Copies:
         """[widened channels]: K of each."""
         return self.counts[self.channels].astype(np.float32)
 
+    def parts(self, values: Floats) -> Floats:
+        """What each channel has of `values` [..., channels] after the split."""
+        divided: Floats = values[..., self.channels] / self.divisors
+        return divided
+
 
 def smallest_range(amax: Floats, num_added: int) -> Copies:
     """The copies that `num_added` further channels are best used for: the largest magnitude is as small as can be.

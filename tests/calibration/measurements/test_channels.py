@@ -79,3 +79,22 @@ def test_it_stops_after_64_samples(scaling: Model, first_large: int, is_measured
 def test_an_empty_source_is_refused(scaling: Model) -> None:
     with pytest.raises(DataError, match="no batch"):
         sample_channels(scaling, source(tokens(0)), {"h": WIDTH})
+
+
+def test_each_half_of_the_batches_has_the_range_of_the_other(scaling: Model) -> None:
+    data = np.ones((8, 8, WIDTH), np.float32)
+    data[:2] = 3  # the first of four batches
+    data[6:] = 5  # the last one
+    channels = sample_channels(scaling, source(data, 2), {"h": WIDTH})["h"]
+    first, second = channels.halves
+    factors = channels.amax / 5
+    np.testing.assert_allclose([first.amax / factors, second.amax / factors], [[5] * WIDTH, [3] * WIDTH], rtol=1e-6)
+    assert {float(value) for value in np.rint(np.abs(first.rows / factors)).flat} == {3, 1}
+    assert {float(value) for value in np.rint(np.abs(second.rows / factors)).flat} == {1, 5}
+
+
+def test_a_single_batch_has_its_own_range(scaling: Model) -> None:
+    channels = sample_channels(scaling, source(tokens(4), 4), {"h": WIDTH})["h"]
+    (half,) = channels.halves
+    np.testing.assert_array_equal(half.amax, channels.amax)
+    np.testing.assert_array_equal(half.rows, channels.rows)

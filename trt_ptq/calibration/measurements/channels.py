@@ -13,7 +13,7 @@ from trt_ptq.calibration.measurements.measuring_graph import MeasuringGraph, las
 from trt_ptq.data.subset import Head
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import run_session
-from trt_ptq.types import BatchSource
+from trt_ptq.types import Array, BatchSource
 
 _SAMPLES = 64
 _MAX_ROWS = 256
@@ -24,11 +24,29 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Channels:
-    """One tensor over the same samples: `amax` [channels] over all rows, and a sample of `rows` [n, channels]."""
+class Half:
+    """One of two halves of the batches: `amax` [channels] of the other half, and a sample of the `rows` of this one.
+
+    What suits the range of its own data may clip other data: `rows` are such other data.
+    """
 
     amax: Floats
     rows: Floats
+
+
+@dataclass(frozen=True)
+class Channels:
+    """One tensor over the same samples.
+
+    Attributes:
+        amax: [channels], over all rows.
+        rows: [n, channels], a sample of the rows.
+        halves: every other batch, and the rest; all data if there is only one batch.
+    """
+
+    amax: Floats
+    rows: Floats
+    halves: tuple[Half, ...]
 
 
 def sample_channels(model: Model, source: BatchSource, tensors: Mapping[str, int]) -> dict[str, Channels]:
@@ -50,22 +68,31 @@ def sample_channels(model: Model, source: BatchSource, tensors: Mapping[str, int
     """
     session = _session(model, tensors)
     wanted = min(_MAX_ROWS, max(_MAX_BYTES // (4 * sum(tensors.values())), 1))
-    amax = {name: np.zeros(channels, np.float32) for name, channels in tensors.items()}
+    amax = {name: np.zeros((2, channels), np.float32) for name, channels in tensors.items()}
     rows: dict[str, list[Floats]] = {name: [] for name in tensors}
     quota = wanted  # rows per batch; it shrinks as batches are added
-    for batch in Head(source, _SAMPLES):
+    for index, batch in enumerate(Head(source, _SAMPLES)):
         limited = replace(batch, feeds={**batch.feeds, _QUOTA: np.array([quota])})
         results = iter(run_session(session, limited))
         for name in last_first(tensors):
-            amax[name] = np.maximum(amax[name], next(results))
+            amax[name][index % 2] = np.maximum(amax[name][index % 2], next(results))
             rows[name].append(next(results))
         if max(sum(map(len, parts)) for parts in rows.values()) > 2 * wanted:
             rows = {name: [part[::2].copy() for part in parts] for name, parts in rows.items()}
             quota = max(quota // 2, 1)
-    return {name: Channels(amax[name], _thinned(np.concatenate(rows[name]), wanted)) for name in tensors}
+    return {name: _channels(amax[name], rows.pop(name), wanted) for name in tensors}
 
 
-def _thinned(rows: Floats, wanted: int) -> Floats:
+def _channels(amax: Floats, parts: list[Floats], wanted: int) -> Channels:
+    """The channels of a tensor, from `amax` [2, channels] of the halves and the rows of all batches."""
+    largest, rows = amax.max(axis=0), _thinned(np.concatenate(parts), wanted)
+    half_of_rows = _thinned(np.concatenate([np.full(len(part), index % 2) for index, part in enumerate(parts)]), wanted)
+    halves = [Half(amax[1 - half], rows[half_of_rows == half]) for half in (0, 1)]
+    has_both = all(len(half.rows) for half in halves)
+    return Channels(largest, rows, tuple(halves) if has_both else (Half(largest, rows),))
+
+
+def _thinned(rows: Array, wanted: int) -> Array:
     """Select at most `wanted` of the rows, evenly spaced."""
     return np.ascontiguousarray(rows[:: max(-(-len(rows) // wanted), 1)])
 
