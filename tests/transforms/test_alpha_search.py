@@ -17,7 +17,7 @@ from trt_ptq.calibrators.table.calibration_table import derive_table
 from trt_ptq.data.sources import ArraySource
 from trt_ptq.errors import DataError
 from trt_ptq.onnx_io.load import load_model
-from trt_ptq.onnx_io.save import save_model
+from trt_ptq.onnx_io.save import save_mapped, save_model
 from trt_ptq.qdq.insert import insert_qdq
 from trt_ptq.transforms.alpha_search import ALPHAS, apply_smoothquant
 from trt_ptq.types import Array
@@ -80,6 +80,16 @@ def test_the_smoothed_model_computes_the_same(tmp_path: Path) -> None:
     smoothed = saved(apply_smoothquant(load_model(path), source(tokens(16))), tmp_path / "smooth.onnx")
     x = tokens()
     np.testing.assert_allclose(outputs(smoothed, x=x)[0], outputs(path, x=x)[0], rtol=1e-4, atol=1e-3)
+
+
+def test_weights_in_a_mapped_file_give_the_same(tmp_path: Path) -> None:
+    path = outlying(tmp_path / "m.onnx")
+    save_mapped(load_model(path).to_ir(), tmp_path / "mapped.onnx")
+    models = [load_model(path), load_model(tmp_path / "mapped.onnx")]
+    files = [
+        saved(apply_smoothquant(model, source(tokens(16))), tmp_path / f"{index}") for index, model in enumerate(models)
+    ]
+    assert len({file.read_bytes() for file in files}) == 1
 
 
 def test_a_pair_that_loses_nothing_is_left_alone(tmp_path: Path) -> None:

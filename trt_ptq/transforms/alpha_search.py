@@ -123,7 +123,8 @@ def _read(linear: Linear) -> _Weight:
     def look(values: Array) -> _Weight:
         weight = linear.matrix(values)
         every = -(-weight.shape[1] // _MAX_COLUMNS)
-        return _Weight(str(linear.weight.name), np.abs(weight).max(axis=1), np.ascontiguousarray(weight[:, ::every]))
+        columns = np.array(weight[:, ::every], order="C")  # not a view of a file that is about to be unmapped
+        return _Weight(str(linear.weight.name), np.abs(weight).max(axis=1), columns)
 
     return read_once(linear.weight.const_value, look)
 
