@@ -67,6 +67,7 @@ class Gpu(BaseModel):
         return (self.fp16_tflops if precision in ("float16", "bfloat16") else self.fp32_tflops) * 1e12
 
 
+DEFAULT_GPU = "rtx4090"
 GPUS: dict[str, Gpu] = {
     name: Gpu(name=name, **figures) for name, figures in yaml.safe_load(_TABLE.read_text(encoding="utf-8")).items()
 }

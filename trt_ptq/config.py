@@ -25,7 +25,7 @@ from trt_ptq.choices import (
     Technique,
     TechniqueChoice,
 )
-from trt_ptq.engines.cost import load_gpu
+from trt_ptq.engines.cost import DEFAULT_GPU, load_gpu
 from trt_ptq.errors import UsageError
 from trt_ptq.evaluation.verdict import EXCELLENT_BELOW
 from trt_ptq.recipe import Recipe
@@ -147,7 +147,7 @@ class QuantizeConfig:
     shapes: Mapping[str, ShapeLike] = field(default_factory=dict, hash=False)
     backend: BackendName = "auto"
     target: TargetChoice = "auto"
-    gpu: str = "rtx4090"
+    gpu: str = DEFAULT_GPU
     require_speedup: float | None = None
     lower_is_better: str | Sequence[str] = ()
     recipe: str | os.PathLike[str] | Recipe | None = None
@@ -184,6 +184,8 @@ class QuantizeConfig:
             raise UsageError('`tensors` must be "fused", "all" or tensor names, and is empty')
         self._set("shapes", parse_shapes(self.shapes))
         load_gpu(self.gpu)
+        if self.backend == "none" and self.target != "rtx" and self.gpu != DEFAULT_GPU:
+            raise UsageError("`gpu` is for the times of engines, and `backend=none` builds none: omit one of the two")
         self._check_speedup()
         self._check_percentile()
         if self.target == "rtx" and self.high_precision == "fp32":

@@ -41,7 +41,14 @@ def test_perplexity_decides(result: QuantizeResult) -> None:
     assert result.passed
     assert set(result.metrics["int8"]) == {"perplexity"}
     assert result.metrics["fp32"]["perplexity"] > 1
-    assert "perplexity on held-out text" in result.report.comparison_data
+
+
+def test_texts_are_counted_beside_samples(result: QuantizeResult) -> None:
+    judged, text = result.report.language, result.report.text
+    assert judged is not None and text is not None
+    assert (judged.texts, judged.tokens > 2 * 5) == (2, True)
+    assert result.report.comparison_data.startswith(f"2 held-out texts ({judged.tokens} tokens) by perplexity; outputs")
+    assert result.report.calibration_data.startswith(f"{text.samples} texts (")
 
 
 def test_the_report_has_the_text_the_agreement_and_generations(result: QuantizeResult) -> None:
@@ -101,7 +108,8 @@ def test_a_verdict_on_the_text_that_candidates_were_selected_on_is_warned_of(
         decoder_path, sentences(texts), output_dir=tmp_path, tokenizer=tokenizer_folder, config=config
     ).report
     assert report.trials[-1].name.startswith("mixed precision")
-    assert any("the verdict is optimistic" in warning for warning in report.warnings) == warned
+    found = [warning for warning in report.warnings if "the verdict is optimistic" in warning]
+    assert len(found) == warned and all(warning.endswith("verdict, give more `test_data`") for warning in found)
 
 
 @pytest.mark.parametrize(("mode", "techniques"), [("w8a8", ("rotation", "smoothquant", "gptq")), ("w8a16", ("gptq",))])

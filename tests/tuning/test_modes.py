@@ -30,6 +30,7 @@ def test_w8a16_quantizes_weights_alone(sabotaged: Model, tmp_path: Path) -> None
     report = quantized(sabotaged, tmp_path / "out", mode="w8a16", search=False).report
     assert [trial.name for trial in report.trials] == ["weights"]
     assert report.int8_summary == "4 of 4 quantizable nodes have INT8 weights only"
+    assert report.num_used_ranges == 0
     op_types = {node.op_type for node in onnx.load(tmp_path / "out" / "model.int8.onnx").graph.node}
     assert "DequantizeLinear" in op_types
     assert "QuantizeLinear" not in op_types

@@ -102,7 +102,7 @@ def quantize_model(
             _logger.warning(warning)
         if not quantized.measured:
             _logger.warning(
-                "no activations were measured, so values beyond float16's range will overflow: pass `data`, or use "
+                "no activations were measured, so a value beyond float16's range would overflow: pass `data`, or use "
                 "`high_precision=fp32`"
             )
         if loaded.external.files:  # the result reads its weights from there when it is saved

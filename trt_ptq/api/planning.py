@@ -12,7 +12,7 @@ from trt_ptq.api.engine import build_engine
 from trt_ptq.api.inputs.model_input import ModelLike
 from trt_ptq.api.inputs.table_input import TableLike
 from trt_ptq.config import ShapeLike, parse_shapes
-from trt_ptq.engines.cost import load_gpu
+from trt_ptq.engines.cost import DEFAULT_GPU, load_gpu
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.plans.plan_comparison import PlanComparison
 from trt_ptq.engines.plans.plan_comparison import compare_plans as _compare_plans
@@ -84,7 +84,7 @@ def plan_engine(
         return read_engine_plan(engine)
 
 
-def compare_plans(plan: EnginePlan, reference: EnginePlan, gpu: str | os.PathLike[str] = "rtx4090") -> PlanComparison:
+def compare_plans(plan: EnginePlan, reference: EnginePlan, gpu: str | os.PathLike[str] = DEFAULT_GPU) -> PlanComparison:
     """Compare a plan with another plan of the same model, such as INT8 with FP16, layer by layer.
 
     Args:

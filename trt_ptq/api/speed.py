@@ -10,7 +10,7 @@ from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.api.engine import build_engine
 from trt_ptq.api.inputs.model_input import ModelLike
 from trt_ptq.config import ShapeLike
-from trt_ptq.engines.cost import Gpu, load_gpu
+from trt_ptq.engines.cost import DEFAULT_GPU, Gpu, load_gpu
 from trt_ptq.engines.manifest import read_kept_plan, read_manifest
 from trt_ptq.engines.plans.plan_comparison import compare_plans
 from trt_ptq.errors import EngineError
@@ -22,7 +22,7 @@ def compare_with_float16(
     engine: str | os.PathLike[str],
     *,
     shapes: Mapping[str, ShapeLike] | None = None,
-    gpu: Gpu | str | os.PathLike[str] = "rtx4090",
+    gpu: Gpu | str | os.PathLike[str] = DEFAULT_GPU,
 ) -> SpeedComparison:
     """Compare an INT8 engine of TensorRT-RTX with the FP16 engine of its float model, by the estimates of their plans.
 

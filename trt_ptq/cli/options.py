@@ -237,6 +237,16 @@ Gpu = Annotated[
         rich_help_panel=ENGINE,
     ),
 ]
+GpuOfBuild = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar="GPU",
+        help="With --table: GPU that the time of the engine is estimated for, such as rtx4090 (default) or l4, or a "
+        "YAML file with its figures.",
+        rich_help_panel=ENGINE,
+        show_default=False,
+    ),
+]
 RequireSpeedup = Annotated[
     Optional[float],
     typer.Option(
@@ -289,6 +299,6 @@ TrtVersion = Annotated[
     ),
 ]
 UNMEASURED = (
-    "no activations were measured, so values beyond float16's range will overflow: give --data to `trt-ptq qdq`, or "
+    "no activations were measured, so a value beyond float16's range would overflow: give --data to `trt-ptq qdq`, or "
     "use `trt-ptq quantize`"
 )

@@ -16,6 +16,7 @@ from trt_ptq.evaluation.metrics import Metrics
 from trt_ptq.evaluation.precisions import PrecisionComparison, evaluate_precisions
 from trt_ptq.evaluation.verdict import Verdict, format_loss
 from trt_ptq.language_models.judging.judgement import LanguageJudge, LanguageJudgement, perplexity_warnings
+from trt_ptq.language_models.judging.metric import PERPLEXITY
 from trt_ptq.output import ENGINES
 from trt_ptq.pipeline.calibration_step import Calibrated
 from trt_ptq.pipeline.export_step import Exported
@@ -23,11 +24,11 @@ from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.pipeline.tuning_step import Tuned
 from trt_ptq.report.warnings import (
     JUDGED_BY_FP32,
-    OPTIMISTIC_VERDICT,
     SELECTION_PASSED,
     TUNING_SKIPPED,
     emulation_differs,
     engines_not_evaluated,
+    optimistic_verdict,
 )
 from trt_ptq.types import BatchSource
 
@@ -91,7 +92,9 @@ def evaluate_models(
     verdict = comparison.grade(job.max_drop)
     warnings = [*audit.findings(), *comparison.warnings, *verdict.warnings()]
     if searched and job.selects_on_test:
-        warnings.append(OPTIMISTIC_VERDICT)
+        metric = job.objective.metric
+        own_data = metric is not None and metric.name != PERPLEXITY and not job.scores_held_out
+        warnings.append(optimistic_verdict(own_data))
     if not verdict.passed and not searched and not tuned.result.warnings and job.search:
         warnings.append(TUNING_SKIPPED)
     if not verdict.passed and searched and tuned.result.loss <= job.max_drop:

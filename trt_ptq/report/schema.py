@@ -149,6 +149,14 @@ class Report(_Part):
         return sum(node.is_int8 for node in self.nodes)
 
     @property
+    def calibration_data(self) -> str:
+        """What the ranges come from."""
+        samples = f"{self.fingerprint.samples} samples"
+        if not self.passes:
+            return f"{samples} of an earlier run"
+        return samples if self.text is None else f"{self.text.samples} texts ({samples}, decode steps included)"
+
+    @property
     def comparison_data(self) -> str:
         """What the models were compared on."""
         repeated = self.comparison_samples_calibrated_with
@@ -158,7 +166,8 @@ class Report(_Part):
             else f"{self.held_out_samples} held-out samples"
         )
         if self.language is not None and self.metric_function == PERPLEXITY:
-            return f"{samples}; perplexity on held-out text"
+            text = f"{self.language.texts} held-out texts ({self.language.tokens} tokens) by perplexity"
+            return f"{text}; outputs on {samples}, decode steps included"
         return f"{samples}; metrics by {self.metric_function}, on its own data" if self.metric_function else samples
 
     @property
@@ -195,7 +204,11 @@ class Report(_Part):
         of_macs = "" if fraction is None else f" ({fraction:.1%} of the MACs)"
         if weight_only > self.num_int8_nodes:
             weights = f"{weight_only} of {len(self.nodes)} quantizable nodes have INT8 weights only"
-            return f"{weights}, {self.num_int8_nodes} run in INT8{of_macs}" if self.num_int8_nodes else weights
+            if not self.num_int8_nodes:
+                return weights
+            if all(node.op_type == "Gather" for node in self.nodes if node.is_int8):
+                return f"{weights}, embeddings are stored in INT8"
+            return f"{weights}, {self.num_int8_nodes} run in INT8{of_macs}"
         summary = f"{self.num_int8_nodes} of {len(self.nodes)} quantizable nodes run in INT8{of_macs}"
         return f"{summary}, {weight_only} have INT8 weights only" if weight_only else summary
 

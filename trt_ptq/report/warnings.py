@@ -23,10 +23,9 @@ _MAX_CLIPPED = 0.001  # fraction of the values of a tensor
 _FAR = 1.25  # values that far beyond the range are off by a quarter of the range
 _NUM_EXAMPLES = 5
 
-OPTIMISTIC_VERDICT = (
+_OPTIMISTIC = (
     "the verdict is optimistic: techniques and excluded layers were selected on the same data; expect less accuracy on "
-    "unseen data. For an unbiased verdict, let `evaluate` take the split as its second argument, or pass more "
-    "`test_data`"
+    "unseen data. For an unbiased verdict, "
 )
 JUDGED_BY_FP32 = (
     "the model is a language model, and no text was given: INT8 is judged by how far its next-token distributions are "
@@ -87,12 +86,20 @@ def range_warnings(
 
 
 def fp32_warnings(nodes: Sequence[Fp32Node]) -> list[str]:
-    """Warn of nodes that stay in FP32 if values beyond float16's range are a reason."""
+    """Warn of nodes that stay in FP32 if values that float16 cannot hold, too large or too small, are a reason."""
     named = [f"{node.op_type} {node.output!r} ({node.reason})" for node in nodes if node.cause == "range"]
     if not named:
         return []
-    beyond = f" {len(named)} of them" if len(named) < len(nodes) else ""
-    return [f"{len(nodes)} nodes stay in FP32,{beyond} beyond float16's range: {first_few(named, _NUM_EXAMPLES)}"]
+    some = f"{len(named)} of them " if len(named) < len(nodes) else ""
+    return [
+        f"{len(nodes)} nodes stay in FP32, {some}as float16 cannot hold their values: {first_few(named, _NUM_EXAMPLES)}"
+    ]
+
+
+def optimistic_verdict(has_own_data: bool) -> str:
+    """Say that the verdict is on the data that was selected on; `has_own_data`: the user's metric has its own."""
+    unbiased = "let `evaluate` take the split as its second argument" if has_own_data else "give more `test_data`"
+    return _OPTIMISTIC + unbiased
 
 
 def engines_not_evaluated(error: Exception) -> str:
@@ -201,6 +208,8 @@ def stability_method_warnings(stability: Stability | None, method: str) -> list[
 
 def technique_warnings(recipe: Recipe, transformed: bool) -> list[str]:
     """Warn of what an implicit engine needs to match the INT8 model; `transformed`: the float model was changed."""
+    if recipe.target == "rtx":  # has no implicit quantization
+        return []
     warnings = []
     if transformed:
         warnings.append(

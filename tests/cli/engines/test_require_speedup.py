@@ -34,6 +34,7 @@ def test_a_slower_engine_is_named_and_changes_the_exit_status_only_on_request(bu
 
 def test_a_speedup_is_required_only_of_a_table_and_on_a_known_gpu(build: tuple[object, ...], cnn_path: Path) -> None:
     assert "--require-speedup needs a float model and --table" in refused("build", cnn_path, "--require-speedup", "1.1")
+    assert "--gpu is for the time of an INT8 engine" in refused("build", cnn_path, "--gpu", "l4")
     assert "'rtx1' is not in the table" in refused(*build, "--gpu", "rtx1")
 
 

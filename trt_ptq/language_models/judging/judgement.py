@@ -37,10 +37,14 @@ class LanguageJudgement:
     Attributes:
         agreement: next-token agreement with FP32 by position, by precision.
         generations: continuations of the beginnings of held-out texts.
+        texts: number of held-out texts that the perplexity of the verdict is of.
+        tokens: number of their tokens that are scored.
     """
 
     agreement: dict[str, list[PositionAgreement]]
     generations: list[Generation]
+    texts: int = 0
+    tokens: int = 0
 
 
 class LanguageJudge:
@@ -89,7 +93,7 @@ class LanguageJudge:
             )
             for index, prompt in enumerate(self._prompts)
         ]
-        return LanguageJudgement(self._agreement, generations)
+        return LanguageJudgement(self._agreement, generations, len(self._data.test), _num_scored(self._data))
 
     @staticmethod
     def _batch(feeds: Feeds) -> Batch:
@@ -99,7 +103,7 @@ class LanguageJudge:
 def perplexity_warnings(metrics: Mapping[Precision, Metrics], data: LanguageData) -> list[str]:
     """Warn of an FP32 model that predicts no better than chance, and of a perplexity of few tokens."""
     warnings = []
-    scored = sum(window.num_scored for window in data.test)
+    scored = _num_scored(data)
     if scored < _FEW_TOKENS:
         warnings.append(f"the perplexity is that of only {scored} tokens: give more `test_data`")
     measured, vocabulary = metrics.get("fp32", {}).get(PERPLEXITY), data.layout.vocabulary
@@ -109,3 +113,7 @@ def perplexity_warnings(metrics: Mapping[Precision, Metrics], data: LanguageData
             "text random, or the tokenizer that of another model?"
         )
     return warnings
+
+
+def _num_scored(data: LanguageData) -> int:
+    return sum(window.num_scored for window in data.test)

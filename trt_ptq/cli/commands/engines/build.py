@@ -12,7 +12,7 @@ from trt_ptq.api.mended_build import describe_refused
 from trt_ptq.api.speed import compare_with_float16
 from trt_ptq.cli import console, options
 from trt_ptq.cli.commands.engines.implicit_build import build_implicit
-from trt_ptq.engines.cost import Gpu, load_gpu
+from trt_ptq.engines.cost import DEFAULT_GPU, Gpu, load_gpu
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import BuilderConfig, HardwareCompatibility, Precision, parse_profiles
 from trt_ptq.errors import EngineError, UsageError
@@ -45,7 +45,7 @@ def build(
     ] = None,
     shape: options.Shapes = None,
     backend: options.BuilderName = "auto",
-    gpu: options.Gpu = "rtx4090",
+    gpu: options.GpuOfBuild = None,
     require_speedup: options.RequireSpeedup = None,
     timing_cache: Annotated[
         Optional[Path],
@@ -157,12 +157,17 @@ def build(
         )
     if data is None and (calibrator is not None or preprocess is not None):
         raise UsageError("--calibrator and --preprocess need --data")
+    if gpu is not None and (table is None or implicit):
+        raise UsageError(
+            "--gpu is for the time of an INT8 engine beside that of FP16, and needs a float model and --table; for any "
+            "engine, use `trt-ptq plan --gpu`"
+        )
     if require_speedup is not None and (table is None or implicit):
         raise UsageError(
             "`require_speedup` needs a float model and --table, to build the FP16 engine, too; compare two engines "
             "with `trt-ptq plan --against`, or `trt-ptq bench` on a GPU"
         )
-    judged_on = load_gpu(gpu)
+    judged_on = load_gpu(gpu or DEFAULT_GPU)
     builder_config = BuilderConfig(
         timing_cache=timing_cache,
         workspace_bytes=workspace_mib and workspace_mib * 2**20,

@@ -19,7 +19,7 @@ from trt_ptq.cli.commands.engines.plan_tables import (
     say_plan,
     suggested_exclusions,
 )
-from trt_ptq.engines.cost import Gpu, estimate, find_gpu, has_estimate, load_gpu
+from trt_ptq.engines.cost import DEFAULT_GPU, Gpu, estimate, find_gpu, has_estimate, load_gpu
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.plans.plan_comparison import PlanComparison, compare_plans
 from trt_ptq.engines.running.measured_kernels import MeasuredKernels, measure_kernels
@@ -28,7 +28,6 @@ from trt_ptq.engines.spec import parse_profiles
 from trt_ptq.errors import DataError, EngineError, MissingPackageError, UsageError
 from trt_ptq.types import ShapeProfile
 
-_DEFAULT_GPU = "rtx4090"
 _Shapes = Mapping[str, ShapeProfile]
 
 
@@ -135,7 +134,7 @@ def plan(
 def _default_gpu(planned: EnginePlan) -> Gpu:
     """The GPU here, if its data sheet is known and the plan is for it."""
     here = find_gpu(gpu_name() or "")
-    return here if here is not None and has_estimate(planned, here) else load_gpu(_DEFAULT_GPU)
+    return here if here is not None and has_estimate(planned, here) else load_gpu(DEFAULT_GPU)
 
 
 def _measure(source: Path) -> MeasuredKernels | None:

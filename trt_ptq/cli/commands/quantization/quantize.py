@@ -12,6 +12,7 @@ from trt_ptq import choices
 from trt_ptq.cli import console, options
 from trt_ptq.cli.commands.quantization.quantize_options import TechniqueName, quantize_config
 from trt_ptq.cli.language.language_report import show_language
+from trt_ptq.engines.cost import DEFAULT_GPU
 from trt_ptq.evaluation.fidelity import error_title, worst_output
 from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.output import TRIALS
@@ -149,7 +150,7 @@ def quantize(
     ] = None,
     backend: options.Backend = "auto",
     target: options.Target = None,
-    gpu: options.Gpu = "rtx4090",
+    gpu: options.Gpu = DEFAULT_GPU,
     require_speedup: options.RequireSpeedup = None,
     shape: options.Shapes = None,
     out: Annotated[
@@ -254,15 +255,16 @@ def _show(report: Report, out: Path) -> None:
             ]
         )
     head = ["", *metrics, "SQNR dB", "top-1 agree", *["worst output"] * names_worst, "ONNX MB", "engine MB"]
-    console.print_table(head, rows, f"{Path(report.model).name}, method {report.method}")
+    method = f", method {report.method}" if report.num_used_ranges else ""
+    console.print_table(head, rows, Path(report.model).name + method)
     if report.language:
         show_language(report.language)
     _show_trials(report)
     passes = f" in {report.passes} passes" if report.passes > 1 else ""
     tensors = f"{report.num_used_ranges} tensor{'s' * (report.num_used_ranges != 1)}"
+    ranges = f"ranges of {tensors} from {report.calibration_data}{passes}" if report.num_used_ranges else "no ranges"
     console.say(
-        f"{report.int8_summary}, the rest in {_rest(report)}; ranges of {tensors} from "
-        f"{report.fingerprint.samples} samples{passes}; compared on {report.comparison_data}; "
+        f"{report.int8_summary}, the rest in {_rest(report)}; {ranges}; compared on {report.comparison_data}; "
         f"the verdict is on {report.verdict_basis}"
     )
     if report.stability and report.stability.stable:
