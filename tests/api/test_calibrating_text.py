@@ -56,6 +56,7 @@ def test_the_command_saves_each_length(decoder_path: Path, tokenizer_folder: Pat
     done = command(*arguments, "--by-length")
     assert done.returncode == 0, done.stderr
     assert "largest magnitude by number of tokens" in done.stdout
+    assert "│ model.layers.0.self_att" in done.stdout
     assert "only 24 calibration texts" in done.stderr
     parts = sorted(set(tmp_path.glob("stats.*-*.safetensors")))
     assert len(parts) >= 2

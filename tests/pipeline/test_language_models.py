@@ -75,7 +75,8 @@ def test_the_report_says_how_ranges_drift_with_the_length(result: QuantizeResult
     assert max(first.amax.values()) == pytest.approx(ranges[first.tensor])
     page = render_html(report)
     assert "Ranges by the length of the text" in page
-    assert f"<td>{first.tensor}</td><td>{first.ratio:.2f}</td>" in page
+    assert first.layers and all(layer.startswith("model.layers.") for layer in first.layers)
+    assert f"<td>{first.tensor}</td><td>{first.layers_text}</td><td>{first.ratio:.2f}</td>" in page
 
 
 def test_what_is_suspicious_about_the_text_is_warned_of(result: QuantizeResult) -> None:

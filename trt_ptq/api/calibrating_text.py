@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trt_ptq._internal.temporary import temporary_folder
@@ -25,6 +25,7 @@ from trt_ptq.language_models.length_drift import RangeDrift, by_rising_length, r
 from trt_ptq.language_models.text.text_audit import TextAudit
 from trt_ptq.onnx_io.check_loaded import check_loaded
 from trt_ptq.provenance import join_shards
+from trt_ptq.qdq.plan import plan_quantization
 from trt_ptq.types import ProgressCallback, no_progress
 
 _logger = logging.getLogger(__name__)
@@ -39,16 +40,18 @@ class TextStatistics:
         by_length: the same by length bucket of the texts, such as "32-63" tokens, the shortest first.
         audit: what the text consists of.
         findings: what is suspicious about model and text, a sentence each.
+        readers: the nodes that read each tensor in INT8, by their first outputs.
     """
 
     statistics: Statistics
     by_length: dict[str, Statistics]
     audit: TextAudit
     findings: tuple[str, ...]
+    readers: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     def drift(self, method: str = "minmax") -> list[RangeDrift]:
         """How the range of each tensor changes with the length, the largest change first; see `range_drift`."""
-        return range_drift(self.by_length, method)
+        return range_drift(self.by_length, method, self.readers)
 
 
 def calibrate_text(
@@ -155,6 +158,7 @@ def collect_text(
         batches = used if shard is None else ShardedSource(used, *shard)
         source = ValidatedSource(batches, loaded.inputs, allow_nonfinite=config.nonfinite == "skip")
         findings = (*check_loaded(loaded, source), *text.audit.findings)
+        readers = plan_quantization(loaded.to_ir().graph, attention=config.attention).readers
         limit_bytes = None if config.memory_limit is None else int(config.memory_limit)
         observed, passes = plan_calibration(loaded, source, config.tensors, config.attention, limit_bytes)
         groups = GroupedStatistics()
@@ -172,4 +176,4 @@ def collect_text(
         if isinstance(batches, ShardedSource):
             statistics = replace(statistics, shards=join_shards((), [batches.shard]))
     by_length = {} if shard or checkpoint else by_rising_length(groups.statistics(statistics))
-    return TextStatistics(statistics, by_length, text.audit, findings)
+    return TextStatistics(statistics, by_length, text.audit, findings, readers)

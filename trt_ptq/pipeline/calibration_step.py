@@ -26,6 +26,7 @@ from trt_ptq.output import STATISTICS, remove_last_run, remove_other_recipe, sav
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.pipeline.kept_statistics import OTHER_DATA
 from trt_ptq.provenance import DataFingerprint
+from trt_ptq.qdq.plan import plan_quantization
 from trt_ptq.report.warnings import stability_warnings
 from trt_ptq.types import BatchSource, ShapeProfile
 
@@ -109,12 +110,19 @@ def calibrate(job: QuantizationJob) -> Calibrated:
         audit=audit,
         trajectory=convergence.trajectory(),
         stability=stability,
-        drift=() if job.language is None else tuple(range_drift(by_rising_length(groups.statistics(statistics)))),
+        drift=_drift(job, groups.statistics(statistics)),
         warnings=(
             *(*findings, *_data_findings(job, audit), *input_warnings),
             *stability_warnings(stability, job.model.inputs, bool(job.profiles)),
         ),
     )
+
+
+def _drift(job: QuantizationJob, by_length: Mapping[str, Statistics]) -> tuple[RangeDrift, ...]:
+    if job.language is None:
+        return ()
+    readers = plan_quantization(job.model.to_ir().graph, attention=job.recipe.attention).readers
+    return tuple(range_drift(by_rising_length(by_length), readers=readers))
 
 
 def _profiles(job: QuantizationJob, shapes: ShapeObserver) -> dict[str, ShapeProfile]:

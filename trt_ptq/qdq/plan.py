@@ -91,6 +91,16 @@ class QuantizationPlan:
         """The tensors that need a range, in graph order, without duplicates."""
         return tuple(dict.fromkeys(self.range_source(read.tensor) for read in self.inputs if read.axis is None))
 
+    @property
+    def readers(self) -> dict[str, tuple[str, ...]]:
+        """The nodes that read each of `activations` in INT8, by their first outputs."""
+        readers: dict[str, tuple[str, ...]] = {}
+        for read in self.inputs:
+            if read.axis is None:
+                source = self.range_source(read.tensor)
+                readers[source] = (*readers.get(source, ()), read.node_output)
+        return readers
+
     def range_source(self, tensor: str) -> str:
         """The tensor whose range `tensor` uses: itself by default."""
         return self.range_sources.get(tensor, tensor)

@@ -95,5 +95,6 @@ def save_text_statistics(
 
 def _show_drift(result: TextStatistics) -> None:
     """Print the tensors whose largest magnitudes depend most on the length of the text."""
-    rows = [[drift.tensor, f"{drift.ratio:.2f}", *drift.amax_texts] for drift in result.drift()[:MOST_SHOWN]]
-    console.print_table(["tensor", "ratio", *result.by_length], rows, "largest magnitude by number of tokens")
+    drifts = result.drift()[:MOST_SHOWN]
+    rows = [[drift.layers_text or drift.tensor, f"{drift.ratio:.2f}", *drift.amax_texts] for drift in drifts]
+    console.print_table(["input of", "ratio", *result.by_length], rows, "largest magnitude by number of tokens")
