@@ -40,7 +40,7 @@ class TableProvenance:
     tools: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CalibrationTable:
     """The dynamic range of each activation tensor, for symmetric INT8: scale = amax / 127.
 
@@ -67,6 +67,10 @@ class CalibrationTable:
                 raise TableError(
                     f"the range of tensor {name!r} is {value}: a scale must be finite and at least {SMALLEST_SCALE:.3g}"
                 )
+
+    def __repr__(self) -> str:
+        source = self.tensorrt_header if self.provenance is None else f"method {self.provenance.method}"
+        return f"CalibrationTable({len(self.amax)} ranges{f', {source}' if source else ''})"
 
     @classmethod
     def from_ranges(cls, amax: Mapping[str, float], tensorrt_header: str | None = None) -> CalibrationTable:

@@ -46,6 +46,13 @@ def test_every_form_of_model_and_table_gives_the_same_bytes(
     np.testing.assert_allclose(run(first), run(cnn.path), atol=0.2)
 
 
+def test_a_model_shows_how_much_of_it_runs_in_int8(cnn: Model, table: trt_ptq.CalibrationTable) -> None:
+    quantized = trt_ptq.quantize_model(cnn, table)
+    int8 = sum(node.is_int8 for node in quantized.nodes)
+    assert int8 > 0
+    assert repr(quantized).startswith(f"QuantizedModel({int8} of {len(quantized.nodes)} quantizable nodes in INT8, ")
+
+
 def test_errors_name_a_model_without_a_file_not_its_temporary_file(cnn: Model) -> None:
     proto = onnx.load(cnn.path)
     del proto.graph.node[:]

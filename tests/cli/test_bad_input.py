@@ -113,7 +113,7 @@ def test_options_that_make_no_sense(
 def test_an_unwritable_output(cnn_path: Path, data: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    why = "a folder in its path is a file"
+    why = f"{file} is a file, and should be a folder"
     assert why in refused("quantize", cnn_path, "--data", data, "--out", file)
     assert why in refused("quantize", cnn_path, "--data", data, "--out", file / "out")
     assert why in refused("calibrate", cnn_path, "--data", data, "-o", file / "stats")

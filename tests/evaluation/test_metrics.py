@@ -85,6 +85,11 @@ def test_a_batch_that_the_model_fails_on_is_reported(cnn: Model) -> None:
         UserMetric(lambda run: run({"x": np.zeros((1, 3), np.float32)}), "metric.py:wrong").evaluate(cnn.path)
 
 
+def test_an_array_instead_of_a_dict_is_refused(cnn: Model) -> None:
+    with pytest.raises(DataError, match=r"^wrong: run takes a dict of arrays by input name, not ndarray$"):
+        UserMetric(lambda run: run(images(4)), "wrong").evaluate(cnn.path)
+
+
 def test_other_metrics_for_the_candidate_are_refused() -> None:
     with pytest.raises(DataError, match="for one model only"):
         metric_losses({"a": 1.0}, {"b": 1.0})

@@ -65,6 +65,16 @@ def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path, content: bytes) -> N
         load_model(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("net.pt", "export the module by torch.onnx.export"), ("model.safetensors", "Hugging Face folder")],
+)
+def test_weights_of_other_tools_are_refused_with_what_to_do(tmp_path: Path, name: str, hint: str) -> None:
+    (tmp_path / name).write_bytes(b"PK\x03\x04" + bytes(200))
+    with pytest.raises(ModelError, match=f"{name}: not an ONNX model: .*{hint}"):
+        load_model(tmp_path / name)
+
+
 @pytest.fixture
 def external(cnn_path: Path) -> Path:
     """The CNN with its weights in weights.bin beside it."""

@@ -188,7 +188,7 @@ class TestBadInput:
         assert message.startswith("--tokenizer is missing: give the Hugging Face tokenizer of")
 
     def test_a_language_model_needs_the_task(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="LlamaForCausalLM: is a language model: add `task=text-generation`"):
+        with pytest.raises(UsageError, match="LlamaForCausalLM: is a language model: give its `tokenizer`"):
             quantize(tiny_llama(), [], output_dir=tmp_path / "out")
 
     def test_missing_files_are_found_before_the_model_is_exported(self, tmp_path: Path, tokenizer_folder: Path) -> None:

@@ -106,6 +106,9 @@ def _try(path: Path, action: Callable[[], object]) -> None:
     try:
         action()
     except (FileExistsError, NotADirectoryError) as error:
-        raise OutputError(f"cannot write {path}: a folder in its path is a file; choose another path") from error
+        file = next(part for part in (path, *path.parents) if part.exists())
+        raise OutputError(
+            f"cannot write {path}: {file} is a file, and should be a folder; choose another path"
+        ) from error
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error

@@ -20,7 +20,7 @@ from trt_ptq.qdq.ranges.match_table import MatchedTable, MatchReport
 from trt_ptq.transforms.bias_correction import correct_bias
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class QuantizedModel(QdqModel):
     """A Q/DQ model that was quantized by a table.
 
@@ -41,6 +41,12 @@ class QuantizedModel(QdqModel):
     clamped_masks: tuple[ClampedMask, ...] = ()
     measured: bool = True
     per_channel: tuple[PerChannel, ...] = ()
+
+    def __repr__(self) -> str:
+        int8 = sum(node.is_int8 for node in self.nodes)
+        return (
+            f"QuantizedModel({int8} of {len(self.nodes)} quantizable nodes in INT8, the rest in {self.high_precision})"
+        )
 
 
 def quantize_by_table(

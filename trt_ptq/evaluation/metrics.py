@@ -157,6 +157,8 @@ class UserMetric:
 
         def run(feeds: Feeds) -> dict[str, Array]:
             nonlocal ran, output_names
+            if not isinstance(feeds, Mapping):
+                raise DataError(f"{self.name}: run takes a dict of arrays by input name, not {type(feeds).__name__}")
             ran = True
             outputs = runner.infer(feeds, self.name)
             output_names = list(map(repr, outputs))

@@ -47,6 +47,11 @@ from trt_ptq.provenance import ModelIdentity
 from trt_ptq.types import TensorSpec
 
 MIN_OPSET = 13  # the first with per-channel DequantizeLinear
+_TORCH_FILE = "export the module by torch.onnx.export, or pass it to trt_ptq.quantize in Python"
+_OTHER_FORMS = {
+    **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt"), _TORCH_FILE),
+    ".safetensors": "give the Hugging Face folder that it is in, or export the model to ONNX",
+}
 _MANY_VALUES = 2**22  # of weights; to collect the garbage of a model with fewer takes longer than loading it
 _MIN_IR_VERSION = 7  # that of opset 13; before version 4 every initializer had to be a graph input
 
@@ -192,6 +197,8 @@ def _read(path: Path) -> tuple[onnx.ModelProto, ExternalWeights, bool]:
     try:
         proto = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError, OSError) as error:
+        if hint := _OTHER_FORMS.get(path.suffix):
+            raise ModelError(f"{path}: not an ONNX model: {hint}") from error
         raise ModelError(f"{path}: not an ONNX model, or truncated: {error}") from error
     if not proto.graph.node or not any(entry.domain in ONNX_DOMAINS for entry in proto.opset_import):
         raise ModelError(f"{path}: not an ONNX model: it has no graph")

@@ -90,6 +90,12 @@ def test_a_table_without_provenance_passes_for_any_model() -> None:
     CalibrationTable({"x": 1.0}).check_model(MODEL, "t.cache")
 
 
+def test_a_table_shows_how_many_ranges_of_what_it_has(statistics: Statistics) -> None:
+    table = statistics.table("minmax")
+    assert repr(table) == f"CalibrationTable({len(table.amax)} ranges, method minmax)"
+    assert repr(CalibrationTable({"x": 1.0})) == "CalibrationTable(1 ranges)"
+
+
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_json_keeps_everything(tmp_path: Path, statistics: Statistics, method: Any) -> None:
     table = derive_table(statistics, method)

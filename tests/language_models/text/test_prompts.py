@@ -69,6 +69,7 @@ def test_rows_may_hold_chats(tmp_path: Path) -> None:
     chat = (ChatMessage("user", "Why?"), ChatMessage("assistant", "So."))
     for data in (rows, json_lines(tmp_path / "p.jsonl", rows), datasets.Dataset.from_list(rows)):
         assert [prompt.text for prompt in read_prompts(data)] == [chat]
+    assert read_prompts([[{"role": "user", "content": "Why?"}]])[0].text == chat[:1]
     (named,) = read_prompts([{"text": "no", "talk": rows[0]["messages"]}], "talk")
     assert named.text == chat
 

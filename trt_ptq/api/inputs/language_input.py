@@ -82,8 +82,10 @@ def check_text_task(
     if used:
         raise UsageError(f"`{used[0]}` is for text: add `task=text-generation`")
     is_folder = isinstance(given, (str, os.PathLike)) and is_huggingface_folder(Path(given))
-    if is_folder or (is_causal_lm(given) and example_inputs is None):
+    if is_folder:
         raise UsageError(f"{describe_model(given)}: is a language model: add `task=text-generation`")
+    if is_causal_lm(given) and example_inputs is None:
+        raise UsageError(f"{describe_model(given)}: is a language model: give its `tokenizer`, and text as data")
 
 
 def _is_text_task(tokenizer: Any, config: QuantizeConfig) -> bool:

@@ -44,7 +44,7 @@ def read_prompts(data: Any, text_column: str | None = None, group_columns: Seque
 
     Args:
         data: a .txt file (one text), a folder of such files, a .jsonl or .parquet file, a Hugging Face dataset, or a
-            list of texts or of dicts.
+            list of texts, of chats (lists of messages) or of dicts.
         text_column: the column that holds the text, or the messages of a chat; unless given, "text", "prompt",
             "content" or "messages".
         group_columns: columns whose values form groups that are all sampled; unless given, "source", "language" and
@@ -82,8 +82,12 @@ class _Columns:
             if self.text is not None:
                 raise DataError(f"{origin}: is text without columns, so `text_column={self.text}` names nothing")
             return Prompt(row, origin)
+        if isinstance(row, (list, tuple)) and row and all(isinstance(message, Mapping) for message in row):
+            if self.text is not None:
+                raise DataError(f"{origin}: is a chat without columns, so `text_column={self.text}` names nothing")
+            return Prompt(_chat(row, origin), origin)
         if not isinstance(row, Mapping):
-            raise DataError(f"{origin}: is {type(row).__name__}, not a text or a row with columns")
+            raise DataError(f"{origin}: is {type(row).__name__}, not a text, a chat or a row with columns")
         name = self.text or next((name for name in _TEXT_COLUMNS if name in row), None)
         if name is None or name not in row:
             missing = "no column text, prompt, content or messages" if name is None else f"no column {name!r}"

@@ -49,4 +49,4 @@ def merge(
             }
         )
     else:
-        console.say(f"{out}: {len(shards)} shards, {merged.data.samples} samples, {len(merged.tensors)} tensors")
+        console.say(f"{out}: {len(shards)} files, {merged.data.samples} samples, {len(merged.tensors)} tensors")
