@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,17 @@ from tests.pipeline.quantizing import source as images
 from trt_ptq.calibration.measurements import second_moments
 from trt_ptq.calibration.measurements.second_moments import measure_second_moments
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.data.scratch import Scratch
 from trt_ptq.data.sources import ArraySource
 from trt_ptq.errors import DataError
 from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.onnx_io.ort_session import run_part
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import QdqModel, insert_qdq
 from trt_ptq.qdq.node_selection import select_weight_only
 from trt_ptq.qdq.stored_weights import StoredWeights
 from trt_ptq.transforms.rounded_weights import replace_weights, round_weights
-from trt_ptq.types import Array, BatchSource
+from trt_ptq.types import Array, Batch
 
 _MIXING = (
     np.random.default_rng(1).standard_normal((WIDTH, WIDTH)).astype(np.float32) * np.geomspace(1, 0.01, WIDTH)[:, None]
@@ -80,6 +83,30 @@ def test_moments_are_those_of_all_rows_in_any_number_of_passes(block: Model, mon
         np.testing.assert_allclose(again[name], measured[name], rtol=1e-6)
 
 
+@pytest.mark.parametrize("has_room", [True, False])
+def test_a_pass_starts_where_the_one_before_ended(
+    block: Model, monkeypatch: pytest.MonkeyPatch, has_room: bool
+) -> None:
+    tensors = {"x": WIDTH, "n1": WIDTH, "swish": 2 * WIDTH}
+    measured = dict(measure_second_moments(block, source(), tensors))
+    inputs: list[set[str]] = []
+
+    def recorded(session: ort.InferenceSession, batch: Batch) -> list[Array]:
+        inputs.append({value.name for value in session.get_inputs()} & batch.feeds.keys())
+        return run_part(session, batch)
+
+    monkeypatch.setattr(second_moments, "run_part", recorded)
+    monkeypatch.setattr(second_moments, "_MIN_BYTES", 1)
+    if not has_room:
+        monkeypatch.setattr(second_moments, "Scratch", partial(Scratch, limit_bytes=0))
+    again = dict(measure_second_moments(block, source(), tensors))
+    for name in tensors:
+        np.testing.assert_allclose(again[name], measured[name], rtol=1e-6)
+    read = [set(names) for names in inputs[::3]]  # three batches
+    assert len(inputs) == 9
+    assert "n1" in read[2] if has_room else read == [{"x"}] * 3
+
+
 def test_a_pass_ends_when_it_has_seen_enough_rows(block: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(second_moments, "_MIN_ROWS", 2 * WIDTH)
     first = dict(measure_second_moments(block, source(DATA[:8]), {"x": WIDTH}))  # 80 rows
@@ -111,9 +138,9 @@ def test_a_memory_limit_leads_to_more_passes_with_the_same_result(
     tensors, groups = {"x": WIDTH, "n1": WIDTH, "swish": 2 * WIDTH}, list[list[str]]()
     measure = second_moments._measure
 
-    def recorded(model: Model, data: BatchSource, group: dict[str, int], *options: Any) -> dict[str, Any]:
+    def recorded(model: Model, batches: Any, group: dict[str, int], *options: Any) -> Any:
         groups.append([*group])
-        return measure(model, data, group, *options)
+        return measure(model, batches, group, *options)
 
     monkeypatch.setattr(second_moments, "_measure", recorded)
     plenty = dict(measure_second_moments(block, source(), tensors, limit_bytes=10**12))

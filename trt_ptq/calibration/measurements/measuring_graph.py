@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -41,6 +41,16 @@ class MeasuringGraph:
         self._tensors = {value.name: value for value in values}
         graph.outputs.clear()
         self._editor = GraphEditor(graph)
+
+    def start_at(self, names: Iterable[str]) -> None:
+        """Take these computed tensors as inputs, in place of what they are computed from."""
+        for name in names:
+            computed = self._tensors[name]
+            given = ir.Value(name=name, type=computed.type)
+            computed.name = f"{_PREFIX}.{name}.computed"
+            computed.replace_all_uses_with(given)
+            self._part.graph.inputs.append(given)
+            self._tensors[name] = given
 
     def tensor(self, name: str) -> ir.Value:
         """A tensor of the model."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,6 +108,9 @@ def _runnable_file(path: Path, folder: Path) -> Path:
         if dequantizes:
             dequantize_weights(model)
         save_mapped(model, folder / path.name)
+        if dequantizes:
+            del model
+            gc.collect()  # the reference cycles of the graph would keep the weights in memory
     except Exception as error:  # onnx_ir has no common base for its errors
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
