@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trt_ptq._internal.hardware.cpu import usable_cores
+from trt_ptq._internal.listing import counted
 from trt_ptq.calibrators.table.table_recipe import TableRecipe
 from trt_ptq.errors import TableError
 from trt_ptq.provenance import DataFingerprint, ModelIdentity
@@ -70,7 +71,7 @@ class CalibrationTable:
 
     def __repr__(self) -> str:
         source = self.tensorrt_header if self.provenance is None else f"method {self.provenance.method}"
-        return f"CalibrationTable({len(self.amax)} ranges{f', {source}' if source else ''})"
+        return f"CalibrationTable({counted(len(self.amax), 'range')}{f', {source}' if source else ''})"
 
     @classmethod
     def from_ranges(cls, amax: Mapping[str, float], tensorrt_header: str | None = None) -> CalibrationTable:

@@ -108,7 +108,7 @@ def test_a_model_that_int8_makes_slower_says_so() -> None:
     placement = Placement(("a",), 2.0, 3.0, 1.0, 2, 4)
     assert not placement.pays
     assert placement.describe(GPU).startswith("no choice of INT8 layers is faster than FP16 (at best 0.50 x its speed")
-    assert placement.describe(GPU).endswith("use FP16; of the INT8 model, no layer was left in FP16 for speed")
+    assert placement.describe(GPU).endswith("use FP16. No layer of the INT8 model was left in FP16 for speed")
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def _try(path: Path, action: Callable[[], object]) -> None:
     try:
         action()
     except (FileExistsError, NotADirectoryError) as error:
-        file = next(part for part in (path, *path.parents) if part.exists())
+        file = next((part for part in (path, *path.parents) if os.path.lexists(part)), path)
         raise OutputError(
             f"cannot write {path}: {file} is a file, and should be a folder; choose another path"
         ) from error

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from trt_ptq._internal.listing import counted
 from trt_ptq.errors import TrtPtqError
 from trt_ptq.evaluation.metrics import Metrics
 from trt_ptq.evaluation.verdict import Verdict
@@ -111,7 +112,7 @@ class QuantizeResult:
         )
 
     def _num_warnings(self) -> str:
-        return f"{len(self.warnings)} warning{'s' * (len(self.warnings) != 1)}"
+        return counted(len(self.warnings), "warning")
 
     def _rows(self) -> list[tuple[str, Metrics]]:
         engines = {f"{precision.upper()} engine": metrics for precision, metrics in self.engine_metrics.items()}

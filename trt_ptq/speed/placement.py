@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from trt_ptq._internal.listing import counted
 from trt_ptq.engines.cost import Gpu, estimate
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.speed.layer_times import ModelTimes
@@ -52,10 +53,10 @@ class Placement:
     def describe(self, gpu: Gpu) -> str:
         """What was found, in one sentence."""
         everywhere, best = (self.float16_seconds / time for time in (self.all_int8_seconds, self.seconds))
-        by = f"by the plans of {self.builds} builds, estimated for {gpu.name}"
+        by = f"by the plans of {counted(self.builds, 'build')}, estimated for {gpu.name}"
         if not self.pays:
             slower = f"no choice of INT8 layers is faster than FP16 (at best {best:.2f} x its speed, {by})"
-            return f"{slower}: use FP16; of the INT8 model, no layer was left in FP16 for speed"
+            return f"{slower}: use FP16. No layer of the INT8 model was left in FP16 for speed"
         if not self.excluded:
             return f"every layer runs in INT8: no layer is faster in FP16 ({by})"
         excluded = f"{len(self.excluded)} of {self.layers} layers stay in FP16, where TensorRT-RTX is faster"

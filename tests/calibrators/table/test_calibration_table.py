@@ -93,7 +93,7 @@ def test_a_table_without_provenance_passes_for_any_model() -> None:
 def test_a_table_shows_how_many_ranges_of_what_it_has(statistics: Statistics) -> None:
     table = statistics.table("minmax")
     assert repr(table) == f"CalibrationTable({len(table.amax)} ranges, method minmax)"
-    assert repr(CalibrationTable({"x": 1.0})) == "CalibrationTable(1 ranges)"
+    assert repr(CalibrationTable({"x": 1.0})) == "CalibrationTable(1 range)"
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from trt_ptq._internal.files import check_writable
+from trt_ptq._internal.listing import counted
 from trt_ptq.api.calibrating_text import TextStatistics, collect_text
 from trt_ptq.api.inputs.language_input import check_text_task
 from trt_ptq.calibration.checkpoint import Checkpoint
@@ -88,7 +89,7 @@ def save_text_statistics(
         return
     if by_length:
         _show_drift(result)
-    console.say(f"{out}: {len(result.statistics.tensors)} tensors; {result.audit}")
+    console.say(f"{out}: {counted(len(result.statistics.tensors), 'tensor')}; {result.audit}")
     for label, file in files.items():
         console.say(f"{file}: texts of {label} tokens")
 

@@ -9,6 +9,7 @@ from itertools import islice
 
 import numpy as np
 
+from trt_ptq._internal.listing import counted
 from trt_ptq.provenance import sample_hashes
 from trt_ptq.types import Array, Batch
 
@@ -139,7 +140,7 @@ def few_samples(samples: int) -> list[str]:
     """A warning if there are fewer samples than advised."""
     if samples >= FEW_SAMPLES:
         return []
-    return [f"only {samples} calibration sample{'s' * (samples != 1)}: {FEW_SAMPLES} to 1000 are advised"]
+    return [f"only {counted(samples, 'calibration sample')}: {FEW_SAMPLES} to 1000 are advised"]
 
 
 def _has_structure(array: Array) -> bool:

@@ -12,6 +12,7 @@ import typer
 
 from trt_ptq import choices
 from trt_ptq._internal.files import check_writable, write_atomic
+from trt_ptq._internal.listing import counted
 from trt_ptq.api.calibrating import measure_sensitivity
 from trt_ptq.api.inputs.table_input import matched_table
 from trt_ptq.calibration.collector import check_statistics
@@ -127,7 +128,7 @@ def sensitivity(
     if len(rows) > _ROWS:
         console.say(f"{len(rows) - _ROWS} less sensitive layers: --json lists them all")
     if out is not None:
-        console.say(f"{out}: {len(layers)} layers")
+        console.say(f"{out}: {counted(len(layers), 'layer')}")
 
 
 def _few(source: BatchSource, samples: int) -> BatchSource:

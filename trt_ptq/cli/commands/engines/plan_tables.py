@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from trt_ptq._internal.listing import counted
 from trt_ptq.cli import console
 from trt_ptq.engines.cost import LEFT_OUT, Cost
 from trt_ptq.engines.plans.engine_plan import EnginePlan
@@ -100,7 +101,7 @@ def say_comparison(compared: PlanComparison, name: str, other: str) -> None:
             ]
             for layer in layers[:_LAYERS]
         ],
-        f"{len(layers)} layers are estimated slower, by {lost * 1e3:.3f} ms together:",
+        f"slower by the estimate: {counted(len(layers), 'layer')}, by {lost * 1e3:.3f} ms together:",
     )
     if len(layers) > _LAYERS:
         console.say(f"... and {len(layers) - _LAYERS} more (--json)")
@@ -109,7 +110,9 @@ def say_comparison(compared: PlanComparison, name: str, other: str) -> None:
     for change, mended in _by_change(layers):
         console.say(f"- {_names(mended)}: {change}")
     if exclude := suggested_exclusions(compared):
-        console.say(f"To mend: exclude these {len(exclude)} nodes from quantization (--exclude; --json lists them).")
+        console.say(
+            f"To mend: exclude {counted(len(exclude), 'node')} of these from quantization (--exclude; named by --json)."
+        )
 
 
 def suggested_exclusions(compared: PlanComparison) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from trt_ptq import choices
+from trt_ptq._internal.listing import counted
 from trt_ptq.api.calibrating import collect
 from trt_ptq.calibration.checkpoint import Checkpoint
 from trt_ptq.calibration.ray.ray_backend import collect_on_ray
@@ -208,7 +209,7 @@ def calibrate(
         )
         return
     console.say(
-        f"{out}: {len(statistics.tensors)} tensors over {statistics.data.samples} samples"
+        f"{out}: {counted(len(statistics.tensors), 'tensor')} over {statistics.data.samples} samples"
         + (f", in {num_passes} passes" if num_passes > 1 else "")
         + (f", {resumed_samples} of them from {checkpoint}" if resumed_samples else "")
     )

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from trt_ptq._internal.files import check_writable
+from trt_ptq._internal.listing import counted
 from trt_ptq.calibrators.statistics.statistics import merge_statistics
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics
 from trt_ptq.cli import console, options
@@ -49,4 +50,5 @@ def merge(
             }
         )
     else:
-        console.say(f"{out}: {len(shards)} files, {merged.data.samples} samples, {len(merged.tensors)} tensors")
+        tensors = counted(len(merged.tensors), "tensor")
+        console.say(f"{out}: {counted(len(shards), 'file')}, {merged.data.samples} samples, {tensors}")

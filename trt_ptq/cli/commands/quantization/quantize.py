@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from trt_ptq import choices
+from trt_ptq._internal.listing import counted
 from trt_ptq.cli import console, options
 from trt_ptq.cli.commands.quantization.quantize_options import TechniqueName, quantize_config
 from trt_ptq.cli.language.language_report import show_language
@@ -261,7 +262,7 @@ def _show(report: Report, out: Path) -> None:
         show_language(report.language)
     _show_trials(report)
     passes = f" in {report.passes} passes" if report.passes > 1 else ""
-    tensors = f"{report.num_used_ranges} tensor{'s' * (report.num_used_ranges != 1)}"
+    tensors = counted(report.num_used_ranges, "tensor")
     ranges = f"ranges of {tensors} from {report.calibration_data}{passes}" if report.num_used_ranges else "no ranges"
     console.say(
         f"{report.int8_summary}, the rest in {_rest(report)}; {ranges}; compared on {report.comparison_data}; "
@@ -291,5 +292,5 @@ def _show_trials(report: Report) -> None:
 
 
 def _rest(report: Report) -> str:
-    fp32 = f" except {len(report.fp32_nodes)} nodes in FP32" if report.fp32_nodes else ""
+    fp32 = f" except {counted(len(report.fp32_nodes), 'node')} in FP32" if report.fp32_nodes else ""
     return report.high_precision.upper() + fp32

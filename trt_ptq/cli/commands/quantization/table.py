@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from trt_ptq._internal.files import check_writable
+from trt_ptq._internal.listing import counted
 from trt_ptq.calibrators.methods import range_method
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics
 from trt_ptq.calibrators.table.calibration_table import derive_table
@@ -73,4 +74,4 @@ def table(
         f"{stats}, method {chosen_method.name}, {statistics.data.samples} samples",
     )
     if out is not None:
-        console.say(f"{out}: {len(derived.amax)} ranges")
+        console.say(f"{out}: {counted(len(derived.amax), 'range')}")
