@@ -72,7 +72,7 @@ def test_an_epsilon_below_float16_stays_float32_up_to_the_division(tmp_path: Pat
     ]
     path = write(tmp_path / "m.onnx", nodes, [scalar("epsilon", 1e-12)], [image_input()], ["y"])
     proto, result = converted(path)
-    assert [node.output for node in result.fp32_nodes] == ["guarded", "root"]
+    assert [(node.output, node.cause) for node in result.fp32_nodes] == [("guarded", "offset"), ("root", "offset")]
     assert (run(proto, {"x": np.zeros((1, CHANNELS, 8, 8), np.float32)}) == 0).all()
 
 
@@ -87,7 +87,8 @@ def test_a_small_factor_stays_float32(tmp_path: Path) -> None:
     path = write(
         tmp_path / "m.onnx", [helper.make_node("Mul", ["x", "k"], ["y"])], [scalar("k", 1e-6)], [image_input()], ["y"]
     )
-    assert [node.reason for node in converted(path)[1].fp32_nodes] == ["the largest magnitude of constant 'k' is 1e-06"]
+    (node,) = converted(path)[1].fp32_nodes
+    assert (node.cause, node.reason) == ("range", "the largest magnitude of constant 'k' is 1e-06")
 
 
 def test_an_ineffective_bound_of_a_clip_saturates(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from tests.pipeline.quantizing import quantized
 from trt_ptq.data.shape_profiles import match_profiles, wider_profile
 from trt_ptq.engines.spec import parse_profiles
 from trt_ptq.fp16.attention_masks import ClampedMask
+from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.report.option_names import with_options
 from trt_ptq.report.render import render_html
-from trt_ptq.report.warnings import mask_warnings, profile_warnings
+from trt_ptq.report.warnings import fp32_warnings, mask_warnings, profile_warnings
 from trt_ptq.types import ShapeProfile, TensorSpec
 
 
@@ -45,15 +46,21 @@ def test_ranges_that_no_int8_layer_reads_clip_nothing(cnn: Model, tmp_path: Path
     assert not any(tensor.used for tensor in result.report.tensors)
 
 
-def test_clamped_mask_constants_are_named() -> None:
+def test_clamped_mask_constants_that_may_matter_are_named() -> None:
     sure, assumed = ClampedMask("sure", -3.4028234663852886e38), ClampedMask("seen", -1e9, -65216, assumed=True)
     assert mask_warnings([sure, assumed]) == [
-        "constants of attention masks are smaller where the model is FP16, which changes no output: "
-        "'sure' (-65504 for -3.403e+38)",
         "constants of attention masks are smaller where the model is FP16, which changes no output unless a row of "
         "scores is masked as a whole: no row of the data that was measured is: 'seen' (-65216 for -1e+09)",
     ]
-    assert not mask_warnings([])
+    assert not mask_warnings([sure])
+
+
+def test_an_epsilon_that_keeps_its_node_in_fp32_is_not_warned_of() -> None:
+    epsilon, large = Fp32Node("guarded", "Add", "offset", "tiny"), Fp32Node("y", "Exp", "range", "'y' reaches 2e+05")
+    assert fp32_warnings([epsilon]) == []
+    assert fp32_warnings([epsilon, large]) == [
+        "2 nodes stay in FP32, 1 of them as float16 cannot hold their values: Exp 'y' ('y' reaches 2e+05)"
+    ]
 
 
 def test_the_shapes_that_a_warning_offers_work_when_they_are_pasted() -> None:

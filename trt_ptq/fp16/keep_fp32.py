@@ -1,6 +1,7 @@
 """Which nodes must stay float32 when a model is converted to float16, and why.
 
 - Range: one of their tensors exceeds the range of float16, or is so small that float16 has no precision left.
+- Offset: a constant, such as the epsilon of a normalization, is tiny, and keeps a value from being 0.
 - Exactness: values computed from integers, and angles; see exactness.py.
 - Operator: ONNX's schema does not allow float16, or the node has bodies.
 """
@@ -38,7 +39,7 @@ _VALUE_PASSING_OPS = {  # a huge input value may appear in the output
     *("Reshape", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather"),
 }
 
-Cause = Literal["range", "exactness", "operator"]
+Cause = Literal["range", "offset", "exactness", "operator"]
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ def select_convertible_io(
         cause: Cause = "operator"
         reason = node_io if isinstance(node_io, str) else None
         if not isinstance(node_io, str):
-            if reason := range_check.violation(node, node_io):
-                cause = "range"
+            if violation := range_check.violation(node, node_io):
+                cause, reason = violation
             elif reason := exact.get(node):
                 cause = "exactness"
             else:
@@ -99,10 +100,10 @@ class RangeCheck:
     def __init__(self, amax: Mapping[str, float] | None) -> None:
         self._measured = amax
         self._constant_amax: dict[ir.Value, float] = {}
-        self._out_of_range: dict[ir.Value, str] = {}  # because of a constant, measured or not
+        self._out_of_range: dict[ir.Value, tuple[Cause, str]] = {}  # because of a constant, measured or not
 
-    def violation(self, node: ir.Node, convertible: ConvertibleIO) -> str | None:
-        """How the node violates the range of float16; None if it does not."""
+    def violation(self, node: ir.Node, convertible: ConvertibleIO) -> tuple[Cause, str] | None:
+        """The kind of reason why float16 cannot hold tensors of the node, and the reason; None if it can."""
         affected = {
             *(node.inputs[index] for index in convertible.inputs),
             *(node.outputs[index] for index in convertible.outputs),
@@ -110,21 +111,27 @@ class RangeCheck:
         values = [value for value in (*node.inputs, *node.outputs) if value in affected and value is not None]
         for index, value in enumerate(node.inputs):
             if value in affected and value is not None and self._underflows(node, index, value):
-                self._out_of_range.update(dict.fromkeys(node.outputs, "must not become 0 in float16"))
-                return f"the largest magnitude of constant {value.name!r} is {self._exact_amax(value):.4g}"
-        reason = next((violation for value in values if (violation := self._value_violation(node, value))), None)
-        if reason and self._measured is None and node.op_type in _VALUE_PASSING_OPS:
-            self._out_of_range.update(dict.fromkeys(node.outputs, "may exceed the range of float16"))
-        return reason
+                cause: Cause = "range" if index in _FACTORS.get(node.op_type, ()) else "offset"
+                self._out_of_range.update(dict.fromkeys(node.outputs, (cause, "must not become 0 in float16")))
+                return cause, f"the largest magnitude of constant {value.name!r} is {self._exact_amax(value):.4g}"
+        violation = next((found for value in values if (found := self._value_violation(node, value))), None)
+        if violation and self._measured is None and node.op_type in _VALUE_PASSING_OPS:
+            self._out_of_range.update(dict.fromkeys(node.outputs, ("range", "may exceed the range of float16")))
+        return violation
 
     def amax(self, value: ir.Value) -> float | None:
         """The largest magnitude of a constant, or the measured one of another tensor; None if unknown."""
         exact = self._exact_amax(value)
         return exact if exact is not None or self._measured is None else self._measured.get(name_of(value))
 
-    def _value_violation(self, node: ir.Node, value: ir.Value) -> str | None:
+    def _value_violation(self, node: ir.Node, value: ir.Value) -> tuple[Cause, str] | None:
         if value in self._out_of_range:
-            return f"{value.name!r} {self._out_of_range[value]}"
+            cause, reason = self._out_of_range[value]
+            return cause, f"{value.name!r} {reason}"
+        violation = self._range_violation(node, value)
+        return None if violation is None else ("range", violation)
+
+    def _range_violation(self, node: ir.Node, value: ir.Value) -> str | None:
         exact = self._exact_amax(value)
         if exact is not None:
             too_large = exact > FLOAT16_MAX and not _is_ineffective_bound(node, value)

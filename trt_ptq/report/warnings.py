@@ -86,7 +86,7 @@ def range_warnings(
 
 
 def fp32_warnings(nodes: Sequence[Fp32Node]) -> list[str]:
-    """Warn of nodes that stay in FP32 if values that float16 cannot hold, too large or too small, are a reason."""
+    """Warn of nodes that stay in FP32 because of their values; the epsilons of normalizations are no reason to warn."""
     named = [f"{node.op_type} {node.output!r} ({node.reason})" for node in nodes if node.cause == "range"]
     if not named:
         return []
@@ -125,21 +125,14 @@ def refused_warning(nodes: Sequence[str]) -> str:
 
 
 def mask_warnings(masks: Sequence[ClampedMask]) -> list[str]:
-    """Name the mask constants that differ in the FP16 model, and what that assumes."""
-    kinds = {
-        False: "which changes no output",
-        True: "which changes no output unless a row of scores is masked as a whole: no row of the data that was "
-        "measured is",
-    }
+    """Name the mask constants that differ in the FP16 model where that might change outputs, and what is assumed."""
+    names = [f"{mask.name!r} ({mask.clamped:g} for {mask.value:.4g})" for mask in masks if mask.assumed]
+    if not names:
+        return []
     return [
-        f"constants of attention masks are smaller where the model is FP16, {effect}: {_mask_names(found)}"
-        for assumed, effect in kinds.items()
-        if (found := [mask for mask in masks if mask.assumed is assumed])
+        "constants of attention masks are smaller where the model is FP16, which changes no output unless a row of "
+        "scores is masked as a whole: no row of the data that was measured is: " + first_few(names, _NUM_EXAMPLES)
     ]
-
-
-def _mask_names(masks: Sequence[ClampedMask]) -> str:
-    return first_few([f"{mask.name!r} ({mask.clamped:g} for {mask.value:.4g})" for mask in masks], _NUM_EXAMPLES)
 
 
 def per_channel_warnings(convolutions: Sequence[PerChannel]) -> list[str]:
