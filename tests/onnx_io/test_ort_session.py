@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import trt_ptq
-from trt_ptq._internal.hardware.cpu import usable_cores
 from trt_ptq.evaluation.runners.onnx_runner import onnx_runner
 from trt_ptq.onnx_io import ort_session
 from trt_ptq.onnx_io.ort_session import create_session, limited_memory, load_session
@@ -71,7 +71,8 @@ def created(monkeypatch: pytest.MonkeyPatch) -> list[ort.SessionOptions]:
 def test_all_sessions_share_threads_memory_and_rounding(
     tmp_path: Path, created: list[ort.SessionOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ort_session, "usable_cores", lambda: usable_cores() + 1)  # differs from the number of cores
+    threads = (os.cpu_count() or 1) + 1  # other than all cores, of which this process may use only some
+    monkeypatch.setattr(ort_session, "usable_cores", lambda: threads)
     path = tmp_path / "m.onnx"
     onnx.save(quantized_matmul(), path)
     create_session(quantized_matmul(), tmp_path, "m")
@@ -80,7 +81,7 @@ def test_all_sessions_share_threads_memory_and_rounding(
         pass
     assert len(created) == 3
     for options in created:
-        assert options.intra_op_num_threads == usable_cores() + 1
+        assert options.intra_op_num_threads == threads
         assert options.enable_cpu_mem_arena
         assert not options.enable_mem_pattern
         assert options.get_session_config_entry("session.force_spinning_stop") == "1"
