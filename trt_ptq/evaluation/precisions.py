@@ -13,6 +13,7 @@ from trt_ptq.evaluation.metrics import Metrics, UserMetric
 from trt_ptq.evaluation.reference import Reference
 from trt_ptq.evaluation.runners.runner import Runner, open_runner
 from trt_ptq.evaluation.verdict import Verdict, grade, grade_fidelity
+from trt_ptq.onnx_io.ort_session import return_freed_memory
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress
 
 
@@ -74,6 +75,7 @@ def evaluate_precisions(
     warnings: list[str] = []
 
     def evaluate(precision: Precision) -> None:
+        return_freed_memory()
         path = files[precision]
         with open_runner(path) as runner:
             if precision == "fp32":
