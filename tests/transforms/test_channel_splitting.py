@@ -105,6 +105,21 @@ def test_biases_and_transposed_weights_are_copied_too(tmp_path: Path) -> None:
     assert initializer(tmp_path / "split.onnx", "down").shape == (WIDTH, 643)
 
 
+def test_a_weight_behind_a_transpose_is_copied_along_its_other_axis(tmp_path: Path) -> None:
+    nodes = [
+        node("MatMul", "x w", "m"),
+        node("Relu", "m", "h"),
+        node("Transpose", "down", "view", perm=[1, 0]),
+        node("MatMul", "h view", "y"),
+    ]
+    weights = [weight("w", WIDTH, INNER), weight("down", WIDTH, INNER)]
+    path = network(tmp_path / "m.onnx", nodes, weights)
+    onnx.save(onnx.shape_inference.infer_shapes(onnx.load(path)), path)
+    assert is_split(path)
+    assert_same_function(path, tmp_path / "split.onnx")
+    onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "split.onnx"), strict_mode=True)
+
+
 def test_a_bias_that_another_layer_reads_is_copied_for_the_split(tmp_path: Path) -> None:
     nodes = [
         node("MatMul", "x w", "m"),

@@ -154,6 +154,11 @@ def split_channels(graph: ir.Graph, pair: Pair, origin: ChannelOrigin, copies: C
         _copy(value, copies, constant.axis)
     for weight, axis in {linear.weight: linear.axis for linear in pair.linears}.items():
         _copy(weight, copies, axis)
+    for linear in pair.linears:
+        view = linear.node.inputs[1]
+        assert view is not None
+        if view is not linear.weight and linear.weight.shape is not None:  # it is read through a Transpose
+            view.shape = ir.Shape(linear.weight.shape[::-1])
     for source in pair.sources:
         divide(editor, source.node, source.index, copies.divisors, source.axis)
     for tensor in origin.tensors:
