@@ -60,12 +60,6 @@ def smollm2_with_text() -> Job:
     )
 
 
-def smollm2_without_search() -> Job:
-    """The same with SmoothQuant alone."""
-    job = smollm2_with_text()
-    return replace(job, config={**job.config, "techniques": ("smoothquant",), "search": False})
-
-
 JOBS: dict[str, Callable[[], Job]] = {
     "magika": magika_without_metric,
     "minilm-plain": partial(without_search, minilm_without_metric),
@@ -76,7 +70,6 @@ JOBS: dict[str, Callable[[], Job]] = {
     "resnet50": resnet50_without_metric,
     "recogniser-by-metric": recogniser_by_metric,
     "demo": demo_job,
-    "smollm2-smoothquant": smollm2_without_search,
     "smollm2": smollm2_with_text,
 }
 
