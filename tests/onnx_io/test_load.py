@@ -24,6 +24,8 @@ QDQ_FILES = Path(__file__).parents[1] / "files" / "qdq"
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"nowhere\.onnx: no such model file"):
         load_model(tmp_path / "nowhere.onnx")
+    with pytest.raises(ModelError, match=f"{tmp_path.name}: is a folder: name a model file in it"):
+        load_model(tmp_path)
 
 
 def test_what_an_exporter_noted_on_nodes_is_not_copied(cnn_path: Path) -> None:

@@ -192,6 +192,8 @@ def read_proto(path: Path) -> onnx.ModelProto:
 
 def _read(path: Path) -> tuple[onnx.ModelProto, ExternalWeights, bool]:
     """The checked model, its external weights, and whether sparse tensors were made dense."""
+    if path.is_dir():
+        raise ModelError(f"{path}: is a folder: name a model file in it")
     if not path.is_file():
         raise ModelError(f"{path}: no such model file")
     try:
