@@ -93,6 +93,23 @@ def test_the_verdict_is_on_batches_that_nothing_was_selected_on(sabotaged: Model
     assert not any("the verdict is optimistic" in warning for warning in report.warnings)
 
 
+def test_a_result_that_meets_the_threshold_only_on_the_selection_data_is_warned_of(
+    sabotaged: Model, tmp_path: Path
+) -> None:
+    feeds = {"x": images(16, seed=5)}
+    wanted = ort.InferenceSession(sabotaged.path).run(None, feeds)[0]
+
+    def quality(infer, split: str) -> dict[str, float]:  # type: ignore[no-untyped-def]
+        lost = float(np.square(infer(feeds)["y"] - wanted).sum() / np.square(wanted).sum())
+        return {"quality": 1 - (1000 * lost if split == "test" else lost)}
+
+    report = run(sabotaged, tmp_path / "out", techniques=(), evaluate=quality)
+    assert load_recipe(tmp_path / "out" / "recipe.yaml").nodes_to_exclude == ("c3",)
+    assert not report.verdict.passed
+    (warning,) = [warning for warning in report.warnings if "on the data that candidates are selected on" in warning]
+    assert "meets `max_drop`; on the data of the verdict" in warning
+
+
 def test_selecting_by_the_metric_of_the_verdict_is_warned_of(sabotaged: Model, tmp_path: Path) -> None:
     feeds = {"x": images(16, seed=5)}
     wanted = ort.InferenceSession(sabotaged.path).run(None, feeds)[0]
