@@ -66,6 +66,14 @@ def test_statistics_of_another_model_are_refused(cnn: Model, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
+def test_statistics_of_the_transformed_model_of_a_run_that_ended_are_refused(tmp_path: Path) -> None:
+    model, out = load_model(chain_path(tmp_path)), tmp_path / "out"
+    quantized(model, out, techniques=("equalization",), search=False)
+    assert (out / "model.transformed.onnx").is_file()
+    with pytest.raises(StatisticsError, match=r"stats\.safetensors: statistics of .*model\.transformed\.onnx, which"):
+        trt_ptq.quantize(model, source(), output_dir=tmp_path / "again", stats=out / "stats.safetensors")
+
+
 def test_statistics_that_lack_a_tensor_are_refused(cnn: Model, tmp_path: Path) -> None:
     statistics = trt_ptq.calibrate(cnn, source(), tensors=["x"])
     with pytest.raises(StatisticsError, match=r"e\.g\. 'r1'"):

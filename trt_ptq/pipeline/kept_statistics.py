@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Union
 
 from trt_ptq.calibration.tensors import CalibrationTensors
@@ -11,7 +12,8 @@ from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.statistics.statistics_file import load_statistics
 from trt_ptq.config import QuantizeConfig
 from trt_ptq.errors import StatisticsError, UsageError
-from trt_ptq.onnx_io.load import Model
+from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.output import TRANSFORMED
 from trt_ptq.provenance import DataFingerprint, missing_shards
 from trt_ptq.types import BatchSource, ProgressCallback
 
@@ -72,6 +74,12 @@ def open_statistics(stats: StatisticsLike | None, model: Model, config: Quantize
     if config.until_stable is not None:
         raise UsageError("`until_stable` ends a calibration, which `stats` replaces: leave one of the two out")
     if difference := kept.statistics.model.difference(model.identity):
+        transformed = Path(kept.name).with_name(TRANSFORMED)
+        if transformed.is_file() and load_model(transformed).identity == kept.statistics.model:
+            raise StatisticsError(
+                f"{kept.name}: statistics of {transformed}, which the techniques of the run that ended there have "
+                "changed: leave `stats` out, and the model is calibrated again"
+            )
         raise StatisticsError(f"{kept.name}: statistics of another model: {difference}; calibrate this model")
     if missing := missing_shards(kept.statistics.shards):
         raise StatisticsError(f"{kept.name}: shard {missing[0]} is missing: merge all shards (`trt-ptq merge`) first")
