@@ -39,7 +39,7 @@ def batches(decoder: Model, tmp_path: Path) -> DecoderBatches:
 
 
 def channel_scales(decoder: Model) -> dict[str, HeadScales]:
-    """Another scale for every channel of the keys and every head of the values."""
+    """Another scale for every channel of the keys and every head of the values, as a server may have it."""
     random = np.random.default_rng(2)
     layout = decoder_layout(decoder)
     sizes = [(tensor, tensor.head_size if tensor.past.endswith("key") else 1) for tensor in layout.cache]
@@ -122,7 +122,7 @@ def test_decode_steps_take_a_float_cache_and_round_it_likewise(decoder: Model, t
         assert np.abs(steps).max() < 0.501
 
 
-def test_values_have_a_scale_for_each_head_and_keys_for_each_rotated_pair(
+def test_values_have_a_scale_for_each_channel_and_keys_for_each_rotated_pair(
     decoder: Model, batches: DecoderBatches
 ) -> None:
     layout = decoder_layout(decoder)
@@ -135,7 +135,7 @@ def test_values_have_a_scale_for_each_head_and_keys_for_each_rotated_pair(
             half = tensor.head_size // 2
             expected = np.tile(np.hypot(amax[:, :half], amax[:, half:]), 2)
         else:
-            expected = amax.max(axis=1, keepdims=True)
+            expected = amax
         assert scales_array(measured[tensor.present])[:, 0] == pytest.approx(expected / 127, rel=1e-3)
 
 
@@ -156,7 +156,7 @@ def test_keys_that_are_not_rotated_have_a_scale_for_each_head(decoder: Model, ba
         if node.op_type == "Neg":
             node.op_type = "Identity"
     scales = measure_cache_scales(replace(decoder, proto=proto), batches, decoder_layout(decoder))
-    assert {len(head) for heads in scales.values() for head in heads} == {1}
+    assert {len(head) for name, heads in scales.items() for head in heads if name.endswith("key")} == {1}
 
 
 def test_missing_scales_and_another_model_are_refused(decoder: Model, tmp_path: Path) -> None:

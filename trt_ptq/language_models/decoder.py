@@ -42,6 +42,11 @@ class CacheTensor:
         """The names of the input and the output."""
         return self.past, self.present
 
+    @property
+    def is_value(self) -> bool:
+        """Whether it holds values, not keys."""
+        return self.past.endswith(".value")
+
     def empty(self, samples: int) -> Array:
         """The cache before the first token: [samples, heads, 0, head size]."""
         return np.zeros((samples, self.num_heads, 0, self.head_size), self.dtype)

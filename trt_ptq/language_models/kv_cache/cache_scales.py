@@ -1,7 +1,8 @@
-"""The scales of an INT8 cache: of values one for each head, of keys one for each pair of channels.
+"""The scales of an INT8 cache: of values one for each channel, of keys one for each pair of channels.
 
-The channels of keys differ far more than those of values: in SmolLM2 by a factor of 30. Rotary position embedding turns
-channels j and j + size / 2 of a head into each other from token to token. So both get the range of the pair,
+The largest channel of a head of SmolLM2 is up to 5 times as large as the median one for values, and 30 times for keys.
+Rotary position embedding turns channels j and j + size / 2 of a key into each other from token to token. So both get
+the range of the pair,
 sqrt(amax_j ** 2 + amax_k ** 2), which neither exceeds at any position, also of longer texts than the measured ones.
 Keys that are not rotated in this way get a scale for each head.
 
@@ -23,7 +24,7 @@ from trt_ptq.calibrators.table.calibration_table import INT8_MAX, SMALLEST_SCALE
 from trt_ptq.calibrators.table.table_recipe import HeadScales
 from trt_ptq.data.subset import Head
 from trt_ptq.errors import DataError
-from trt_ptq.language_models.decoder import DecoderLayout
+from trt_ptq.language_models.decoder import CacheTensor, DecoderLayout
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.onnx_io.ort_session import run_session
 from trt_ptq.types import BatchSource
@@ -62,11 +63,12 @@ def measure_cache_scales(model: Model, source: BatchSource, layout: DecoderLayou
     largest = [np.zeros((tensor.num_heads, tensor.head_size), np.float32) for tensor in layout.cache]
     for batch in Head(source, _SAMPLES):
         largest = list(map(np.maximum, largest, run_session(session, batch)))
-    amax = {tensor.present: channels for tensor, channels in zip(layout.cache, largest, strict=True)}
-    for name, channels in amax.items():
-        if not np.isfinite(channels).all():
-            raise DataError(f"cache tensor {name!r} has NaN or infinite values: check the model and the text")
-    return {name: _scales(channels, _rotates_halves(presents[name])) for name, channels in amax.items()}
+    scales = {}
+    for tensor, amax in zip(layout.cache, largest, strict=True):
+        if not np.isfinite(amax).all():
+            raise DataError(f"cache tensor {tensor.present!r} has NaN or infinite values: check the model and the text")
+        scales[tensor.present] = _scales(_ranges(amax, tensor, presents[tensor.present]))
+    return scales
 
 
 def cache_scales_content(scales: Mapping[str, HeadScales], layout: DecoderLayout) -> dict[str, dict[str, object]]:
@@ -83,13 +85,19 @@ def cache_scales_content(scales: Mapping[str, HeadScales], layout: DecoderLayout
     }
 
 
-def _scales(amax: Floats, rotated: bool) -> HeadScales:
-    """The scales for channels with these largest magnitudes [heads, channels]."""
-    if rotated:
+def _ranges(amax: Floats, tensor: CacheTensor, present: ir.Value) -> Floats:
+    """The ranges [heads, channels or 1] of a cache tensor whose largest magnitudes are `amax` [heads, channels]."""
+    if tensor.is_value:
+        return amax
+    if _rotates_halves(present):
         first, second = np.split(amax, 2, axis=1)
-        ranges = np.tile(np.hypot(first, second), 2)
-    else:
-        ranges = amax.max(axis=1, keepdims=True)
+        return np.tile(np.hypot(first, second), 2)
+    widest: Floats = amax.max(axis=1, keepdims=True)
+    return widest
+
+
+def _scales(ranges: Floats) -> HeadScales:
+    """The scales for these ranges [heads, channels or 1]."""
     scales = np.maximum(ranges, max(ranges.max() / _MAX_RATIO, SMALLEST_SCALE * INT8_MAX)) / INT8_MAX
     return tuple(tuple(float(f"{scale:.{_DIGITS}g}") for scale in head) for head in scales)
 
