@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,18 @@ def test_parameters_are_shown_as_options(report: Report) -> None:
     warned = report.model_copy(update={"warnings": ["set `shapes=x=1x1:8x64:8x128`", "lower `max_drop`"]})
     page = render_html(warned)
     assert "<li>set --shape x=1x1:8x64:8x128</li>\n<li>lower --max-drop</li>" in page
+
+
+def test_the_error_of_scores_is_by_answers_too(report: Report) -> None:
+    assert report.loss_title("fidelity of y") == "error of y"
+    models = [
+        model.model_copy(update={"fidelity": {"y": replace(output, top1=0.975)}})
+        for model in report.models
+        for output in model.fidelity.values()
+    ]
+    scores = report.model_copy(update={"models": models})
+    assert scores.loss_title("fidelity of y") == "error of y (SQNR or top-1)"
+    assert scores.loss_title("accuracy") == "loss of accuracy"
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from trt_ptq.evaluation.fidelity import error_title, worst_output
+from trt_ptq.evaluation.fidelity import worst_output
 from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.report.option_names import with_options
 from trt_ptq.report.schema import Report, TensorRow
@@ -49,7 +49,7 @@ def render_html(report: Report) -> str:
         report=report,
         metrics=sorted({name for result in report.models for name in result.metrics}),
         losses=losses,
-        loss_heads=[error_title(name) for name in losses],
+        loss_heads=[report.loss_title(name) for name in losses],
         error_heads=["output error (calibration)"] if has_errors else [],
         histogram_plot=_histogram_plot,
         scale_plots=scale_plots,

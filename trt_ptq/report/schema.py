@@ -15,7 +15,7 @@ from trt_ptq.choices import HighPrecision
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.errors import StatisticsError
 from trt_ptq.evaluation.compare_engines import MeasuredEngine
-from trt_ptq.evaluation.fidelity import OutputFidelity
+from trt_ptq.evaluation.fidelity import OutputFidelity, error_title, output_of
 from trt_ptq.evaluation.verdict import Verdict
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.language_models.judging.judgement import LanguageJudgement
@@ -169,6 +169,12 @@ class Report(_Part):
             text = f"{self.language.texts} held-out texts ({self.language.tokens} tokens) by perplexity"
             return f"{text}; outputs on {samples}, decode steps included"
         return f"{samples}; metrics by {self.metric_function}, on its own data" if self.metric_function else samples
+
+    def loss_title(self, name: str) -> str:
+        """The title of the column of a metric of the trials, or of the error of an output, and what that is."""
+        output = output_of(name)
+        is_scores = any(result.fidelity[output].top1 is not None for result in self.models if output in result.fidelity)
+        return error_title(name) + (" (SQNR or top-1)" if is_scores and output != name else "")
 
     @property
     def verdict_basis(self) -> str:

@@ -14,7 +14,7 @@ from trt_ptq.cli import console, options
 from trt_ptq.cli.commands.quantization.quantize_options import TechniqueName, quantize_config
 from trt_ptq.cli.language.language_report import show_language
 from trt_ptq.engines.cost import DEFAULT_GPU
-from trt_ptq.evaluation.fidelity import error_title, worst_output
+from trt_ptq.evaluation.fidelity import worst_output
 from trt_ptq.evaluation.verdict import format_loss
 from trt_ptq.output import TRIALS
 from trt_ptq.pipeline import quantize as run
@@ -288,7 +288,7 @@ def _show_trials(report: Report) -> None:
         for trial in report.trials
     ]
     errors = ["output error (calibration)"] if has_errors else []
-    console.print_table(["trial", *map(error_title, losses), *errors, "decision"], rows, _TRIALS)
+    console.print_table(["trial", *map(report.loss_title, losses), *errors, "decision"], rows, _TRIALS)
 
 
 def _rest(report: Report) -> str:
