@@ -48,6 +48,14 @@ COPYING = f"""
 from trt_ptq.onnx_io.save import save_model
 save_model(model.to_ir(), Path(sys.argv[2]))
 """
+JUDGING = """
+import sys
+from pathlib import Path
+import numpy as np
+from trt_ptq.evaluation.runners.onnx_runner import onnx_runner
+with onnx_runner(Path(sys.argv[1])) as runner:
+    runner.infer({"ids": np.load(sys.argv[2])["ids"]}, "batch")
+"""
 PEAK = """
 for line in open("/proc/self/status"):
     if line.startswith("VmHWM"):
@@ -117,13 +125,17 @@ def test_calibrating_takes_little_more_memory_than_running_the_model(folder: Pat
     assert plain < MODEL_BYTES + PYTHON_BYTES  # ONNX Runtime itself does not hold them twice
 
 
-def test_the_int8_model_is_made_a_weight_at_a_time(folder: Path, tmp_path: Path) -> None:
+def test_the_int8_model_is_made_a_weight_at_a_time_and_runs_with_float_weights_in_memory_once(
+    folder: Path, tmp_path: Path
+) -> None:
     table, out = tmp_path / "calibration.cache", tmp_path / "int8.onnx"
     save_table(CalibrationTable({f"{name}{index}": 1.0 for name in "hr" for index in range(BLOCKS)}), table)
     peak = peak_bytes(COMMAND, "qdq", folder / "model.onnx", "--table", table, "-o", out)
     assert peak < 2 * WEIGHT_BYTES + PYTHON_BYTES
     int8 = onnx.load(out)
     assert sum(tensor.data_type == TensorProto.INT8 and len(tensor.dims) == 2 for tensor in int8.graph.initializer) == 9
+    del int8
+    assert peak_bytes(JUDGING, out, folder / "data" / "0.npz") < MODEL_BYTES + WEIGHT_BYTES + PYTHON_BYTES
 
 
 def test_a_float_copy_is_a_pair_of_files_written_a_weight_at_a_time(folder: Path, tmp_path: Path) -> None:
