@@ -122,9 +122,9 @@ print(len(passes), int(peak.split()[1]) * 1024)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("room_megabytes", "expected_passes"), [(90, 3), (190, 1)])
-def test_the_process_stays_below_the_limit(cnn_path: Path, room_megabytes: int, expected_passes: int) -> None:
-    """With room for one or two more of the five tensors of 82 MB."""
+@pytest.mark.parametrize(("room_megabytes", "expected_passes"), [(90, {2, 3}), (190, {1})])
+def test_the_process_stays_below_the_limit(cnn_path: Path, room_megabytes: int, expected_passes: set[int]) -> None:
+    """With room for one or two more of the five tensors of 82 MB; one core needs less than two."""
 
     def peak(limit: int) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", _PEAK, str(cnn_path), str(limit)]
@@ -136,5 +136,5 @@ def test_the_process_stays_below_the_limit(cnn_path: Path, room_megabytes: int, 
     done = peak(limit)
     assert done.returncode == 0, done.stderr
     passes, used = map(int, done.stdout.split())
-    assert passes == expected_passes
+    assert passes in expected_passes
     assert used <= limit

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.calibration.test_collector import Given
-from tests.networks import images, residual_cnn
+from tests.networks import images, residual_cnn, weight, write
 from trt_ptq.data.scratch import Scratch
 from trt_ptq.evaluation.compare_models import compare_models
+from trt_ptq.evaluation.joined import Joint
 from trt_ptq.evaluation.reference import Reference
 from trt_ptq.evaluation.runners.onnx_runner import OnnxRunner
 from trt_ptq.onnx_io.load import Model
@@ -45,6 +47,19 @@ def test_the_reference_runs_once_on_a_batch_whatever_it_is_compared_with(
     runs.clear()
     compare_models(reference, tmp_path / "1.onnx", Given([images(2), images(3), images(4)]))
     assert runs.count(cnn.path.name) == 1  # on the batch that is new
+
+
+def test_what_outputs_join_is_found_without_the_values_of_large_weights(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["boxes"]),
+        helper.make_node("Sigmoid", ["boxes"], ["scores"]),
+        helper.make_node("Reshape", ["scores", "shape"], ["folded"]),
+        helper.make_node("Concat", ["boxes", "folded"], ["y"], axis=1),
+    ]
+    weights = [weight("w", 32, 1024), numpy_helper.from_array(np.array([-1, 1024]), "shape")]
+    rows = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 32])
+    path = write(tmp_path / "m.onnx", nodes, weights, [rows], ["y"])
+    assert Reference(path).output_kinds.joints == {"y": Joint(1, (1024, 2048))}
 
 
 def test_the_model_is_not_loaded_where_all_outputs_are_known(cnn: Model, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from trt_ptq.errors import ModelError
 from trt_ptq.evaluation.joined import Joint, joined_outputs
 from trt_ptq.evaluation.runners.runner import Runner, is_engine, open_runner
 from trt_ptq.evaluation.scores import score_outputs
+from trt_ptq.onnx_io.external_data import SMALL_BYTES
 from trt_ptq.provenance import sample_hashes
 from trt_ptq.types import Array, Batch
 
@@ -60,6 +61,9 @@ class Reference:
             model = onnx.load(self.path, load_external_data=False)
         except Exception as error:  # onnx and protobuf have no common base for their errors
             raise ModelError(f"{self.path}: cannot be read: {error}") from error
+        for tensor in model.graph.initializer:  # shape inference copies a model several times
+            if len(tensor.raw_data) > SMALL_BYTES:
+                tensor.ClearField("raw_data")
         return OutputKinds(score_outputs(model), joined_outputs(model))
 
     @contextmanager
