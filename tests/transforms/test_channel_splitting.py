@@ -63,9 +63,9 @@ def texts(seed: int, first_token: float) -> Array:
 
 
 def is_split(path: Path) -> bool:
-    """Split the channels of the only pair, if they can be; the result is "split.onnx"."""
+    """Split the channels of the last pair, if they can be; the result is "split.onnx"."""
     model = load_model(path).to_ir()
-    (pair,), _ = find_pairs(model.graph)
+    pair = find_pairs(model.graph)[0][-1]
     origin = channel_origin(pair)
     if origin is not None:
         split_channels(model.graph, pair, origin, COPIES)
@@ -149,6 +149,18 @@ def normalized() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
         pytest.param(GATED, gated_weights(), "y s", id="what it is made of is an output"),
         pytest.param(
             [*GATED, node("MatMul", "x gate", "z")], gated_weights(), "y z", id="another layer reads a weight"
+        ),
+        pytest.param(
+            [
+                node("MatMul", "x up", "u"),
+                node("MatMul", "u square", "g"),
+                node("Relu", "g", "r"),
+                node("Mul", "u r", "h"),
+                node("MatMul", "h down", "y"),
+            ],
+            [weight("up", WIDTH, INNER), weight("square", INNER, INNER), weight("down", INNER, WIDTH)],
+            "y",
+            id="a layer reads what it is made of",
         ),
     ],
 )

@@ -113,13 +113,13 @@ def channel_origin(pair: Pair) -> ChannelOrigin | None:
     is_read_elsewhere = any(use.node not in readers or use.idx != 0 for use in pair.tensor.uses())
     if not pair.sources or is_read_elsewhere or any(linear.tied for linear in pair.linears):
         return None
-    tensors, nodes, constants = [pair.tensor], set[ir.Node](), list[ChannelConstant]()
+    tensors, by_element, constants = [pair.tensor], set[ir.Node](), list[ChannelConstant]()
     for tensor in tensors:  # grows
         node = tensor.producer()
         if node is None or node.domain != "" or (tensor is not pair.tensor and tensor.is_graph_output()):
             return None
-        nodes.add(node)
         if node.op_type in _UNARY | _BINARY:
+            by_element.add(node)
             data = node.inputs[:1] if node.op_type in _UNARY else node.inputs
             for index, value in enumerate(data):
                 if value is None:
@@ -135,7 +135,7 @@ def channel_origin(pair: Pair) -> ChannelOrigin | None:
     if any(constant.channels != pair.channels for constant in constants):
         return None
     inside = tensors[1:]
-    if any(use.node not in nodes for value in inside for use in value.uses()):
+    if any(use.node not in by_element for value in inside for use in value.uses()):
         return None
     return ChannelOrigin(tuple(constants), tuple(tensors))
 
