@@ -60,6 +60,12 @@ def test_tensors_that_cannot_be_stored_are_not_handed_over(dtype: ir.DataType | 
     assert handed_over(graph(_CHAIN, dtype), [["a"], ["b"]]) == [None]
 
 
+def test_sequences_are_not_handed_over() -> None:
+    parsed = graph(_CHAIN)
+    parsed[0].outputs[0].type = ir.SequenceType(ir.TensorType(ir.DataType.FLOAT))
+    assert handed_over(parsed, [["a"], ["b"]]) == [None]
+
+
 def test_nothing_is_handed_over_to_a_body_that_may_read_any_tensor() -> None:
     assert handed_over(graph(_BODY), [["a"], ["c"]]) == [None]
     assert handed_over(graph(_BODY), [["b"], ["c"]]) == [("b",)]

@@ -45,7 +45,7 @@ def _read_after(
         if node is None:
             continue
         if position[node] <= end:
-            if value.dtype not in _STORED:
+            if not isinstance(value.type, ir.TensorType) or value.dtype not in _STORED:
                 return None
             read[str(value.name)] = None
             continue

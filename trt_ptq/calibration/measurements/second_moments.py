@@ -108,7 +108,7 @@ class _Batches:
     def remove(self) -> None:
         """Remove what is stored."""
         if self.folder is not None:
-            shutil.rmtree(self.folder)
+            shutil.rmtree(self.folder, ignore_errors=True)  # Windows does not remove what is still mapped into memory
 
 
 def _free_bytes(model: Model, source: BatchSource, tensors: Mapping[str, int], limit_bytes: int) -> int:
