@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+from threadpoolctl import threadpool_limits
 
 from trt_ptq.qdq.weights import channel_scales, round_to_int8
 from trt_ptq.transforms import gptq
@@ -119,6 +120,17 @@ def test_each_channel_makes_up_for_the_errors_before_it(rows: int) -> None:
         error = (left[channel] - expected[channel]) / factor[channel, channel]
         left[channel:] -= np.outer(factor[channel, channel:], error)
     assert (rounded[order] != expected).mean() < 0.01  # one that differs by rounding changes those after it
+
+
+def test_the_number_of_cores_makes_no_difference() -> None:
+    weight, moments = weights(576, 200), moments_of(1000, 576)
+    scales = channel_scales(weight, 1, "w")
+    results = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            feedback = error_feedback(moments)
+            results.append((feedback.factor.tobytes(), round_with_feedback(weight, scales, feedback).tobytes()))
+    assert results[0] == results[1]
 
 
 def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
+from threadpoolctl import threadpool_limits
 
 from tests.networks import weight, write
 from tests.transforms.normalized import changed_tensors, constant, gamma, node, outputs, saved
 from trt_ptq.onnx_io.load import Model, load_model
 from trt_ptq.transforms.result import TransformResult
+from trt_ptq.transforms.rotation import rotate
 from trt_ptq.transforms.rotation.hadamard import hadamard
 from trt_ptq.transforms.rotation.rotate import rotate_stream
 
@@ -157,3 +160,15 @@ def test_an_exported_decoder_keeps_its_logits_and_its_cache(decoder: Model, tmp_
     assert rotate_stream(decoder).applied
     for old, new in zip(outputs(decoder.path, **feeds), outputs(after, **feeds), strict=True):
         np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-4 * np.abs(old).max())
+
+
+def test_the_number_of_cores_makes_no_difference() -> None:
+    weight = ir.tensor(np.random.default_rng(0).standard_normal((576, 1536)).astype(np.float32), name="w")
+    matrix = hadamard(576)
+    assert matrix is not None
+    rotated = rotate._mapped(weight, rotate._reading(matrix.astype(np.float32), 0))
+    results = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            results.append(rotated.tobytes())
+    assert results[0] == results[1]

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from trt_ptq._internal.hardware.blas import one_blas_thread
 from trt_ptq.analysis.dataflow import name_of
 from trt_ptq.calibration.measurements.channels import Channels, Half, sample_channels
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX, SMALLEST_SCALE
@@ -77,6 +78,7 @@ class _Smoothing:
         return scales
 
 
+@one_blas_thread()
 def apply_smoothquant(model: Model, source: BatchSource) -> TransformResult:
     """Apply SmoothQuant to the tensors of `model` where it lowers the output error on up to 64 samples.
 

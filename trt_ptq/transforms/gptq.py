@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trt_ptq._internal.hardware.blas import one_blas_thread
 from trt_ptq.calibrators.statistics.compiled import compiled
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX
 
@@ -53,6 +54,7 @@ class ErrorFeedback:
     dampening: float
 
 
+@one_blas_thread()
 def error_feedback(moments: Doubles, dampening: float = DAMPENING) -> ErrorFeedback:
     """Prepare the rounding of all weights that multiply inputs with these second moments.
 
@@ -99,6 +101,7 @@ def _factorize(matrix: npt.NDArray[Any]) -> bool:
     return True
 
 
+@one_blas_thread()
 def round_with_feedback(weight: Floats, scales: Floats, feedback: ErrorFeedback) -> Int8s:
     """Round `weight` / `scales` to integers in [-127, 127], with the smallest error of the output that is found.
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from trt_ptq._internal.hardware.blas import one_blas_thread
 from trt_ptq.analysis.dataflow import name_of
 from trt_ptq.onnx_io.graph_editor import GraphEditor
 from trt_ptq.onnx_io.lazy_tensor import lazy_map
@@ -92,4 +93,4 @@ def _change(editor: GraphEditor, linear: Linear, function: Callable[[Array], Arr
 
 
 def _mapped(tensor: ir.TensorProtocol, function: Callable[[Array], Array]) -> ir.LazyTensor:
-    return lazy_map(tensor, function, ir.DataType.FLOAT, str(tensor.name))
+    return lazy_map(tensor, one_blas_thread()(function), ir.DataType.FLOAT, str(tensor.name))
