@@ -93,8 +93,9 @@ def test_each_half_of_the_batches_has_the_range_of_the_other(scaling: Model) -> 
     assert {float(value) for value in np.rint(np.abs(second.rows / factors)).flat} == {1, 5}
 
 
-def test_a_single_batch_has_its_own_range(scaling: Model) -> None:
-    channels = sample_channels(scaling, source(tokens(4), 4), {"h": WIDTH})["h"]
+@pytest.mark.parametrize(("samples", "batch_size"), [(4, 4), (9, 8)], ids=["one batch", "hardly more"])
+def test_a_single_batch_has_its_own_range(scaling: Model, samples: int, batch_size: int) -> None:
+    channels = sample_channels(scaling, source(tokens(samples), batch_size), {"h": WIDTH})["h"]
     (half,) = channels.halves
     np.testing.assert_array_equal(half.amax, channels.amax)
     np.testing.assert_array_equal(half.rows, channels.rows)

@@ -18,6 +18,7 @@ from trt_ptq.types import Array, BatchSource
 _SAMPLES = 64
 _MAX_ROWS = 256
 _MAX_BYTES = 2**28  # of all rows together
+_SMALLEST_HALF = 1 / 8  # of the rows: the range of fewer says nothing about the others
 _QUOTA = "trt_ptq.channels.quota"  # an input of the graph: the number of rows to sample from each tensor
 
 Floats = npt.NDArray[np.float32]
@@ -41,7 +42,8 @@ class Channels:
     Attributes:
         amax: [channels], over all rows.
         rows: [n, channels], a sample of the rows.
-        halves: every other batch, and the rest; all data if there is only one batch.
+        halves: every other batch, and the rest; all data if one of them has few rows or none, as with a single batch,
+            or with decode steps of a single one.
     """
 
     amax: Floats
@@ -88,8 +90,8 @@ def _channels(amax: Floats, parts: list[Floats], wanted: int) -> Channels:
     largest, rows = amax.max(axis=0), _thinned(np.concatenate(parts), wanted)
     half_of_rows = _thinned(np.concatenate([np.full(len(part), index % 2) for index, part in enumerate(parts)]), wanted)
     halves = [Half(amax[1 - half], rows[half_of_rows == half]) for half in (0, 1)]
-    has_both = all(len(half.rows) for half in halves)
-    return Channels(largest, rows, tuple(halves) if has_both else (Half(largest, rows),))
+    are_comparable = all(len(half.rows) > len(rows) * _SMALLEST_HALF for half in halves)
+    return Channels(largest, rows, tuple(halves) if are_comparable else (Half(largest, rows),))
 
 
 def _thinned(rows: Array, wanted: int) -> Array:
