@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.networks import sequences, transformer_block
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
+from trt_ptq.errors import OutputError
 from trt_ptq.evaluation.runners import dequantized_weights
 from trt_ptq.evaluation.runners import onnx_runner as onnx_runners
 from trt_ptq.evaluation.runners.dequantized_weights import dequantize_weights
 from trt_ptq.evaluation.runners.onnx_runner import onnx_runner
 from trt_ptq.fp16.convert import convert_to_float16
+from trt_ptq.onnx_io import save
 from trt_ptq.onnx_io.load import load_model, read_ir
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.qdq.insert import insert_qdq
@@ -56,6 +59,16 @@ def test_outputs_stay_the_same(quantized: Path, monkeypatch: pytest.MonkeyPatch)
 def test_few_weights_are_left_to_onnx_runtime(quantized: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_runners, "dequantize_weights", None)  # which cannot be called
     output(quantized)
+
+
+def test_a_full_disk_is_not_the_fault_of_the_model(quantized: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(dequantized_weights, "_MANY_VALUES", 1)
+    monkeypatch.setattr(save, "write_two_files", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        output(quantized)
 
 
 @pytest.mark.parametrize(("axis", "scales"), [(0, [0.5, 2]), (1, [0.5, 2, 3]), (1, 0.25)], ids=["0", "1", "by tensor"])

@@ -19,7 +19,7 @@ from onnx_ir.passes.common import InlinePass
 from trt_ptq._internal.temporary import temporary_folder
 from trt_ptq.analysis.plugins import cut_plugins
 from trt_ptq.engines.int8_io import IoScales, dequantized, int8_scales, quantized_feeds
-from trt_ptq.errors import DataError, ModelError
+from trt_ptq.errors import DataError, ModelError, OutputError
 from trt_ptq.evaluation.runners.dequantized_weights import dequantize_weights, has_many_int8_weights
 from trt_ptq.fp16.emulate import emulate_float16
 from trt_ptq.onnx_io.domains import all_nodes, is_runnable
@@ -83,6 +83,7 @@ def onnx_runner(path: Path) -> Iterator[OnnxRunner]:
 
     Raises:
         ModelError: ONNX Runtime cannot load the model.
+        OutputError: there is no room for a temporary copy of it.
     """
     with temporary_folder() as folder:
         yield OnnxRunner(path.name, load_session(_runnable_file(path, folder), str(path)))
@@ -111,6 +112,8 @@ def _runnable_file(path: Path, folder: Path) -> Path:
         if dequantizes:
             del model
             gc.collect()  # the reference cycles of the graph would keep the weights in memory
+    except OutputError:  # no room for the copy
+        raise
     except Exception as error:  # onnx_ir has no common base for its errors
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
