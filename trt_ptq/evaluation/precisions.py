@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trt_ptq._internal.hardware.process_memory import return_free_memory
 from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import DataError, EngineError, ModelError
 from trt_ptq.evaluation.compare_models import ModelFidelity, compare_runner
@@ -13,7 +14,6 @@ from trt_ptq.evaluation.metrics import Metrics, UserMetric
 from trt_ptq.evaluation.reference import Reference
 from trt_ptq.evaluation.runners.runner import Runner, open_runner
 from trt_ptq.evaluation.verdict import Verdict, grade, grade_fidelity
-from trt_ptq.onnx_io.ort_session import return_freed_memory
 from trt_ptq.types import BatchSource, ProgressCallback, no_progress
 
 
@@ -75,7 +75,7 @@ def evaluate_precisions(
     warnings: list[str] = []
 
     def evaluate(precision: Precision) -> None:
-        return_freed_memory()
+        return_free_memory()  # what the model before had packed: 1 GB for one of 540 MB
         path = files[precision]
         with open_runner(path) as runner:
             if precision == "fp32":

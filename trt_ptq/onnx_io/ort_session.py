@@ -73,15 +73,6 @@ def _return_large_blocks() -> None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
-def return_freed_memory() -> None:
-    """Return what sessions that are gone have left in glibc's heaps: where a large model is loaded next, say.
-
-    Packed weights are blocks that glibc keeps: 1 GB for a model of 540 MB. The next session would reuse some of it.
-    """
-    if sys.platform == "linux" and (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        malloc_trim(0)
-
-
 def _threads() -> int:
     """One thread per usable core, or 0 (ONNX Runtime then skips hyper-threads) if all cores are usable."""
     usable = usable_cores()
