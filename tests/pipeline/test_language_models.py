@@ -94,9 +94,10 @@ def test_prefill_and_decode_are_calibrated_and_compared(result: QuantizeResult) 
 
 def test_test_data_of_its_own(decoder_path: Path, tokenizer_folder: Path, tmp_path: Path) -> None:
     data = sentences(30)
-    report = quantized(decoder_path, data, tmp_path, tokenizer_folder, test_data=data[:8]).report
+    report = quantized(decoder_path, data, tmp_path, tokenizer_folder, test_data=data[:20]).report
     assert report.text is not None
-    assert (report.text.samples, report.text.held_out) == (20, 8)
+    assert (report.text.samples, report.text.held_out) == (20, 20)
+    assert report.held_out_samples == 12  # 8 texts, and the decode steps of two of them
     assert any("calibration texts are also in the evaluation text" in warning for warning in report.warnings)
 
 

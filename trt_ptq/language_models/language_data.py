@@ -26,7 +26,7 @@ from trt_ptq.onnx_io.load import Model
 
 _MAX_SELECT_WINDOWS = 32  # each candidate is scored on; of 256 tokens, losses of perplexity have errors of 0.15 points
 _MAX_TEST_WINDOWS = 64  # each of 256 tokens takes SmolLM2-135M a quarter of a second on two cores
-_MAX_COMPARED = 16  # texts whose outputs are compared: each is the size of the vocabulary by token
+_MAX_COMPARED = 8  # texts whose outputs are compared: a position has as many logits as there are tokens
 
 
 @dataclass(frozen=True)

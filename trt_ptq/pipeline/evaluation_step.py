@@ -8,7 +8,6 @@ from pathlib import Path
 
 from trt_ptq.data.checks.audit import HeldOutAudit
 from trt_ptq.data.observation import observe
-from trt_ptq.data.subset import SampleRange, evenly_spaced
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.engines.spec import Precision
 from trt_ptq.errors import DataError, EngineError, MissingPackageError, ModelError
@@ -31,8 +30,6 @@ from trt_ptq.report.warnings import (
     optimistic_verdict,
 )
 from trt_ptq.types import BatchSource
-
-_COMPARED_BATCHES, _COMPARED_SAMPLES = 8, 1  # of a language model: a position has as many logits as there are tokens
 
 
 @dataclass(frozen=True)
@@ -143,11 +140,5 @@ def evaluate_engines(
 
 
 def _compared(job: QuantizationJob, searched: bool) -> BatchSource:
-    """The batches whose outputs are compared with FP32: those that nothing was selected on, where there are such.
-
-    Of a language model few suffice, since its verdict is on text.
-    """
-    source = job.test if searched else job.held_out
-    if job.language is None:
-        return source
-    return SampleRange(evenly_spaced(source, _COMPARED_BATCHES), 0, _COMPARED_SAMPLES)
+    """The batches whose outputs are compared with FP32: those that nothing was selected on, where there are such."""
+    return job.test if searched else job.held_out
