@@ -18,7 +18,7 @@ from trt_ptq.tuning.estimating.estimates import MethodRanking
 from trt_ptq.tuning.judge import Judge, TimeLimit
 from trt_ptq.tuning.kept_trials import KeptTrials
 from trt_ptq.tuning.objective import Score
-from trt_ptq.tuning.trials import LEFT_OUT, METHODS_BY_KIND, Decision, TuningResult
+from trt_ptq.tuning.trials import DEFAULT_FAILED, LEFT_OUT, METHODS_BY_KIND, TIME_IS_UP, Decision, TuningResult
 from trt_ptq.tuning.tuner import tune
 
 
@@ -37,12 +37,14 @@ class Bench:
         self.macs_of: dict[str, int] = {}
         self.ranked_for: list[tuple[str, ...]] = []
         self.evaluated: list[str] = []
+        self.measured: list[str] = []
 
     def build_for_search(self, recipe: Recipe, _kinds: object = None) -> str:
         key, by_method = _key(recipe), f"{_key(recipe)} by {recipe.method}"
         return by_method if by_method in self._losses else key
 
     def output_error(self, recipe: Recipe, _kinds: object = None) -> float:
+        self.measured.append(_key(recipe))
         if (name := _key(recipe)) in self._output_errors:
             return self._output_errors[name]
         parts = {"plain", *name.split("+")}
@@ -149,6 +151,29 @@ def test_mixed_gives_each_kind_of_layer_its_own_method_if_the_loss_shrinks(loss:
     assert methods == ([(("down",), "minmax")] if decision == "accepted" else [])
 
 
+def test_no_kind_of_layer_is_measured_once_the_time_is_up() -> None:
+    bench = Bench({"plain": 0.1, "minmax in q": 0.05}, {"minmax in q": 0.005})
+    limit = TimeLimit(0.5, lambda: float("minmax in q" in bench.measured))  # up once the first kind is measured
+    methods = METHODS["mse"], METHODS["minmax"]
+    result = tuned(bench, time_limit=limit, methods=methods, mode="mixed", try_techniques=False)
+    assert (bench.measured[-1], bench.evaluated) == ("minmax in q", ["plain"])
+    assert result.warnings == (TIME_IS_UP,)
+
+
+@pytest.mark.parametrize("error", [DataError, ModelError])
+def test_methods_by_kind_are_skipped_where_outputs_cannot_be_compared(
+    monkeypatch: pytest.MonkeyPatch, error: type[TrtPtqError]
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> float:
+        raise error("no output has a finite value to compare")
+
+    bench = Bench({}, {})
+    monkeypatch.setattr(bench, "output_error", refuse)
+    methods = METHODS["mse"], METHODS["minmax"]
+    result = tuned(bench, methods=methods, mode="mixed", try_techniques=False, search=False)
+    assert (result.trials[-1].name, result.trials[-1].decision) == (METHODS_BY_KIND, "failed")
+
+
 def test_excluded_layers_do_not_decide_on_the_method_of_others() -> None:
     bench = Bench({}, {"worst": 0.005})
     result = tuned(bench, methods=AUTO_CANDIDATES, try_techniques=False)
@@ -231,6 +256,31 @@ def test_gptq_that_nobody_asked_for_is_left_out_when_the_time_is_up(by_default: 
     assert result.recipe.techniques == (() if by_default else ("gptq",))
     assert bench.evaluated == ["plain" if by_default else "gptq"]
     assert [LEFT_OUT.format("GPTQ rounding")] * by_default == list(result.warnings)
+
+
+@pytest.mark.parametrize("by_default", [True, False])
+def test_a_technique_that_fails_ends_the_run_only_where_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, by_default: bool
+) -> None:
+    bench = Bench({}, {"gptq": 0.001})
+
+    def summarize(_recipe: Recipe, technique: Technique, *, roughly: bool = False) -> SimpleNamespace:
+        if technique == "smoothquant":
+            raise ModelError("the weight 'w' has NaN values")
+        return SimpleNamespace(num_sites=1, note="")
+
+    monkeypatch.setattr(bench, "summarize", summarize)
+    if not by_default:
+        with pytest.raises(ModelError, match="the weight 'w' has NaN values"):
+            tuned(bench, ("smoothquant", "gptq"))
+        return
+    result = tuned(bench, ("smoothquant", "gptq"), by_default=("smoothquant", "gptq"))
+    assert result.recipe.techniques == ("gptq",)
+    assert [(trial.name, trial.decision) for trial in result.trials[:2]] == [
+        ("SmoothQuant", "failed"),
+        ("GPTQ rounding", "applied"),
+    ]
+    assert result.warnings == (DEFAULT_FAILED.format("SmoothQuant", "the weight 'w' has NaN values"),)
 
 
 @pytest.mark.parametrize(("best", "advice"), [(0.0142, "`max_drop=1.5%`"), (0.5, "`max_drop=50%`")])

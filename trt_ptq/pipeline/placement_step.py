@@ -12,7 +12,7 @@ from trt_ptq.engines.library import has_tensorrt_rtx
 from trt_ptq.engines.plans.engine_plan import EnginePlan
 from trt_ptq.engines.plans.plan_file import load_plan, plan_path
 from trt_ptq.engines.spec import EngineSpec, Precision
-from trt_ptq.errors import EngineError, MissingPackageError, OutputError, UsageError
+from trt_ptq.errors import EngineError, TrtPtqError
 from trt_ptq.fp16.convert import to_float16
 from trt_ptq.onnx_io.save import save_model
 from trt_ptq.pipeline.calibration_step import Calibrated
@@ -71,7 +71,7 @@ def place(job: QuantizationJob, calibrated: Calibrated, candidates: CandidateBui
             job.tuning.max_placement_builds,
             lambda: job.time_limit.is_up,
         )
-    except (EngineError, MissingPackageError, OutputError, UsageError) as error:
+    except TrtPtqError as error:
         return Placed(recipe, warnings=(f"which layers pay in INT8 was not looked for: {error}",))
     if not placement.pays:
         return Placed(recipe, placement)

@@ -6,6 +6,7 @@ import logging
 import math
 from dataclasses import replace
 
+from trt_ptq._internal.listing import first_few
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.choices import Mode, Technique
 from trt_ptq.errors import TrtPtqError
@@ -27,6 +28,7 @@ from trt_ptq.tuning.technique_order import with_technique, without_gptq
 from trt_ptq.tuning.trials import METHODS_BY_KIND, TITLES, Decision, Trial
 
 _logger = logging.getLogger("trt_ptq.tuning")
+_MOST_NAMED = 3  # layers of a kind, in notes
 
 
 class BestSoFar:
@@ -109,10 +111,16 @@ class BestSoFar:
         kinds, names = self._candidates.kinds_of_layers(self.recipe), [method.name for method in self._finalists]
         if len(names) < 2 or not 1 < len(kinds) <= self._settings.max_layer_kinds:
             return
-        recipe = with_methods_by_kind(self.recipe, kinds, names, self._estimates)
-        if recipe != self.recipe:
-            note = "; ".join(f"{one.method} for {', '.join(one.layers)}" for one in recipe.layer_methods)
-            self._accept_if_better(METHODS_BY_KIND, recipe, self._judge.score(recipe), note)
+        try:
+            recipe = with_methods_by_kind(self.recipe, kinds, names, self._estimates, lambda: self._judge.time_is_up)
+            if recipe == self.recipe or self._judge.time_is_up:
+                return
+            score = self._judge.score(recipe, self._useless_loss)
+        except TrtPtqError as error:
+            self.trials.append(Trial(METHODS_BY_KIND, {}, {}, "failed", str(error)))
+            return
+        note = "; ".join(f"{one.method} for {first_few(one.layers, _MOST_NAMED)}" for one in recipe.layer_methods)
+        self._accept_if_better(METHODS_BY_KIND, recipe, score, note)
 
     def try_technique(self, technique: Technique) -> None:
         """Accept `technique` if it helps."""

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trt_ptq.choices import Technique
+from trt_ptq.errors import TrtPtqError
 from trt_ptq.recipe import Recipe
 from trt_ptq.tuning.candidates.candidate_builder import CandidateBuilder
 from trt_ptq.tuning.judge import Judge
 from trt_ptq.tuning.technique_order import with_technique
-from trt_ptq.tuning.trials import LEFT_OUT, TITLES, UNUSED, Trial
+from trt_ptq.tuning.trials import DEFAULT_FAILED, LEFT_OUT, TITLES, UNUSED, Trial
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ def apply_techniques(
         recipe: the recipe.
         techniques: what to add, in this order.
         candidates: applies them to the model.
-        by_default: techniques that nobody asked for: left out when the time is up, and not warned of where they do not
-            apply.
+        by_default: techniques that nobody asked for: left out when the time is up or they fail, and not warned of where
+            they do not apply.
         judge: knows when the time is up.
 
     Raises:
-        DataError, ModelError: a technique fails on the model or its data.
+        DataError, ModelError: a technique that was asked for fails on the model or its data.
     """
     trials, warnings = [], []
     for technique in techniques:
@@ -49,7 +50,14 @@ def apply_techniques(
             warnings.append(LEFT_OUT.format(title))
             continue
         changed = with_technique(recipe, technique)
-        summary = candidates.summarize(changed, technique)
+        try:
+            summary = candidates.summarize(changed, technique)
+        except TrtPtqError as error:
+            if technique not in by_default:
+                raise
+            trials.append(Trial(title, {}, {}, "failed", str(error)))
+            warnings.append(DEFAULT_FAILED.format(title, error))
+            continue
         if summary.num_sites:
             recipe = changed
             trials.append(Trial(title, {}, {}, "applied", summary.note))

@@ -29,6 +29,7 @@ LEFT_OUT = (
     "time, or name it in `techniques`"
 )
 
+DEFAULT_FAILED = "{} is a default for language models and failed on this one, so the recipe is without it: {}"
 UNUSED = "{} does not apply to this model, so the recipe is without it: omit it from `techniques`"
 
 Decision = Literal[

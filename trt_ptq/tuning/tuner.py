@@ -42,7 +42,8 @@ def tune(
        into weights only and activations only.
     2. Then other techniques are tried, before GPTQ: one is accepted if it meets the threshold or lowers the loss by at
        least 10 %. One that does not lower the output error accordingly is not scored.
-    3. With a user's metric, the next best range methods are tried; in mode "mixed", one for each kind of layer.
+    3. With a user's metric, the next best range methods are tried; in mode "mixed", one for each kind of layer, with
+       or without a metric.
     4. The most sensitive layers are excluded: few that meet the threshold. A user's metric of a few hundred samples
        makes the best candidate look better than it is. The search then aims at half of the threshold, and also requires
        the output error to shrink in proportion; where that would exclude more than twice as many layers, it falls back
@@ -58,14 +59,14 @@ def tune(
         max_drop: accuracy threshold: largest relative loss, as a fraction.
         methods: if given, the range method of these with the smallest output error replaces that of `recipe`, and is
             selected again after a technique changed the float model, and for mixed precision.
-        by_default: techniques of `recipe` that nobody asked for: left out when the time is up.
+        by_default: techniques of `recipe` that nobody asked for: left out when the time is up, or where they fail.
         try_techniques: whether techniques that the recipe does not have may be tried.
         search: whether layers may be excluded.
         mode: in "mixed", layers become weight-only where they would be excluded, unless that is not enough.
         settings: constants of tuning.
 
     Raises:
-        DataError, ModelError: see `Objective.evaluate`.
+        DataError, ModelError: see `Objective.evaluate` and `apply_techniques`.
     """
     judge.allowed = 1 + (len(TECHNIQUES_TO_TRY) if try_techniques else 0)
     judge.allowed += settings.num_runner_up_methods if judge.has_metric and methods else 0

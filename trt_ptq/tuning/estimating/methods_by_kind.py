@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from trt_ptq.recipe import LayerMethod, Recipe
 from trt_ptq.tuning.estimating.estimates import Estimates
 
 
 def with_methods_by_kind(
-    recipe: Recipe, kinds: Sequence[tuple[str, ...]], methods: Sequence[str], estimates: Estimates
+    recipe: Recipe,
+    kinds: Sequence[tuple[str, ...]],
+    methods: Sequence[str],
+    estimates: Estimates,
+    time_is_up: Callable[[], bool],
 ) -> Recipe:
     """Give each kind of layer the range method with the smallest output error, one kind after the other.
 
@@ -18,17 +22,21 @@ def with_methods_by_kind(
         kinds: see `kinds_of_layers`.
         methods: the methods to choose from, as tables name them.
         estimates: measures output errors.
+        time_is_up: whether no further one may be measured.
 
     Raises:
         DataError, ModelError: see `OutputDeviation.measure`.
     """
+    best, least = recipe, estimates.output_error(recipe)
     for layers in kinds:
-        tried = [
-            recipe.model_copy(
-                update={"layer_methods": (*recipe.layer_methods, LayerMethod(layers=layers, method=method))}
-            )
-            for method in methods
-            if method != recipe.method
-        ]
-        recipe = min([recipe, *tried], key=estimates.output_error)
-    return recipe
+        chosen = best.layer_methods
+        for method in methods:
+            if method == recipe.method:
+                continue
+            if time_is_up():
+                return best
+            by_layer = (*chosen, LayerMethod(layers=layers, method=method))
+            tried = recipe.model_copy(update={"layer_methods": by_layer})
+            if (error := estimates.output_error(tried)) < least:
+                best, least = tried, error
+    return best
