@@ -94,6 +94,11 @@ class Recipe(BaseModel):
         """The range method itself."""
         return _range_method(self.method)
 
+    @property
+    def method_names(self) -> tuple[str, ...]:
+        """All range methods, that of single layers after that of all others."""
+        return tuple(dict.fromkeys((self.method, *(one.method for one in self.layer_methods))))
+
     def methods_by_layer(self) -> dict[str, RangeMethod]:
         """`layer_methods` by layer; of several for a layer, the last one."""
         return {layer: _range_method(one.method) for one in self.layer_methods for layer in one.layers}

@@ -10,24 +10,26 @@ import numpy as np
 import pytest
 
 from tests.pipeline.quantizing import quantized
+from trt_ptq.calibration.convergence import Stability
 from trt_ptq.data.shape_profiles import match_profiles, wider_profile
 from trt_ptq.engines.spec import parse_profiles
 from trt_ptq.fp16.attention_masks import ClampedMask
 from trt_ptq.fp16.keep_fp32 import Fp32Node
 from trt_ptq.onnx_io.load import Model
+from trt_ptq.recipe import LayerMethod, Recipe
 from trt_ptq.report.option_names import with_options
 from trt_ptq.report.render import render_html
-from trt_ptq.report.warnings import fp32_warnings, mask_warnings, profile_warnings
+from trt_ptq.report.warnings import fp32_warnings, mask_warnings, profile_warnings, stability_method_warnings
 from trt_ptq.types import ShapeProfile, TensorSpec
 
 
 def clipping(warnings: tuple[str, ...]) -> list[str]:
-    return [warning for warning in warnings if " clips " in warning]
+    return [warning for warning in warnings if "heavily" in warning]
 
 
 @pytest.mark.parametrize(
     ("excluded", "clipped", "used"),
-    [((), "clips 2 tensors heavily", "3 of 3"), (("c2",), "clips 1 tensors heavily", "2 of 3")],
+    [((), "clips 2 tensors heavily", "3 of 3"), (("c2",), "clips 1 tensor heavily", "2 of 3")],
 )
 def test_ranges_that_the_model_uses_are_warned_of(
     cnn: Model, tmp_path: Path, excluded: tuple[str, ...], clipped: str, used: str
@@ -36,6 +38,17 @@ def test_ranges_that_the_model_uses_are_warned_of(
     (warning,) = clipping(result.warnings)
     assert clipped in warning
     assert f"Ranges ({used} are used, percentile" in render_html(result.report)
+
+
+def test_all_range_methods_of_a_recipe_are_named(cnn: Model, tmp_path: Path) -> None:
+    first = LayerMethod(layers=("c1",), method="percentile 60")
+    recipe = Recipe(model=cnn.identity, method="percentile 70", layer_methods=(first,))
+    (warning,) = clipping(quantized(cnn, tmp_path, method="auto", recipe=recipe).warnings)
+    assert warning.startswith("methods percentile 70 and percentile 60 clip 2 tensors heavily")
+    stability = Stability("percentile 70", 0.01, 100, True, {})
+    (warning,) = stability_method_warnings(stability, recipe.method_names)
+    assert "the ranges of percentile 70, but percentile 60 was selected" in warning
+    assert not stability_method_warnings(stability, ["percentile 70"])
 
 
 def test_ranges_that_no_int8_layer_reads_clip_nothing(cnn: Model, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tests.pipeline.quantizing import quantized
 from trt_ptq import QuantizeConfig, load_recipe, quantize_model
 from trt_ptq.errors import UsageError
 from trt_ptq.onnx_io.load import Model, load_model
+from trt_ptq.recipe import LayerMethod, Recipe
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +71,14 @@ def test_a_recipe_may_name_range_methods_of_layers_by_pattern(sabotaged: Model, 
     path.write_text(written.replace("layer_methods: []", "layer_methods: [{layers: [c9], method: mse}]"))
     with pytest.raises(UsageError, match=r"recipe\.yaml: layer_methods: no quantizable node matches 'c9'"):
         quantized(sabotaged, again, images(40), method="auto", recipe=path)
+
+
+def test_two_range_methods_for_one_tensor_are_refused_before_a_calibration(cnn: Model, tmp_path: Path) -> None:
+    methods = LayerMethod(layers=("c2",), method="mse"), LayerMethod(layers=("a",), method="minmax")  # both read r1
+    recipe = Recipe(model=cnn.identity, method="mse", layer_methods=methods)
+    with pytest.raises(UsageError, match=r"layer_methods: .* read the same tensor 'r1'"):
+        quantized(cnn, tmp_path / "out", recipe=recipe, method="auto")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_recipe_may_name_weight_only_nodes_by_pattern(sabotaged: Model, tmp_path: Path) -> None:

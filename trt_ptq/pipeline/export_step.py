@@ -171,7 +171,7 @@ def _table_recipe(tuned: Tuned, candidate: QuantizedCandidate) -> TableRecipe:
 def _warnings(tuned: Tuned, candidate: QuantizedCandidate) -> tuple[str, ...]:
     qdq, statistics = candidate.qdq, tuned.calibrated_model.statistics
     return (
-        *range_warnings(statistics, tuned.table, tuned.recipe.method, qdq.plan.activations),
+        *range_warnings(statistics, tuned.table, tuned.recipe.method_names, qdq.plan.activations),
         *filter(None, [candidate.warning]),
         *fp32_warnings(candidate.fp32_nodes),
         *mask_warnings(candidate.clamped_masks),

@@ -11,6 +11,7 @@ from trt_ptq.engines.backends import builder_target
 from trt_ptq.language_models.decoder import is_decoder
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.node_selection import select_nodes, select_weight_only
+from trt_ptq.qdq.ranges.layer_methods import check_layer_methods
 from trt_ptq.recipe import Recipe, load_recipe
 
 
@@ -58,7 +59,7 @@ def with_names_of_layers(recipe: Recipe, model: Model, config: QuantizeConfig) -
     """`recipe` with each node that it names by its first output.
 
     Raises:
-        UsageError: it names a node that there is not.
+        UsageError: it names a node that there is not, or gives layers that read one tensor different range methods.
     """
     if config.recipe is None:
         return recipe
@@ -73,4 +74,6 @@ def with_names_of_layers(recipe: Recipe, model: Model, config: QuantizeConfig) -
         for one in recipe.layer_methods
     )
     layers = {"nodes_to_exclude": excluded, "weight_only": weight_only, "layer_methods": by_layer}
-    return recipe.model_copy(update=layers)
+    named = recipe.model_copy(update=layers)
+    check_layer_methods(graph, named.methods_by_layer(), recipe.attention)
+    return named

@@ -85,7 +85,7 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, candidates: Candid
     )
     table, calibrated_model = candidates.table(result.recipe), candidates.calibrated_model(result.recipe)
     warnings = (
-        *stability_method_warnings(calibrated.stability, result.recipe.method),
+        *stability_method_warnings(calibrated.stability, result.recipe.method_names),
         *technique_warnings(result.recipe, candidates.changes_model(result.recipe)),
         *placed.warnings,
         *result.warnings,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from trt_ptq._internal.listing import first_few
+from trt_ptq._internal.listing import counted, first_few
 from trt_ptq.calibration.convergence import Stability
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable
@@ -50,14 +50,14 @@ SELECTION_PASSED = (
 
 
 def range_warnings(
-    statistics: Statistics, table: CalibrationTable, method: str, used: Collection[str] | None = None
+    statistics: Statistics, table: CalibrationTable, methods: Sequence[str], used: Collection[str] | None = None
 ) -> list[str]:
     """Warn of ranges that clip much, of values that were skipped, and of tensors without a range.
 
     Args:
         statistics: the statistics that the ranges come from.
         table: the ranges.
-        method: name of the range method.
+        methods: names of the range methods.
         used: the tensors whose ranges the INT8 model uses, as others clip nothing; None if there is no model yet.
     """
     warnings = []
@@ -68,9 +68,10 @@ def range_warnings(
     }
     heavily = {name: fraction for name, fraction in clipped.items() if fraction > _MAX_CLIPPED}
     if heavily:
+        by = f"method {methods[0]} clips" if len(methods) == 1 else f"methods {' and '.join(methods)} clip"
         worst = max(heavily, key=lambda name: heavily[name])
         warnings.append(
-            f"method {method} clips {len(heavily)} tensors heavily; the worst is {worst!r}: {heavily[worst]:.1%} of "
+            f"{by} {counted(len(heavily), 'tensor')} heavily; the worst is {worst!r}: {heavily[worst]:.1%} of "
             f"its values lie more than {_FAR - 1:.0%} beyond its range of {table.amax[worst]:.4g}. Another `method` "
             "may be more accurate"
         )
@@ -78,7 +79,8 @@ def range_warnings(
     if skipped:
         name, count = next(iter(skipped.items()))
         warnings.append(
-            f"{len(skipped)} tensors had NaN or infinite values, which were skipped, e.g. {count} in {name!r}"
+            f"{counted(len(skipped), 'tensor')} had NaN or infinite values, which were skipped, e.g. {count} in "
+            f"{name!r}"
         )
     if table.tensors_without_range:
         warnings.append(f"no range, because they are always zero: {', '.join(table.tensors_without_range)}")
@@ -189,13 +191,14 @@ def stability_warnings(stability: Stability | None, inputs: Sequence[TensorSpec]
     ]
 
 
-def stability_method_warnings(stability: Stability | None, method: str) -> list[str]:
-    """Warn if the ranges of another method than the selected one were checked for stability."""
-    if stability is None or not stability.stable or stability.method == method:
+def stability_method_warnings(stability: Stability | None, methods: Sequence[str]) -> list[str]:
+    """Warn if the ranges of other methods than the selected ones were checked for stability."""
+    others = [] if stability is None else [method for method in methods if method != stability.method]
+    if stability is None or not stability.stable or not others:
         return []
     return [
-        f"`until_stable` checked the ranges of {stability.method}, but {method} was selected, whose ranges may not be "
-        "stable: set `method`"
+        f"`until_stable` checked the ranges of {stability.method}, but {' and '.join(others)} was selected, whose "
+        "ranges may not be stable: set `method`"
     ]
 
 

@@ -15,7 +15,7 @@ from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, derive_table
 from trt_ptq.errors import UsageError
 from trt_ptq.onnx_io.load import Model, load_model
-from trt_ptq.qdq.ranges.layer_methods import activation_sources, with_layer_methods
+from trt_ptq.qdq.ranges.layer_methods import activation_sources, check_layer_methods, with_layer_methods
 
 MINMAX, CLIPPED = METHODS["minmax"], Percentile(90.0)
 
@@ -55,10 +55,16 @@ def test_only_what_a_layer_reads_gets_its_method(model: Model, statistics: Stati
     assert {"s", "v"} & changed, "the layer reads a view of the sum"
     assert all(table.amax[name] == clipped.amax[name] < plain.amax[name] for name in changed)
     assert table.provenance is not None
-    assert table.provenance.method == "minmax; percentile 90 for 1 tensors"
+    assert table.provenance.method == "minmax; percentile 90 for 1 tensor"
 
 
 def test_layers_that_read_one_tensor_need_one_method(model: Model, statistics: Statistics) -> None:
     assert derived(model, statistics, {"q": CLIPPED, "k": CLIPPED}).amax["x"] < statistics.tensors["x"].amax
     with pytest.raises(UsageError, match=r"layer_methods: 'q' \(percentile 90\) and 'k' \(minmax\) .* tensor 'x'"):
         derived(model, statistics, {"q": CLIPPED, "k": MINMAX})
+
+
+def test_different_methods_for_one_tensor_are_refused_before_a_calibration(model: Model) -> None:
+    check_layer_methods(model.to_ir().graph, {"q": CLIPPED, "k": CLIPPED, "y": MINMAX})
+    with pytest.raises(UsageError, match="read the same tensor 'x'"):
+        check_layer_methods(model.to_ir().graph, {"y": MINMAX, "q": CLIPPED, "k": MINMAX})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
 import onnx_ir as ir
 
+from trt_ptq._internal.listing import counted
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, has_usable_scale
@@ -35,6 +37,26 @@ def activation_sources(graph: ir.Graph, statistics: Statistics, attention: bool 
     return sources
 
 
+def check_layer_methods(graph: ir.Graph, methods: Mapping[str, RangeMethod], attention: bool = False) -> None:
+    """Make sure that `with_layer_methods` accepts `methods`, before statistics are collected for it.
+
+    Raises:
+        UsageError: See `with_layer_methods`.
+    """
+    for tensor, layers in plan_quantization(graph, attention=attention).readers.items():
+        named = [layer for layer in layers if layer in methods]
+        for layer in named[1:]:
+            _require_same(tensor, named[0], layer, methods)
+
+
+def _require_same(tensor: str, first: str, second: str, methods: Mapping[str, RangeMethod]) -> None:
+    if methods[first] != methods[second]:
+        raise UsageError(
+            f"layer_methods: {first!r} ({methods[first].name}) and {second!r} ({methods[second].name}) read the same "
+            f"tensor {tensor!r}, which has one range: give them the same method"
+        )
+
+
 def with_layer_methods(
     table: CalibrationTable,
     statistics: Statistics,
@@ -54,24 +76,16 @@ def with_layer_methods(
         UsageError: Two layers with different methods read the same tensor, which has one range.
     """
     first: dict[str, str] = {}  # layers, by the tensor that they read
-    for layer, method in methods.items():
+    for layer in methods:
         for tensor in sources.get(layer, ()):
-            other = first.setdefault(tensor, layer)
-            if methods[other] != method:
-                raise UsageError(
-                    f"layer_methods: {other!r} ({methods[other].name}) and {layer!r} ({method.name}) read the same "
-                    f"tensor {tensor!r}, which has one range: give them the same method"
-                )
+            _require_same(tensor, first.setdefault(tensor, layer), layer, methods)
     ranges = {tensor: methods[layer].amax(statistics.tensors[tensor]) for tensor, layer in first.items()}
     ranges |= {name: ranges[source] for name, source in statistics.shares_range.items() if source in ranges}
     amax = {**table.amax, **{name: value for name, value in ranges.items() if has_usable_scale(value)}}
     provenance = table.provenance
     if provenance is not None:
-        counts: dict[str, int] = {}
-        for layer in first.values():
-            counts[methods[layer].name] = counts.get(methods[layer].name, 0) + 1
-        counted = "".join(
-            f"; {name} for {count} tensors" for name, count in counts.items() if name != provenance.method
-        )
-        provenance = replace(provenance, method=f"{provenance.method}{counted}")
+        counts = Counter(methods[layer].name for layer in first.values())
+        del counts[provenance.method]
+        others = [f"{name} for {counted(count, 'tensor')}" for name, count in counts.items()]
+        provenance = replace(provenance, method="; ".join([provenance.method, *others]))
     return replace(table, amax=dict(sorted(amax.items())), provenance=provenance)

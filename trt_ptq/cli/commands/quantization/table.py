@@ -49,7 +49,7 @@ def table(
         check_writable(out, stats)
         derived.save(out, tensorrt_version=version)
     rows = tensor_rows(statistics, derived)
-    warnings = range_warnings(statistics, derived, chosen_method.name)
+    warnings = range_warnings(statistics, derived, [chosen_method.name])
     for warning in warnings:
         console.warn(warning)
     if json:
