@@ -108,6 +108,7 @@ def test_a_result_that_meets_the_threshold_only_on_the_selection_data_is_warned_
     assert not report.verdict.passed
     (warning,) = [warning for warning in report.warnings if "on the data that candidates are selected on" in warning]
     assert "meets `max_drop`; on the data of the verdict" in warning
+    assert warning.endswith("lower `max_drop`, or let `evaluate` use more samples")  # `test_data` would change nothing
 
 
 def test_selecting_by_the_metric_of_the_verdict_is_warned_of(sabotaged: Model, tmp_path: Path) -> None:

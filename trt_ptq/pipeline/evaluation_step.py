@@ -27,6 +27,7 @@ from trt_ptq.report.warnings import (
     TUNING_SKIPPED,
     emulation_differs,
     engines_not_evaluated,
+    more_data,
     optimistic_verdict,
 )
 from trt_ptq.types import BatchSource
@@ -88,15 +89,15 @@ def evaluate_models(
     )
     verdict = comparison.grade(job.max_drop)
     warnings = [*audit.findings(), *comparison.warnings, *verdict.warnings()]
+    metric = job.objective.metric
+    own_data = metric is not None and metric.name != PERPLEXITY and not job.scores_held_out
     if searched and job.selects_on_test:
-        metric = job.objective.metric
-        own_data = metric is not None and metric.name != PERPLEXITY and not job.scores_held_out
         warnings.append(optimistic_verdict(own_data))
     if not verdict.passed and not searched and not tuned.result.warnings and job.search:
-        warnings.append(TUNING_SKIPPED)
+        warnings.append(TUNING_SKIPPED.format(more_data(own_data)))
     if not verdict.passed and searched and tuned.result.loss <= job.max_drop:
-        warnings.append(SELECTION_PASSED.format(format_loss(tuned.result.loss, job.max_drop)))
-    if job.objective.metric is not None and job.scores_held_out:
+        warnings.append(SELECTION_PASSED.format(format_loss(tuned.result.loss, job.max_drop), more_data(own_data)))
+    if metric is not None and job.scores_held_out:
         warnings.append(JUDGED_BY_FP32)
     if job.language is not None:
         warnings += perplexity_warnings(comparison.metrics, job.language)

@@ -40,12 +40,11 @@ NO_INT8_NODES = "no node runs in INT8: all are excluded, so the verdict is not o
 ENGINES_PENDING = "the engines were not built: the run ended before"
 TUNING_SKIPPED = (
     "on the data that candidates are selected on, with FP32 around INT8, the model meets `max_drop`, so no recovery "
-    "was attempted; on the data of the verdict, or with FP16 around INT8, it does not: lower `max_drop`, or provide "
-    "more `test_data`"
+    "was attempted; on the data of the verdict, or with FP16 around INT8, it does not: lower `max_drop`, or {}"
 )
 SELECTION_PASSED = (
     "on the data that candidates are selected on, with FP32 around INT8, the result loses {} and meets `max_drop`; on "
-    "the data of the verdict, or with FP16 around INT8, it does not: lower `max_drop`, or provide more `test_data`"
+    "the data of the verdict, or with FP16 around INT8, it does not: lower `max_drop`, or {}"
 )
 
 
@@ -68,8 +67,8 @@ def range_warnings(
     }
     heavily = {name: fraction for name, fraction in clipped.items() if fraction > _MAX_CLIPPED}
     if heavily:
-        by = f"method {methods[0]} clips" if len(methods) == 1 else f"methods {' and '.join(methods)} clip"
         worst = max(heavily, key=lambda name: heavily[name])
+        by = f"method {methods[0]} clips" if len(methods) == 1 else f"methods {' and '.join(methods)} clip"
         warnings.append(
             f"{by} {counted(len(heavily), 'tensor')} heavily; the worst is {worst!r}: {heavily[worst]:.1%} of "
             f"its values lie more than {_FAR - 1:.0%} beyond its range of {table.amax[worst]:.4g}. Another `method` "
@@ -96,6 +95,11 @@ def fp32_warnings(nodes: Sequence[Fp32Node]) -> list[str]:
     return [
         f"{len(nodes)} nodes stay in FP32, {some}as float16 cannot hold their values: {first_few(named, _NUM_EXAMPLES)}"
     ]
+
+
+def more_data(has_own_data: bool) -> str:
+    """What to give for a selection and a verdict that agree; `has_own_data`: the user's metric has its own."""
+    return "let `evaluate` use more samples" if has_own_data else "provide more `test_data`"
 
 
 def optimistic_verdict(has_own_data: bool) -> str:
