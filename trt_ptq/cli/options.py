@@ -298,7 +298,3 @@ TrtVersion = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-UNMEASURED = (
-    "no activations were measured, so a value beyond float16's range would overflow: give --data to `trt-ptq qdq`, or "
-    "use `trt-ptq quantize`"
-)

@@ -19,6 +19,10 @@ from trt_ptq.errors import EngineError, UsageError
 from trt_ptq.speed.engine_comparison import SpeedComparison
 
 _IMPLICIT = "Implicit quantization (TensorRT 10 and older)"
+_UNMEASURED = (
+    "no activations were measured, so a value beyond float16's range would overflow: give --data to `trt-ptq qdq`, or "
+    "use `trt-ptq quantize`"
+)
 
 
 def build(
@@ -240,7 +244,7 @@ def _show(manifest: EngineManifest, out: Path, table: Path | None) -> None:
         f"{manifest.backend_version} in {manifest.build_seconds:.1f} s on {built_on}"
     )
     if manifest.precision == "fp16":
-        console.warn(options.UNMEASURED)
+        console.warn(_UNMEASURED)
     if manifest.refused_nodes:
         console.warn(
             f"{manifest.backend} has no INT8 implementation for {describe_refused(manifest.refused_nodes)}: excluded "
