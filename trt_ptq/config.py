@@ -64,7 +64,8 @@ class QuantizeConfig:
 
     Args:
         mode: "w8a8" (weights and activations in INT8; layers that lose too much are not quantized), "w8a16" (weights
-            only, which needs no ranges), or "mixed" (layers that lose too much in W8A8 become W8A16).
+            only, which needs no ranges), or "mixed" (where W8A8 loses too much, kinds of layers get range methods of
+            their own, and then layers become W8A16).
         method: range method; "auto" selects the method with the smallest output error on calibration data for the
             whole model.
         percentile: for `method` "percentile" (which it implies): in percent, above 1 and up to 100; 99.99 unless

@@ -48,8 +48,8 @@ def quantize(
     mode: Annotated[
         Optional[choices.Mode],
         typer.Option(
-            help="w8a8: weights and activations in INT8 (default). w8a16: weights only. mixed: layers that lose too "
-            "much in w8a8 become w8a16.",
+            help="w8a8: weights and activations in INT8 (default). w8a16: weights only. mixed: where w8a8 "
+            "loses too much, range methods by kind of layer, and then layers in w8a16.",
             rich_help_panel=options.ACCURACY,
             show_default=False,
         ),
