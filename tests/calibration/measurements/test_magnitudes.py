@@ -122,3 +122,11 @@ def test_the_maxima_of_the_rows_that_a_softmax_reads_are_measured(tmp_path: Path
     measured = measure_amax(network, source(np.array([[-9, 2], [-9, -3]], np.float32)))
     assert measured["x"] == 9
     assert measured["x (row maxima)"] == 3
+
+
+def test_rows_along_several_axes_have_no_maxima(tmp_path: Path) -> None:
+    rows, columns = (helper.make_node("Softmax", ["x"], [name], axis=axis) for name, axis in (("r", 1), ("c", 0)))
+    network = model(tmp_path, rows, columns, helper.make_node("Add", ["r", "c"], ["y"]))
+    measured = measure_amax(network, source(np.array([[-9, 2], [-9, -3]], np.float32)))
+    assert measured["x"] == 9
+    assert "x (row maxima)" not in measured

@@ -94,9 +94,12 @@ def _passes(model: Model, source: BatchSource, names: list[str], limit_bytes: in
 
 
 def _softmax_axes(model: Model) -> dict[str, int]:
-    """The axis of each Softmax in the main graph, by its input."""
-    nodes = [node for node in model.to_ir().graph if node.op_type == "Softmax" and node.domain in ONNX_DOMAINS]
-    return {name_of(node.inputs[0]): node.attributes.get_int("axis", -1) for node in nodes if node.inputs[0]}
+    """The axis of each Softmax in the main graph, by its input; not of one that is read along several axes."""
+    axes: dict[str, set[int]] = {}
+    for node in model.to_ir().graph:
+        if node.op_type == "Softmax" and node.domain in ONNX_DOMAINS and node.inputs[0]:
+            axes.setdefault(name_of(node.inputs[0]), set()).add(node.attributes.get_int("axis", -1))
+    return {name: axis.pop() for name, axis in axes.items() if len(axis) == 1}
 
 
 def combine_amax(measured: dict[str, float], statistics: Statistics) -> dict[str, float]:
