@@ -158,6 +158,24 @@ def test_a_residual_is_written_over(tmp_path: Path) -> None:
     assert overwritten == [{sessions.output_of["y"]: sessions.output_of["r1"]}]
 
 
+def test_blocked_sums_of_unknown_type_pass_from_one_segment_to_another(tmp_path: Path) -> None:
+    """24 channels do not fill their blocks, so ONNX Runtime adds in the blocked layout, and the sum has no type."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["c1", "w2"], ["c2"], pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["c1", "c2"], ["a1"]),
+        helper.make_node("Conv", ["a1", "w3"], ["c3"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["c3", "w4"], ["c4"], pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["a1", "c4"], ["y"]),
+    ]
+    weights = [weight("w1", 24, 16, 3, 3), *(weight(f"w{i}", 24, 24, 3, 3) for i in (2, 3, 4))]
+    model = load_model(write(tmp_path / "m.onnx", nodes, weights, [image_input()], ["y"]))
+    _check(model, [images(2)], HostDevice())
+    proto = ir.to_proto(model_with_outputs(model, ["c1", "c2", "a1", "c3", "c4", "y"]))
+    sessions = create_observed_sessions(proto, tmp_path, "model", [CPU], threads=1)
+    assert [len(segment.observed) for segment in sessions.segments] == [1] * 6
+
+
 def test_strings_need_one_session(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Cast", ["s"], ["f"], to=TensorProto.FLOAT),

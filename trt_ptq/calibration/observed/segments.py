@@ -124,9 +124,16 @@ def _types(graph: onnx.GraphProto) -> dict[str, int]:
     """Element types of the tensors that can pass from one segment to another."""
     values = [*graph.input, *graph.value_info, *graph.output]
     types = {value.name: value.type.tensor_type.elem_type for value in values}
+    blocked: set[str] = set()
     for node in graph.node:
         if node.domain == BLOCKED_DOMAIN:
             types |= dict.fromkeys(node.output, TensorProto.FLOAT)
+        elif not blocked.isdisjoint(node.input):  # a sum or an activation, whose result ONNX Runtime gives no type
+            types = dict.fromkeys(node.output, TensorProto.FLOAT) | types
+        else:
+            continue
+        if node.op_type != "ReorderOutput":
+            blocked.update(filter(None, node.output))
     return {name: kind for name, kind in types.items() if kind not in (TensorProto.UNDEFINED, TensorProto.STRING)}
 
 
