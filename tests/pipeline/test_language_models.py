@@ -160,6 +160,7 @@ def test_a_metric_of_the_user_decides_instead(decoder_path: Path, tokenizer_fold
 
     result = quantized(decoder_path, sentences(30), tmp_path, tokenizer_folder, evaluate=accuracy)
     assert set(result.metrics["int8"]) == {"accuracy"}
+    assert not any("perplexity" in warning for warning in result.warnings)
     assert result.report.language is not None
 
 

@@ -90,7 +90,8 @@ def evaluate_models(
     verdict = comparison.grade(job.max_drop)
     warnings = [*audit.findings(), *comparison.warnings, *verdict.warnings()]
     metric = job.objective.metric
-    own_data = metric is not None and metric.name != PERPLEXITY and not job.scores_held_out
+    by_perplexity = metric is not None and metric.name == PERPLEXITY
+    own_data = metric is not None and not by_perplexity and not job.scores_held_out
     if searched and job.selects_on_test:
         warnings.append(optimistic_verdict(own_data))
     if not verdict.passed and not searched and not tuned.result.warnings and job.search:
@@ -99,7 +100,7 @@ def evaluate_models(
         warnings.append(SELECTION_PASSED.format(format_loss(tuned.result.loss, job.max_drop), more_data(own_data)))
     if metric is not None and job.scores_held_out:
         warnings.append(JUDGED_BY_FP32)
-    if job.language is not None:
+    if job.language is not None and by_perplexity:
         warnings += perplexity_warnings(comparison.metrics, job.language)
     judgement = None if judge is None else judge.judgement()
     return Evaluated(comparison, verdict, audit.num_calibrated, judgement, tuple(warnings))
