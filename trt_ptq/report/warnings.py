@@ -68,7 +68,11 @@ def range_warnings(
     heavily = {name: fraction for name, fraction in clipped.items() if fraction > _MAX_CLIPPED}
     if heavily:
         worst = max(heavily, key=lambda name: heavily[name])
-        by = f"method {methods[0]} clips" if len(methods) == 1 else f"methods {' and '.join(methods)} clip"
+        by = (
+            f"method {methods[0]} clips"
+            if len(methods) == 1
+            else f"methods {', '.join(methods[:-1])} and {methods[-1]} clip"
+        )
         warnings.append(
             f"{by} {counted(len(heavily), 'tensor')} heavily; the worst is {worst!r}: {heavily[worst]:.1%} of "
             f"its values lie more than {_FAR - 1:.0%} beyond its range of {table.amax[worst]:.4g}. Another `method` "

@@ -6,7 +6,7 @@ import logging
 import math
 from dataclasses import replace
 
-from trt_ptq._internal.listing import first_few
+from trt_ptq._internal.listing import counted, first_few
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.choices import Mode, Technique
 from trt_ptq.errors import TrtPtqError
@@ -164,12 +164,12 @@ class BestSoFar:
         if not isinstance(found, MixedPrecision):
             return failure(found, self.best.loss, self._max_drop, self._judge.quantity, self._settings)
         self.recipe, self.best = found.recipe, found.score
-        excluded = found.result.excluded or ()
+        excluded, evaluations = found.result.excluded or (), counted(found.result.evaluations, "evaluation")
         self._record(
             f"mixed precision: {len(excluded)} of {len(ranked)} layers {alternative.name}",
             self.recipe,
             self.best,
-            note=f"method {start.method}; {', '.join(excluded)}; found in {found.result.evaluations} evaluations",
+            note=f"method {start.method}; {', '.join(excluded)}; found in {evaluations}",
         )
         self._drop_techniques(expectation, found.result.threshold)
         return None

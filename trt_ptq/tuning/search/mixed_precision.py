@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from trt_ptq._internal.listing import counted
 from trt_ptq._internal.quantities import format_percent
 from trt_ptq.errors import DataError, ModelError
 from trt_ptq.evaluation.verdict import format_loss
@@ -157,7 +158,7 @@ def failure(result: SearchResult, loss: float, max_drop: float, quantity: str, s
     message = (
         f"INT8 has {format_loss(loss, max_drop)} {quantity}. No mixed-precision configuration within "
         f"{format_percent(max_drop)} that keeps {1 - settings.max_excluded_macs:.0%} of the multiply-accumulates in "
-        f"INT8 was found in {result.evaluations} evaluations"
+        f"INT8 was found in {counted(result.evaluations, 'evaluation')}"
     )
     if not math.isfinite(result.loss):
         return message
