@@ -97,7 +97,9 @@ def test_a_technique_does_not_mix_the_ranges_of_two_data_sets(tmp_path: Path) ->
     data, test = source(), source(8, seed=1)
     quantized(model, tmp_path / "anew", data, test_data=test, techniques=("equalization",), search=False)
     config = trt_ptq.QuantizeConfig(method="minmax", backend="none", techniques=("equalization",), search=False)
-    trt_ptq.quantize(model, data, test_data=test, stats=statistics, output_dir=tmp_path / "kept", config=config)
+    kept = tmp_path / "kept"
+    result = trt_ptq.quantize(model, data, test_data=test, stats=statistics, output_dir=kept, config=config)
+    assert result.report.calibration_data == "40 samples"  # of this run
     tables = [load_table(tmp_path / name / "calibration.json") for name in ("kept", "anew")]
     assert tables[0].amax == pytest.approx(dict(tables[1].amax), rel=1e-5)
     assert tables[0].provenance == tables[1].provenance

@@ -48,7 +48,7 @@ def report_models(
         identity=job.model.identity,
         data=job.data_name,
         fingerprint=statistics.data,
-        passes=calibrated.passes,
+        passes=calibrated.passes or int(statistics.data != calibrated.statistics.data),  # calibrated for a technique
         trajectory=calibrated.trajectory,
         stability=calibrated.stability,
         held_out_samples=evaluated.comparison.fidelity["int8"].samples,

@@ -73,7 +73,8 @@ class Report(_Part):
 
     Attributes:
         data: where the calibration data came from; `fingerprint` identifies their content.
-        passes: passes over the data that calibration took; 0 with statistics of an earlier run.
+        passes: passes over the data that calibration took; 0 with statistics of an earlier run, unless a technique
+            replaced all of them.
         trajectory: how the ranges settled as samples were added.
         stability: whether the ranges were stable when calibration ended; None without `until_stable`.
         held_out_samples: number of samples that the models were compared on.
