@@ -59,7 +59,8 @@ def with_names_of_layers(recipe: Recipe, model: Model, config: QuantizeConfig) -
     """`recipe` with each node that it names by its first output.
 
     Raises:
-        UsageError: it names a node that there is not, or gives layers that read one tensor different range methods.
+        UsageError: it names a node that there is not, gives layers that read one tensor different range methods, or a
+            range method to layers that read no activation in INT8.
     """
     if config.recipe is None:
         return recipe
@@ -75,5 +76,6 @@ def with_names_of_layers(recipe: Recipe, model: Model, config: QuantizeConfig) -
     )
     layers = {"nodes_to_exclude": excluded, "weight_only": weight_only, "layer_methods": by_layer}
     named = recipe.model_copy(update=layers)
-    check_layer_methods(graph, named.methods_by_layer(), recipe.attention)
+    groups = [one.layers for one in by_layer]
+    check_layer_methods(graph, named.methods_by_layer(), recipe.attention, groups)
     return named

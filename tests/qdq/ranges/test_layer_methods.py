@@ -64,6 +64,12 @@ def test_layers_that_read_one_tensor_need_one_method(model: Model, statistics: S
         derived(model, statistics, {"q": CLIPPED, "k": MINMAX})
 
 
+def test_a_method_without_an_effect_is_refused(model: Model) -> None:
+    check_layer_methods(model.to_ir().graph, {}, groups=[("q", "s")])
+    with pytest.raises(UsageError, match=r"layer_methods: 's': no activation that is read there is in INT8"):
+        check_layer_methods(model.to_ir().graph, {}, groups=[("q",), ("s",)])
+
+
 def test_different_methods_for_one_tensor_are_refused_before_a_calibration(model: Model) -> None:
     check_layer_methods(model.to_ir().graph, {"q": CLIPPED, "k": CLIPPED, "y": MINMAX})
     with pytest.raises(UsageError, match="read the same tensor 'x'"):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import onnx_ir as ir
 
-from trt_ptq._internal.listing import counted
+from trt_ptq._internal.listing import counted, first_few
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.calibrators.statistics.statistics import Statistics
 from trt_ptq.calibrators.table.calibration_table import CalibrationTable, has_usable_scale
 from trt_ptq.errors import UsageError
 from trt_ptq.qdq.plan import plan_quantization
+
+_MOST_NAMED = 3
 
 
 def activation_sources(graph: ir.Graph, statistics: Statistics, attention: bool = False) -> dict[str, tuple[str, ...]]:
@@ -37,13 +39,32 @@ def activation_sources(graph: ir.Graph, statistics: Statistics, attention: bool 
     return sources
 
 
-def check_layer_methods(graph: ir.Graph, methods: Mapping[str, RangeMethod], attention: bool = False) -> None:
+def check_layer_methods(
+    graph: ir.Graph,
+    methods: Mapping[str, RangeMethod],
+    attention: bool = False,
+    groups: Iterable[tuple[str, ...]] = (),
+) -> None:
     """Make sure that `with_layer_methods` accepts `methods`, before statistics are collected for it.
 
+    Args:
+        graph: The graph of a float model with inferred shapes.
+        methods: Range methods by layer.
+        attention: Whether the MatMuls of attention are quantized.
+        groups: Layers that were given a method together.
+
     Raises:
-        UsageError: See `with_layer_methods`.
+        UsageError: See `with_layer_methods`; or no layer of a group reads an activation in INT8.
     """
-    for tensor, layers in plan_quantization(graph, attention=attention).readers.items():
+    readers = plan_quantization(graph, attention=attention).readers
+    known = {layer for layers in readers.values() for layer in layers}
+    for group in groups:
+        if group and not known.intersection(group):
+            raise UsageError(
+                f"layer_methods: {first_few([*map(repr, group)], _MOST_NAMED)}: no activation that is read there is in "
+                "INT8, so a range method has no effect: omit it (MatMuls of attention need `attention`)"
+            )
+    for tensor, layers in readers.items():
         named = [layer for layer in layers if layer in methods]
         for layer in named[1:]:
             _require_same(tensor, named[0], layer, methods)
