@@ -122,11 +122,12 @@ def test_each_channel_makes_up_for_the_errors_before_it(rows: int) -> None:
     assert (rounded[order] != expected).mean() < 0.01  # one that differs by rounding changes those after it
 
 
-def test_the_number_of_cores_makes_no_difference() -> None:
-    weight, moments = weights(576, 200), moments_of(1000, 576)
+def test_the_number_of_cores_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, moments = weights(576, 600), moments_of(1000, 576)
     scales = channel_scales(weight, 1, "w")
     results = []
     for threads in (1, 2):
+        monkeypatch.setattr(gptq, "usable_cores", lambda count=threads: count)
         with threadpool_limits(threads, user_api="blas"):
             feedback = error_feedback(moments)
             results.append((feedback.factor.tobytes(), round_with_feedback(weight, scales, feedback).tobytes()))

@@ -15,6 +15,7 @@ Babai's Nearest Plane Algorithm", 2025, for the form without the inverse.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from trt_ptq._internal.hardware.blas import one_blas_thread
+from trt_ptq._internal.hardware.cpu import usable_cores
 from trt_ptq.calibrators.statistics.compiled import compiled
 from trt_ptq.calibrators.table.calibration_table import INT8_MAX
 
 DAMPENING = 0.01  # of the mean of the diagonal: as if each input had that much noise of its own
 _BLOCK = 64  # input channels that are rounded one by one; between blocks, errors are spread by products of matrices
-_COLUMNS = 2048  # output channels that are rounded at once, which bounds the memory
+_COLUMNS = 512  # output channels that a thread rounds at once
+_THREADS = 4  # at most, which bounds the memory
 _TILE = 128  # output channels of which a block fits into the first cache of a processor
 _FACTORED = 128  # columns of a Cholesky factor that are computed at once
 _COMPARED = 256  # input channels whose part of an error is computed at once
@@ -113,7 +116,8 @@ def round_with_feedback(weight: Floats, scales: Floats, feedback: ErrorFeedback)
         feedback: for the inputs of the layer.
     """
     rounded = np.empty(weight.shape, np.int8)
-    for start in range(0, weight.shape[1], _COLUMNS):
+
+    def round_columns(start: int) -> None:
         columns = slice(start, start + _COLUMNS)
         exact = (weight[feedback.order, columns] / scales[columns]).astype(np.float32)
         errors = np.empty_like(exact)
@@ -123,6 +127,9 @@ def round_with_feedback(weight: Floats, scales: Floats, feedback: ErrorFeedback)
         is_better = _are_larger(nearest, losses - _added(errors, feedback), feedback)
         errors[:, ~is_better] = nearest[:, ~is_better]
         rounded[feedback.order, columns] = np.rint(np.add(exact, errors, out=errors))
+
+    with ThreadPoolExecutor(min(usable_cores(), _THREADS)) as pool:
+        list(pool.map(round_columns, range(0, weight.shape[1], _COLUMNS)))
     return rounded
 
 
