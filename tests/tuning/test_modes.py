@@ -76,7 +76,7 @@ def test_a_recipe_may_name_range_methods_of_layers_by_pattern(sabotaged: Model, 
 def test_two_range_methods_for_one_tensor_are_refused_before_a_calibration(cnn: Model, tmp_path: Path) -> None:
     methods = LayerMethod(layers=("c2",), method="mse"), LayerMethod(layers=("a",), method="minmax")  # both read r1
     recipe = Recipe(model=cnn.identity, method="mse", layer_methods=methods)
-    with pytest.raises(UsageError, match=r"layer_methods: .* read the same tensor 'r1'"):
+    with pytest.raises(UsageError, match=r"^recipe: layer_methods: .* read the same tensor 'r1'"):
         quantized(cnn, tmp_path / "out", recipe=recipe, method="auto")
     assert not (tmp_path / "out").exists()
 

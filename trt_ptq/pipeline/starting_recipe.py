@@ -8,6 +8,7 @@ from pathlib import Path
 from trt_ptq.choices import Technique
 from trt_ptq.config import TECHNIQUES, QuantizeConfig
 from trt_ptq.engines.backends import builder_target
+from trt_ptq.errors import UsageError
 from trt_ptq.language_models.decoder import is_decoder
 from trt_ptq.onnx_io.load import Model
 from trt_ptq.qdq.node_selection import select_nodes, select_weight_only
@@ -77,5 +78,8 @@ def with_names_of_layers(recipe: Recipe, model: Model, config: QuantizeConfig) -
     layers = {"nodes_to_exclude": excluded, "weight_only": weight_only, "layer_methods": by_layer}
     named = recipe.model_copy(update=layers)
     groups = [one.layers for one in by_layer]
-    check_layer_methods(graph, named.methods_by_layer(), recipe.attention, groups)
+    try:
+        check_layer_methods(graph, named.methods_by_layer(), recipe.attention, groups)
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from error
     return named

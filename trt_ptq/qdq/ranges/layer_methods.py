@@ -62,7 +62,7 @@ def check_layer_methods(
         if group and not known.intersection(group):
             raise UsageError(
                 f"layer_methods: {first_few([*map(repr, group)], _MOST_NAMED)}: no activation that is read there is in "
-                "INT8, so a range method has no effect: omit it (MatMuls of attention need `attention`)"
+                "INT8, so a range method has no effect: omit it (MatMuls of attention need 'attention: true')"
             )
     for tensor, layers in readers.items():
         named = [layer for layer in layers if layer in methods]
