@@ -41,7 +41,7 @@ a prefill of 256 tokens, and a decode step of one token on a cache of 256. Nothi
 """
 LARGE_INTRODUCTION = """\
 A LLaMA of 1.1 billion parameters with random weights, 4.4 GB in FP32 with its weights in a file of their own. Each step
-is a process of its own on one core, Python and libraries included. Resident memory (VmHWM) includes the pages of mapped
+is a process of its own, Python and libraries included. Resident memory (VmHWM) includes the pages of mapped
 files, which the system can take back; anonymous memory (RssAnon) does not.
 """
 
