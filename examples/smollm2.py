@@ -3,7 +3,7 @@
 Run: python examples/smollm2.py MODEL_FOLDER TEXT [FOLDER]    (needs pip install "trt-ptq[llm]")
 
 MODEL_FOLDER is SmolLM2-135M or another causal language model in float32, with its tokenizer; TEXT is a .txt, .jsonl or
-.parquet file, or a folder of .txt files. With SmolLM2-135M it takes about 10 minutes on two cores.
+.parquet file, or a folder of .txt files. With SmolLM2-135M it takes some minutes on two cores.
 """
 
 from __future__ import annotations

@@ -258,6 +258,13 @@ def test_gptq_that_nobody_asked_for_is_left_out_when_the_time_is_up(by_default: 
     assert [LEFT_OUT.format("GPTQ rounding")] * by_default == list(result.warnings)
 
 
+def test_defaults_without_which_int8_is_of_no_use_stay_when_the_time_is_up() -> None:
+    bench = Bench({}, {"smoothquant": 0.001})
+    result = tuned(bench, ("smoothquant", "gptq"), TimeLimit(0.0), by_default=("smoothquant", "gptq"))
+    assert result.recipe.techniques == ("smoothquant",)
+    assert result.warnings == (LEFT_OUT.format("GPTQ rounding"),)
+
+
 @pytest.mark.parametrize("by_default", [True, False])
 def test_a_technique_that_fails_ends_the_run_only_where_it_was_asked_for(
     monkeypatch: pytest.MonkeyPatch, by_default: bool

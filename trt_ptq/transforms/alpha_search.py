@@ -105,7 +105,7 @@ def apply_smoothquant(model: Model, source: BatchSource) -> TransformResult:
         weights = [_read(linear) for linear in pair.quantized]
         error_of, origin = _OutputError(channels, weights), channel_origin(pair)
         plain, best = error_of(_Smoothing()), _best(error_of, pair.channels if origin else 0)
-        if error_of(best) >= plain:
+        if not error_of(best) < plain:  # also where it is NaN, as products overflow
             skipped.append(TransformSite(name, f"no alpha lowers the output error, {plain:.2%}"))
             continue
         copies = best.copies(channels.amax)

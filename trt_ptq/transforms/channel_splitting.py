@@ -27,20 +27,9 @@ from trt_ptq.transforms.smoothquant import Pair
 
 # Functions of each element on its own: equal channels stay equal.
 _UNARY = {
-    "Abs",
-    "Clip",
-    "Elu",
-    "Erf",
-    "Gelu",
-    "HardSigmoid",
-    "HardSwish",
-    "LeakyRelu",
-    "Mish",
-    "Neg",
-    "Relu",
-    "Sigmoid",
+    *("Abs", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu"),
+    *("Mish", "Neg", "Relu", "Sigmoid", "Softplus", "Swish", "Tanh"),
 }
-_UNARY |= {"Softplus", "Swish", "Tanh"}
 _BINARY = {"Add", "Div", "Mul", "Pow", "Sub"}
 
 Ints = npt.NDArray[np.intp]

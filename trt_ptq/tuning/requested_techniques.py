@@ -36,8 +36,8 @@ def apply_techniques(
         recipe: the recipe.
         techniques: what to add, in this order.
         candidates: applies them to the model.
-        by_default: techniques that nobody asked for: left out when the time is up or they fail, and not warned of where
-            they do not apply.
+        by_default: techniques that nobody asked for: left out where they fail, and not warned of where they do not
+            apply. Only GPTQ is left out when the time is up: without the others, INT8 activations are of no use.
         judge: knows when the time is up.
 
     Raises:
@@ -46,7 +46,7 @@ def apply_techniques(
     trials, warnings = [], []
     for technique in techniques:
         title = TITLES[technique]
-        if technique in by_default and judge.time_is_up:
+        if technique == "gptq" and technique in by_default and judge.time_is_up:
             warnings.append(LEFT_OUT.format(title))
             continue
         changed = with_technique(recipe, technique)

@@ -57,6 +57,7 @@ def _reads_weight(node: ir.Node) -> bool:
         and _is_constant(scales, ir.DataType.FLOAT)
         and all(_is_constant(point, ir.DataType.INT8) and not _values(point).any() for point in zero_points)
         and not node.attributes.get_int("block_size", 0)
+        and node.attributes.get_int("output_dtype", ir.DataType.FLOAT) in (0, ir.DataType.FLOAT)
     )
 
 
