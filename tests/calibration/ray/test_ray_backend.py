@@ -144,10 +144,11 @@ class TestOnACluster:
         message = r"^batch 1: input 'x' has nan at \[0, 0, 0, 0\]: remove it \(calibrate and"
         with pytest.raises(DataError, match=message):
             on_cluster(cnn, BrokenAndSlow(tmp_path), select_calibration_tensors(cnn))
-        time.sleep(2)
-        read = len(list(tmp_path.glob("*.read")))
-        time.sleep(2)
-        assert len(list(tmp_path.glob("*.read"))) == read < BATCHES
+        before, read = -1, 0
+        while read > before:  # what runs already is finished, slowly on a busy machine
+            time.sleep(4)
+            before, read = read, len(list(tmp_path.glob("*.read")))
+        assert 0 < read < BATCHES
 
     def test_what_was_skipped_is_counted(self, cluster: Any, cnn: Model, tmp_path: Path) -> None:
         calibration_tensors = select_calibration_tensors(cnn)
