@@ -160,7 +160,7 @@ def failure(result: SearchResult, loss: float, max_drop: float, quantity: str, s
         f"{format_percent(max_drop)} that keeps {1 - settings.max_excluded_macs:.0%} of the multiply-accumulates in "
         f"INT8 was found in {counted(result.evaluations, 'evaluation')}"
     )
-    if not math.isfinite(result.loss):
+    if not (math.isfinite(result.loss) and result.loss <= loss):
         return message
     advice = f" (accept it with `max_drop={format_percent(_rounded_up(result.loss))}`)" if result.loss < 1 else ""
     return f"{message}; the best had {result.loss:.4%} {quantity}{advice}"
