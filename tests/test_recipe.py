@@ -39,6 +39,7 @@ def test_the_method_is_found_by_its_name(method) -> None:  # type: ignore[no-unt
         ("method: minmax\n", "model: is missing"),
         ("model: {graph: a, weights: b}\nmethod: minmax\nkeep_flaot: []\n", "keep_flaot: is no field"),
         ("model: {graph: a, weights: b}\nmethod: minmax\nnodes_to_exclude: [1]\n", "nodes_to_exclude.0"),
+        ("model: {graph: a, weights: b}\nmethod: minmax\nnodes_to_exclude: c1\n", "nodes_to_exclude: must be a list"),
         ("model: {graph: a, weights: b}\nmethod: percentile most\n", "method: .percentile most.: could not convert"),
         ("model: {graph: a, weights: b}\nmethod: huge\n", "not a recipe: method: unknown method .huge."),
         ("model: {graph: a, weights: b}\nmethod: minmax\ntechniques: [hope]\n", "techniques.0"),

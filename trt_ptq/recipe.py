@@ -29,6 +29,7 @@ _HEAD = """\
 _REASONS = {
     "missing": "is missing",
     "extra_forbidden": "is no field of a recipe",
+    "tuple_type": "must be a list",
     "model_type": "it has no fields",
     "dataclass_type": "it has no fields",
 }

@@ -59,6 +59,14 @@ def test_statistics_of_samples_that_are_compared_on_are_warned_of(cnn: Model, tm
     assert OTHER_DATA in resumed(cnn, tmp_path / "out", statistics).warnings
 
 
+def test_techniques_are_applied_with_all_data_where_the_statistics_are_of_other_data(tmp_path: Path) -> None:
+    model, out = load_model(chain_path(tmp_path)), tmp_path / "out"
+    few = trt_ptq.calibrate(model, ArraySource("other.npz", {"x": images(4, seed=9)}, 4))
+    report = resumed(model, out, few, techniques=("equalization",), search=False).report
+    assert report.fingerprint.samples > few.data.samples
+    assert report.fingerprint == quantized(model, tmp_path / "new", techniques=("equalization",)).report.fingerprint
+
+
 def test_statistics_of_another_model_are_refused(cnn: Model, tmp_path: Path) -> None:
     statistics = trt_ptq.calibrate(load_model(residual_cnn(tmp_path / "other.onnx", seed=1)), source())
     with pytest.raises(StatisticsError, match="another model"):

@@ -129,6 +129,7 @@ def test_language_models_are_rotated_smoothed_and_rounded_unless_techniques_are_
     ).report
     assert load_recipe(tmp_path / "recipe.yaml").techniques == techniques
     assert [trial.decision for trial in report.trials] == ["applied"] * len(techniques) + ["baseline"]
+    assert any("build implicit engines" in warning for warning in report.warnings) == (mode == "w8a8")
     notes = {trial.name: trial.note for trial in report.trials}
     assert ("residual stream of 64 channels, 15 layers" in notes.get("Hadamard rotation", "")) == (mode == "w8a8")
     assert (tmp_path / "model.transformed.onnx").is_file()
@@ -236,3 +237,10 @@ class TestBadInput:
     def test_fields_are_checked(self, name: str, value: Any) -> None:
         with pytest.raises(UsageError, match=f"`{name}` must be"):
             QuantizeConfig(**{name: value})
+
+
+def test_a_bad_recipe_is_refused_before_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trt_ptq.pipeline.opened_model", pytest.fail)
+    config = QuantizeConfig(recipe=tmp_path / "recipe.yaml", task="text-generation")
+    with pytest.raises(UsageError, match=r"cannot read .*recipe\.yaml: No such file"):
+        quantize(tmp_path, sentences(4), output_dir=tmp_path / "out", config=config)

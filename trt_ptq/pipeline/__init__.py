@@ -25,6 +25,7 @@ from trt_ptq.pipeline.kept_statistics import StatisticsLike
 from trt_ptq.pipeline.placement_step import place
 from trt_ptq.pipeline.quantize_result import QuantizeResult
 from trt_ptq.pipeline.report_step import report_engines, report_models
+from trt_ptq.pipeline.starting_recipe import check_recipe
 from trt_ptq.pipeline.tuning_step import candidate_builder, tune_recipe
 from trt_ptq.types import ProgressCallback, no_progress
 
@@ -93,6 +94,7 @@ def quantize(
     if config is not None and not isinstance(config, QuantizeConfig):
         raise UsageError(f"`config` must be a QuantizeConfig, not {type(config).__name__}")
     config = config or QuantizeConfig()
+    check_recipe(config)
     check_text_task(model, tokenizer, config, example_inputs, (data, test_data))
     with (
         opened_model(model, example_inputs, dynamic_shapes) as loaded,

@@ -47,10 +47,10 @@ class KeptStatistics:
             )
 
     def fingerprint(self, source: BatchSource, progress: ProgressCallback) -> DataFingerprint:
-        """That of the first samples of `source`, as many as the statistics were collected from."""
+        """That of the first samples of `source`, if the statistics were collected from these, else that of all."""
         found = DataFingerprint()
         for batch in progress(source, "Reading the calibration data", source.total):
-            if found.samples >= self.statistics.data.samples:
+            if found == self.statistics.data:
                 break  # only after one more batch: a source learns its length at its end, as in a calibration
             found += DataFingerprint.from_feeds(batch.feeds)
         return found

@@ -16,6 +16,16 @@ from trt_ptq.qdq.ranges.layer_methods import check_layer_methods
 from trt_ptq.recipe import Recipe, load_recipe
 
 
+def check_recipe(config: QuantizeConfig) -> None:
+    """Read the recipe file, before a model is exported.
+
+    Raises:
+        UsageError: see `load_recipe`.
+    """
+    if config.recipe is not None and not isinstance(config.recipe, Recipe):
+        load_recipe(Path(config.recipe))
+
+
 def recipe_of(model: Model, config: QuantizeConfig) -> Recipe:
     """The recipe that was given, or that the config amounts to before anything is tuned.
 

@@ -211,7 +211,10 @@ def stability_method_warnings(stability: Stability | None, methods: Sequence[str
 
 
 def technique_warnings(recipe: Recipe, transformed: bool) -> list[str]:
-    """Warn of what an implicit engine needs to match the INT8 model; `transformed`: the float model was changed."""
+    """Warn of what an implicit engine needs to match the INT8 model.
+
+    `transformed`: the ranges are those of a float model that techniques changed.
+    """
     if recipe.target == "rtx":  # has no implicit quantization
         return []
     warnings = []
