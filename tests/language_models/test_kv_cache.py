@@ -182,6 +182,7 @@ def test_quantize_writes_the_model_and_the_scales(
     report = quantize(decoder.path, batches, output_dir=out, config=config).report
     assert not [node for node in report.fp32_nodes if "was not measured" in node.reason]  # beside the cache, too
     assert load_recipe(out / "recipe.yaml").kv_cache == "int8"
+    assert report.int8_summary.endswith(", keys and values are cached in INT8")
     scales, table = json.loads((out / "kv_cache.json").read_text()), load_table(out / "calibration.json")
     assert table.recipe is not None
     for tensor in decoder_layout(decoder).cache:

@@ -58,6 +58,7 @@ def report_models(
         tensors=tensor_rows(statistics, tuned.table, candidate.qdq.plan.activations),
         nodes=[_with_reason(node, tuned) for node in candidate.qdq.nodes],
         int8_fraction_of_macs=fraction,
+        kv_cache=tuned.recipe.kv_cache,
         high_precision=candidate.high_precision,
         fp32_nodes=list(candidate.fp32_nodes),
         outliers=list(_outliers(job, tuned)),

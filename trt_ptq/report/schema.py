@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer, f
 
 from trt_ptq._internal.files import write_atomic
 from trt_ptq.calibration.convergence import Stability, Trajectory
-from trt_ptq.choices import HighPrecision
+from trt_ptq.choices import CachePrecision, HighPrecision
 from trt_ptq.engines.manifest import EngineManifest
 from trt_ptq.errors import StatisticsError
 from trt_ptq.evaluation.compare_engines import MeasuredEngine
@@ -84,6 +84,7 @@ class Report(_Part):
         nodes: every quantizable node: whether it runs in INT8, and why.
         int8_fraction_of_macs: fraction of the multiply-accumulates that the INT8 nodes compute, 0 to 1; None where
             shapes depend on values.
+        kv_cache: precision of the cache of keys and values of a language model.
         high_precision: precision of the nodes that do not run in INT8.
         fp32_nodes: nodes that stay in FP32 because of float16's range, with the cause.
         outliers: outlier channels of a language model, the largest first; empty for other models.
@@ -116,6 +117,7 @@ class Report(_Part):
     tensors: list[TensorRow]
     nodes: list[NodePlan]
     int8_fraction_of_macs: float | None = None
+    kv_cache: CachePrecision = "float"
     high_precision: HighPrecision = "fp32"
     fp32_nodes: list[Fp32Node] = []
     outliers: list[OutlierChannel] = []
@@ -206,7 +208,11 @@ class Report(_Part):
 
     @property
     def int8_summary(self) -> str:
-        """How many nodes run in INT8, the fraction of the MACs in them, and how many nodes are weight-only."""
+        """How many nodes run in INT8, the fraction of the MACs in them, how many are weight-only, and the cache."""
+        return self._nodes_summary + (", keys and values are cached in INT8" if self.kv_cache == "int8" else "")
+
+    @property
+    def _nodes_summary(self) -> str:
         weight_only, fraction = sum(node.weight_only for node in self.nodes), self.int8_fraction_of_macs
         of_macs = "" if fraction is None else f" ({fraction:.1%} of the MACs)"
         if weight_only > self.num_int8_nodes:
