@@ -31,6 +31,7 @@ from trt_ptq.report.warnings import (
     mask_warnings,
     per_channel_warnings,
     range_warnings,
+    technique_warnings,
 )
 from trt_ptq.transforms.rounded_weights import replace_weights
 from trt_ptq.tuning.candidates.candidate_builder import QuantizedCandidate
@@ -170,7 +171,9 @@ def _table_recipe(tuned: Tuned, candidate: QuantizedCandidate) -> TableRecipe:
 
 def _warnings(tuned: Tuned, candidate: QuantizedCandidate) -> tuple[str, ...]:
     qdq, statistics = candidate.qdq, tuned.calibrated_model.statistics
+    has_other_ranges = tuned.candidates.changes_model(tuned.recipe) and bool(qdq.plan.activations)
     return (
+        *technique_warnings(tuned.recipe, has_other_ranges),
         *range_warnings(statistics, tuned.table, tuned.recipe.method_names, qdq.plan.activations),
         *filter(None, [candidate.warning]),
         *fp32_warnings(candidate.fp32_nodes),

@@ -17,9 +17,8 @@ from trt_ptq.pipeline.calibration_step import Calibrated, magnitudes, recalibrat
 from trt_ptq.pipeline.job import QuantizationJob
 from trt_ptq.pipeline.placement_step import Placed
 from trt_ptq.provenance import DataFingerprint
-from trt_ptq.qdq.plan import plan_quantization
 from trt_ptq.recipe import Recipe
-from trt_ptq.report.warnings import stability_method_warnings, technique_warnings
+from trt_ptq.report.warnings import stability_method_warnings
 from trt_ptq.tuning.candidates.calibrated_models import CalibratedModel, CalibratedModels, CalibrationData
 from trt_ptq.tuning.candidates.candidate_builder import CandidateBuilder
 from trt_ptq.tuning.estimating.estimates import Estimates
@@ -85,26 +84,12 @@ def tune_recipe(job: QuantizationJob, calibrated: Calibrated, candidates: Candid
         settings=settings,
     )
     table, calibrated_model = candidates.table(result.recipe), candidates.calibrated_model(result.recipe)
-    has_other_ranges = candidates.changes_model(result.recipe) and _reads_ranges(candidates, result.recipe)
     warnings = (
         *stability_method_warnings(calibrated.stability, result.recipe.method_names),
-        *technique_warnings(result.recipe, has_other_ranges),
         *placed.warnings,
         *result.warnings,
     )
     return Tuned(result, calibrated_model, table, candidates, warnings, placed)
-
-
-def _reads_ranges(candidates: CandidateBuilder, recipe: Recipe) -> bool:
-    """Whether an activation is in INT8."""
-    graph = candidates.calibrated_model(recipe).model.to_ir().graph
-    plan = plan_quantization(
-        graph,
-        nodes_to_exclude=recipe.nodes_to_exclude,
-        attention=recipe.attention,
-        weight_only=recipe.weight_only,
-    )
-    return bool(plan.activations)
 
 
 def _kept_trials(job: QuantizationJob, calibrated: Calibrated, few: FewSamples) -> KeptTrials:
