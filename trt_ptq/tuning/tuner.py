@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from trt_ptq.calibrators.methods import RangeMethod
 from trt_ptq.choices import Mode, Technique
 from trt_ptq.recipe import Recipe
@@ -15,8 +13,6 @@ from trt_ptq.tuning.search.alternatives import EXCLUDED, WEIGHT_ONLY
 from trt_ptq.tuning.settings import DEFAULT_SETTINGS, TuningSettings
 from trt_ptq.tuning.technique_order import gptq_last
 from trt_ptq.tuning.trials import TECHNIQUES_TO_TRY, TIME_IS_UP, TuningResult
-
-_logger = logging.getLogger("trt_ptq.tuning")
 
 
 def tune(
@@ -59,7 +55,7 @@ def tune(
         max_drop: accuracy threshold: largest relative loss, as a fraction.
         methods: if given, the range method of these with the smallest output error replaces that of `recipe`, and is
             selected again after a technique changed the float model, and for mixed precision.
-        by_default: techniques of `recipe` that nobody asked for: left out when the time is up, or where they fail.
+        by_default: techniques of `recipe` that nobody asked for; see `apply_techniques`.
         try_techniques: whether techniques that the recipe does not have may be tried.
         search: whether layers may be excluded.
         mode: in "mixed", layers become weight-only where they would be excluded, unless that is not enough.

@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 
+from trt_ptq.analysis.dataflow import bodies
+
 _Kind = ir.DataType
 _STORED = {_Kind.FLOAT, _Kind.FLOAT16, _Kind.DOUBLE, _Kind.BOOL, _Kind.INT32, _Kind.INT64, _Kind.INT8, _Kind.UINT8}
 
@@ -49,10 +51,7 @@ def _read_after(
                 return None
             read[str(value.name)] = None
             continue
-        if any(
-            attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-            for attribute in node.attributes.values()
-        ):
+        if next(bodies(node), None) is not None:
             return None
         new = {operand for operand in node.inputs if operand is not None} - seen
         seen |= new

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trt_ptq._internal.listing import counted
 from trt_ptq.errors import DataError
 from trt_ptq.types import Array, Batch, BatchSource, SourceView, TensorSpec, dtype_name, is_indexed
 
@@ -92,8 +93,8 @@ def _batch_size_remedy(array: Array, shape: tuple[int | str, ...]) -> str:
     if array.ndim and _fits(array[:0], (0, *shape[1:])):
         size = f"`batch_size={shape[0]}`"
         if len(array) < int(shape[0]):
-            last = f"last {len(array)} sample{'s' * (len(array) != 1)}"
-            return f": give whole batches: drop the {last}, or, if all batches are this small, set {size}"
+            last = counted(len(array), "sample")
+            return f": give whole batches: drop the last {last}, or, if all batches are this small, set {size}"
         return f": give whole batches of {shape[0]} (for data that is not in batches yet: {size})"
     return ""
 
